@@ -1,1 +1,44 @@
+//! What crosses the boundary between the control plane and the eBPF programs.
+//!
+//! Plain old data, map names, drop reasons: no logic beyond constructors and accessors.
+//!
+//! **Byte order.** Whatever a packet carries ([`Addr`], [`Port`], [`Mac`]) is a byte array in network
+//! order, so it can neither be added to by mistake nor printed the wrong way round. Everything else
+//! (interface indexes, seconds, counters) is a native integer.
+//!
+//! **No padding, no `bool`, no enum inside a POD.** bytemuck's derive refuses the first at compile time;
+//! a byte that means an enum is a `u8` with an accessor for which an unknown value means "none of these".
+//!
+//! **Version.** [`ABI_VERSION`] is the first word of [`DatapathConfig`]. Bump it whenever the listing
+//! `abi.txt` beside this crate changes; the control plane refuses to work with pinned maps of another one.
+#![no_std]
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
+mod addr;
+mod config;
+mod conntrack;
+mod drop;
+mod endpoint;
+mod event;
+mod local;
+pub mod maps;
+mod network;
+mod port;
+mod portmap;
+mod tuple;
+
+pub use addr::{Addr, Mac};
+pub use config::{DatapathConfig, PortRange, features};
+pub use conntrack::{CtEntry, CtState, Origin};
+pub use drop::{DropKey, DropReason};
+pub use endpoint::EndpointValue;
+pub use event::{Event, Hook};
+pub use local::{LocalFlowKey, LocalFlowValue};
+pub use network::{HostAddressValue, MasqueradeValue, NetworkValue, PrefixKey, UplinkValue};
+pub use port::{Port, Proto};
+pub use portmap::{PortMapKey, PortMapValue};
+pub use tuple::{Tuple, Zone};
+
+/// Version of every type in this crate, taken together.
+pub const ABI_VERSION: u32 = 1;

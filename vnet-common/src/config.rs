@@ -1,0 +1,65 @@
+//! The one entry of the configuration map.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Ports by number, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct PortRange {
+    /// First port.
+    pub first: u16,
+    /// Last port, not below `first`.
+    pub last: u16,
+}
+
+/// What the programs need to know of their instance. [`Self::abi_version`] stays first for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct DatapathConfig {
+    /// [`crate::ABI_VERSION`] of the maps.
+    pub abi_version: u32,
+    /// Bit n is set if the port map may hold blocks with a prefix of n bits, n below 16: looked for in turn,
+    /// longest first, after the single port.
+    pub port_blocks: u32,
+    /// Cookie of the instance's network namespace (`SO_NETNS_COOKIE`): cgroup hooks act only there.
+    pub netns_cookie: u64,
+    /// Source ports that masquerade may use.
+    pub nat_ports: PortRange,
+    /// Seconds an idle, established TCP flow is kept (RFC 5382 REQ-5: 7440 at least).
+    pub tcp_established: u32,
+    /// Seconds an idle TCP flow is kept while opening or closing (RFC 5382 REQ-5: 240 at least).
+    pub tcp_transitory: u32,
+    /// Seconds an idle UDP flow is kept that has had no answer (RFC 4787 REQ-5: 120 at least).
+    pub udp_unreplied: u32,
+    /// Seconds an idle UDP flow is kept that has had one (RFC 4787 REQ-5 recommends 300).
+    pub udp_replied: u32,
+    /// Seconds an idle ICMP query is kept (RFC 5508 REQ-2: 60 at least).
+    pub icmp_query: u32,
+}
+
+impl DatapathConfig {
+    /// Timeouts and ports as documented, of no namespace in particular.
+    pub const DEFAULT: Self = Self {
+        abi_version: crate::ABI_VERSION,
+        port_blocks: 0,
+        netns_cookie: 0,
+        nat_ports: PortRange { first: 49152, last: 65535 },
+        tcp_established: 7440,
+        tcp_transitory: 240,
+        udp_unreplied: 120,
+        udp_replied: 300,
+        icmp_query: 60,
+    };
+}
+
+/// What the running kernel offers beyond the oldest supported one: bits of the programs' read-only `FEATURES`
+/// word, set when they are loaded, so that the verifier removes what the kernel would refuse.
+pub mod features {
+    /// Name of the word in the object file.
+    pub const SYMBOL: &str = "FEATURES";
+    /// `BPF_FIB_LOOKUP_SRC` (Linux 6.7): the route lookup also gives the source address.
+    pub const FIB_SOURCE: u32 = 1;
+    /// `BPF_F_IPV6` of `bpf_l4_csum_replace` (Linux 6.16, and stable kernels): right sums for hardware that
+    /// hands over the checksum of a whole IPv6 packet.
+    pub const CHECKSUM_IPV6: u32 = 2;
+}

@@ -1,0 +1,26 @@
+//! The endpoints of an instance.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Mac, Zone};
+
+/// An endpoint's address: whose it is and how to reach it. The key is the [`crate::Addr`]; an endpoint has one
+/// entry for each of its addresses, link-local ones included, and an address without an entry is nobody's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct EndpointValue {
+    /// Index of the host-side end of the endpoint's veth pair.
+    pub ifindex: u32,
+    /// The endpoint's hardware address: the only one it may send from.
+    pub mac: Mac,
+    /// Hardware address of its gateway, from which routed packets arrive.
+    pub gateway_mac: Mac,
+    /// Its network.
+    pub zone: Zone,
+    /// Largest packet it takes, in bytes from the network header on.
+    pub mtu: u16,
+    /// Length of its network's prefix for this address, in bits of the 128 (an IPv4 `/24` is 120).
+    pub prefix_len: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}

@@ -1,0 +1,100 @@
+//! Where an instance keeps what it owns.
+//!
+//! ```text
+//! /run/vnet/NAME/lock              held while a command changes anything
+//! /run/vnet/NAME/state.redb        what was asked for, and what was there before
+//! /sys/fs/bpf/vnet/NAME/MAP        pinned maps (vnet_common::maps)
+//! /sys/fs/bpf/vnet/NAME/programs/  pinned programs, by name
+//! /sys/fs/bpf/vnet/NAME/links/     pinned attachments, PROGRAM@INTERFACE or PROGRAM@cgroup
+//! /run/netns/ENDPOINT              the namespaces it made, where `ip netns` looks for them
+//! ```
+//!
+//! `VNET_BPFFS` moves `/sys/fs/bpf`, `VNET_RUN` moves `/run/vnet`.
+
+use std::path::{Path, PathBuf};
+
+/// Names and paths of one instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    name: String,
+    run: PathBuf,
+    bpffs: PathBuf,
+}
+
+/// Why a word cannot name an instance.
+#[derive(Debug, thiserror::Error)]
+#[error("{name:?} cannot name an instance: use 1 to 32 letters, digits, '-' or '_'")]
+pub struct BadInstanceName {
+    name: String,
+}
+
+impl Instance {
+    /// The instance called `name`, with its directories where the environment says.
+    ///
+    /// # Errors
+    /// When the name could not be a directory's.
+    pub fn new(name: &str) -> Result<Self, BadInstanceName> {
+        let run = std::env::var_os("VNET_RUN").map_or_else(|| PathBuf::from("/run/vnet"), PathBuf::from);
+        let bpffs = std::env::var_os("VNET_BPFFS").map_or_else(|| PathBuf::from("/sys/fs/bpf"), PathBuf::from);
+        // bpffs refuses dots in names, so an instance has none either.
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if name.is_empty() || name.len() > 32 || !name.chars().all(fits) {
+            return Err(BadInstanceName { name: name.to_owned() });
+        }
+        Ok(Self { name: name.to_owned(), run, bpffs })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Directory of its state.
+    #[must_use]
+    pub fn run_dir(&self) -> PathBuf {
+        self.run.join(&self.name)
+    }
+
+    /// The lock that a command holds while it changes anything.
+    #[must_use]
+    pub fn lock_file(&self) -> PathBuf {
+        self.run_dir().join("lock")
+    }
+
+    /// The state file.
+    #[must_use]
+    pub fn state_file(&self) -> PathBuf {
+        self.run_dir().join("state.redb")
+    }
+
+    /// Mount point of the BPF file system.
+    #[must_use]
+    pub fn bpffs(&self) -> &Path {
+        &self.bpffs
+    }
+
+    /// Directory of its pins.
+    #[must_use]
+    pub fn pin_dir(&self) -> PathBuf {
+        self.bpffs.join("vnet").join(&self.name)
+    }
+
+    /// Pin of a map.
+    #[must_use]
+    pub fn map_pin(&self, map: &str) -> PathBuf {
+        self.pin_dir().join(map)
+    }
+
+    /// Pin of a program.
+    #[must_use]
+    pub fn program_pin(&self, program: &str) -> PathBuf {
+        self.pin_dir().join("programs").join(program)
+    }
+
+    /// Pin of a program's attachment. Dots in an interface's name become colons, which no interface name holds.
+    #[must_use]
+    pub fn link_pin(&self, program: &str, place: &str) -> PathBuf {
+        self.pin_dir().join("links").join(format!("{program}@{}", place.replace('.', ":")))
+    }
+}

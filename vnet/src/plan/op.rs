@@ -1,0 +1,38 @@
+//! One step of a plan.
+
+use std::fmt;
+
+use super::resource::Resource;
+
+/// One step: idempotent, readable, and undone by [`Op::inverse`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Make it.
+    Create(Resource),
+    /// Bring it to its description, without taking it away in between.
+    Change(Resource),
+    /// Take it away; one that is not there is taken away already.
+    Remove(Resource),
+}
+
+impl Op {
+    /// The step that undoes this one, if anything does: a change cannot be undone from the description alone,
+    /// and what was removed was removed on purpose.
+    #[must_use]
+    pub fn inverse(&self) -> Option<Self> {
+        match self {
+            Self::Create(resource) => Some(Self::Remove(resource.clone())),
+            Self::Change(_) | Self::Remove(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Create(resource) => write!(f, "create {resource}"),
+            Self::Change(resource) => write!(f, "change {resource}"),
+            Self::Remove(resource) => write!(f, "remove {resource}"),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The things in the kernel that vnet makes and removes: the vocabulary between the plan and the kernel.
+//!
+//! A resource is a complete description, so that "is it there, and as described?" has an answer, creating it
+//! twice is creating it once, and removing it needs nothing but the description. Interfaces are named, not
+//! numbered: the kernel adapter looks the index up when it writes a map entry.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use vnet_common::{Addr, DatapathConfig, Hook, Mac, PortMapKey, PortMapValue, Zone};
+
+/// Something in the kernel that belongs to an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// Maps and programs, loaded and pinned; the host-local programs attached to the root cgroup.
+    DataPath,
+    /// The configuration entry.
+    Config(DatapathConfig),
+    /// Ports kept from the host's own automatic choice (`net.ipv4.ip_local_reserved_ports`).
+    ReservedPorts {
+        /// First port.
+        first: u16,
+        /// Last port.
+        last: u16,
+    },
+    /// A program attached to an interface of the host.
+    Attachment {
+        /// Which program, and on which direction of the interface.
+        hook: Hook,
+        /// The interface.
+        interface: String,
+    },
+    /// An interface that leads to the world, with the addresses it has now.
+    Uplink {
+        /// The interface.
+        interface: String,
+    },
+    /// An address of the host.
+    HostAddress {
+        /// The address.
+        addr: IpAddr,
+        /// The interface that has it.
+        interface: String,
+    },
+    /// A network's bridge, up, with the gateway's addresses, forwarding for its endpoints.
+    Bridge {
+        /// Its name.
+        name: String,
+        /// Its hardware address.
+        mac: Mac,
+        /// Its MTU in bytes.
+        mtu: u32,
+        /// The gateway's addresses with the network's prefixes.
+        addresses: Vec<IpNet>,
+    },
+    /// A network's prefix.
+    Network {
+        /// The prefix.
+        subnet: IpNet,
+        /// The network's bridge.
+        bridge: String,
+        /// The network's number.
+        zone: Zone,
+        /// Flags of [`vnet_common::NetworkValue`].
+        flags: u16,
+    },
+    /// A masquerade rule.
+    Masquerade {
+        /// The sources it covers.
+        subnet: IpNet,
+        /// The source to use instead of the one that routing chooses.
+        to: Option<IpAddr>,
+    },
+    /// A network namespace, visible under `/run/netns`, with its loopback up.
+    Namespace {
+        /// Its name.
+        name: String,
+    },
+    /// An endpoint's veth pair: one end in the bridge, the other configured in the namespace.
+    Veth(Veth),
+    /// An endpoint's address.
+    Endpoint {
+        /// The address.
+        addr: Addr,
+        /// The host-side end of its veth pair.
+        interface: String,
+        /// The endpoint's hardware address.
+        mac: Mac,
+        /// Its gateway's hardware address.
+        gateway_mac: Mac,
+        /// Its network.
+        zone: Zone,
+        /// Its MTU in bytes.
+        mtu: u16,
+        /// Length of its network's prefix in bits of the 128.
+        prefix_len: u8,
+    },
+    /// A block of published ports.
+    PortMap {
+        /// What is published.
+        key: PortMapKey,
+        /// Where it leads.
+        value: PortMapValue,
+    },
+}
+
+/// An endpoint's veth pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Veth {
+    /// The end that stays on the host.
+    pub host: String,
+    /// The bridge it is a port of.
+    pub bridge: String,
+    /// The namespace of the other end, as a path that can be opened.
+    pub namespace: PathBuf,
+    /// Name of the end in the namespace.
+    pub ifname: String,
+    /// Hardware address of the end in the namespace.
+    pub mac: Mac,
+    /// MTU of both ends, in bytes.
+    pub mtu: u32,
+    /// Addresses of the end in the namespace, with the network's prefixes. A family without one is switched
+    /// off there.
+    pub addresses: Vec<IpNet>,
+    /// Default routes of the namespace.
+    pub gateways: Vec<IpAddr>,
+}
+
+/// How a resource stands in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// There is nothing of that identity.
+    Absent,
+    /// It is there as described.
+    Present,
+    /// It is there, but not as described; says what differs.
+    Differs(String),
+}
+
+impl Resource {
+    /// Whether two resources are the same thing, however described: at most one of them can exist.
+    #[must_use]
+    pub fn same_identity(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::DataPath, Self::DataPath)
+            | (Self::Config(_), Self::Config(_))
+            | (Self::ReservedPorts { .. }, Self::ReservedPorts { .. }) => true,
+            (Self::Attachment { .. }, Self::Attachment { .. }) => self == other,
+            (Self::Uplink { interface: a }, Self::Uplink { interface: b }) => a == b,
+            (Self::HostAddress { addr: a, .. }, Self::HostAddress { addr: b, .. }) => a == b,
+            (Self::Bridge { name: a, .. }, Self::Bridge { name: b, .. })
+            | (Self::Namespace { name: a }, Self::Namespace { name: b }) => a == b,
+            (Self::Network { subnet: a, .. }, Self::Network { subnet: b, .. })
+            | (Self::Masquerade { subnet: a, .. }, Self::Masquerade { subnet: b, .. }) => a == b,
+            (Self::Veth(a), Self::Veth(b)) => a.host == b.host,
+            (Self::Endpoint { addr: a, .. }, Self::Endpoint { addr: b, .. }) => a == b,
+            (Self::PortMap { key: a, .. }, Self::PortMap { key: b, .. }) => a == b,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DataPath => f.write_str("maps and programs"),
+            Self::Config(config) => {
+                write!(f, "configuration: source ports {}-{}", config.nat_ports.first, config.nat_ports.last)
+            }
+            Self::ReservedPorts { first, last } => write!(f, "reserved local ports {first}-{last}"),
+            Self::Attachment { hook, interface } => write!(f, "program {} on {interface}", hook.name()),
+            Self::Uplink { interface } => write!(f, "uplink {interface}"),
+            Self::HostAddress { addr, interface } => write!(f, "host address {addr} of {interface}"),
+            Self::Bridge { name, addresses, mtu, .. } => {
+                write!(f, "bridge {name}, mtu {mtu}, addresses {}", list(addresses))
+            }
+            Self::Network { subnet, bridge, zone, .. } => {
+                write!(f, "network {subnet} on {bridge}, number {}", zone.id)
+            }
+            Self::Masquerade { subnet, to: None } => write!(f, "masquerade {subnet}"),
+            Self::Masquerade { subnet, to: Some(to) } => write!(f, "masquerade {subnet} as {to}"),
+            Self::Namespace { name } => write!(f, "namespace {name}"),
+            Self::Veth(veth) => write!(
+                f,
+                "veth {} in {}, {} in {}, addresses {}",
+                veth.host,
+                veth.bridge,
+                veth.ifname,
+                veth.namespace.display(),
+                list(&veth.addresses)
+            ),
+            Self::Endpoint { addr, interface, mac, .. } => write!(f, "endpoint {addr}, {mac}, behind {interface}"),
+            Self::PortMap { key, value } => write!(
+                f,
+                "published {} {} ports from {} at {} -> {} port {}",
+                1_u32 << (16 - key.prefix_len.min(16)),
+                key.proto,
+                key.port,
+                key.addr,
+                value.addr,
+                value.port
+            ),
+        }
+    }
+}
+
+fn list(addresses: &[IpNet]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
