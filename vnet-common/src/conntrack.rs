@@ -36,7 +36,7 @@ impl CtEntry {
     #[must_use]
     #[inline(always)]
     pub const fn twin(&self) -> Tuple {
-        self.translated.reverse(self.translated.zone)
+        self.translated.answer()
     }
 }
 
@@ -93,6 +93,16 @@ impl Origin {
         match byte {
             2 => Self::Answer,
             _ => Self::Opener,
+        }
+    }
+
+    /// The other direction.
+    #[must_use]
+    #[inline(always)]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Opener => Self::Answer,
+            Self::Answer => Self::Opener,
         }
     }
 }

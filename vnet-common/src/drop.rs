@@ -67,28 +67,26 @@ drop_reasons! {
     Internal = 10, "internal";
     /// No masquerade rule covers the source, so nobody could answer.
     NoMasquerade = 11, "no-masquerade";
-    /// The host has no route to the destination.
-    NoRoute = 12, "no-route";
     /// The route leads out of an interface that is not an uplink of this instance.
-    NotAnUplink = 13, "not-an-uplink";
+    NotAnUplink = 12, "not-an-uplink";
     /// The uplink has no address of the packet's family to masquerade with.
-    NoSourceAddress = 14, "no-source-address";
+    NoSourceAddress = 13, "no-source-address";
     /// No free source port was found within the bound of tries.
-    NoFreePort = 15, "no-free-port";
+    NoFreePort = 14, "no-free-port";
     /// The flow table refused a new flow.
-    FlowTableFull = 16, "flow-table-full";
+    FlowTableFull = 15, "flow-table-full";
     /// The published port's target is not an endpoint any more.
-    NoSuchEndpoint = 17, "no-such-endpoint";
+    NoSuchEndpoint = 16, "no-such-endpoint";
     /// The hop limit ran out on the way to an endpoint.
-    HopLimit = 18, "hop-limit";
+    HopLimit = 17, "hop-limit";
     /// The packet does not fit the endpoint's MTU.
-    TooBig = 19, "too-big";
+    TooBig = 18, "too-big";
     /// A fragment, or a protocol without ports, would have left an uplink without translation.
-    Untranslatable = 20, "untranslatable";
+    Untranslatable = 19, "untranslatable";
     /// A rewrite of the packet failed in the kernel.
-    Rewrite = 21, "rewrite";
+    Rewrite = 20, "rewrite";
     /// A loopback address as source or destination of a packet on the wire.
-    Loopback = 22, "loopback";
+    Loopback = 21, "loopback";
 }
 
 /// Key of the drop counters: where and why.

@@ -11,6 +11,8 @@ use crate::{Mac, Zone};
 pub struct EndpointValue {
     /// Index of the host-side end of the endpoint's veth pair.
     pub ifindex: u32,
+    /// Index of its network's bridge.
+    pub bridge: u32,
     /// The endpoint's hardware address: the only one it may send from.
     pub mac: Mac,
     /// Hardware address of its gateway, from which routed packets arrive.
@@ -21,6 +23,17 @@ pub struct EndpointValue {
     pub mtu: u16,
     /// Length of its network's prefix for this address, in bits of the 128 (an IPv4 `/24` is 120).
     pub prefix_len: u8,
+    /// Any of the `FLAG_` constants of [`crate::NetworkValue`], those of its network.
+    pub flags: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
+}
+
+impl EndpointValue {
+    /// Whether its network has a flag.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
 }

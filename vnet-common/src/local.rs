@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::{Addr, Port};
 
 /// A socket of the host and the target it was sent to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct LocalFlowKey {
     /// The socket's cookie (`bpf_get_socket_cookie`).
@@ -19,7 +19,7 @@ pub struct LocalFlowKey {
 }
 
 /// The published address that the socket's program dialled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct LocalFlowValue {
     /// The address as dialled.

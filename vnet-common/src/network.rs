@@ -32,21 +32,16 @@ pub struct NetworkValue {
     /// The network's number.
     pub zone: Zone,
     /// Any of the `FLAG_` constants.
-    pub flags: u16,
+    pub flags: u8,
+    /// Zero.
+    pub reserved: u8,
 }
 
 impl NetworkValue {
     /// Endpoints reach neither the world nor other networks.
-    pub const FLAG_INTERNAL: u16 = 1;
+    pub const FLAG_INTERNAL: u8 = 1;
     /// Endpoints do not reach each other.
-    pub const FLAG_ISOLATED: u16 = 2;
-
-    /// Whether a flag is set.
-    #[must_use]
-    #[inline(always)]
-    pub const fn has(&self, flag: u16) -> bool {
-        self.flags & flag != 0
-    }
+    pub const FLAG_ISOLATED: u8 = 2;
 }
 
 /// A prefix whose packets leave the host with another source.

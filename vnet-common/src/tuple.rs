@@ -51,16 +51,17 @@ pub struct Tuple {
 }
 
 impl Tuple {
-    /// The tuple of an answer to a packet with this one, arriving from `zone`.
+    /// The tuple of the answer to a packet that leaves with this one: reversed, coming from the side that the
+    /// packet left to. Its own inverse.
     #[must_use]
     #[inline(always)]
-    pub const fn reverse(&self, zone: Zone) -> Self {
+    pub const fn answer(&self) -> Self {
         Self {
             src: self.dst,
             dst: self.src,
             sport: self.dport,
             dport: self.sport,
-            zone,
+            zone: self.zone,
             proto: self.proto,
             reserved: 0,
         }
@@ -89,6 +90,7 @@ mod tests {
             proto: Proto::TCP,
             reserved: 0,
         };
-        assert_eq!(tuple.reverse(Zone::WORLD).reverse(tuple.zone), tuple);
+        assert_eq!(tuple.answer().answer(), tuple);
+        assert_eq!(tuple.answer().dst, tuple.src);
     }
 }

@@ -1,1 +1,61 @@
+//! The packet logic: what becomes of a packet, as a pure function of its bytes and of the tables.
+//!
+//! ```text
+//!                    .--------------------------------------------.
+//!   endpoint  -----> | from_endpoint   parse                      | --redirect_neigh--> uplink
+//!                    |                 is the source its own?     | --redirect_peer---> endpoint
+//!                    |                 tracked? a new flow? why?  | --pass-----.
+//!                    |                 checks while still original|            |  host's stack
+//!                    |                 rewrite                    |            v
+//!   uplink   <------ | to_uplink  (what came through the stack)   | <----------'
+//!   uplink   ------> | from_uplink     tracked? published?        | --redirect_peer---> endpoint
+//!                    '--------------------------------------------'
+//! ```
+//!
+//! One policy: what is not ours *passes* untouched; what is ours and broken is *dropped* with a reason. Every
+//! check happens while the packet is still original, so that what the fast path cannot do goes whole to the
+//! host's stack.
+//!
+//! The same code runs in tests (over a byte slice), as a TC classifier and as an XDP program, which is why it
+//! keeps eight rules:
+//!
+//! 1. Never form a slice over packet memory. Headers are `[u8; N]` values.
+//! 2. Every function is `#[inline(always)]`: outlined ones break on the verifier's limits on arguments,
+//!    returned structs and stack.
+//! 3. At most four parameters; group into structs.
+//! 4. No indexing by a non-constant, no `unwrap`, no arithmetic that can overflow-panic, no `unreachable!`.
+//! 5. Loops have a `const` bound named for its meaning.
+//! 6. Bytes from a map are numbers until `from_u8` says otherwise; unknown means "do nothing".
+//! 7. No `bool` or enum inside a POD.
+//! 8. The clock, randomness, routes and maps come through [`Tables`].
+#![cfg_attr(not(any(test, feature = "model")), no_std)]
+#![forbid(unsafe_code)]
+#![warn(missing_docs, clippy::missing_inline_in_public_items)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, clippy::expect_used, clippy::unreachable)
+)]
 
+pub mod checksum;
+pub mod conntrack;
+pub mod local;
+#[cfg(feature = "model")]
+pub mod model;
+pub mod nat;
+pub mod neighbour;
+mod open;
+mod packet;
+mod parse;
+pub mod pipeline;
+mod published;
+mod scratch;
+mod tables;
+mod verdict;
+pub mod wire;
+
+pub use packet::{Covers, L4Checksum, Packet, Slice};
+pub use parse::{Headers, L4, Parsed, parse};
+pub use published::{Target, published};
+pub use scratch::Scratch;
+pub use tables::{Flow, NextHop, Ports, Route, RouteQuery, Source, Tables};
+pub use verdict::Verdict;

@@ -1,2 +1,30 @@
-//! Empty: it lets Cargo see a dependency. The programs are in `main.rs`.
+//! vnet's eBPF side: maps, packet runners and the one place that knows what a verdict is to the kernel. The
+//! logic is in `vnet-datapath`; nothing here is interesting, and it should stay that way.
+//!
+//! On any other target than BPF this crate is empty, so that the workspace builds and tests on the host.
 #![no_std]
+
+#[cfg(target_arch = "bpf")]
+mod environment;
+#[cfg(target_arch = "bpf")]
+pub mod maps;
+#[cfg(target_arch = "bpf")]
+pub mod sk_addr;
+#[cfg(target_arch = "bpf")]
+pub mod skb;
+#[cfg(target_arch = "bpf")]
+mod tables;
+#[cfg(target_arch = "bpf")]
+pub mod verdict;
+#[cfg(target_arch = "bpf")]
+pub mod xdp;
+
+#[cfg(target_arch = "bpf")]
+pub use tables::Maps;
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // Nothing in the programs can panic; were it otherwise the verifier would refuse this loop.
+    loop {}
+}

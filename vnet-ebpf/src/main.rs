@@ -1,8 +1,93 @@
+//! The programs that vnet loads, three lines each.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
 #[cfg(target_arch = "bpf")]
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
+mod programs {
+    use aya_ebpf::EbpfContext as _;
+    use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
+    use aya_ebpf::macros::{cgroup_sock_addr, classifier};
+    use aya_ebpf::programs::{SockAddrContext, TcContext};
+    use vnet_common::Hook;
+    use vnet_datapath::pipeline::{self, Departure};
+    use vnet_ebpf::sk_addr::{self, Family};
+    use vnet_ebpf::skb::Skb;
+    use vnet_ebpf::{Maps, maps, verdict};
+
+    #[classifier]
+    fn from_endpoint(context: TcContext) -> i32 {
+        let Some(scratch) = maps::scratch() else { return TC_ACT_SHOT };
+        let mut skb = Skb::new(context.skb.skb);
+        let ifindex = skb.ifindex();
+        let result = pipeline::from_endpoint(&mut skb, &Maps::new(context.as_ptr()), scratch, ifindex);
+        verdict::tc(&mut skb, Hook::FromEndpoint, &scratch.tuple, result)
+    }
+
+    #[classifier]
+    fn from_uplink(context: TcContext) -> i32 {
+        let Some(scratch) = maps::scratch() else { return TC_ACT_UNSPEC };
+        let mut skb = Skb::new(context.skb.skb);
+        let result = pipeline::from_uplink(&mut skb, &Maps::new(context.as_ptr()), scratch);
+        verdict::tc(&mut skb, Hook::FromUplink, &scratch.tuple, result)
+    }
+
+    #[classifier]
+    fn to_uplink(context: TcContext) -> i32 {
+        let mut skb = Skb::new(context.skb.skb);
+        let departure = Departure { uplink: skb.ifindex(), bridge: skb.ingress_ifindex() };
+        // What the host itself sends, and what has been translated already.
+        if departure.bridge == 0 || skb.tc_index() == verdict::FORWARDED {
+            return TC_ACT_UNSPEC;
+        }
+        let Some(scratch) = maps::scratch() else { return TC_ACT_SHOT };
+        let result = pipeline::to_uplink(&mut skb, &Maps::new(context.as_ptr()), scratch, departure);
+        verdict::tc(&mut skb, Hook::ToUplink, &scratch.tuple, result)
+    }
+
+    #[cgroup_sock_addr(connect4)]
+    fn host_connect4(context: SockAddrContext) -> i32 {
+        sk_addr::dial(context.sock_addr, Family::V4)
+    }
+
+    #[cgroup_sock_addr(connect6)]
+    fn host_connect6(context: SockAddrContext) -> i32 {
+        sk_addr::dial(context.sock_addr, Family::V6)
+    }
+
+    #[cgroup_sock_addr(sendmsg4)]
+    fn host_sendmsg4(context: SockAddrContext) -> i32 {
+        sk_addr::dial(context.sock_addr, Family::V4)
+    }
+
+    #[cgroup_sock_addr(sendmsg6)]
+    fn host_sendmsg6(context: SockAddrContext) -> i32 {
+        sk_addr::dial(context.sock_addr, Family::V6)
+    }
+
+    #[cgroup_sock_addr(recvmsg4)]
+    fn host_recvmsg4(context: SockAddrContext) -> i32 {
+        sk_addr::hear(context.sock_addr, Family::V4)
+    }
+
+    #[cgroup_sock_addr(recvmsg6)]
+    fn host_recvmsg6(context: SockAddrContext) -> i32 {
+        sk_addr::hear(context.sock_addr, Family::V6)
+    }
+
+    #[cgroup_sock_addr(getpeername4)]
+    fn host_getpeername4(context: SockAddrContext) -> i32 {
+        sk_addr::hear(context.sock_addr, Family::V4)
+    }
+
+    #[cgroup_sock_addr(getpeername6)]
+    fn host_getpeername6(context: SockAddrContext) -> i32 {
+        sk_addr::hear(context.sock_addr, Family::V6)
+    }
+
+    /// Some helpers are for programs under the GPL only.
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 }
+
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

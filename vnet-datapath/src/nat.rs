@@ -1,0 +1,100 @@
+//! Carrying out a decision: headers and checksums changed from one tuple to another.
+
+use vnet_common::{DropReason, Tuple};
+
+use crate::checksum::Delta;
+use crate::packet::{Covers, Packet};
+use crate::parse::{Headers, L4};
+use crate::wire;
+
+/// What to do about the hop limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hop {
+    /// The packet is being forwarded: one less (RFC 1812 section 5.3.1). The caller has checked that it is not 0.
+    Decrement,
+    /// The host's stack has forwarded it, or will.
+    Keep,
+}
+
+/// A translation of one packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Rewrite<'a> {
+    /// What the packet's headers are.
+    pub headers: &'a Headers,
+    /// Its tuple.
+    pub from: &'a Tuple,
+    /// The tuple it gets, of the same family and protocol.
+    pub to: &'a Tuple,
+    /// What to do about the hop limit.
+    pub hop: Hop,
+}
+
+impl Rewrite<'_> {
+    /// Carries it out.
+    ///
+    /// # Errors
+    /// [`DropReason::Rewrite`] when the kernel refuses to write.
+    #[inline(always)]
+    pub fn apply<P: Packet>(&self, packet: &mut P) -> Result<(), DropReason> {
+        self.network(packet).and_then(|()| self.transport(packet)).ok_or(DropReason::Rewrite)
+    }
+
+    #[inline(always)]
+    fn network<P: Packet>(&self, packet: &mut P) -> Option<()> {
+        let Self { headers, from, to, hop } = self;
+        let hop_limit = match hop {
+            Hop::Decrement => headers.hop_limit.wrapping_sub(1),
+            Hop::Keep => headers.hop_limit,
+        };
+        if headers.v4 {
+            // The protocol shares the hop limit's word of the checksum and does not change.
+            let delta = Delta::NONE
+                .replace2([headers.hop_limit, 0], [hop_limit, 0])
+                .replace4(from.src.v4_bytes(), to.src.v4_bytes())
+                .replace4(from.dst.v4_bytes(), to.dst.v4_bytes());
+            packet.fix_l3(wire::IPV4_CHECKSUM, delta)?;
+            if *hop == Hop::Decrement {
+                packet.store(wire::IPV4_TTL, &[hop_limit])?;
+            }
+            let [a, b, c, d] = to.src.v4_bytes();
+            let [e, f, g, h] = to.dst.v4_bytes();
+            return packet.store(wire::IPV4_ADDRESSES, &[a, b, c, d, e, f, g, h]);
+        }
+        if *hop == Hop::Decrement {
+            packet.store_uncompensated(wire::IPV6_HOP_LIMIT, hop_limit)?;
+        }
+        if from.src != to.src {
+            packet.store(wire::IPV6_ADDRESSES, &to.src.bytes)?;
+        }
+        if from.dst != to.dst {
+            packet.store(wire::IPV6_ADDRESSES + 16, &to.dst.bytes)?;
+        }
+        Some(())
+    }
+
+    #[inline(always)]
+    fn transport<P: Packet>(&self, packet: &mut P) -> Option<()> {
+        let Self { headers, from, to, hop: _ } = self;
+        let sum = headers.l4_checksum();
+        if headers.l4 == L4::Echo && headers.v4 {
+            // ICMP alone has no pseudo-header (RFC 792).
+        } else {
+            let addresses = Delta::NONE.replace_addr(&from.src, &to.src).replace_addr(&from.dst, &to.dst);
+            let covers = if headers.v4 { Covers::PseudoHeaderV4 } else { Covers::PseudoHeaderV6 };
+            packet.fix_l4(sum, addresses, covers)?;
+        }
+        if from.sport == to.sport && from.dport == to.dport {
+            return Some(());
+        }
+        if headers.l4 == L4::Echo {
+            packet.fix_l4(sum, Delta::NONE.replace2(from.sport.bytes, to.sport.bytes), Covers::Body)?;
+            return packet.store(headers.l4_offset.wrapping_add(wire::ICMP_IDENTIFIER), &to.sport.bytes);
+        }
+        let ports = Delta::NONE
+            .replace2(from.sport.bytes, to.sport.bytes)
+            .replace2(from.dport.bytes, to.dport.bytes);
+        packet.fix_l4(sum, ports, Covers::Body)?;
+        let ([a, b], [c, d]) = (to.sport.bytes, to.dport.bytes);
+        packet.store(headers.l4_offset, &[a, b, c, d])
+    }
+}

@@ -1,0 +1,122 @@
+//! A packet, as the logic sees it: bytes at offsets, and checksums that only ever change by a difference.
+
+use crate::checksum::Delta;
+
+/// What a change to a packet means for its transport checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Covers {
+    /// An address of the IPv4 pseudo-header (RFC 9293 section 3.1).
+    PseudoHeaderV4,
+    /// An address of the IPv6 pseudo-header (RFC 8200 section 8.1).
+    PseudoHeaderV6,
+    /// The transport header or what follows it.
+    Body,
+}
+
+/// Where a transport checksum stands, and what zero means there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum L4Checksum {
+    /// At this offset; zero is a sum like any other.
+    Always(u32),
+    /// At this offset; zero means that there is none (UDP over IPv4, RFC 768) and must stay.
+    ZeroMeansNone(u32),
+}
+
+/// A packet with an Ethernet header. Offsets count from its first byte.
+pub trait Packet {
+    /// Length of the whole frame in bytes; of an aggregate (GSO) all of it.
+    fn length(&self) -> u32;
+
+    /// Payload in bytes of each segment that an aggregate will be cut into, 0 for a plain packet.
+    fn segment_payload(&self) -> u32;
+
+    /// Whether it carries a VLAN tag beside its bytes.
+    fn is_tagged(&self) -> bool;
+
+    /// `N` bytes from `offset`; `None` if it is not that long.
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+
+    /// Replaces `N` bytes from `offset`; `None` if it is not that long or cannot be written.
+    fn store<const N: usize>(&mut self, offset: u32, bytes: &[u8; N]) -> Option<()>;
+
+    /// Replaces one byte that no transport checksum compensates for (the IPv6 hop limit).
+    fn store_uncompensated(&mut self, offset: u32, byte: u8) -> Option<()>;
+
+    /// Adjusts the IPv4 header checksum at `offset`.
+    fn fix_l3(&mut self, offset: u32, delta: Delta) -> Option<()>;
+
+    /// Adjusts a transport checksum. The runner knows whether the field holds the whole sum or, for a packet
+    /// whose sum the hardware is yet to make (`CHECKSUM_PARTIAL`), that of the pseudo-header alone.
+    fn fix_l4(&mut self, sum: L4Checksum, delta: Delta, covers: Covers) -> Option<()>;
+}
+
+/// A frame in ordinary memory, with complete checksums: what tests and `vnet trace` use.
+#[derive(Debug)]
+pub struct Slice<'a> {
+    bytes: &'a mut [u8],
+}
+
+impl<'a> Slice<'a> {
+    /// The packet that these bytes are.
+    #[inline]
+    pub const fn new(bytes: &'a mut [u8]) -> Self {
+        Self { bytes }
+    }
+
+    fn at<const N: usize>(&mut self, offset: u32) -> Option<&mut [u8; N]> {
+        let offset = usize::try_from(offset).ok()?;
+        self.bytes.get_mut(offset..)?.first_chunk_mut()
+    }
+}
+
+impl Packet for Slice<'_> {
+    #[inline]
+    fn length(&self) -> u32 {
+        u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
+    }
+
+    #[inline]
+    fn segment_payload(&self) -> u32 {
+        0
+    }
+
+    #[inline]
+    fn is_tagged(&self) -> bool {
+        false
+    }
+
+    #[inline]
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        self.bytes.get(usize::try_from(offset).ok()?..)?.first_chunk().copied()
+    }
+
+    #[inline]
+    fn store<const N: usize>(&mut self, offset: u32, bytes: &[u8; N]) -> Option<()> {
+        *self.at(offset)? = *bytes;
+        Some(())
+    }
+
+    #[inline]
+    fn store_uncompensated(&mut self, offset: u32, byte: u8) -> Option<()> {
+        self.store(offset, &[byte])
+    }
+
+    #[inline]
+    fn fix_l3(&mut self, offset: u32, delta: Delta) -> Option<()> {
+        let sum = self.at(offset)?;
+        *sum = delta.apply(*sum);
+        Some(())
+    }
+
+    #[inline]
+    fn fix_l4(&mut self, sum: L4Checksum, delta: Delta, _covers: Covers) -> Option<()> {
+        match sum {
+            L4Checksum::Always(offset) => self.fix_l3(offset, delta),
+            L4Checksum::ZeroMeansNone(offset) => {
+                let sum = self.at(offset)?;
+                *sum = delta.apply_unless_zero(*sum);
+                Some(())
+            }
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! What becomes of a packet.
+
+use vnet_common::Mac;
+
+use crate::tables::NextHop;
+
+/// What becomes of a packet that is not dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
+    /// It goes on to whatever comes next: other programs on the hook, then the bridge or the host's stack.
+    Pass,
+    /// It leaves by an interface of the host towards a next hop.
+    Forward(NextHop),
+    /// It appears inside the namespace of an endpoint.
+    Deliver(Delivery),
+}
+
+/// Where a delivered packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// The host-side end of the endpoint's veth pair.
+    pub ifindex: u32,
+    /// Link addresses (destination, source) that the frame must get; `None` if it has them already.
+    pub link: Option<(Mac, Mac)>,
+}

@@ -1,0 +1,17 @@
+//! What the control plane says of the kernel when it loads the programs.
+
+use vnet_common::features;
+
+/// Bits of [`features`]; replaced before loading. The verifier takes it for a constant, and removes the code
+/// behind a bit that is not set.
+#[unsafe(no_mangle)]
+static FEATURES: u32 = 0;
+
+/// Whether the kernel has a feature.
+#[inline(always)]
+pub(crate) fn has(feature: u32) -> bool {
+    const { assert!(features::FIB_SOURCE != features::CHECKSUM_IPV6) };
+    // SAFETY: a plain static; volatile because the loader replaces its value after compilation.
+    let bits = unsafe { core::ptr::read_volatile(&raw const FEATURES) };
+    bits & feature != 0
+}

@@ -1,0 +1,83 @@
+//! Every map. Names, keys and values are those of `vnet_common`; they are BTF-defined, so that
+//! `bpftool map dump` prints fields by name.
+
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya_ebpf::macros::btf_map;
+use vnet_common::maps::{
+    CONNTRACK_ENTRIES, DROP_ENTRIES, ENDPOINT_ENTRIES, EVENT_BYTES, HOST_ADDRESS_ENTRIES, LOCAL_FLOW_ENTRIES,
+    MASQUERADE_ENTRIES, NETWORK_ENTRIES, PORT_MAP_ENTRIES, UPLINK_ENTRIES,
+};
+use vnet_common::{
+    Addr, CtEntry, DatapathConfig, DropKey, EndpointValue, Event, HostAddressValue, LocalFlowKey,
+    LocalFlowValue, MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, Tuple, UplinkValue,
+};
+use vnet_datapath::Scratch;
+
+use crate::tables::Fib;
+
+/// Both directions of every tracked flow.
+#[btf_map(name = "conntrack")]
+pub static CONNTRACK: LruHashMap<Tuple, CtEntry, CONNTRACK_ENTRIES> = LruHashMap::new();
+
+/// Endpoints' addresses.
+#[btf_map(name = "endpoints")]
+pub static ENDPOINTS: HashMap<Addr, EndpointValue, ENDPOINT_ENTRIES> = HashMap::new();
+
+/// Networks' prefixes.
+#[btf_map(name = "networks")]
+pub static NETWORKS: LpmTrie<Addr, NetworkValue, NETWORK_ENTRIES> = LpmTrie::new();
+
+/// Masquerade rules.
+#[btf_map(name = "masquerade")]
+pub static MASQUERADE: LpmTrie<Addr, MasqueradeValue, MASQUERADE_ENTRIES> = LpmTrie::new();
+
+/// Published ports.
+#[btf_map(name = "port_map")]
+pub static PORT_MAP: HashMap<PortMapKey, PortMapValue, PORT_MAP_ENTRIES> = HashMap::new();
+
+/// Interfaces that lead to the world.
+#[btf_map(name = "uplinks")]
+pub static UPLINKS: HashMap<u32, UplinkValue, UPLINK_ENTRIES> = HashMap::new();
+
+/// The host's addresses.
+#[btf_map(name = "host_addresses")]
+pub static HOST_ADDRESSES: HashMap<Addr, HostAddressValue, HOST_ADDRESS_ENTRIES> = HashMap::new();
+
+/// What sockets of the host dialled.
+#[btf_map(name = "local_flows")]
+pub static LOCAL_FLOWS: LruHashMap<LocalFlowKey, LocalFlowValue, LOCAL_FLOW_ENTRIES> = LruHashMap::new();
+
+/// The configuration.
+#[btf_map(name = "config")]
+pub static CONFIG: Array<DatapathConfig, 1> = Array::new();
+
+/// Packets dropped, by where and why.
+#[btf_map(name = "drops")]
+pub static DROPS: PerCpuHashMap<DropKey, u64, DROP_ENTRIES> = PerCpuHashMap::new();
+
+/// What is told to whoever listens.
+#[btf_map(name = "events")]
+pub static EVENTS: RingBuf<Event, { EVENT_BYTES as usize }> = RingBuf::new();
+
+/// Working memory of the packet that this CPU deals with. Not pinned: nobody else has any use for it.
+#[btf_map(name = "scratch")]
+static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// This CPU's working memory.
+#[inline(always)]
+pub fn scratch() -> Option<&'static mut Scratch> {
+    // SAFETY: the classifiers run with bottom halves disabled, so no other packet is dealt with on this CPU until
+    // this one is done, and each asks once.
+    SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
+}
+
+/// Question and answer of a route lookup. Not pinned either.
+#[btf_map(name = "fib")]
+static FIB: PerCpuArray<Fib, 1> = PerCpuArray::new();
+
+/// This CPU's route lookup.
+#[inline(always)]
+pub(crate) fn fib() -> Option<&'static mut Fib> {
+    // SAFETY: as above; a lookup is over before the next one begins.
+    FIB.get_ptr_mut(0).map(|fib| unsafe { &mut *fib })
+}

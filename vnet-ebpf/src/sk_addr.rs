@@ -1,0 +1,91 @@
+//! Sockets of the host that dial published ports: the cgroup hooks on addresses.
+
+use aya_ebpf::bindings::bpf_sock_addr;
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie};
+use vnet_common::{Addr, Port, Proto};
+use vnet_datapath::local::{self, Socket};
+
+use crate::Maps;
+
+/// Let the system call go on.
+pub const PROCEED: i32 = 1;
+
+/// Which field of the context holds the address.
+#[derive(Clone, Copy)]
+pub enum Family {
+    /// `user_ip4`.
+    V4,
+    /// `user_ip6`, which may hold a mapped IPv4 address.
+    V6,
+}
+
+/// Points `connect` and `sendto` at the target of a published port.
+#[inline(always)]
+pub fn dial(context: *mut bpf_sock_addr, family: Family) -> i32 {
+    if let Some(to) = local::dial(&Maps::new(context.cast()), &socket(context, family)) {
+        point(context, family, to);
+    }
+    PROCEED
+}
+
+/// Tells `recvfrom` and `getpeername` what was dialled.
+#[inline(always)]
+pub fn hear(context: *mut bpf_sock_addr, family: Family) -> i32 {
+    if let Some(to) = local::dialled(&Maps::new(context.cast()), &socket(context, family)) {
+        point(context, family, to);
+    }
+    PROCEED
+}
+
+#[inline(always)]
+fn socket(context: *mut bpf_sock_addr, family: Family) -> Socket {
+    // SAFETY: the context is valid while the program runs, and these fields may be read by all its hooks;
+    // volatile so that each is loaded whole.
+    unsafe {
+        let addr = match family {
+            Family::V4 => Addr::v4(core::ptr::read_volatile(&raw const (*context).user_ip4).to_ne_bytes()),
+            Family::V6 => {
+                let word = |i: usize| {
+                    core::ptr::read_volatile((&raw const (*context).user_ip6).cast::<u32>().add(i)).to_ne_bytes()
+                };
+                let ([a, b, c, d], [e, f, g, h]) = (word(0), word(1));
+                let ([i, j, k, l], [m, n, o, p]) = (word(2), word(3));
+                Addr::v6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])
+            }
+        };
+        // The port is in network order in the lower half of a word.
+        let port = core::ptr::read_volatile(&raw const (*context).user_port) as u16;
+        let proto = core::ptr::read_volatile(&raw const (*context).protocol) as u8;
+        Socket {
+            cookie: bpf_get_socket_cookie(context.cast()),
+            netns: bpf_get_netns_cookie(context.cast()),
+            addr,
+            port: Port { bytes: port.to_ne_bytes() },
+            proto: Proto { number: proto },
+        }
+    }
+}
+
+#[inline(always)]
+fn point(context: *mut bpf_sock_addr, family: Family, (addr, port): (Addr, Port)) {
+    // SAFETY: as above; all these hooks may write address and port.
+    unsafe {
+        match family {
+            Family::V4 => {
+                core::ptr::write_volatile(
+                    &raw mut (*context).user_ip4,
+                    u32::from_ne_bytes(addr.v4_bytes()),
+                );
+            }
+            Family::V6 => {
+                let b = addr.bytes;
+                let words = (&raw mut (*context).user_ip6).cast::<u32>();
+                core::ptr::write_volatile(words, u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
+                core::ptr::write_volatile(words.add(1), u32::from_ne_bytes([b[4], b[5], b[6], b[7]]));
+                core::ptr::write_volatile(words.add(2), u32::from_ne_bytes([b[8], b[9], b[10], b[11]]));
+                core::ptr::write_volatile(words.add(3), u32::from_ne_bytes([b[12], b[13], b[14], b[15]]));
+            }
+        }
+        core::ptr::write_volatile(&raw mut (*context).user_port, u32::from(u16::from_ne_bytes(port.bytes)));
+    }
+}

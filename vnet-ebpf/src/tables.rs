@@ -1,0 +1,318 @@
+//! [`Tables`] over the maps and helpers.
+
+use core::ffi::c_void;
+
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::bindings::{
+    BPF_ANY, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NO_SRC_ADDR, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SRC,
+    BPF_NOEXIST, bpf_sock_tuple,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_boot_ns, bpf_sk_lookup_tcp, bpf_sk_lookup_udp,
+    bpf_sk_release,
+};
+use vnet_common::{
+    Addr, CtEntry, CtState, DatapathConfig, EndpointValue, HostAddressValue, LocalFlowKey, LocalFlowValue,
+    MasqueradeValue, NetworkValue, Origin, PortMapKey, PortMapValue, Proto, Tuple, UplinkValue, features,
+};
+use vnet_datapath::local::LocalTables;
+use vnet_datapath::{Flow, NextHop, Ports, Route, RouteQuery, Source, Tables};
+
+use crate::environment;
+use crate::maps;
+
+const NANOSECONDS: u64 = 1_000_000_000;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// The maps, and the context of the running program, which some helpers want.
+pub struct Maps {
+    context: *mut c_void,
+}
+
+impl Maps {
+    /// The maps as a program with this context sees them.
+    #[inline(always)]
+    pub fn new(context: *mut c_void) -> Self {
+        Self { context }
+    }
+}
+
+/// An entry of the flow table, in place.
+pub struct MapFlow(*mut CtEntry);
+
+impl Flow for MapFlow {
+    #[inline(always)]
+    fn translated(&self) -> Tuple {
+        // SAFETY: a map's value, which stays mapped while the program runs; see `Flow` on races.
+        unsafe { (*self.0).translated }
+    }
+
+    #[inline(always)]
+    fn last_seen(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.0).last_seen }
+    }
+
+    #[inline(always)]
+    fn created(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.0).created }
+    }
+
+    #[inline(always)]
+    fn mapping(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.0).mapping }
+    }
+
+    #[inline(always)]
+    fn state(&self) -> CtState {
+        // SAFETY: as above.
+        CtState::from_u8(unsafe { (*self.0).state })
+    }
+
+    #[inline(always)]
+    fn origin(&self) -> Origin {
+        // SAFETY: as above.
+        Origin::from_u8(unsafe { (*self.0).origin })
+    }
+
+    #[inline(always)]
+    fn count(&self, bytes: u32) {
+        // SAFETY: as above. Not atomic: the target offers no such addition, and one direction of a flow is
+        // nearly always handled by one CPU.
+        unsafe {
+            (*self.0).packets = (*self.0).packets.wrapping_add(1);
+            (*self.0).bytes = (*self.0).bytes.wrapping_add(u64::from(bytes));
+        }
+    }
+
+    #[inline(always)]
+    fn refresh(&self, now: u32, state: CtState) {
+        // SAFETY: as above.
+        unsafe {
+            (*self.0).last_seen = now;
+            (*self.0).state = state as u8;
+        }
+    }
+}
+
+impl Ports for Maps {
+    #[inline(always)]
+    fn host_address(&self, addr: &Addr) -> Option<&HostAddressValue> {
+        // SAFETY: values of these maps are replaced whole, by the control plane alone.
+        unsafe { maps::HOST_ADDRESSES.get(addr) }
+    }
+
+    #[inline(always)]
+    fn port_map(&self, key: &PortMapKey) -> Option<&PortMapValue> {
+        // SAFETY: as above.
+        unsafe { maps::PORT_MAP.get(key) }
+    }
+
+    #[inline(always)]
+    fn config(&self) -> Option<&DatapathConfig> {
+        maps::CONFIG.get(0)
+    }
+}
+
+impl Tables for Maps {
+    type Flow<'a> = MapFlow;
+
+    #[inline(always)]
+    fn conntrack(&self, tuple: &Tuple) -> Option<MapFlow> {
+        maps::CONNTRACK.get_ptr_mut(tuple).map(MapFlow)
+    }
+
+    #[inline(always)]
+    fn add_flow(&self, tuple: &Tuple, entry: &CtEntry) -> Option<()> {
+        maps::CONNTRACK.insert(tuple, entry, u64::from(BPF_NOEXIST)).ok()
+    }
+
+    #[inline(always)]
+    fn remove_flow(&self, tuple: &Tuple) {
+        let _ = maps::CONNTRACK.remove(tuple);
+    }
+
+    #[inline(always)]
+    fn flow_began(&self, tuple: &Tuple, entry: &CtEntry) {
+        let Some(mut slot) = maps::EVENTS.reserve(0) else { return };
+        // SAFETY: reading the clock has no preconditions.
+        let time = unsafe { bpf_ktime_get_boot_ns() };
+        let event = slot.as_mut_ptr();
+        // SAFETY: reserved memory of the record's size; every field is written. Field by field, because the whole
+        // would go through the small stack.
+        unsafe {
+            (*event).time = time;
+            (*event).tuple = *tuple;
+            (*event).translated = entry.translated;
+            (*event).ifindex = 0;
+            (*event).length = entry.bytes as u32;
+            (*event).reason = 0;
+            (*event).hook = 0;
+            (*event).reserved = [0; 6];
+        }
+        slot.submit(0);
+    }
+
+    #[inline(always)]
+    fn endpoint(&self, addr: &Addr) -> Option<&EndpointValue> {
+        // SAFETY: as above.
+        unsafe { maps::ENDPOINTS.get(addr) }
+    }
+
+    #[inline(always)]
+    fn network(&self, addr: &Addr) -> Option<&NetworkValue> {
+        maps::NETWORKS.get(&Key::new(128, *addr))
+    }
+
+    #[inline(always)]
+    fn masquerade(&self, source: &Addr) -> Option<&MasqueradeValue> {
+        maps::MASQUERADE.get(&Key::new(128, *source))
+    }
+
+    #[inline(always)]
+    fn uplink(&self, ifindex: u32) -> Option<&UplinkValue> {
+        // SAFETY: as above.
+        unsafe { maps::UPLINKS.get(ifindex) }
+    }
+
+    #[inline(always)]
+    fn route(&self, query: &RouteQuery<'_>) -> Route {
+        let Some(fib) = maps::fib() else { return Route::Stack };
+        fib.ask(query);
+        let mut flags = 0;
+        if query.source == Source::Wanted && environment::has(features::FIB_SOURCE) {
+            flags |= BPF_FIB_LOOKUP_SRC;
+        }
+        // SAFETY: `Fib` has the layout and size of `struct bpf_fib_lookup`.
+        let answer =
+            unsafe { bpf_fib_lookup(self.context, (&raw mut *fib).cast(), size_of::<Fib>() as i32, flags) };
+        // Without a known neighbour the packet waits for one at the next hop, as any other would.
+        if answer != i64::from(BPF_FIB_LKUP_RET_SUCCESS)
+            && answer != i64::from(BPF_FIB_LKUP_RET_NO_NEIGH)
+            && answer != i64::from(BPF_FIB_LKUP_RET_NO_SRC_ADDR)
+        {
+            return Route::Stack;
+        }
+        let source = if flags == 0 || answer == i64::from(BPF_FIB_LKUP_RET_NO_SRC_ADDR) {
+            Addr::ANY_V6
+        } else {
+            // The family of the next hop may differ from that of the packet, not that of the source.
+            Fib::addr(query.tuple.src.is_v4(), fib.src)
+        };
+        Route::Via(NextHop { ifindex: fib.ifindex, addr: Fib::addr(fib.family == AF_INET, fib.dst) }, source)
+    }
+
+    #[inline(always)]
+    fn host_socket(&self, tuple: &Tuple) -> bool {
+        // The helper tells the families apart by the length of the tuple.
+        let mut key = [0_u8; 36];
+        let (ports, length) = if tuple.src.is_v4() {
+            key[0..4].copy_from_slice(&tuple.src.v4_bytes());
+            key[4..8].copy_from_slice(&tuple.dst.v4_bytes());
+            (8, 12)
+        } else {
+            key[0..16].copy_from_slice(&tuple.src.bytes);
+            key[16..32].copy_from_slice(&tuple.dst.bytes);
+            (32, 36)
+        };
+        key[ports..ports + 2].copy_from_slice(&tuple.sport.bytes);
+        key[ports + 2..ports + 4].copy_from_slice(&tuple.dport.bytes);
+        let key = (&raw mut key).cast::<bpf_sock_tuple>();
+        // SAFETY: `key` holds at least `length` bytes laid out as `bpf_sock_tuple`; a socket found is released.
+        unsafe {
+            let socket = match tuple.proto {
+                Proto::TCP => bpf_sk_lookup_tcp(self.context, key, length, CURRENT_NETNS, 0),
+                Proto::UDP => bpf_sk_lookup_udp(self.context, key, length, CURRENT_NETNS, 0),
+                _ => return false,
+            };
+            if socket.is_null() {
+                return false;
+            }
+            bpf_sk_release(socket.cast());
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        // SAFETY: reading the clock has no preconditions.
+        (unsafe { bpf_ktime_get_boot_ns() } / NANOSECONDS) as u32
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: no preconditions.
+        unsafe { bpf_get_prandom_u32() }
+    }
+}
+
+impl LocalTables for Maps {
+    #[inline(always)]
+    fn remember(&self, key: &LocalFlowKey, value: &LocalFlowValue) {
+        let _ = maps::LOCAL_FLOWS.insert(key, value, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn recall(&self, key: &LocalFlowKey) -> Option<LocalFlowValue> {
+        // SAFETY: values of this map are replaced whole and belong to one socket.
+        unsafe { maps::LOCAL_FLOWS.get(key) }.copied()
+    }
+}
+
+/// `BPF_F_CURRENT_NETNS`.
+const CURRENT_NETNS: u64 = u64::MAX;
+
+/// `struct bpf_fib_lookup` without its unions.
+#[repr(C)]
+pub struct Fib {
+    family: u8,
+    proto: u8,
+    sport: u16,
+    dport: u16,
+    length: u16,
+    ifindex: u32,
+    flow: u32,
+    src: [u8; 16],
+    dst: [u8; 16],
+    vlan: u32,
+    macs: [u8; 12],
+}
+
+impl Fib {
+    /// Every field, since the kernel leaves its answer to the last question in place.
+    #[inline(always)]
+    fn ask(&mut self, query: &RouteQuery<'_>) {
+        let v4 = query.tuple.src.is_v4();
+        self.family = if v4 { AF_INET } else { AF_INET6 };
+        self.proto = query.tuple.proto.number;
+        self.sport = 0;
+        self.dport = 0;
+        self.length = query.length;
+        self.ifindex = query.bridge;
+        self.flow = 0;
+        self.src = Self::field(&query.tuple.src, v4);
+        self.dst = Self::field(&query.tuple.dst, v4);
+        self.vlan = 0;
+        self.macs = [0; 12];
+    }
+
+    /// An address as the kernel's structure has it: IPv4 in the first four bytes.
+    #[inline(always)]
+    fn field(addr: &Addr, v4: bool) -> [u8; 16] {
+        if v4 {
+            let [a, b, c, d] = addr.v4_bytes();
+            [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+        } else {
+            addr.bytes
+        }
+    }
+
+    #[inline(always)]
+    fn addr(v4: bool, field: [u8; 16]) -> Addr {
+        let [a, b, c, d, ..] = field;
+        if v4 { Addr::v4([a, b, c, d]) } else { Addr::v6(field) }
+    }
+}

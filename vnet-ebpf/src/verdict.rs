@@ -1,0 +1,143 @@
+//! What a verdict is to the kernel, and what happens to what is dropped.
+
+use aya_ebpf::bindings::{BPF_ANY, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
+use aya_ebpf::helpers::generated::{
+    bpf_ktime_get_boot_ns, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type,
+};
+use vnet_common::{DropKey, DropReason, Hook, Mac, Tuple};
+use vnet_datapath::{NextHop, Packet, Verdict};
+
+use crate::maps;
+use crate::skb::Skb;
+use crate::xdp::Frame;
+
+/// Mark of a packet that `from_endpoint` has sent on to an uplink itself: `to_uplink` has nothing to do for it.
+/// In `tc_index`, which nothing else uses between the two hooks. `from_endpoint` clears the mark of all it
+/// passes, since an endpoint's own programs could have set it.
+pub const FORWARDED: u32 = 0x7e7;
+
+const PACKET_HOST: u32 = 0;
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
+
+/// Carries out a classifier's verdict on a packet; `tuple` is the packet's, if it has one.
+#[inline(always)]
+pub fn tc(skb: &mut Skb, hook: Hook, tuple: &Tuple, verdict: Result<Verdict, DropReason>) -> i32 {
+    match verdict {
+        Ok(Verdict::Pass) => {
+            if hook as u8 == Hook::FromEndpoint as u8 {
+                skb.set_tc_index(0);
+            }
+            TC_ACT_UNSPEC
+        }
+        Ok(Verdict::Forward(next_hop)) => {
+            skb.set_tc_index(FORWARDED);
+            forward(next_hop)
+        }
+        Ok(Verdict::Deliver(delivery)) => {
+            if let Some((dst, src)) = delivery.link
+                && skb.store(0, &link_addresses(dst, src)).is_none()
+            {
+                return drop(skb, &Dropped { ifindex: skb.ifindex(), hook, reason: DropReason::Rewrite, tuple });
+            }
+            // Frames between neighbours are addressed past this interface; the receiver would not take them.
+            if skb.packet_type() != PACKET_HOST {
+                // SAFETY: plain numbers; a refusal leaves the packet as it is, to be dropped by the receiver.
+                unsafe { bpf_skb_change_type(skb.context(), PACKET_HOST) };
+            }
+            // SAFETY: plain numbers.
+            unsafe { bpf_redirect_peer(delivery.ifindex, 0) as i32 }
+        }
+        Err(reason) => drop(skb, &Dropped { ifindex: skb.ifindex(), hook, reason, tuple }),
+    }
+}
+
+/// The next hop as `bpf_redirect_neigh` wants it: without it the helper would route a second time.
+#[inline(always)]
+fn forward(next_hop: NextHop) -> i32 {
+    #[repr(C)]
+    struct Neighbour {
+        family: u32,
+        addr: [u8; 16],
+    }
+    let mut neighbour = if next_hop.addr.is_v4() {
+        let [a, b, c, d] = next_hop.addr.v4_bytes();
+        Neighbour { family: AF_INET, addr: [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0] }
+    } else {
+        Neighbour { family: AF_INET6, addr: next_hop.addr.bytes }
+    };
+    let length = size_of::<Neighbour>() as i32;
+    // SAFETY: `Neighbour` has the layout and size of `struct bpf_redir_neigh`.
+    unsafe { bpf_redirect_neigh(next_hop.ifindex, (&raw mut neighbour).cast(), length, 0) as i32 }
+}
+
+/// What is told of a dropped packet.
+pub struct Dropped<'a> {
+    /// The interface on which it was met.
+    pub ifindex: u32,
+    /// The hook.
+    pub hook: Hook,
+    /// Why.
+    pub reason: DropReason,
+    /// Its tuple, as far as it was read.
+    pub tuple: &'a Tuple,
+}
+
+/// Carries out the verdict on a frame: for comparison with the classifiers, so a redirect goes nowhere.
+#[inline(always)]
+pub fn xdp(frame: &mut Frame, hook: Hook, tuple: &Tuple, verdict: Result<Verdict, DropReason>) -> u32 {
+    let ifindex = frame.ifindex();
+    match verdict {
+        Ok(Verdict::Pass) => xdp_action::XDP_PASS,
+        Ok(Verdict::Forward(_)) => xdp_action::XDP_TX,
+        Ok(Verdict::Deliver(delivery)) => {
+            if let Some((dst, src)) = delivery.link
+                && frame.store(0, &link_addresses(dst, src)).is_none()
+            {
+                drop(frame, &Dropped { ifindex, hook, reason: DropReason::Rewrite, tuple });
+                return xdp_action::XDP_DROP;
+            }
+            xdp_action::XDP_REDIRECT
+        }
+        Err(reason) => {
+            drop(frame, &Dropped { ifindex, hook, reason, tuple });
+            xdp_action::XDP_DROP
+        }
+    }
+}
+
+#[inline(always)]
+fn link_addresses(dst: Mac, src: Mac) -> [u8; 12] {
+    let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (dst.bytes, src.bytes);
+    [a, b, c, d, e, f, g, h, i, j, k, l]
+}
+
+/// Counts a drop and tells whoever listens.
+#[inline(always)]
+fn drop<P: Packet>(packet: &P, dropped: &Dropped<'_>) -> i32 {
+    let Dropped { ifindex, hook, reason, tuple } = *dropped;
+    let key = DropKey { ifindex, reason: reason as u8, hook: hook as u8, reserved: [0; 2] };
+    match maps::DROPS.get_ptr_mut(key) {
+        // SAFETY: this CPU's own counter.
+        Some(count) => unsafe { *count += 1 },
+        // A failure means that the map is full of other reasons; the packet is dropped all the same.
+        None => _ = maps::DROPS.insert(key, 1, u64::from(BPF_ANY)),
+    }
+    if let Some(mut slot) = maps::EVENTS.reserve(0) {
+        let event = slot.as_mut_ptr();
+        // SAFETY: reserved memory of the record's size; every field is written. Field by field, because the whole
+        // would go through the small stack.
+        unsafe {
+            (*event).time = bpf_ktime_get_boot_ns();
+            (*event).tuple = *tuple;
+            (*event).translated = bytemuck::Zeroable::zeroed();
+            (*event).ifindex = ifindex;
+            (*event).length = packet.length();
+            (*event).reason = reason as u8;
+            (*event).hook = hook as u8;
+            (*event).reserved = [0; 6];
+        }
+        slot.submit(0);
+    }
+    TC_ACT_SHOT
+}

@@ -1,0 +1,100 @@
+//! [`Packet`] over a frame as the driver received it: direct access, each with its own bounds check. Nothing is
+//! offloaded yet, so checksums are complete.
+
+use aya_ebpf::bindings::xdp_md;
+use vnet_datapath::checksum::Delta;
+use vnet_datapath::{Covers, L4Checksum, Packet};
+
+/// Headers end well before this; the verifier wants to know that offsets have a bound.
+const MAX_OFFSET: u32 = 4096;
+
+/// A received frame.
+pub struct Frame(*mut xdp_md);
+
+impl Frame {
+    /// The frame of a program's context.
+    #[inline(always)]
+    pub fn new(context: *mut xdp_md) -> Self {
+        Self(context)
+    }
+
+    /// Index of the interface that received it.
+    #[inline(always)]
+    pub fn ifindex(&self) -> u32 {
+        // SAFETY: as below.
+        unsafe { core::ptr::read_volatile(&raw const (*self.0).ingress_ifindex) }
+    }
+
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        // SAFETY: the context is valid while the program runs; volatile so that both fields are loaded whole.
+        unsafe {
+            (
+                core::ptr::read_volatile(&raw const (*self.0).data) as usize,
+                core::ptr::read_volatile(&raw const (*self.0).data_end) as usize,
+            )
+        }
+    }
+
+    #[inline(always)]
+    fn at<const N: usize>(&self, offset: u32) -> Option<*mut [u8; N]> {
+        if offset > MAX_OFFSET {
+            return None;
+        }
+        let (data, end) = self.bounds();
+        let start = data + offset as usize;
+        (start + N <= end).then_some(start as *mut [u8; N])
+    }
+}
+
+impl Packet for Frame {
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        let (data, end) = self.bounds();
+        (end - data) as u32
+    }
+
+    #[inline(always)]
+    fn segment_payload(&self) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    fn is_tagged(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        // SAFETY: `at` has checked that all `N` bytes lie inside the frame; byte arrays have no alignment.
+        self.at(offset).map(|bytes| unsafe { *bytes })
+    }
+
+    #[inline(always)]
+    fn store<const N: usize>(&mut self, offset: u32, bytes: &[u8; N]) -> Option<()> {
+        // SAFETY: as above.
+        self.at(offset).map(|place| unsafe { *place = *bytes })
+    }
+
+    #[inline(always)]
+    fn store_uncompensated(&mut self, offset: u32, byte: u8) -> Option<()> {
+        self.store(offset, &[byte])
+    }
+
+    #[inline(always)]
+    fn fix_l3(&mut self, offset: u32, delta: Delta) -> Option<()> {
+        let sum = self.load(offset)?;
+        self.store(offset, &delta.apply(sum))
+    }
+
+    #[inline(always)]
+    fn fix_l4(&mut self, sum: L4Checksum, delta: Delta, _covers: Covers) -> Option<()> {
+        match sum {
+            L4Checksum::Always(offset) => self.fix_l3(offset, delta),
+            L4Checksum::ZeroMeansNone(offset) => {
+                let sum = self.load(offset)?;
+                self.store(offset, &delta.apply_unless_zero(sum))
+            }
+        }
+    }
+}
