@@ -70,12 +70,7 @@ pub fn lookup<'t, T: Tables>(
 /// Notes that a packet of a flow passed: `scratch` holds its tuple and what that becomes. The twin is told at
 /// most once a second, or when the state changes.
 #[inline(always)]
-pub fn seen<T: Tables>(
-    tables: &T,
-    headers: &Headers,
-    tracked: &Tracked<T::Flow<'_>>,
-    scratch: &mut Scratch,
-) {
+pub fn seen<T: Tables>(tables: &T, headers: &Headers, tracked: &Tracked<T::Flow<'_>>, scratch: &mut Scratch) {
     let Tracked { flow, now } = tracked;
     let now = *now;
     flow.count(headers.length);

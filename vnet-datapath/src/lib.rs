@@ -33,7 +33,13 @@
 #![warn(missing_docs, clippy::missing_inline_in_public_items)]
 #![cfg_attr(
     not(test),
-    deny(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, clippy::expect_used, clippy::unreachable)
+    deny(
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::unreachable
+    )
 )]
 
 pub mod checksum;

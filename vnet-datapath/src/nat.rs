@@ -90,9 +90,8 @@ impl Rewrite<'_> {
             packet.fix_l4(sum, Delta::NONE.replace2(from.sport.bytes, to.sport.bytes), Covers::Body)?;
             return packet.store(headers.l4_offset.wrapping_add(wire::ICMP_IDENTIFIER), &to.sport.bytes);
         }
-        let ports = Delta::NONE
-            .replace2(from.sport.bytes, to.sport.bytes)
-            .replace2(from.dport.bytes, to.dport.bytes);
+        let ports =
+            Delta::NONE.replace2(from.sport.bytes, to.sport.bytes).replace2(from.dport.bytes, to.dport.bytes);
         packet.fix_l4(sum, ports, Covers::Body)?;
         let ([a, b], [c, d]) = (to.sport.bytes, to.dport.bytes);
         packet.store(headers.l4_offset, &[a, b, c, d])

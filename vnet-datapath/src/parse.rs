@@ -232,7 +232,9 @@ fn transport<P: Packet>(
     };
     let wire_length = match packet.segment_payload() {
         0 => network.length,
-        payload => network.l4_offset.wrapping_sub(wire::NETWORK).wrapping_add(l4_header).wrapping_add(payload),
+        payload => {
+            network.l4_offset.wrapping_sub(wire::NETWORK).wrapping_add(l4_header).wrapping_add(payload)
+        }
     };
     Ok(Headers {
         src_mac,

@@ -45,7 +45,8 @@ pub fn from_endpoint<P: Packet, T: Tables>(
     if neighbour && let Some(sibling) = tables.endpoint(dst) {
         return to_sibling(&headers, sender, sibling);
     }
-    if src.is_v6_link_local() {
+    // Never routed; neighbour discovery with the host, above all.
+    if src.is_v6_link_local() || dst.is_v6_link_local() {
         return Ok(Verdict::Pass);
     }
     let mut job = Job { packet, tables, scratch, headers: &headers };
@@ -345,7 +346,8 @@ impl<'a, P: Packet, T: Tables> Job<'a, P, T> {
     /// Into the endpoint that a packet with the tuple `scratch.translated` goes to, if it may go on.
     #[inline(always)]
     fn deliver(&self) -> Result<Verdict, DropReason> {
-        let receiver = self.tables.endpoint(&self.scratch.translated.dst).ok_or(DropReason::NoSuchEndpoint)?;
+        let receiver =
+            self.tables.endpoint(&self.scratch.translated.dst).ok_or(DropReason::NoSuchEndpoint)?;
         if self.headers.hop_limit <= 1 {
             return Err(DropReason::HopLimit);
         }

@@ -1,8 +1,8 @@
 //! Everything the logic asks of the world: maps, routes, sockets, clock and chance.
 
 use vnet_common::{
-    Addr, CtEntry, CtState, DatapathConfig, EndpointValue, HostAddressValue, MasqueradeValue, NetworkValue, Origin,
-    PortMapKey, PortMapValue, Tuple, UplinkValue,
+    Addr, CtEntry, CtState, DatapathConfig, EndpointValue, HostAddressValue, MasqueradeValue, NetworkValue,
+    Origin, PortMapKey, PortMapValue, Tuple, UplinkValue,
 };
 
 /// Whether a route lookup is to choose a source address, which costs a little more.

@@ -237,6 +237,9 @@ mod tests {
         assert_eq!((NETWORK, IPV4_TTL, IPV4_CHECKSUM, IPV4_ADDRESSES), (14, 22, 24, 26));
         assert_eq!((IPV6_HOP_LIMIT, IPV6_ADDRESSES, IPV6_PAYLOAD), (21, 22, 54));
         assert_eq!((TCP_CHECKSUM, UDP_CHECKSUM, ICMP_CHECKSUM, ICMP_IDENTIFIER), (16, 6, 2, 4));
-        assert_eq!((size_of::<Front>(), size_of::<Ipv4>(), size_of::<Tcp>(), size_of::<Arp>()), (34, 20, 14, 28));
+        assert_eq!(
+            (size_of::<Front>(), size_of::<Ipv4>(), size_of::<Tcp>(), size_of::<Arp>()),
+            (34, 20, 14, 28)
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Every map. Names, keys and values are those of `vnet_common`; they are BTF-defined, so that
 //! `bpftool map dump` prints fields by name.
 
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya_ebpf::macros::btf_map;
 use vnet_common::maps::{
@@ -15,13 +16,16 @@ use vnet_datapath::Scratch;
 
 use crate::tables::Fib;
 
+/// Memory is taken as entries come: for maps that only the control plane fills, most of which stay small.
+const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
+
 /// Both directions of every tracked flow.
 #[btf_map(name = "conntrack")]
 pub static CONNTRACK: LruHashMap<Tuple, CtEntry, CONNTRACK_ENTRIES> = LruHashMap::new();
 
 /// Endpoints' addresses.
 #[btf_map(name = "endpoints")]
-pub static ENDPOINTS: HashMap<Addr, EndpointValue, ENDPOINT_ENTRIES> = HashMap::new();
+pub static ENDPOINTS: HashMap<Addr, EndpointValue, ENDPOINT_ENTRIES, ON_DEMAND> = HashMap::new();
 
 /// Networks' prefixes.
 #[btf_map(name = "networks")]
@@ -33,15 +37,15 @@ pub static MASQUERADE: LpmTrie<Addr, MasqueradeValue, MASQUERADE_ENTRIES> = LpmT
 
 /// Published ports.
 #[btf_map(name = "port_map")]
-pub static PORT_MAP: HashMap<PortMapKey, PortMapValue, PORT_MAP_ENTRIES> = HashMap::new();
+pub static PORT_MAP: HashMap<PortMapKey, PortMapValue, PORT_MAP_ENTRIES, ON_DEMAND> = HashMap::new();
 
 /// Interfaces that lead to the world.
 #[btf_map(name = "uplinks")]
-pub static UPLINKS: HashMap<u32, UplinkValue, UPLINK_ENTRIES> = HashMap::new();
+pub static UPLINKS: HashMap<u32, UplinkValue, UPLINK_ENTRIES, ON_DEMAND> = HashMap::new();
 
 /// The host's addresses.
 #[btf_map(name = "host_addresses")]
-pub static HOST_ADDRESSES: HashMap<Addr, HostAddressValue, HOST_ADDRESS_ENTRIES> = HashMap::new();
+pub static HOST_ADDRESSES: HashMap<Addr, HostAddressValue, HOST_ADDRESS_ENTRIES, ON_DEMAND> = HashMap::new();
 
 /// What sockets of the host dialled.
 #[btf_map(name = "local_flows")]

@@ -11,7 +11,7 @@ use crate::Maps;
 pub const PROCEED: i32 = 1;
 
 /// Which field of the context holds the address.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub enum Family {
     /// `user_ip4`.
     V4,
@@ -46,7 +46,8 @@ fn socket(context: *mut bpf_sock_addr, family: Family) -> Socket {
             Family::V4 => Addr::v4(core::ptr::read_volatile(&raw const (*context).user_ip4).to_ne_bytes()),
             Family::V6 => {
                 let word = |i: usize| {
-                    core::ptr::read_volatile((&raw const (*context).user_ip6).cast::<u32>().add(i)).to_ne_bytes()
+                    core::ptr::read_volatile((&raw const (*context).user_ip6).cast::<u32>().add(i))
+                        .to_ne_bytes()
                 };
                 let ([a, b, c, d], [e, f, g, h]) = (word(0), word(1));
                 let ([i, j, k, l], [m, n, o, p]) = (word(2), word(3));
@@ -72,10 +73,7 @@ fn point(context: *mut bpf_sock_addr, family: Family, (addr, port): (Addr, Port)
     unsafe {
         match family {
             Family::V4 => {
-                core::ptr::write_volatile(
-                    &raw mut (*context).user_ip4,
-                    u32::from_ne_bytes(addr.v4_bytes()),
-                );
+                core::ptr::write_volatile(&raw mut (*context).user_ip4, u32::from_ne_bytes(addr.v4_bytes()));
             }
             Family::V6 => {
                 let b = addr.bytes;

@@ -15,6 +15,7 @@ use crate::environment;
 const BPF_F_IPV6: u64 = 1 << 7;
 
 /// A socket buffer.
+#[derive(Debug)]
 pub struct Skb(*mut __sk_buff);
 
 /// Reads a field of the context: volatile, because the verifier wants exactly the load of a whole field.
@@ -99,12 +100,8 @@ impl Packet for Skb {
         let mut bytes = core::mem::MaybeUninit::<[u8; N]>::uninit();
         // SAFETY: the helper fills all `N` bytes or fails.
         unsafe {
-            let failed = bpf_skb_load_bytes(
-                self.0.cast(),
-                offset,
-                bytes.as_mut_ptr().cast(),
-                const { N as u32 },
-            );
+            let failed =
+                bpf_skb_load_bytes(self.0.cast(), offset, bytes.as_mut_ptr().cast(), const { N as u32 });
             (failed == 0).then(|| bytes.assume_init())
         }
     }

@@ -2,11 +2,11 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::bindings::{
-    BPF_ANY, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NO_SRC_ADDR, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SRC,
-    BPF_NOEXIST, bpf_sock_tuple,
+    BPF_ANY, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NO_SRC_ADDR, BPF_FIB_LKUP_RET_SUCCESS,
+    BPF_FIB_LOOKUP_SRC, BPF_NOEXIST, bpf_sock_tuple,
 };
+use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_boot_ns, bpf_sk_lookup_tcp, bpf_sk_lookup_udp,
     bpf_sk_release,
@@ -26,6 +26,7 @@ const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
 /// The maps, and the context of the running program, which some helpers want.
+#[derive(Debug)]
 pub struct Maps {
     context: *mut c_void,
 }
@@ -39,6 +40,7 @@ impl Maps {
 }
 
 /// An entry of the flow table, in place.
+#[derive(Debug)]
 pub struct MapFlow(*mut CtEntry);
 
 impl Flow for MapFlow {
@@ -267,7 +269,8 @@ const CURRENT_NETNS: u64 = u64::MAX;
 
 /// `struct bpf_fib_lookup` without its unions.
 #[repr(C)]
-pub struct Fib {
+#[derive(Debug)]
+pub(crate) struct Fib {
     family: u8,
     proto: u8,
     sport: u16,

@@ -12,8 +12,8 @@ use crate::skb::Skb;
 use crate::xdp::Frame;
 
 /// Mark of a packet that `from_endpoint` has sent on to an uplink itself: `to_uplink` has nothing to do for it.
-/// In `tc_index`, which nothing else uses between the two hooks. `from_endpoint` clears the mark of all it
-/// passes, since an endpoint's own programs could have set it.
+/// In `tc_index`, which nothing else uses between the two hooks. Whatever passes is cleared of it, since the
+/// sender's own programs, or another instance on the way, could have set it.
 pub const FORWARDED: u32 = 0x7e7;
 
 const PACKET_HOST: u32 = 0;
@@ -25,9 +25,7 @@ const AF_INET6: u32 = 10;
 pub fn tc(skb: &mut Skb, hook: Hook, tuple: &Tuple, verdict: Result<Verdict, DropReason>) -> i32 {
     match verdict {
         Ok(Verdict::Pass) => {
-            if hook as u8 == Hook::FromEndpoint as u8 {
-                skb.set_tc_index(0);
-            }
+            skb.set_tc_index(0);
             TC_ACT_UNSPEC
         }
         Ok(Verdict::Forward(next_hop)) => {
@@ -38,7 +36,10 @@ pub fn tc(skb: &mut Skb, hook: Hook, tuple: &Tuple, verdict: Result<Verdict, Dro
             if let Some((dst, src)) = delivery.link
                 && skb.store(0, &link_addresses(dst, src)).is_none()
             {
-                return drop(skb, &Dropped { ifindex: skb.ifindex(), hook, reason: DropReason::Rewrite, tuple });
+                return drop(
+                    skb,
+                    &Dropped { ifindex: skb.ifindex(), hook, reason: DropReason::Rewrite, tuple },
+                );
             }
             // Frames between neighbours are addressed past this interface; the receiver would not take them.
             if skb.packet_type() != PACKET_HOST {
@@ -72,6 +73,7 @@ fn forward(next_hop: NextHop) -> i32 {
 }
 
 /// What is told of a dropped packet.
+#[derive(Clone, Copy, Debug)]
 pub struct Dropped<'a> {
     /// The interface on which it was met.
     pub ifindex: u32,

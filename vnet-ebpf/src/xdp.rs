@@ -9,6 +9,7 @@ use vnet_datapath::{Covers, L4Checksum, Packet};
 const MAX_OFFSET: u32 = 4096;
 
 /// A received frame.
+#[derive(Debug)]
 pub struct Frame(*mut xdp_md);
 
 impl Frame {
