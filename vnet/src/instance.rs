@@ -36,6 +36,14 @@ impl Instance {
     pub fn new(name: &str) -> Result<Self, BadInstanceName> {
         let run = std::env::var_os("VNET_RUN").map_or_else(|| PathBuf::from("/run/vnet"), PathBuf::from);
         let bpffs = std::env::var_os("VNET_BPFFS").map_or_else(|| PathBuf::from("/sys/fs/bpf"), PathBuf::from);
+        Self::below(name, run, bpffs)
+    }
+
+    /// The instance called `name`, with its directories below these.
+    ///
+    /// # Errors
+    /// When the name could not be a directory's.
+    pub fn below(name: &str, run: PathBuf, bpffs: PathBuf) -> Result<Self, BadInstanceName> {
         // bpffs refuses dots in names, so an instance has none either.
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if name.is_empty() || name.len() > 32 || !name.chars().all(fits) {

@@ -1,5 +1,27 @@
 //! vnet's control plane.
+//!
+//! ```text
+//! cli                     what people type; output: what they read
+//!  |-> events             what happens, for as many readers as there are
+//!  '-> manage             the verbs: what each command does to an instance, whoever asks
+//!       |-> store         what was asked for, on disk
+//!       '-> reconcile     observe, plan, apply
+//!            |-> plan     from what is wanted and what is there to the steps between: pure
+//!            |    '-> spec, ipam, ours     what is wanted, parsed; which address is next; what things are called
+//!            '-> kernel   netlink, BPF, namespaces: the only module that touches the system
+//! ```
+//!
+//! Modules use what is below them and nothing above.
 
+pub mod cli;
+pub mod events;
 pub mod instance;
+pub mod ipam;
 pub mod kernel;
+pub mod manage;
+pub mod ours;
+pub mod output;
 pub mod plan;
+pub mod reconcile;
+pub mod spec;
+pub mod store;

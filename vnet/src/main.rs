@@ -1,1 +1,7 @@
-fn main() {}
+//! The `vnet` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vnet::cli::main()
+}

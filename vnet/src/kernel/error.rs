@@ -1,6 +1,434 @@
 //! What can go wrong between vnet and the kernel.
 
-/// A failed dealing with the kernel: what was attempted, on what, and why it failed.
+use std::ffi::OsString;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use aya::EbpfError;
+use aya::maps::MapError;
+use aya::programs::ProgramError;
+use aya::programs::links::LinkError;
+use ipnet::IpNet;
+
+pub use super::netlink::NetlinkError;
+
+/// A failed dealing with the kernel: what was attempted, on what, and why it failed; where there is a way out,
+/// the way out.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The process may not do what vnet does.
+    #[error("vnet must be run as root; missing: {missing}")]
+    Capabilities {
+        /// The capabilities, each with what it is for.
+        missing: String,
+    },
+    /// The kernel is older than vnet's means.
+    #[error("the running kernel, {release}, has not {feature}, which vnet needs: that came with Linux {since}")]
+    KernelTooOld {
+        /// The running kernel.
+        release: String,
+        /// What it lacks.
+        feature: &'static str,
+        /// Which version brought it.
+        since: String,
+    },
+    /// A file of the kernel's or of the instance's cannot be read.
+    #[error("read {}", path.display())]
+    ReadFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file of the instance's cannot be written.
+    #[error("write {}", path.display())]
+    WriteFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// No thread could be started.
+    #[error("start a thread to enter a namespace with")]
+    Thread {
+        /// Why.
+        source: io::Error,
+    },
+
+    /// No netlink socket could be opened.
+    #[error("open a netlink socket")]
+    NetlinkSocket {
+        /// Why.
+        source: io::Error,
+    },
+    /// The interfaces cannot be listed.
+    #[error("list the interfaces and their addresses")]
+    ReadInterfaces {
+        /// Why.
+        source: NetlinkError,
+    },
+    /// The routes cannot be listed.
+    #[error("list the routes")]
+    ReadRoutes {
+        /// Why.
+        source: NetlinkError,
+    },
+    /// An interface cannot be looked at.
+    #[error("look at interface {interface}")]
+    ReadInterface {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: NetlinkError,
+    },
+    /// An interface's number cannot be found out.
+    #[error("look up the index of interface {interface}")]
+    InterfaceIndex {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no such interface.
+    #[error("there is no interface {interface} on the host")]
+    NoInterface {
+        /// The interface.
+        interface: String,
+    },
+    /// An interface cannot be made.
+    #[error("make interface {interface}")]
+    MakeInterface {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: NetlinkError,
+    },
+    /// An interface cannot be changed.
+    #[error("configure interface {interface} of {place} and set it up")]
+    ChangeInterface {
+        /// The interface.
+        interface: String,
+        /// Where it is.
+        place: String,
+        /// Why.
+        source: NetlinkError,
+    },
+    /// An interface cannot be removed.
+    #[error("remove interface {interface}")]
+    RemoveInterface {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: NetlinkError,
+    },
+    /// The name belongs to something else.
+    #[error("{interface} is there already and is a {kind}, not a {wanted}: vnet leaves it alone; choose another name")]
+    InterfaceTaken {
+        /// The name.
+        interface: String,
+        /// What has it.
+        kind: String,
+        /// What was to have it.
+        wanted: &'static str,
+    },
+    /// The namespace has an interface of that name.
+    #[error(
+        "{} has an interface {interface} already, a {kind}: choose another name with --ifname",
+        namespace.display()
+    )]
+    NameInNamespaceTaken {
+        /// The name.
+        interface: String,
+        /// What has it.
+        kind: String,
+        /// The namespace.
+        namespace: PathBuf,
+    },
+    /// An address cannot be given or taken.
+    #[error("set address {address} of {interface}")]
+    Address {
+        /// The address.
+        address: IpNet,
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: NetlinkError,
+    },
+    /// A default route cannot be made.
+    #[error("make the default route by {gateway} in {}", namespace.display())]
+    DefaultRoute {
+        /// The next hop.
+        gateway: IpAddr,
+        /// The namespace.
+        namespace: PathBuf,
+        /// Why.
+        source: NetlinkError,
+    },
+    /// The namespace has a default route that is not vnet's.
+    #[error(
+        "{} has a default route already, by another interface; vnet does not replace it with one by {gateway}: \
+         remove it first",
+        namespace.display()
+    )]
+    DefaultRouteTaken {
+        /// The next hop that was to be.
+        gateway: IpAddr,
+        /// The namespace.
+        namespace: PathBuf,
+    },
+    /// The filters of an interface cannot be dealt with.
+    #[error("deal with the filters of {interface}")]
+    Filters {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: NetlinkError,
+    },
+
+    /// A namespace cannot be opened.
+    #[error("open the network namespace {}", path.display())]
+    OpenNamespace {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What is there is not a namespace.
+    #[error("{} is not a namespace", path.display())]
+    NotANamespace {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A namespace cannot be entered.
+    #[error("enter the network namespace {}", path.display())]
+    EnterNamespace {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A namespace cannot be made.
+    #[error("make the network namespace {}", path.display())]
+    MakeNamespace {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A namespace cannot be removed.
+    #[error("remove the network namespace {}", path.display())]
+    RemoveNamespace {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel does not number the namespace.
+    #[error("ask for the number of the network namespace (SO_NETNS_COOKIE, Linux 5.14)")]
+    NamespaceCookie {
+        /// Why.
+        source: io::Error,
+    },
+    /// Nothing is to be executed.
+    #[error("no command to execute")]
+    NoCommand,
+    /// A command cannot be executed.
+    #[error("execute {} in {}", program.display(), namespace.display())]
+    Execute {
+        /// The program.
+        program: OsString,
+        /// The namespace.
+        namespace: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+
+    /// A kernel parameter cannot be read.
+    #[error("read {}", path.display())]
+    ReadSysctl {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A kernel parameter cannot be written.
+    #[error("write {value:?} to {}", path.display())]
+    WriteSysctl {
+        /// Its file.
+        path: PathBuf,
+        /// The value it was to have.
+        value: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A list of ports is not one.
+    #[error("{} holds {text:?}, which is not a list of ports", path.display())]
+    NotPorts {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        text: String,
+    },
+    /// Nothing would be left for the host's own automatic choice.
+    #[error(
+        "reserving ports {reserved} would leave the host none to choose from: its own range \
+         (net.ipv4.ip_local_port_range) is {automatic}; widen that range, or have vnet use other ports"
+    )]
+    NoAutomaticPorts {
+        /// The host's range.
+        automatic: String,
+        /// All that would be reserved.
+        reserved: String,
+    },
+
+    /// The binary holds no programs.
+    #[error("this vnet was built without its eBPF programs: run `cargo xtask build` where its source is")]
+    BuiltWithoutPrograms,
+    /// The BPF file system cannot be mounted.
+    #[error("mount a BPF file system at {}", path.display())]
+    MountBpffs {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What is mounted would not last.
+    #[error(
+        "there is no BPF file system at {}, and one mounted by this process would vanish with it, because it has \
+         mounts of its own (`ip netns exec` does that: `nsenter --net=/run/netns/NAME` does not); mount one \
+         there, or say with VNET_BPFFS where one is",
+        path.display()
+    )]
+    PrivateMounts {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// There is no unified cgroup hierarchy.
+    #[error(
+        "no cgroup2 file system is mounted, and vnet attaches to its root what makes published ports work from \
+         the host itself; `mount -t cgroup2 none /sys/fs/cgroup`, or another directory, gives one"
+    )]
+    NoCgroups,
+    /// The object cannot be loaded.
+    #[error("load the eBPF object")]
+    LoadObject {
+        /// Why.
+        source: Box<EbpfError>,
+    },
+    /// A program cannot be loaded.
+    #[error("load program {program}")]
+    LoadProgram {
+        /// The program.
+        program: String,
+        /// Why.
+        source: Box<ProgramError>,
+    },
+    /// A program cannot be attached to the root cgroup.
+    #[error("attach program {program} to the root cgroup")]
+    AttachToCgroup {
+        /// The program.
+        program: String,
+        /// Why.
+        source: Box<ProgramError>,
+    },
+    /// Something cannot be pinned.
+    #[error("pin {}", pin.display())]
+    Pin {
+        /// Where.
+        pin: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A pin cannot be removed.
+    #[error("remove {}", pin.display())]
+    Unpin {
+        /// Where.
+        pin: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The maps are of another version, and in use.
+    #[error(
+        "the maps in {} are of another version of vnet (this one has ABI version {wanted}), and interfaces use \
+         them: `vnet down` first",
+        pins.display()
+    )]
+    ForeignVersion {
+        /// Where they are pinned.
+        pins: PathBuf,
+        /// The version of this binary.
+        wanted: u32,
+    },
+    /// The programs are not loaded.
+    #[error("there is no program {}: `vnet up` loads it", pin.display())]
+    NotLoaded {
+        /// Where it would be pinned.
+        pin: PathBuf,
+    },
+    /// A pinned program cannot be used.
+    #[error("open program {}", pin.display())]
+    OpenProgram {
+        /// Where it is pinned.
+        pin: PathBuf,
+        /// Why.
+        source: Box<ProgramError>,
+    },
+    /// A pinned link cannot be used.
+    #[error("open link {}", pin.display())]
+    OpenLink {
+        /// Where it is pinned.
+        pin: PathBuf,
+        /// Why.
+        source: LinkError,
+    },
+    /// A program cannot be attached to, or detached from, an interface.
+    #[error("attach program {program} to {interface}, or detach it")]
+    Attach {
+        /// The program.
+        program: &'static str,
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: Box<ProgramError>,
+    },
+
+    /// A map does not exist.
+    #[error("there is no map {map} at {}: `vnet up` makes it", pin.display())]
+    NoMap {
+        /// The map.
+        map: &'static str,
+        /// Where it would be pinned.
+        pin: PathBuf,
+    },
+    /// A map cannot be read.
+    #[error("read map {map}")]
+    ReadMap {
+        /// The map.
+        map: &'static str,
+        /// Why.
+        source: MapError,
+    },
+    /// A map cannot be written.
+    #[error("write the entry of {key} in map {map}")]
+    WriteMap {
+        /// The map.
+        map: &'static str,
+        /// The entry's key.
+        key: String,
+        /// Why.
+        source: MapError,
+    },
+    /// A map has no room.
+    #[error("map {map} is full: remove some of its entries")]
+    MapFull {
+        /// The map.
+        map: &'static str,
+    },
+    /// The events cannot be read.
+    #[error("read the events")]
+    Events {
+        /// Why.
+        source: io::Error,
+    },
 }

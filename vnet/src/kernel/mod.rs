@@ -1,16 +1,51 @@
 //! The only module that may name aya, rtnetlink, nix or `/proc`: everything above deals in plain values.
+//!
+//! ```text
+//! Kernel --+-- programs       maps and programs: loaded, pinned, exchanged    -- object, features, cgroup, pins
+//!          +-- attachment     programs on interfaces
+//!          +-- entries        resources that are one entry of a map           -- maps
+//!          +-- bridge, veth   interfaces and what is set on them              -- netlink, netns, sysctl
+//!          +-- netns          namespaces
+//!          '-- reserved_ports
+//! ```
+//!
+//! "The host" is the network namespace in which the process runs.
 
+mod attachment;
+mod bridge;
+mod capabilities;
+mod cgroup;
+mod entries;
 mod error;
+mod events;
+mod exec;
+mod features;
+mod maps;
+mod netlink;
+mod netns;
+mod object;
+mod pins;
+mod programs;
+mod reserved_ports;
+mod sysctl;
+mod veth;
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use vnet_common::{CtEntry, DropKey, Event, Mac, Tuple};
+use nix::time::{ClockId, clock_gettime};
+use vnet_common::{CtEntry, DropKey, Event, Mac, PortRange, Tuple};
 
-pub use error::Error;
+pub use error::{Error, NetlinkError};
+pub use object::{OBJECT, RUNNERS};
 
+use self::attachment::Attachment;
+use self::bridge::Bridge;
+use self::maps::Maps;
+use self::netlink::Netlink;
 use crate::instance::Instance;
 use crate::plan::{Op, Resource, State};
 
@@ -56,8 +91,11 @@ pub struct Command {
 }
 
 /// The kernel as one instance sees it.
+#[derive(Debug)]
 pub struct Kernel {
     instance: Instance,
+    netlink: Netlink,
+    maps: Maps,
 }
 
 impl Kernel {
@@ -67,56 +105,203 @@ impl Kernel {
     /// When a capability is missing (named) or the kernel lacks what vnet needs (named, with the version that
     /// brought it).
     pub async fn open(instance: &Instance) -> Result<Self, Error> {
-        todo!()
+        capabilities::check_capabilities()?;
+        capabilities::check_kernel()?;
+        let netlink = Netlink::open().map_err(|source| Error::NetlinkSocket { source })?;
+        Ok(Self { instance: instance.clone(), netlink, maps: Maps::of(instance) })
     }
 
     /// How a resource stands.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
     pub async fn state(&self, resource: &Resource) -> Result<State, Error> {
-        todo!()
+        match resource {
+            Resource::DataPath => {
+                // Another process may have replaced the maps since they were opened.
+                self.maps.close();
+                Ok(programs::state(&self.instance))
+            }
+            Resource::Attachment { hook, interface } => {
+                Attachment { instance: &self.instance, hook: *hook, interface }.state(&self.netlink).await
+            }
+            Resource::ReservedPorts { first, last } => {
+                reserved_ports::state(&self.instance, PortRange { first: *first, last: *last })
+            }
+            Resource::Bridge { name, mac, mtu, addresses } => {
+                Bridge { name, mac: *mac, mtu: *mtu, addresses }.state(&self.netlink).await
+            }
+            Resource::Namespace { name } => netns::state(name),
+            Resource::Veth(veth) => veth::state(&self.netlink, veth).await,
+            Resource::Config(_)
+            | Resource::Uplink { .. }
+            | Resource::HostAddress { .. }
+            | Resource::Network { .. }
+            | Resource::Masquerade { .. }
+            | Resource::Endpoint { .. }
+            | Resource::PortMap { .. } => entries::state(&self.maps, &self.netlink, resource).await,
+        }
     }
 
     /// Does one step. Doing it again is doing it once.
+    ///
+    /// # Errors
+    /// When it cannot be done.
     pub async fn apply(&self, op: &Op) -> Result<(), Error> {
-        todo!()
+        match op {
+            Op::Create(resource) | Op::Change(resource) => self.create(resource).await,
+            Op::Remove(resource) => self.remove(resource).await,
+        }
+    }
+
+    async fn create(&self, resource: &Resource) -> Result<(), Error> {
+        match resource {
+            Resource::DataPath => {
+                self.maps.close();
+                programs::create(&self.instance, &self.netlink).await
+            }
+            Resource::Attachment { hook, interface } => {
+                Attachment { instance: &self.instance, hook: *hook, interface }.create(&self.netlink).await
+            }
+            Resource::ReservedPorts { first, last } => {
+                reserved_ports::create(&self.instance, PortRange { first: *first, last: *last })
+            }
+            Resource::Bridge { name, mac, mtu, addresses } => {
+                Bridge { name, mac: *mac, mtu: *mtu, addresses }.create(&self.netlink).await
+            }
+            Resource::Namespace { name } => netns::create(name).await,
+            Resource::Veth(veth) => veth::create(&self.netlink, veth).await,
+            Resource::Config(_)
+            | Resource::Uplink { .. }
+            | Resource::HostAddress { .. }
+            | Resource::Network { .. }
+            | Resource::Masquerade { .. }
+            | Resource::Endpoint { .. }
+            | Resource::PortMap { .. } => entries::create(&self.maps, &self.netlink, resource).await,
+        }
+    }
+
+    async fn remove(&self, resource: &Resource) -> Result<(), Error> {
+        match resource {
+            Resource::DataPath => {
+                self.maps.close();
+                programs::remove(&self.instance)
+            }
+            Resource::Attachment { hook, interface } => {
+                Attachment { instance: &self.instance, hook: *hook, interface }.remove(&self.netlink).await
+            }
+            Resource::ReservedPorts { .. } => reserved_ports::remove(&self.instance),
+            Resource::Bridge { name, .. } => bridge::remove(&self.netlink, name).await,
+            Resource::Namespace { name } => netns::remove(name),
+            Resource::Veth(veth) => veth::remove(&self.netlink, veth).await,
+            Resource::Config(_)
+            | Resource::Uplink { .. }
+            | Resource::HostAddress { .. }
+            | Resource::Network { .. }
+            | Resource::Masquerade { .. }
+            | Resource::Endpoint { .. }
+            | Resource::PortMap { .. } => entries::remove(&self.maps, resource),
+        }
     }
 
     /// The host's interfaces.
+    ///
+    /// # Errors
+    /// When the kernel does not list them.
     pub async fn interfaces(&self) -> Result<Vec<Interface>, Error> {
-        todo!()
+        let failed = |source| Error::ReadInterfaces { source };
+        let links = self.netlink.links().await.map_err(failed)?;
+        let addresses = self.netlink.addresses(None).await.map_err(failed)?;
+        let mut by_index: HashMap<u32, Vec<IpNet>> = HashMap::new();
+        for address in addresses {
+            by_index.entry(address.index).or_default().push(address.net);
+        }
+        let interface = |link: netlink::Link| Interface {
+            addresses: by_index.remove(&link.index).unwrap_or_default(),
+            index: link.index,
+            name: link.name,
+            mac: link.mac,
+            mtu: link.mtu,
+            up: link.up,
+            kind: link.kind,
+        };
+        Ok(links.into_iter().map(interface).collect())
     }
 
-    /// The host's unicast routes, main table.
+    /// The host's unicast routes, main table. A route with several next hops is several routes.
+    ///
+    /// # Errors
+    /// When the kernel does not list them.
     pub async fn routes(&self) -> Result<Vec<Route>, Error> {
-        todo!()
+        let links = self.netlink.links().await.map_err(|source| Error::ReadInterfaces { source })?;
+        let names: HashMap<u32, String> = links.into_iter().map(|link| (link.index, link.name)).collect();
+        let hops = self.netlink.hops().await.map_err(|source| Error::ReadRoutes { source })?;
+        let route = |hop: netlink::Hop| Route {
+            destination: hop.destination,
+            interface: hop.index.and_then(|index| names.get(&index).cloned()),
+            gateway: hop.gateway,
+            metric: hop.metric,
+        };
+        Ok(hops.into_iter().map(route).collect())
     }
 
     /// The tracked flows: both directions of each, as the map has them. Empty when there is no data path.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
     pub fn flows(&self) -> Result<Vec<(Tuple, CtEntry)>, Error> {
-        todo!()
+        Ok(self.maps.conntrack.entries()?.into_iter().collect())
     }
 
     /// Forgets the flows for which `doomed` holds, together with their twins; returns how many entries went.
+    ///
+    /// # Errors
+    /// When the map cannot be read or written.
     pub fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, Error> {
-        todo!()
+        let mut forgotten = 0;
+        // All are collected first: deleting while walking makes the kernel start over.
+        for (tuple, entry) in self.maps.conntrack.entries()? {
+            if doomed(&tuple, &entry) {
+                for key in [tuple, entry.twin()] {
+                    forgotten += usize::from(self.maps.conntrack.remove(&key)?);
+                }
+            }
+        }
+        Ok(forgotten)
     }
 
     /// The drop counters, summed over the CPUs.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
     pub fn drops(&self) -> Result<Vec<(DropKey, u64)>, Error> {
-        todo!()
+        self.maps.drops()
     }
 
     /// Seconds since boot, on the clock of the flow table (`CLOCK_BOOTTIME`).
+    #[must_use]
     pub fn now() -> u32 {
-        todo!()
+        // The clock exists since Linux 2.6.39, and 136 years fit.
+        clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| time.tv_sec() as u32)
+    }
+
+    /// What the running kernel offers beyond the oldest supported one, as bits of [`vnet_common::features`].
+    #[must_use]
+    pub fn features() -> u32 {
+        features::of_running_kernel()
     }
 
     /// Reads events as they come and hands each to `each`, until it returns `false` or the future is dropped.
+    ///
+    /// # Errors
+    /// When there is no data path, or the ring buffer cannot be read.
     pub async fn events(&self, each: &mut dyn FnMut(&Event) -> bool) -> Result<(), Error> {
-        todo!()
+        events::read(self.maps.events()?, each).await
     }
 
     /// Replaces the process by a command in a namespace; returns only on failure.
+    #[must_use]
     pub fn exec(command: &Command) -> Error {
-        todo!()
+        exec::replace_process(command)
     }
 }

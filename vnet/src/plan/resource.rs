@@ -64,7 +64,7 @@ pub enum Resource {
         /// The network's number.
         zone: Zone,
         /// Flags of [`vnet_common::NetworkValue`].
-        flags: u16,
+        flags: u8,
     },
     /// A masquerade rule.
     Masquerade {
@@ -86,6 +86,8 @@ pub enum Resource {
         addr: Addr,
         /// The host-side end of its veth pair.
         interface: String,
+        /// Its network's bridge.
+        bridge: String,
         /// The endpoint's hardware address.
         mac: Mac,
         /// Its gateway's hardware address.
@@ -96,6 +98,8 @@ pub enum Resource {
         mtu: u16,
         /// Length of its network's prefix in bits of the 128.
         prefix_len: u8,
+        /// Flags of its network, as in [`Resource::Network`].
+        flags: u8,
     },
     /// A block of published ports.
     PortMap {
@@ -160,6 +164,30 @@ impl Resource {
             _ => false,
         }
     }
+
+    /// Whether it can be had by one owner only, so that one that is there already may be somebody else's.
+    #[must_use]
+    pub fn is_exclusive(&self) -> bool {
+        matches!(
+            self,
+            Self::DataPath | Self::Attachment { .. } | Self::Bridge { .. } | Self::Namespace { .. } | Self::Veth(_)
+        )
+    }
+
+    /// Whether it is an entry of a map, which goes with the map.
+    #[must_use]
+    pub fn is_map_entry(&self) -> bool {
+        matches!(
+            self,
+            Self::Config(_)
+                | Self::Uplink { .. }
+                | Self::HostAddress { .. }
+                | Self::Network { .. }
+                | Self::Masquerade { .. }
+                | Self::Endpoint { .. }
+                | Self::PortMap { .. }
+        )
+    }
 }
 
 impl fmt::Display for Resource {
@@ -192,16 +220,13 @@ impl fmt::Display for Resource {
                 list(&veth.addresses)
             ),
             Self::Endpoint { addr, interface, mac, .. } => write!(f, "endpoint {addr}, {mac}, behind {interface}"),
-            Self::PortMap { key, value } => write!(
-                f,
-                "published {} {} ports from {} at {} -> {} port {}",
-                1_u32 << (16 - key.prefix_len.min(16)),
-                key.proto,
-                key.port,
-                key.addr,
-                value.addr,
-                value.port
-            ),
+            Self::PortMap { key, value } => {
+                let last = u32::from(key.port.number()) + (1 << (16 - u32::from(key.prefix_len.min(16)))) - 1;
+                let host = if key.addr.is_unspecified() { "every address".to_owned() } else { key.addr.to_string() };
+                let family = if key.addr.is_v4() { "IPv4" } else { "IPv6" };
+                write!(f, "published {} ports {}-{last} of {host} ({family})", key.proto, key.port)?;
+                write!(f, " to {} from port {}", value.addr, value.port)
+            }
         }
     }
 }

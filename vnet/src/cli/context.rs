@@ -1,0 +1,193 @@
+//! What every command has at hand.
+
+use std::collections::BTreeMap;
+use std::io::{self, StdoutLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use clap::Args;
+use vnet_common::Event;
+
+use crate::events;
+use crate::instance::{BadInstanceName, Instance};
+use crate::kernel::Kernel;
+use crate::manage::{Done, Manager, Mode};
+use crate::output::{self, Format, Listed, Networks};
+use crate::plan::Op;
+use crate::spec::Settings;
+use crate::store::{self, Store, Transaction};
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(super) struct Global {
+    /// The instance: one for each network namespace that plays a host.
+    #[arg(long, global = true, env = "VNET_INSTANCE", value_name = "NAME", default_value = "default", value_parser = instance)]
+    instance: Instance,
+    /// Print one JSON object instead of a table.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+fn instance(name: &str) -> Result<Instance, BadInstanceName> {
+    Instance::new(name)
+}
+
+/// Option of every command that changes something.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct DryRun {
+    /// Print the steps and do none of them.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl DryRun {
+    pub(super) fn mode(self) -> Mode {
+        if self.dry_run { Mode::DryRun } else { Mode::Apply }
+    }
+}
+
+/// The instance a command is about, and for whom it prints.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) instance: Instance,
+    pub(super) format: Format,
+    /// Seconds since 1970 at which the command began.
+    pub(super) now: u64,
+}
+
+impl Context {
+    pub(super) fn new(global: Global) -> Self {
+        let format = if global.json { Format::Json } else { Format::Table };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        Self { instance: global.instance, format, now }
+    }
+
+    /// Where the answer goes.
+    pub(super) fn out(&self) -> StdoutLock<'static> {
+        io::stdout().lock()
+    }
+
+    /// The kernel; needs privileges.
+    pub(super) async fn kernel(&self) -> anyhow::Result<Kernel> {
+        Ok(Kernel::open(&self.instance).await?)
+    }
+
+    /// The instance, which is up.
+    pub(super) async fn manager(&self, mode: Mode) -> anyhow::Result<Manager<Kernel>> {
+        // Whether it is up needs no privileges, so that is said first.
+        if !Store::exists(&self.instance)? {
+            return Err(store::Error::not_up(&self.instance).into());
+        }
+        Ok(Manager::open(&self.instance, self.kernel().await?, mode, self.now)?)
+    }
+
+    /// What is recorded, of an instance that is up.
+    pub(super) fn record(&self) -> anyhow::Result<Record> {
+        let store = Store::open(&self.instance)?;
+        let transaction = store.begin()?;
+        let settings = transaction.settings()?.ok_or_else(|| store::Error::not_up(&self.instance))?;
+        Ok(Record { transaction, settings, _store: store })
+    }
+
+    /// Prints what a verb made: the steps of a dry run, or the thing itself.
+    pub(super) fn print_made<T, L: Listed>(
+        &self,
+        mode: Mode,
+        done: &Done<T>,
+        made: L,
+        line: &str,
+    ) -> anyhow::Result<()> {
+        note(&done.notes);
+        match (mode, self.format) {
+            (Mode::DryRun, _) => self.print_ops(&done.ops)?,
+            (Mode::Apply, Format::Json) => output::print_list(&mut self.out(), Format::Json, &[made])?,
+            (Mode::Apply, Format::Table) => self.print_line(&format!("{line}{}", already(&done.ops)))?,
+        }
+        Ok(())
+    }
+
+    /// Prints what a verb removed: the steps, or a sentence for people.
+    pub(super) fn print_removed<T>(&self, mode: Mode, done: &Done<T>, line: &str) -> anyhow::Result<()> {
+        note(&done.notes);
+        match (mode, self.format) {
+            (Mode::Apply, Format::Table) => self.print_line(line),
+            _ => self.print_ops(&done.ops),
+        }
+    }
+
+    pub(super) fn print_ops(&self, ops: &[Op]) -> anyhow::Result<()> {
+        let ops: Vec<String> = ops.iter().map(ToString::to_string).collect();
+        Ok(output::print_ops(&mut self.out(), self.format, &ops)?)
+    }
+
+    pub(super) fn print_line(&self, line: &str) -> anyhow::Result<()> {
+        use std::io::Write as _;
+        Ok(writeln!(self.out(), "{line}")?)
+    }
+
+    /// Prints something that has just happened, on one line.
+    pub(super) fn print_event(&self, event: &(impl serde::Serialize + std::fmt::Display)) -> io::Result<()> {
+        use std::io::Write as _;
+        let mut out = self.out();
+        match self.format {
+            Format::Json => output::print_json(&mut out, event)?,
+            Format::Table => writeln!(out, "{event}")?,
+        }
+        out.flush()
+    }
+
+    pub(super) fn print_list<T: Listed>(&self, items: &[T]) -> anyhow::Result<()> {
+        Ok(output::print_list(&mut self.out(), self.format, items)?)
+    }
+}
+
+/// What is recorded of an instance; locked while it is there.
+pub(super) struct Record {
+    pub(super) transaction: Transaction,
+    pub(super) settings: Settings,
+    _store: Store,
+}
+
+impl Record {
+    /// The names of the networks, by number.
+    pub(super) fn network_names(&self) -> Result<Networks, store::Error> {
+        let networks = self.transaction.networks()?;
+        Ok(Networks(networks.into_iter().map(|network| (network.number, network.name.to_string())).collect()))
+    }
+}
+
+/// The names of the host's interfaces, by index.
+pub(super) async fn interface_names(kernel: &Kernel) -> anyhow::Result<BTreeMap<u32, String>> {
+    let interfaces = kernel.interfaces().await.context("list the host's interfaces")?;
+    Ok(interfaces.into_iter().map(|interface| (interface.index, interface.name)).collect())
+}
+
+/// Prints what is worth knowing beside the answer.
+pub(super) fn note(notes: &[String]) {
+    for note in notes {
+        eprintln!("vnet: {note}");
+    }
+}
+
+/// What is said when nothing was left to do.
+pub(super) fn already(ops: &[Op]) -> &'static str {
+    if ops.is_empty() { " (already)" } else { "" }
+}
+
+/// Hands each event to `each` as it comes, until that fails or the user interrupts.
+pub(super) async fn follow(
+    context: &Context,
+    kernel: &Kernel,
+    mut each: impl FnMut(&Event) -> io::Result<()>,
+) -> anyhow::Result<()> {
+    let mut result = Ok(());
+    let mut take = |event: &Event| {
+        result = each(event);
+        result.is_ok()
+    };
+    tokio::select! {
+        ended = events::follow(&context.instance, kernel, &mut take) => ended?,
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+    }
+    Ok(result?)
+}

@@ -1,0 +1,148 @@
+//! `vnet up`, `vnet down`, `vnet status`.
+
+use clap::Args;
+
+use super::context::{Context, DryRun, already, note};
+use crate::kernel::Kernel;
+use crate::manage::{self, Manager, Mode, UpRequest};
+use crate::output::{self, Format, Program};
+use crate::plan::{Resource, State, expand};
+use crate::spec::{InterfaceName, Settings, Subnet};
+use crate::store::{Store, Transaction};
+
+/// Bring the instance up: programs on the uplinks, and the network `default`.
+///
+/// Run again, it adds uplinks, learns the host's new addresses, and brings back whatever of the instance has gone.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vnet up                                          uplinks by default route, 192.168.0.0/24 and a local IPv6 prefix
+  vnet up --uplink eth0 --subnet 10.88.0.0/16      another uplink, another prefix
+  vnet up --dry-run                                what it would do")]
+pub(super) struct Up {
+    /// An interface that leads to the world [default: every Ethernet interface with a default route].
+    #[arg(long = "uplink", value_name = "IF")]
+    uplinks: Vec<InterfaceName>,
+    /// A prefix of the network `default`, one for each family [default: 192.168.0.0/24 and a local IPv6 prefix].
+    #[arg(long = "subnet", value_name = "CIDR")]
+    subnets: Vec<Subnet>,
+    /// Bridge of the network `default` [default: vnet0].
+    #[arg(long, value_name = "IF")]
+    bridge: Option<InterfaceName>,
+    #[command(flatten)]
+    dry_run: DryRun,
+}
+
+impl Up {
+    pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let mode = self.dry_run.mode();
+        let kernel = context.kernel().await?;
+        let manager = Manager::create(&context.instance, kernel, mode, context.now)?;
+        let request = UpRequest { uplinks: self.uplinks, subnets: self.subnets, bridge: self.bridge };
+        let done = manager.up(&request).await?;
+        note(&done.notes);
+        if mode == Mode::DryRun {
+            return context.print_ops(&done.ops);
+        }
+        let kernel = manager.into_machine();
+        if context.format == Format::Json {
+            let status = gather(context, &kernel).await?;
+            return Ok(output::print_json(&mut context.out(), &status)?);
+        }
+        let network = &done.value.network;
+        context.print_line(&format!(
+            "instance {} is up{}: uplink {}; network default, {}, on {}",
+            context.instance.name(),
+            already(&done.ops),
+            list(&done.value.settings.uplinks),
+            list(&network.segments.subnets().collect::<Vec<_>>()),
+            network.bridge,
+        ))
+    }
+}
+
+fn list(items: &[impl ToString]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// Take the instance down with everything in it: endpoints, networks, published ports, programs, maps.
+///
+/// What cannot be removed is reported, and the rest goes all the same. An instance that is not up is down.
+#[derive(Debug, Args)]
+pub(super) struct Down {
+    #[command(flatten)]
+    dry_run: DryRun,
+}
+
+impl Down {
+    pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let mode = self.dry_run.mode();
+        let kernel = context.kernel().await?;
+        let done = manage::down(&context.instance, &kernel, mode).await?;
+        let line = format!("instance {}: {}", context.instance.name(), done.value);
+        context.print_removed(mode, &done, &line)
+    }
+}
+
+/// Show how the instance is doing, and what of it is not as recorded.
+#[derive(Debug, Args)]
+pub(super) struct Status {}
+
+impl Status {
+    pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let status = if Store::exists(&context.instance)? {
+            gather(context, &context.kernel().await?).await?
+        } else {
+            output::Status::not_up(context.instance.name())
+        };
+        match context.format {
+            Format::Json => output::print_json(&mut context.out(), &status)?,
+            Format::Table => status.print(&mut context.out(), context.now)?,
+        }
+        Ok(())
+    }
+}
+
+async fn gather(context: &Context, kernel: &Kernel) -> anyhow::Result<output::Status> {
+    let record = context.record()?;
+    manage::check_namespace(&context.instance, kernel, Some(&record.settings))?;
+    let (programs, problems) = examine(kernel, &record.transaction, &record.settings).await?;
+    Ok(output::Status {
+        up: true,
+        created: Some(record.settings.created),
+        uplinks: record.settings.uplinks.iter().map(ToString::to_string).collect(),
+        networks: super::network::listed(&record.transaction)?,
+        endpoints: record.transaction.count_endpoints()?,
+        portmaps: record.transaction.count_port_maps()?,
+        flows: kernel.flows().map_or(0, |entries| entries.len() as u64 / 2),
+        programs,
+        problems,
+        ..output::Status::not_up(context.instance.name())
+    })
+}
+
+/// The programs that are attached to uplinks, and everything of the instance itself and its networks that is not
+/// as recorded.
+async fn examine(
+    kernel: &Kernel,
+    transaction: &Transaction,
+    settings: &Settings,
+) -> anyhow::Result<(Vec<Program>, Vec<String>)> {
+    let mut resources = expand::instance(settings, transaction.port_blocks()?);
+    resources.extend(settings.uplinks.iter().flat_map(expand::uplink));
+    resources.extend(transaction.networks()?.iter().flat_map(expand::network));
+    let mut programs = Vec::new();
+    let mut problems = Vec::new();
+    for resource in resources {
+        match (kernel.state(&resource).await, &resource) {
+            (Ok(State::Present), Resource::Attachment { hook, interface }) => {
+                programs.push(Program { hook: hook.name().to_owned(), interface: interface.clone() });
+            }
+            (Ok(State::Present), _) => {}
+            (Ok(State::Absent), _) => problems.push(format!("{resource}: missing")),
+            (Ok(State::Differs(how)), _) => problems.push(format!("{resource}: {how}")),
+            (Err(error), _) => problems.push(format!("{resource}: {:#}", anyhow::Error::from(error))),
+        }
+    }
+    Ok((programs, problems))
+}

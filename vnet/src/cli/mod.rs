@@ -1,0 +1,208 @@
+//! The command line: noun, then verb. Arguments and what is printed; what happens is in [`crate::manage`].
+//!
+//! stdout is the answer, stderr is everything else. Exit 0: done, 1: failed, 2: the command makes no sense.
+
+mod completions;
+mod context;
+mod drops;
+mod flow;
+mod instance;
+mod masquerade;
+mod namespace;
+mod network;
+mod portmap;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use self::context::{Context, Global};
+use crate::manage;
+
+/// Networks for namespaces on eBPF: addresses, masquerade, published ports. Without iptables, without a daemon.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vnet",
+    version,
+    after_help = "\
+Examples:
+  vnet up                                  bridge vnet0, 192.168.0.0/24, programs on the uplink
+  vnet ns create net1                      a namespace with 192.168.0.2
+  vnet ns exec net1 -- ping 203.0.113.2    out through masquerade
+  vnet portmap add 8088 net1:80            published on every address of the host
+  vnet down                                nothing is left
+
+Exit status: 0 done, 1 failed, 2 the command makes no sense. Everything is idempotent."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(instance::Up),
+    Down(instance::Down),
+    Status(instance::Status),
+    /// Networks: a bridge with its prefixes, gateway and masquerade.
+    #[command(subcommand)]
+    Network(network::Command),
+    /// Endpoints: network namespaces with a link to a network.
+    #[command(subcommand)]
+    Ns(namespace::Command),
+    /// Published ports: ports of the host that lead to an endpoint.
+    #[command(subcommand)]
+    Portmap(portmap::Command),
+    /// Masquerade: sources that leave the host under the host's address.
+    #[command(subcommand)]
+    Masquerade(masquerade::Command),
+    /// Flows that are tracked.
+    #[command(subcommand)]
+    Flow(flow::Command),
+    Drops(drops::Drops),
+    Completions(completions::Completions),
+}
+
+impl Command {
+    async fn run(self, context: &Context) -> anyhow::Result<()> {
+        match self {
+            Self::Up(command) => command.run(context).await,
+            Self::Down(command) => command.run(context).await,
+            Self::Status(command) => command.run(context).await,
+            Self::Network(command) => command.run(context).await,
+            Self::Ns(command) => command.run(context).await,
+            Self::Portmap(command) => command.run(context).await,
+            Self::Masquerade(command) => command.run(context).await,
+            Self::Flow(command) => command.run(context).await,
+            Self::Drops(command) => command.run(context).await,
+            Self::Completions(command) => command.run(),
+        }
+    }
+}
+
+/// Runs the command of this process's arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    let Cli { global, command } = Cli::parse();
+    let context = Context::new(global);
+    let result = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(command.run(&context)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the output has had enough of it.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            if let Some(usage) = error.downcast_ref::<clap::Error>() {
+                usage.exit();
+            }
+            eprintln!("vnet: {error:#}");
+            ExitCode::from(exit_status(&error))
+        }
+    }
+}
+
+/// Arguments that do not go together.
+fn usage(message: &str) -> anyhow::Error {
+    Cli::command().error(ErrorKind::ArgumentConflict, message).into()
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let broken = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(broken)
+            || cause
+                .downcast_ref::<serde_json::Error>()
+                .is_some_and(|error| error.io_error_kind() == Some(io::ErrorKind::BrokenPipe))
+    })
+}
+
+/// 2 for a request that makes no sense in itself, 1 for one that could not be fulfilled.
+fn exit_status(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<manage::Error>() {
+        Some(manage::Error::Spec(_)) => 2,
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_people_type_is_understood() {
+        for line in [
+            "up",
+            "up --uplink eth0 --uplink eth1 --subnet 10.0.0.0/24 --subnet fd00::/64 --bridge br7 --dry-run --json",
+            "--instance blue down --dry-run",
+            "status --json",
+            "network create blue --subnet 10.1.0.0/24 --gateway 10.1.0.254 --mtu 1400 --internal --isolated",
+            "network ls",
+            "network inspect blue --json",
+            "network rm blue --dry-run",
+            "ns create net1",
+            "ns create net1 --network blue --ip 10.1.0.9 --ip fd00::9 --mac 02:00:00:00:00:01 --ifname lan0",
+            "ns create net1 --mode none",
+            "ns attach net1 --pid 1234 --network blue",
+            "ns attach net1 --netns /run/netns/x --ip 10.1.0.9",
+            "ns exec net1 -- ping -c 1 192.168.0.1",
+            "ns exec net1 ip -j addr",
+            "ns rm net1",
+            "portmap add 8088 192.168.0.2:80",
+            "portmap add [fd00::1]:8000-8010 net1:8000-8010 --proto udp",
+            "portmap rm 127.0.0.1:8088 --proto udp",
+            "portmap ls",
+            "masquerade add 10.0.0.0/8 --to 203.0.113.1",
+            "masquerade rm 10.0.0.0/8",
+            "masquerade ls",
+            "flow ls",
+            "flow watch --json",
+            "flow flush --dry-run",
+            "drops",
+            "drops -f",
+            "completions bash",
+        ] {
+            let words = std::iter::once("vnet").chain(line.split(' '));
+            if let Err(error) = Cli::try_parse_from(words) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_a_usage_error() {
+        for line in [
+            "",
+            "nonsense",
+            "--instance a/b status",
+            "up --subnet 192.168.0.5/24",
+            "up --bridge a-name-that-is-too-long",
+            "network create",
+            "network create blue",
+            "network create ../x --subnet 10.0.0.0/24",
+            "ns create net1 --mac 03:00:00:00:00:00",
+            "ns attach net1",
+            "ns attach net1 --pid 1 --netns /x",
+            "ns exec net1",
+            "portmap add 8088",
+            "portmap add 0 net1:80",
+            "portmap add 8088 net1:80 --proto sctp",
+            "masquerade add 10.0.0.1/8",
+        ] {
+            let words = std::iter::once("vnet").chain(line.split(' ').filter(|word| !word.is_empty()));
+            let error = Cli::try_parse_from(words).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! `vnet ns`.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use vnet_common::Mac;
+
+use super::context::{Context, DryRun, Record};
+use crate::kernel::{self, Kernel};
+use crate::manage::{EndpointRequest, Place};
+use crate::output::{self, Format};
+use crate::plan::expand;
+use crate::spec::{self, Endpoint, InterfaceName, Name, Namespace};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    Create(Create),
+    Attach(Attach),
+    /// List the endpoints.
+    Ls,
+    /// Show one endpoint.
+    Inspect {
+        /// Its name.
+        name: Name,
+    },
+    /// Remove an endpoint, its namespace unless it was attached, and the ports published for it. One that is not
+    /// there is removed already.
+    Rm {
+        /// Its name.
+        name: Name,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
+    /// Run a command in an endpoint's namespace.
+    Exec {
+        /// The endpoint.
+        name: Name,
+        /// The command and its arguments.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+        command: Vec<OsString>,
+    },
+}
+
+/// Create an endpoint: a network namespace, seen by `ip netns` too, with a link to a network.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vnet ns create net1
+  vnet ns create web --network blue --ip 10.1.0.80
+  vnet ns create lonely --mode none")]
+pub(super) struct Create {
+    /// Its name, and its namespace's.
+    name: Name,
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// How it is linked.
+    #[arg(long, value_enum, default_value_t)]
+    mode: LinkMode,
+    #[command(flatten)]
+    dry_run: DryRun,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum LinkMode {
+    /// To the bridge of its network.
+    #[default]
+    Bridge,
+    /// Not at all: a loopback interface and nothing else.
+    None,
+}
+
+/// Attach a namespace that is there: a container's or a process's. It stays when the endpoint is removed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vnet ns attach web --pid 4711
+  vnet ns attach web --netns /run/netns/web --network blue")]
+pub(super) struct Attach {
+    /// Name of the endpoint.
+    name: Name,
+    #[command(flatten)]
+    namespace: NamespaceArgs,
+    #[command(flatten)]
+    place: PlaceArgs,
+    #[command(flatten)]
+    dry_run: DryRun,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct NamespaceArgs {
+    /// The namespace of this process.
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pid: Option<u32>,
+    /// The namespace at this path.
+    #[arg(long, value_name = "PATH")]
+    netns: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct PlaceArgs {
+    /// The network [default: default].
+    #[arg(long, value_name = "N")]
+    network: Option<Name>,
+    /// An address, one for each family [default: the lowest that is free].
+    #[arg(long = "ip", value_name = "A")]
+    addresses: Vec<IpAddr>,
+    /// Hardware address [default: made from the name].
+    #[arg(long, value_name = "M", value_parser = spec::parse_mac)]
+    mac: Option<Mac>,
+    /// Name of the interface in the namespace [default: eth0].
+    #[arg(long, value_name = "IF")]
+    ifname: Option<InterfaceName>,
+}
+
+impl PlaceArgs {
+    fn is_empty(&self) -> bool {
+        self.network.is_none() && self.addresses.is_empty() && self.mac.is_none() && self.ifname.is_none()
+    }
+
+    fn place(self) -> anyhow::Result<Place> {
+        Ok(Place {
+            network: self.network.unwrap_or_else(Name::default_network),
+            addresses: self.addresses,
+            mac: self.mac,
+            ifname: self.ifname.map_or_else(|| "eth0".parse(), Ok)?,
+        })
+    }
+}
+
+impl Command {
+    pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
+        match self {
+            Self::Create(command) => command.run(context).await,
+            Self::Attach(command) => command.run(context).await,
+            Self::Ls => {
+                let endpoints = context.record()?.transaction.endpoints()?;
+                let listed = endpoints.iter().map(|endpoint| output::Endpoint::new(endpoint, context.now));
+                context.print_list(&listed.collect::<Vec<_>>())
+            }
+            Self::Inspect { name } => inspect(context, &name),
+            Self::Rm { name, dry_run } => remove(context, &name, dry_run).await,
+            Self::Exec { name, command } => exec(context, &name, command),
+        }
+    }
+}
+
+impl Create {
+    async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let place = match self.mode {
+            LinkMode::Bridge => Some(self.place.place()?),
+            LinkMode::None if self.place.is_empty() => None,
+            LinkMode::None => return Err(super::usage("--mode none has no network, address or interface")),
+        };
+        let request = EndpointRequest { name: self.name, namespace: Namespace::Own, place };
+        make(context, &request, self.dry_run).await
+    }
+}
+
+impl Attach {
+    async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let NamespaceArgs { pid, netns } = self.namespace;
+        let of_process = |pid: u32| PathBuf::from(format!("/proc/{pid}/ns/net"));
+        let path = pid.map(of_process).or(netns).unwrap_or_default();
+        let path = std::path::absolute(&path)?;
+        let place = Some(self.place.place()?);
+        let request = EndpointRequest { name: self.name, namespace: Namespace::Foreign { path }, place };
+        make(context, &request, self.dry_run).await
+    }
+}
+
+async fn make(context: &Context, request: &EndpointRequest, dry_run: DryRun) -> anyhow::Result<()> {
+    let mode = dry_run.mode();
+    let done = context.manager(mode).await?.create_endpoint(request).await?;
+    let endpoint = output::Endpoint::new(&done.value, context.now);
+    let addresses: Vec<String> = endpoint.addresses.iter().map(ToString::to_string).collect();
+    let addresses = if addresses.is_empty() { "no address".to_owned() } else { addresses.join(" ") };
+    let line = format!("endpoint {}: {addresses}", endpoint.name);
+    context.print_made(mode, &done, endpoint, &line)
+}
+
+async fn remove(context: &Context, name: &Name, dry_run: DryRun) -> anyhow::Result<()> {
+    let manager = context.manager(dry_run.mode()).await?;
+    let done = manager.remove_endpoint(name).await?;
+    let line = match &done.value {
+        None => format!("no endpoint {name}: nothing to remove"),
+        Some((_, mappings)) if mappings.is_empty() => format!("endpoint {name} removed"),
+        Some((_, mappings)) => {
+            let mappings: Vec<String> = mappings
+                .iter()
+                .map(|mapping| format!("{}/{}", mapping.published, mapping.protocol))
+                .collect();
+            format!("endpoint {name} removed, and with it its published {}", mappings.join(", "))
+        }
+    };
+    context.print_removed(dry_run.mode(), &done, &line)
+}
+
+fn existing(record: &Record, name: &Name) -> anyhow::Result<Endpoint> {
+    match record.transaction.endpoint(name)? {
+        Some(endpoint) => Ok(endpoint),
+        None => {
+            let names = record.transaction.endpoints()?.into_iter().map(|endpoint| endpoint.name.to_string());
+            let names = names.collect::<Vec<_>>().join(", ");
+            let names = if names.is_empty() { "none yet".to_owned() } else { names };
+            anyhow::bail!("there is no endpoint {name}; there is {names}")
+        }
+    }
+}
+
+fn inspect(context: &Context, name: &Name) -> anyhow::Result<()> {
+    let record = context.record()?;
+    let endpoint = output::Endpoint::new(&existing(&record, name)?, context.now);
+    match context.format {
+        Format::Json => context.print_list(&[endpoint]),
+        Format::Table => {
+            output::print_details(&mut context.out(), &endpoint)?;
+            let mappings = record.transaction.port_maps_of(name)?;
+            mappings.iter().try_for_each(|mapping| context.print_line(&format!("published   {mapping}")))
+        }
+    }
+}
+
+fn exec(context: &Context, name: &Name, argv: Vec<OsString>) -> anyhow::Result<()> {
+    let record = context.record()?;
+    let namespace = expand::namespace_path(&existing(&record, name)?);
+    // The command may run for days: nobody waits for it.
+    drop(record);
+    Err(Kernel::exec(&kernel::Command { namespace, argv }).into())
+}

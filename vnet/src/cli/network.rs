@@ -1,0 +1,124 @@
+//! `vnet network`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use clap::{Args, Subcommand};
+
+use super::context::{Context, DryRun};
+use crate::manage::NetworkRequest;
+use crate::output::{self, Format};
+use crate::spec::{InterfaceName, Name, Subnet};
+use crate::store::{self, Transaction};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    Create(Create),
+    /// List the networks.
+    Ls,
+    /// Show one network.
+    Inspect {
+        /// Its name.
+        name: Name,
+    },
+    /// Remove a network that no endpoint is on. One that is not there is removed already.
+    Rm {
+        /// Its name.
+        name: Name,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
+}
+
+/// Create a network: a bridge with a gateway address, and masquerade for its prefixes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vnet network create blue --subnet 10.1.0.0/24
+  vnet network create both --subnet 10.2.0.0/24 --subnet fd00:2::/64 --gateway 10.2.0.254
+  vnet network create db --subnet 10.3.0.0/24 --internal")]
+pub(super) struct Create {
+    /// Its name.
+    name: Name,
+    /// Its prefix, or one of each family.
+    #[arg(long = "subnet", value_name = "CIDR", required = true)]
+    subnets: Vec<Subnet>,
+    /// The gateway's address in a prefix [default: the first].
+    #[arg(long = "gateway", value_name = "IP")]
+    gateways: Vec<IpAddr>,
+    /// Its bridge [default: vnet-NAME].
+    #[arg(long, value_name = "IF")]
+    bridge: Option<InterfaceName>,
+    /// Largest packet in bytes [default: the first uplink's].
+    #[arg(long, value_name = "N")]
+    mtu: Option<u32>,
+    /// Its endpoints reach neither the world nor other networks.
+    #[arg(long)]
+    internal: bool,
+    /// Its endpoints do not reach each other.
+    #[arg(long)]
+    isolated: bool,
+    #[command(flatten)]
+    dry_run: DryRun,
+}
+
+impl Command {
+    pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
+        match self {
+            Self::Create(command) => command.run(context).await,
+            Self::Ls => context.print_list(&listed(&context.record()?.transaction)?),
+            Self::Inspect { name } => inspect(context, &name),
+            Self::Rm { name, dry_run } => {
+                let manager = context.manager(dry_run.mode()).await?;
+                let done = manager.remove_network(&name).await?;
+                let line = match &done.value {
+                    Some(_) => format!("network {name} removed"),
+                    None => format!("no network {name}: nothing to remove"),
+                };
+                context.print_removed(dry_run.mode(), &done, &line)
+            }
+        }
+    }
+}
+
+impl Create {
+    async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let mode = self.dry_run.mode();
+        let request = NetworkRequest {
+            name: self.name,
+            subnets: self.subnets,
+            gateways: self.gateways,
+            bridge: self.bridge,
+            mtu: self.mtu,
+            internal: self.internal,
+            isolated: self.isolated,
+        };
+        let done = context.manager(mode).await?.create_network(&request).await?;
+        let network = output::Network::new(&done.value, 0);
+        let line = format!("network {}: {} on {}", network.name, network.subnets.join(" "), network.bridge);
+        context.print_made(mode, &done, network, &line)
+    }
+}
+
+/// Every network, with the number of its endpoints.
+pub(super) fn listed(transaction: &Transaction) -> Result<Vec<output::Network>, store::Error> {
+    let mut endpoints: BTreeMap<Name, usize> = BTreeMap::new();
+    for link in transaction.endpoints()?.into_iter().filter_map(|endpoint| endpoint.link) {
+        *endpoints.entry(link.network).or_default() += 1;
+    }
+    let count = |name: &Name| endpoints.get(name).copied().unwrap_or(0);
+    let networks = transaction.networks()?;
+    Ok(networks.iter().map(|network| output::Network::new(network, count(&network.name))).collect())
+}
+
+fn inspect(context: &Context, name: &Name) -> anyhow::Result<()> {
+    let networks = listed(&context.record()?.transaction)?;
+    let Some(network) = networks.iter().find(|network| network.name == name.as_str()) else {
+        let names: Vec<&str> = networks.iter().map(|network| network.name.as_str()).collect();
+        anyhow::bail!("there is no network {name}: there is {}", names.join(", "));
+    };
+    match context.format {
+        Format::Json => context.print_list(std::slice::from_ref(network)),
+        Format::Table => Ok(output::print_details(&mut context.out(), network)?),
+    }
+}

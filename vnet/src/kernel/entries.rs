@@ -1,0 +1,257 @@
+//! Resources that are one entry of a map.
+//!
+//! Resources name interfaces, entries number them; the number is looked up when an entry is written or compared.
+//! An entry is removed by its key, which has no number in it but for uplinks, so that it can be removed when the
+//! interface is gone.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use nix::errno::Errno;
+use nix::net::if_::{if_indextoname, if_nametoindex};
+use vnet_common::{
+    ABI_VERSION, Addr, DatapathConfig, EndpointValue, HostAddressValue, MasqueradeValue, NetworkValue,
+    PortMapKey, PortMapValue, PrefixKey, UplinkValue,
+};
+
+use super::error::Error;
+use super::maps::Maps;
+use super::netlink::{Address, Netlink};
+use super::netns;
+use crate::plan::{Resource, State};
+
+/// The configuration as loading leaves it: of no namespace, so that the cgroup hooks act nowhere.
+pub(super) const UNCONFIGURED: DatapathConfig = DatapathConfig::DEFAULT;
+
+/// A resource's entry, with all it takes from the running system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry {
+    Config(DatapathConfig),
+    Uplink(u32, UplinkValue),
+    HostAddress(Addr, HostAddressValue),
+    Network(PrefixKey, NetworkValue),
+    Masquerade(PrefixKey, MasqueradeValue),
+    Endpoint(Addr, EndpointValue),
+    PortMap(PortMapKey, PortMapValue),
+}
+
+impl Entry {
+    /// The entry of a resource that is one.
+    async fn of(resource: &Resource, netlink: &Netlink) -> Result<Self, Error> {
+        Ok(match resource {
+            Resource::Config(config) => Self::Config(DatapathConfig {
+                abi_version: ABI_VERSION,
+                netns_cookie: netns::cookie()?,
+                ..*config
+            }),
+            Resource::Uplink { interface } => {
+                let index = index_of(interface)?;
+                Self::Uplink(index, uplink(netlink, interface, index).await?)
+            }
+            Resource::HostAddress { addr, interface } => {
+                Self::HostAddress(Addr::from(*addr), HostAddressValue { ifindex: index_of(interface)? })
+            }
+            Resource::Network { subnet, bridge, zone, flags } => {
+                let value =
+                    NetworkValue { bridge: index_of(bridge)?, zone: *zone, flags: *flags, reserved: 0 };
+                Self::Network(prefix(subnet), value)
+            }
+            Resource::Masquerade { subnet, to } => {
+                let any = Addr::from(subnet.addr()).any_of_family();
+                Self::Masquerade(prefix(subnet), MasqueradeValue { to: to.map_or(any, Addr::from) })
+            }
+            Resource::Endpoint { addr, .. } => Self::Endpoint(*addr, endpoint(resource)?),
+            Resource::PortMap { key, value } => Self::PortMap(*key, *value),
+            other => unreachable!("{other} is not an entry of a map"),
+        })
+    }
+
+    fn state(&self, maps: &Maps) -> Result<State, Error> {
+        match self {
+            Self::Config(config) => Ok(match maps.config.get(&0)? {
+                None => State::Absent,
+                Some(found) if found == *config => State::Present,
+                Some(UNCONFIGURED) => State::Absent,
+                Some(found) => State::Differs(format!("the map holds {found:?}, not {config:?}")),
+            }),
+            Self::Uplink(key, value) => maps.uplinks.state(key, value),
+            Self::HostAddress(key, value) => maps.host_addresses.state(key, value),
+            Self::Network(key, value) => maps.networks.exact_state(key, value),
+            Self::Masquerade(key, value) => maps.masquerade.exact_state(key, value),
+            Self::Endpoint(key, value) => maps.endpoints.state(key, value),
+            Self::PortMap(key, value) => maps.port_map.state(key, value),
+        }
+    }
+
+    fn write(self, maps: &Maps) -> Result<(), Error> {
+        match self {
+            Self::Config(config) => maps.config.insert(0, config),
+            Self::Uplink(key, value) => maps.uplinks.insert(key, value),
+            Self::HostAddress(key, value) => maps.host_addresses.insert(key, value),
+            Self::Network(key, value) => maps.networks.insert(key, value),
+            Self::Masquerade(key, value) => maps.masquerade.insert(key, value),
+            Self::Endpoint(key, value) => maps.endpoints.insert(key, value),
+            Self::PortMap(key, value) => maps.port_map.insert(key, value),
+        }
+    }
+}
+
+/// How the entry of a resource stands.
+pub(super) async fn state(maps: &Maps, netlink: &Netlink, resource: &Resource) -> Result<State, Error> {
+    match Entry::of(resource, netlink).await {
+        Ok(entry) => entry.state(maps),
+        Err(error @ Error::NoInterface { .. }) if has_key(maps, resource)? => {
+            Ok(State::Differs(error.to_string()))
+        }
+        Err(Error::NoInterface { .. }) => Ok(State::Absent),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes the entry of a resource.
+pub(super) async fn create(maps: &Maps, netlink: &Netlink, resource: &Resource) -> Result<(), Error> {
+    if matches!(resource, Resource::Uplink { .. }) {
+        remove_dead_uplinks(maps)?;
+    }
+    Entry::of(resource, netlink).await?.write(maps)
+}
+
+/// Deletes the entry of a resource. One that is not there, or whose map is not, is deleted already.
+pub(super) fn remove(maps: &Maps, resource: &Resource) -> Result<(), Error> {
+    match resource {
+        Resource::Config(_) => {
+            // An array's entry cannot be deleted.
+            if maps.config.get(&0)?.is_some() {
+                maps.config.insert(0, UNCONFIGURED)?;
+            }
+        }
+        Resource::Uplink { interface } => {
+            if let Some(index) = index_if_any(interface)? {
+                maps.uplinks.remove(&index)?;
+            }
+            remove_dead_uplinks(maps)?;
+        }
+        Resource::HostAddress { addr, .. } => drop(maps.host_addresses.remove(&Addr::from(*addr))?),
+        Resource::Network { subnet, .. } => drop(maps.networks.remove(&prefix(subnet))?),
+        Resource::Masquerade { subnet, .. } => drop(maps.masquerade.remove(&prefix(subnet))?),
+        Resource::Endpoint { addr, .. } => drop(maps.endpoints.remove(addr)?),
+        Resource::PortMap { key, .. } => drop(maps.port_map.remove(key)?),
+        other => unreachable!("{other} is not an entry of a map"),
+    }
+    Ok(())
+}
+
+/// Whether there is an entry for a resource, whatever it says.
+fn has_key(maps: &Maps, resource: &Resource) -> Result<bool, Error> {
+    Ok(match resource {
+        Resource::HostAddress { addr, .. } => maps.host_addresses.get(&Addr::from(*addr))?.is_some(),
+        Resource::Network { subnet, .. } => maps.networks.entries()?.contains_key(&prefix(subnet)),
+        Resource::Endpoint { addr, .. } => maps.endpoints.get(addr)?.is_some(),
+        // The others have no interface, or it is the key.
+        _ => false,
+    })
+}
+
+/// Removes the entries of interfaces that are gone, whose names nobody knows any more.
+fn remove_dead_uplinks(maps: &Maps) -> Result<(), Error> {
+    for index in maps.uplinks.entries()?.into_keys() {
+        if if_indextoname(index) == Err(Errno::ENXIO) {
+            maps.uplinks.remove(&index)?;
+        }
+    }
+    Ok(())
+}
+
+fn endpoint(resource: &Resource) -> Result<EndpointValue, Error> {
+    let Resource::Endpoint { addr: _, interface, bridge, mac, gateway_mac, zone, mtu, prefix_len, flags } =
+        resource
+    else {
+        unreachable!("{resource} is not an endpoint")
+    };
+    Ok(EndpointValue {
+        ifindex: index_of(interface)?,
+        bridge: index_of(bridge)?,
+        mac: *mac,
+        gateway_mac: *gateway_mac,
+        zone: *zone,
+        mtu: *mtu,
+        prefix_len: *prefix_len,
+        flags: *flags,
+        reserved: [0; 2],
+    })
+}
+
+async fn uplink(netlink: &Netlink, interface: &str, index: u32) -> Result<UplinkValue, Error> {
+    let addresses = netlink.addresses(Some(index)).await;
+    let addresses =
+        addresses.map_err(|source| Error::ReadInterface { interface: interface.to_owned(), source })?;
+    Ok(UplinkValue {
+        v4: first_global(&addresses, IpAddr::is_ipv4).map_or(Addr::ANY_V4, Addr::from),
+        v6: first_global(&addresses, IpAddr::is_ipv6).map_or(Addr::ANY_V6, Addr::from),
+    })
+}
+
+/// The address of a family to send from: the first that is valid everywhere, one that should be avoided only if
+/// there is no other.
+fn first_global(addresses: &[Address], of_family: impl Fn(&IpAddr) -> bool) -> Option<IpAddr> {
+    let candidates = || addresses.iter().filter(|address| address.global && of_family(&address.net.addr()));
+    let good = candidates().find(|address| !address.avoided);
+    good.or_else(|| candidates().next()).map(|address| address.net.addr())
+}
+
+/// A prefix as a key: counted over 128 bits, nothing set behind its length.
+fn prefix(net: &IpNet) -> PrefixKey {
+    let of_the_128 = match net {
+        IpNet::V4(_) => 96,
+        IpNet::V6(_) => 0,
+    };
+    PrefixKey { prefix_len: of_the_128 + u32::from(net.prefix_len()), addr: Addr::from(net.network()) }
+}
+
+fn index_of(interface: &str) -> Result<u32, Error> {
+    index_if_any(interface)?.ok_or_else(|| Error::NoInterface { interface: interface.to_owned() })
+}
+
+fn index_if_any(interface: &str) -> Result<Option<u32>, Error> {
+    match if_nametoindex(interface) {
+        Ok(index) => Ok(Some(index)),
+        Err(Errno::ENODEV) => Ok(None),
+        Err(errno) => {
+            Err(Error::InterfaceIndex { interface: interface.to_owned(), source: errno.into() })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_of_both_families_are_counted_over_128_bits() {
+        for (net, prefix_len, addr) in [
+            ("192.168.0.7/24", 120, "192.168.0.0"),
+            ("0.0.0.0/0", 96, "0.0.0.0"),
+            ("10.1.2.3/32", 128, "10.1.2.3"),
+            ("fd00::7/64", 64, "fd00::"),
+            ("::/0", 0, "::"),
+        ] {
+            let addr = Addr::from(addr.parse::<IpAddr>().unwrap());
+            assert_eq!(prefix(&net.parse().unwrap()), PrefixKey { prefix_len, addr }, "{net}");
+        }
+    }
+
+    #[test]
+    fn the_first_good_global_address_is_chosen() {
+        let address = |net: &str, global, avoided| Address { index: 1, net: net.parse().unwrap(), global, avoided };
+        let addresses = [
+            address("fe80::1/64", false, false),
+            address("2001:db8::1/64", true, true),
+            address("2001:db8::2/64", true, false),
+            address("2001:db8::3/64", true, false),
+            address("192.0.2.1/24", true, true),
+        ];
+        assert_eq!(first_global(&addresses, IpAddr::is_ipv6), Some("2001:db8::2".parse().unwrap()));
+        assert_eq!(first_global(&addresses, IpAddr::is_ipv4), Some("192.0.2.1".parse().unwrap()));
+        assert_eq!(first_global(&addresses[..1], IpAddr::is_ipv6), None);
+    }
+}

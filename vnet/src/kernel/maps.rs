@@ -1,0 +1,254 @@
+//! The pinned maps: entries as the types of `vnet_common`.
+//!
+//! A map is opened once for writing, so that ten thousand entries go through one handle, and anew for reading it
+//! as a whole. Whoever replaces the maps, or finds that somebody else may have, closes them ([`Maps::close`]).
+//!
+//! All map kinds with one value for a key are a [`Table`] here: hash, longest-prefix and array maps answer to
+//! the same four system calls, and the sizes of key and value are checked against the kernel's when a map is
+//! opened.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::maps::{self, Map, MapData, MapError};
+use aya::sys::SyscallError;
+use vnet_common::{
+    Addr, CtEntry, DatapathConfig, DropKey, EndpointValue, HostAddressValue, MasqueradeValue, NetworkValue,
+    PortMapKey, PortMapValue, PrefixKey, Tuple, UplinkValue,
+};
+
+use super::error::Error;
+use crate::instance::Instance;
+use crate::plan::State;
+
+/// A type of the ABI as aya wants it: aya's marker for plain data and bytemuck's mean the same, but neither
+/// knows the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub(super) struct Abi<T>(pub(super) T);
+
+// SAFETY: `bytemuck::Pod` demands at least what `aya::Pod` does: no padding, any bit pattern valid, no pointer;
+// and `Abi<T>` has the layout of `T`.
+unsafe impl<T: bytemuck::Pod> aya::Pod for Abi<T> {}
+
+/// The maps of an instance.
+#[derive(Debug)]
+pub(super) struct Maps {
+    pub(super) config: Table<u32, DatapathConfig>,
+    pub(super) uplinks: Table<u32, UplinkValue>,
+    pub(super) host_addresses: Table<Addr, HostAddressValue>,
+    pub(super) networks: Table<PrefixKey, NetworkValue>,
+    pub(super) masquerade: Table<PrefixKey, MasqueradeValue>,
+    pub(super) endpoints: Table<Addr, EndpointValue>,
+    pub(super) port_map: Table<PortMapKey, PortMapValue>,
+    pub(super) conntrack: Table<Tuple, CtEntry>,
+    drops: PathBuf,
+    events: PathBuf,
+}
+
+impl Maps {
+    /// The maps of an instance, none of them opened yet.
+    pub(super) fn of(instance: &Instance) -> Self {
+        use vnet_common::maps as names;
+        Self {
+            config: Table::new(instance, names::CONFIG),
+            uplinks: Table::new(instance, names::UPLINKS),
+            host_addresses: Table::new(instance, names::HOST_ADDRESSES),
+            networks: Table::new(instance, names::NETWORKS),
+            masquerade: Table::new(instance, names::MASQUERADE),
+            endpoints: Table::new(instance, names::ENDPOINTS),
+            port_map: Table::new(instance, names::PORT_MAP),
+            conntrack: Table::new(instance, names::CONNTRACK),
+            drops: instance.map_pin(names::DROPS),
+            events: instance.map_pin(names::EVENTS),
+        }
+    }
+
+    /// Closes all of them: others may be pinned in their place.
+    pub(super) fn close(&self) {
+        self.config.close();
+        self.uplinks.close();
+        self.host_addresses.close();
+        self.networks.close();
+        self.masquerade.close();
+        self.endpoints.close();
+        self.port_map.close();
+        self.conntrack.close();
+    }
+
+    /// The drop counters, summed over the CPUs.
+    pub(super) fn drops(&self) -> Result<Vec<(DropKey, u64)>, Error> {
+        let name = vnet_common::maps::DROPS;
+        let Some(data) = open(&self.drops).map_err(|source| read_error(name, source))? else {
+            return Ok(Vec::new());
+        };
+        let counters = maps::PerCpuHashMap::<_, Abi<DropKey>, u64>::try_from(Map::PerCpuHashMap(data));
+        let counters = counters.map_err(|source| read_error(name, source))?;
+        let sum = |entry: Result<(Abi<DropKey>, maps::PerCpuValues<u64>), MapError>| {
+            entry.map(|(Abi(key), values)| (key, values.iter().sum()))
+        };
+        counters.iter().map(sum).collect::<Result<_, _>>().map_err(|source| read_error(name, source))
+    }
+
+    /// The ring buffer of events.
+    pub(super) fn events(&self) -> Result<maps::RingBuf<MapData>, Error> {
+        let name = vnet_common::maps::EVENTS;
+        let data = open(&self.events).map_err(|source| read_error(name, source))?;
+        let data = data.ok_or_else(|| Error::NoMap { map: name, pin: self.events.clone() })?;
+        maps::RingBuf::try_from(Map::RingBuf(data)).map_err(|source| read_error(name, source))
+    }
+}
+
+type Opened<K, V> = maps::HashMap<MapData, Abi<K>, Abi<V>>;
+
+/// A pinned map with one value for each key.
+#[derive(Debug)]
+pub(super) struct Table<K, V> {
+    name: &'static str,
+    pin: PathBuf,
+    opened: RefCell<Option<Opened<K, V>>>,
+}
+
+impl<K, V> Table<K, V>
+where
+    K: bytemuck::Pod + Eq + Hash + Debug,
+    V: bytemuck::Pod + PartialEq + Debug,
+{
+    fn new(instance: &Instance, name: &'static str) -> Self {
+        Self::pinned_at(instance.map_pin(name), name)
+    }
+
+    /// A map of that name, pinned elsewhere than where an instance's maps are.
+    pub(super) fn pinned_at(pin: PathBuf, name: &'static str) -> Self {
+        Self { name, pin, opened: RefCell::new(None) }
+    }
+
+    fn close(&self) {
+        self.opened.replace(None);
+    }
+
+    /// Does something with the map; `None` if it does not exist.
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&mut Opened<K, V>) -> Result<T, MapError>,
+    ) -> Result<Option<T>, MapError> {
+        let mut opened = self.opened.borrow_mut();
+        if opened.is_none() {
+            let Some(data) = open(&self.pin)? else { return Ok(None) };
+            // The variant says nothing but which wrapper is allowed; the system calls are those of all kinds.
+            *opened = Some(maps::HashMap::try_from(Map::HashMap(data))?);
+        }
+        opened.as_mut().map(work).transpose()
+    }
+
+    /// The value of a key, if the map and the key exist. Of a longest-prefix map: the value of the longest
+    /// prefix that covers the key.
+    pub(super) fn get(&self, key: &K) -> Result<Option<V>, Error> {
+        let found = self.with(|map| match map.get(&Abi(*key), 0) {
+            Err(MapError::KeyNotFound) => Ok(None),
+            found => found.map(|Abi(value)| Some(value)),
+        });
+        found.map(Option::flatten).map_err(|source| read_error(self.name, source))
+    }
+
+    /// All entries; none if the map does not exist.
+    ///
+    /// The map may change while it is read: an entry may then be missing or stem from another moment, but none
+    /// is given twice, although the kernel starts over when the entry it stood at is deleted.
+    pub(super) fn entries(&self) -> Result<HashMap<K, V>, Error> {
+        self.close();
+        let entries = self.with(|map| {
+            let mut entries = HashMap::new();
+            // Starting over for ever is cut off: a busy table of n entries is walked twice at most.
+            let bound = 2 * usize::try_from(map_size(map)?).unwrap_or(usize::MAX);
+            for key in map.keys().take(bound) {
+                let key = key?;
+                match map.get(&key, 0) {
+                    Ok(Abi(value)) => drop(entries.insert(key.0, value)),
+                    Err(MapError::KeyNotFound) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(entries)
+        });
+        entries.map(Option::unwrap_or_default).map_err(|source| read_error(self.name, source))
+    }
+
+    /// Writes an entry.
+    pub(super) fn insert(&self, key: K, value: V) -> Result<(), Error> {
+        match self.with(|map| map.insert(Abi(key), Abi(value), 0)) {
+            Ok(Some(())) => Ok(()),
+            Ok(None) => Err(Error::NoMap { map: self.name, pin: self.pin.clone() }),
+            Err(source) if errno(&source) == Some(nix::libc::E2BIG) => Err(Error::MapFull { map: self.name }),
+            Err(source) => Err(Error::WriteMap { map: self.name, key: format!("{key:?}"), source }),
+        }
+    }
+
+    /// Deletes an entry; says whether there was one.
+    pub(super) fn remove(&self, key: &K) -> Result<bool, Error> {
+        match self.with(|map| map.remove(&Abi(*key))) {
+            Ok(done) => Ok(done.is_some()),
+            Err(MapError::KeyNotFound) => Ok(false),
+            Err(source) if errno(&source) == Some(nix::libc::ENOENT) => Ok(false),
+            Err(source) => Err(Error::WriteMap { map: self.name, key: format!("{key:?}"), source }),
+        }
+    }
+
+    /// How an entry stands.
+    pub(super) fn state(&self, key: &K, wanted: &V) -> Result<State, Error> {
+        Ok(compare(self.get(key)?, wanted))
+    }
+}
+
+impl<V> Table<PrefixKey, V>
+where
+    V: bytemuck::Pod + PartialEq + Debug,
+{
+    /// How the entry of exactly this prefix stands: looking it up would find a shorter one as well.
+    pub(super) fn exact_state(&self, key: &PrefixKey, wanted: &V) -> Result<State, Error> {
+        if self.get(key)?.is_none() {
+            return Ok(State::Absent);
+        }
+        Ok(compare(self.entries()?.remove(key), wanted))
+    }
+}
+
+fn compare<V: PartialEq + Debug>(found: Option<V>, wanted: &V) -> State {
+    match found {
+        None => State::Absent,
+        Some(found) if found == *wanted => State::Present,
+        Some(found) => State::Differs(format!("the map holds {found:?}, not {wanted:?}")),
+    }
+}
+
+/// Opens a pinned map; `None` if nothing is pinned there.
+fn open(pin: &Path) -> Result<Option<MapData>, MapError> {
+    match MapData::from_pin(pin) {
+        Err(error) if errno(&error) == Some(nix::libc::ENOENT) => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+fn map_size<K, V>(map: &Opened<K, V>) -> Result<u32, MapError>
+where
+    K: bytemuck::Pod,
+    V: bytemuck::Pod,
+{
+    use aya::maps::IterableMap;
+    Ok(IterableMap::map(map).info()?.max_entries())
+}
+
+fn errno(error: &MapError) -> Option<i32> {
+    match error {
+        MapError::SyscallError(SyscallError { io_error, .. }) => io::Error::raw_os_error(io_error),
+        _ => None,
+    }
+}
+
+fn read_error(map: &'static str, source: MapError) -> Error {
+    Error::ReadMap { map, source }
+}

@@ -1,0 +1,340 @@
+//! Maps and programs: loaded, pinned, the host-local ones attached to the root cgroup.
+//!
+//! ```text
+//! vnet/NAME+new   where a set is put together; it appears as a whole, by being renamed
+//! vnet/NAME       the set in use
+//! vnet/NAME+old   the set before, for as long as it takes to remove it
+//! ```
+//!
+//! A set that is being put together holds its build's mark (a directory) last of all, so whatever a killed
+//! process leaves is recognised: a set without a mark is thrown away, one with a mark is put into its place.
+//!
+//! A newer build of vnet with the same ABI takes over the maps, so that flows and published ports live on, and
+//! exchanges the programs of attachments in place, so that no packet meets an interface without a program.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::programs::links::FdLink;
+use aya::programs::{CgroupAttachMode, Program, ProgramError, SchedClassifier};
+use aya::{Ebpf, EbpfLoader};
+use vnet_common::{ABI_VERSION, DatapathConfig, Hook, features, maps};
+
+use super::attachment::{self, Attachment};
+use super::error::Error;
+use super::maps::Table;
+use super::netlink::Netlink;
+use super::pins::{self, InterfaceLinks};
+use super::{cgroup, features as kernel_features, object};
+use crate::instance::Instance;
+use crate::plan::State;
+
+/// Where the host-local programs are attached, as links are named for it.
+const CGROUP: &str = "cgroup";
+/// The programs that are attached to the root cgroup.
+const HOST_PROGRAMS: [&str; 8] = [
+    "host_connect4",
+    "host_connect6",
+    "host_sendmsg4",
+    "host_sendmsg6",
+    "host_recvmsg4",
+    "host_recvmsg6",
+    "host_getpeername4",
+    "host_getpeername6",
+];
+
+/// A directory with a set of pins, laid out as an instance's.
+pub(super) struct Place<'a> {
+    instance: &'a Instance,
+    root: PathBuf,
+}
+
+impl<'a> Place<'a> {
+    fn live(instance: &'a Instance) -> Self {
+        Self { instance, root: instance.pin_dir() }
+    }
+
+    fn new(instance: &'a Instance) -> Self {
+        Self { instance, root: beside(instance, "+new") }
+    }
+
+    fn old(instance: &'a Instance) -> Self {
+        Self { instance, root: beside(instance, "+old") }
+    }
+
+    fn exists(&self) -> bool {
+        self.root.exists()
+    }
+
+    /// A path of the instance's own set, in this one.
+    pub(super) fn path(&self, live: &Path) -> PathBuf {
+        live.strip_prefix(self.instance.pin_dir()).map_or_else(|_| self.root.clone(), |path| self.root.join(path))
+    }
+
+    fn map(&self, name: &str) -> PathBuf {
+        self.path(&self.instance.map_pin(name))
+    }
+
+    fn program(&self, name: &str) -> PathBuf {
+        self.path(&self.instance.program_pin(name))
+    }
+
+    fn cgroup_link(&self, program: &str) -> PathBuf {
+        self.path(&self.instance.link_pin(program, CGROUP))
+    }
+
+    fn make(&self) -> Result<(), Error> {
+        for directory in [self.program(""), self.path(&links_of(self.instance))] {
+            pins::make_directory(&directory).map_err(|source| Error::Pin { pin: directory.clone(), source })?;
+        }
+        Ok(())
+    }
+
+    /// Of which build its programs are, if it is complete.
+    fn mark(&self) -> Option<String> {
+        let entries = fs::read_dir(&self.root).ok()?;
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        names.into_iter().find(|name| name.starts_with("build-"))
+    }
+
+    /// What is missing of what every complete set has.
+    fn gap(&self) -> Option<String> {
+        let map = |name: &&str| (!self.map(name).exists()).then(|| format!("map {name} is not pinned"));
+        let program = |name: &str| (!self.program(name).exists()).then(|| format!("program {name} is not pinned"));
+        let link = |name: &&str| {
+            (!self.cgroup_link(name).exists()).then(|| format!("program {name} is not attached to the root cgroup"))
+        };
+        let names = Hook::ALL.iter().map(|hook| hook.name()).chain(HOST_PROGRAMS);
+        let gap = maps::ALL.iter().find_map(map);
+        gap.or_else(|| names.into_iter().find_map(program)).or_else(|| HOST_PROGRAMS.iter().find_map(link))
+    }
+
+    /// The ABI version of its maps, if it can be read.
+    fn abi_version(&self) -> Option<u32> {
+        // The version is the entry's first word in every version; the rest of the entry may have another size,
+        // and then this map is not that type.
+        let config = Table::<u32, DatapathConfig>::pinned_at(self.map(maps::CONFIG), maps::CONFIG);
+        config.get(&0).ok().flatten().map(|config| config.abi_version)
+    }
+}
+
+/// The directory of an instance's links.
+fn links_of(instance: &Instance) -> PathBuf {
+    instance.link_pin("", "").with_file_name("")
+}
+
+fn beside(instance: &Instance, suffix: &str) -> PathBuf {
+    // No instance has such a name: '+' cannot be in one.
+    instance.pin_dir().with_file_name(format!("{}{suffix}", instance.name()))
+}
+
+/// How the maps and programs stand.
+pub(super) fn state(instance: &Instance) -> State {
+    let live = Place::live(instance);
+    if !live.exists() {
+        let interrupted = Place::new(instance).exists() || Place::old(instance).exists();
+        return if interrupted { State::Differs("loading was interrupted".to_owned()) } else { State::Absent };
+    }
+    if let Some(gap) = live.gap() {
+        return State::Differs(gap);
+    }
+    match live.abi_version() {
+        Some(ABI_VERSION) => {}
+        Some(other) => return State::Differs(format!("maps of ABI version {other}, not {ABI_VERSION}")),
+        None => return State::Differs("maps of another ABI version".to_owned()),
+    }
+    match (live.mark(), object::build()) {
+        (Some(mark), Some(build)) if mark != build => State::Differs("programs of another build".to_owned()),
+        (None, Some(_)) => State::Differs("loading was interrupted".to_owned()),
+        _ => State::Present,
+    }
+}
+
+/// Loads what is missing.
+pub(super) async fn create(instance: &Instance, netlink: &Netlink) -> Result<(), Error> {
+    let object = object::bytes()?;
+    let cgroup = cgroup::root()?;
+    pins::mount_bpffs(instance.bpffs())?;
+    let (live, new, old) = (Place::live(instance), Place::new(instance), Place::old(instance));
+    if !live.exists() && new.mark().is_some() {
+        rename(&new, &live)?;
+    }
+    pins::remove_tree(&new.root, InterfaceLinks::Leave)?;
+    pins::remove_tree(&old.root, InterfaceLinks::Leave)?;
+    if state(instance) == State::Present {
+        return Ok(());
+    }
+    let kept = take_over(&live)?;
+    let filled = fill(&new, kept.as_ref(), object, &cgroup, netlink).await;
+    if let Err(error) = filled {
+        // Best effort: the error to report is the first one.
+        let _ = pins::remove_tree(&new.root, InterfaceLinks::Leave);
+        return Err(error);
+    }
+    if kept.is_some() {
+        rename(&live, &old)?;
+    }
+    rename(&new, &live)?;
+    pins::remove_tree(&old.root, InterfaceLinks::Leave)
+}
+
+/// Removes all of it: links, programs, maps.
+pub(super) fn remove(instance: &Instance) -> Result<(), Error> {
+    if !pins::is_bpffs(instance.bpffs()) {
+        return Ok(());
+    }
+    for place in [Place::new(instance), Place::old(instance), Place::live(instance)] {
+        pins::remove_tree(&place.root, InterfaceLinks::Detach)?;
+    }
+    // The directory of all instances goes with the last one.
+    if let Some(all) = instance.pin_dir().parent() {
+        let _ = fs::remove_dir(all);
+    }
+    Ok(())
+}
+
+/// The set in use, if its maps can be kept; otherwise removes what there is of it.
+fn take_over<'a>(live: &Place<'a>) -> Result<Option<Place<'a>>, Error> {
+    let version = live.abi_version();
+    if live.gap().is_none() && version == Some(ABI_VERSION) {
+        return Ok(Some(Place::live(live.instance)));
+    }
+    let attached = !attachment::pinned_in(&links_of(live.instance))?.is_empty();
+    let foreign = live.map(maps::CONFIG).exists() && version != Some(ABI_VERSION);
+    if foreign && attached {
+        return Err(Error::ForeignVersion { pins: live.root.clone(), wanted: ABI_VERSION });
+    }
+    pins::remove_tree(&live.root, InterfaceLinks::Detach)?;
+    Ok(None)
+}
+
+/// Puts a set together: with the maps of another one, if there is one to take them from.
+async fn fill(
+    new: &Place<'_>,
+    kept: Option<&Place<'_>>,
+    object: &[u8],
+    cgroup: &Path,
+    netlink: &Netlink,
+) -> Result<(), Error> {
+    new.make()?;
+    let mut ebpf = load(object, kept)?;
+    for (name, map) in ebpf.maps() {
+        // Names with a dot are sections of constants, which live as long as the programs; and bpffs has no dots.
+        if !name.contains('.') {
+            pin(new.map(name), |pin| map.pin(pin))?;
+        }
+    }
+    if kept.is_none() {
+        let config = Table::<u32, DatapathConfig>::pinned_at(new.map(maps::CONFIG), maps::CONFIG);
+        config.insert(0, DatapathConfig::DEFAULT)?;
+    }
+    let cgroup_dir = File::open(cgroup)
+        .map_err(|source| Error::ReadFile { path: cgroup.to_owned(), source })?;
+    for (name, program) in ebpf.programs_mut() {
+        start(name, program, new, &cgroup_dir)?;
+    }
+    if kept.is_some() {
+        exchange_attached(new, &mut ebpf, netlink).await?;
+    }
+    let mark = new.root.join(object::build().unwrap_or_default());
+    fs::create_dir(&mark).map_err(|source| Error::Pin { pin: mark, source })
+}
+
+/// Gives what is attached to interfaces the programs of a new set.
+async fn exchange_attached(new: &Place<'_>, ebpf: &mut Ebpf, netlink: &Netlink) -> Result<(), Error> {
+    for (hook, interface) in attachment::pinned_in(&links_of(new.instance))? {
+        let attachment = Attachment { instance: new.instance, hook, interface: &interface };
+        let missing = || Error::NotLoaded { pin: new.program(hook.name()) };
+        let program: &mut SchedClassifier = ebpf
+            .program_mut(hook.name())
+            .and_then(|program| program.try_into().ok())
+            .ok_or_else(missing)?;
+        attachment.exchange(new, program, netlink).await?;
+    }
+    Ok(())
+}
+
+/// Parses the object and creates its maps, or opens those of another set.
+fn load(object: &[u8], kept: Option<&Place<'_>>) -> Result<Ebpf, Error> {
+    let bits = kernel_features::of_running_kernel();
+    let mut loader = EbpfLoader::new();
+    loader.override_global(features::SYMBOL, &bits, false);
+    if let Some(kept) = kept {
+        for name in maps::ALL {
+            loader.map_pin_path(name, kept.map(name));
+        }
+    }
+    loader.load(object).map_err(|source| Error::LoadObject { source: Box::new(source) })
+}
+
+/// Has the verifier check a program, pins it, and attaches it to the root cgroup if that is its kind.
+fn start(name: &str, program: &mut Program, new: &Place<'_>, cgroup: &File) -> Result<(), Error> {
+    verify(program)
+        .map_err(|source| Error::LoadProgram { program: name.to_owned(), source: Box::new(source) })?;
+    pin(new.program(name), |pin| program.pin(pin))?;
+    let link = attach_to_cgroup(program, cgroup)
+        .map_err(|source| Error::AttachToCgroup { program: name.to_owned(), source: Box::new(source) })?;
+    match link {
+        Some(link) => pin(new.cgroup_link(name), |pin| link.pin(pin).map(drop)),
+        None => Ok(()),
+    }
+}
+
+fn verify(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::SchedClassifier(program) => program.load(),
+        Program::Xdp(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+/// Attaches a program to the root cgroup, beside others; does nothing with one that is for interfaces.
+fn attach_to_cgroup(program: &mut Program, cgroup: &File) -> Result<Option<FdLink>, ProgramError> {
+    // Links always allow others beside them: the mode is for the older way of attaching, and the kernel refuses
+    // a link with the flag that stands for several.
+    let beside_others = CgroupAttachMode::Single;
+    let link = match program {
+        Program::CgroupSockAddr(program) => {
+            let link = program.attach(cgroup, beside_others)?;
+            FdLink::try_from(program.take_link(link)?)
+        }
+        Program::CgroupSock(program) => {
+            let link = program.attach(cgroup, beside_others)?;
+            FdLink::try_from(program.take_link(link)?)
+        }
+        _ => return Ok(None),
+    };
+    // Since Linux 5.7 there is no other kind of link.
+    link.map(Some).map_err(|_| ProgramError::NotAttached)
+}
+
+/// Pins something at a path.
+pub(super) fn pin(
+    path: PathBuf,
+    pin: impl FnOnce(&Path) -> Result<(), aya::pin::PinError>,
+) -> Result<(), Error> {
+    pin(&path).map_err(|error| {
+        let source = match error {
+            aya::pin::PinError::SyscallError(error) => error.io_error,
+            other => io::Error::other(other),
+        };
+        Error::Pin { pin: path, source }
+    })
+}
+
+/// A hook's program, as it is pinned.
+pub(super) fn classifier(instance: &Instance, hook: Hook) -> Result<SchedClassifier, Error> {
+    let pin = instance.program_pin(hook.name());
+    if !pin.exists() {
+        return Err(Error::NotLoaded { pin });
+    }
+    SchedClassifier::from_pin(&pin)
+        .map_err(|source| Error::OpenProgram { pin, source: Box::new(source) })
+}
+
+fn rename(from: &Place<'_>, to: &Place<'_>) -> Result<(), Error> {
+    fs::rename(&from.root, &to.root).map_err(|source| Error::Pin { pin: to.root.clone(), source })
+}

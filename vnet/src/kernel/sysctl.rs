@@ -1,0 +1,86 @@
+//! Kernel parameters below `/proc/sys/net`, which show the network namespace of the thread that opens them.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::error::Error;
+
+/// A parameter and the value it is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Setting {
+    path: PathBuf,
+    value: &'static str,
+    optional: Optional,
+}
+
+/// Whether a kernel may do without a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Optional {
+    No,
+    Yes,
+}
+
+impl Setting {
+    /// A parameter of IPv4 for one interface.
+    pub(super) fn v4(interface: &str, key: &str, value: &'static str) -> Self {
+        Self { path: of_interface("ipv4", interface, key), value, optional: Optional::No }
+    }
+
+    /// A parameter of IPv6 for one interface; a kernel without IPv6 does without it.
+    pub(super) fn v6(interface: &str, key: &str, value: &'static str) -> Self {
+        let optional = if has_ipv6() { Optional::No } else { Optional::Yes };
+        Self { path: of_interface("ipv6", interface, key), value, optional }
+    }
+
+    /// A parameter of IPv6 for one interface that newer kernels have.
+    pub(super) fn v6_if_known(interface: &str, key: &str, value: &'static str) -> Self {
+        Self { path: of_interface("ipv6", interface, key), value, optional: Optional::Yes }
+    }
+
+    /// What the parameter is instead, if it is not as it is to be.
+    pub(super) fn difference(&self) -> Result<Option<String>, Error> {
+        let value = match read(&self.path) {
+            Err(Error::ReadSysctl { source, .. }) if self.may_be_missing(&source) => return Ok(None),
+            value => value?,
+        };
+        Ok((value != self.value).then(|| format!("{} is {value}, not {}", self.path.display(), self.value)))
+    }
+
+    /// Gives the parameter its value.
+    pub(super) fn apply(&self) -> Result<(), Error> {
+        match write(&self.path, self.value) {
+            Err(Error::WriteSysctl { source, .. }) if self.may_be_missing(&source) => Ok(()),
+            done => done,
+        }
+    }
+
+    fn may_be_missing(&self, error: &io::Error) -> bool {
+        self.optional == Optional::Yes && error.kind() == io::ErrorKind::NotFound
+    }
+}
+
+/// Reads a parameter, without the line's end.
+pub(super) fn read(path: &Path) -> Result<String, Error> {
+    let text = fs::read_to_string(path).map_err(|source| Error::ReadSysctl { path: path.to_owned(), source })?;
+    Ok(text.trim_end().to_owned())
+}
+
+/// Writes a parameter.
+pub(super) fn write(path: &Path, value: &str) -> Result<(), Error> {
+    // Not `fs::write`, which would have the file created: a missing parameter is then "permission denied".
+    // The line's end matters: without it an empty value would be no write at all.
+    let file = OpenOptions::new().write(true).open(path);
+    file.and_then(|mut file| file.write_all(format!("{value}\n").as_bytes())).map_err(|source| {
+        Error::WriteSysctl { path: path.to_owned(), value: value.to_owned(), source }
+    })
+}
+
+/// Whether the kernel has IPv6.
+fn has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6/conf/all").exists()
+}
+
+fn of_interface(family: &str, interface: &str, key: &str) -> PathBuf {
+    ["/proc/sys/net", family, "conf", interface, key].iter().collect()
+}

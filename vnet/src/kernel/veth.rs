@@ -1,0 +1,208 @@
+//! An endpoint's veth pair: one end a port of the network's bridge, the other configured in the namespace.
+//!
+//! The pair is made by one request, in its final places and under its final names. Everything after that can be
+//! done again, so a creation that was killed is finished by the next one.
+
+use ipnet::IpNet;
+use netlink_packet_route::link::LinkAttribute;
+use std::net::IpAddr;
+
+use super::bridge::{addresses, find, remove_link, require, taken};
+use super::error::Error;
+use super::netlink::{Existing, Hop, Link, Netlink, OtherEnd};
+use super::netns::Namespace;
+use super::sysctl::Setting;
+use crate::plan::{State, Veth};
+
+const KIND: &str = "veth";
+
+/// How a pair stands.
+pub(super) async fn state(netlink: &Netlink, veth: &Veth) -> Result<State, Error> {
+    let Some(host) = find(netlink, &veth.host).await? else { return Ok(State::Absent) };
+    if !host.is(KIND) {
+        return Ok(State::Differs(format!("{} is a {}, not a veth", veth.host, host.description())));
+    }
+    let bridge = find(netlink, &veth.bridge).await?;
+    if let Some(difference) = host_difference(veth, &host, bridge.as_ref()) {
+        return Ok(State::Differs(difference));
+    }
+    let Some(namespace) = Namespace::open_if_any(&veth.namespace)? else {
+        return Ok(State::Differs(format!("there is no namespace at {}", veth.namespace.display())));
+    };
+    let inside = namespace.netlink()?;
+    let Some(end) = other_end(&inside, veth, &host).await? else {
+        return Ok(State::Differs(format!("its other end is not {} in {}", veth.ifname, veth.namespace.display())));
+    };
+    let present = addresses(&inside, &end).await?;
+    let routes = default_routes(&inside).await?;
+    let difference = end_difference(veth, &end, &present, &routes);
+    Ok(difference.map_or(State::Present, State::Differs))
+}
+
+fn host_difference(veth: &Veth, host: &Link, bridge: Option<&Link>) -> Option<String> {
+    if bridge.is_none() || host.master != bridge.map(|bridge| bridge.index) {
+        return Some(format!("{} is not in {}", veth.host, veth.bridge));
+    }
+    if host.mtu != veth.mtu {
+        return Some(format!("mtu of {} is {}, not {}", veth.host, host.mtu, veth.mtu));
+    }
+    (!host.up).then(|| format!("{} is down", veth.host))
+}
+
+fn end_difference(veth: &Veth, end: &Link, present: &[IpNet], routes: &[Hop]) -> Option<String> {
+    if end.mac != Some(veth.mac) {
+        return Some(format!("{} has not the hardware address {}", veth.ifname, veth.mac));
+    }
+    if end.mtu != veth.mtu {
+        return Some(format!("mtu of {} is {}, not {}", veth.ifname, end.mtu, veth.mtu));
+    }
+    if !end.up {
+        return Some(format!("{} is down", veth.ifname));
+    }
+    if let Some(missing) = veth.addresses.iter().find(|wanted| !present.contains(wanted)) {
+        return Some(format!("{} has not the address {missing}", veth.ifname));
+    }
+    let leads = |gateway: &IpAddr| {
+        routes.iter().any(|route| route.gateway == Some(*gateway) && route.index == Some(end.index))
+    };
+    let missing = veth.gateways.iter().find(|gateway| !leads(gateway));
+    missing.map(|gateway| format!("there is no default route by {gateway}"))
+}
+
+/// Makes the pair, or brings it to its description.
+pub(super) async fn create(netlink: &Netlink, veth: &Veth) -> Result<(), Error> {
+    let bridge = require(netlink, &veth.bridge).await?;
+    let namespace = Namespace::open(&veth.namespace)?;
+    let inside = namespace.netlink()?;
+    let end = match existing(netlink, &inside, veth).await? {
+        Some((host, end)) => {
+            let attributes = vec![LinkAttribute::Mtu(veth.mtu), LinkAttribute::Controller(bridge.index)];
+            let changed = netlink.set_up(host.index, attributes).await;
+            changed.map_err(|source| change_error(&veth.host, "the host", source))?;
+            end
+        }
+        None => make(netlink, &inside, veth, (&bridge, &namespace)).await?,
+    };
+    // The end on the host is a port and no more. Its other end is down as yet if it is new, so it has no address.
+    Setting::v6(&veth.host, "disable_ipv6", "1").apply()?;
+    namespace.within(|| settings(veth).iter().try_for_each(Setting::apply))?;
+    configure(&inside, veth, &end).await
+}
+
+/// Removes the pair.
+pub(super) async fn remove(netlink: &Netlink, veth: &Veth) -> Result<(), Error> {
+    remove_link(netlink, &veth.host, KIND).await
+}
+
+/// Both ends, if the pair is where it should be. A pair that is not is removed: its other end has been renamed
+/// or moved, and cannot be found from here.
+async fn existing(netlink: &Netlink, inside: &Netlink, veth: &Veth) -> Result<Option<(Link, Link)>, Error> {
+    let Some(host) = find(netlink, &veth.host).await? else { return Ok(None) };
+    if !host.is(KIND) {
+        return Err(taken(&veth.host, &host, KIND));
+    }
+    if let Some(end) = other_end(inside, veth, &host).await? {
+        return Ok(Some((host, end)));
+    }
+    remove(netlink, veth).await?;
+    Ok(None)
+}
+
+async fn make(
+    netlink: &Netlink,
+    inside: &Netlink,
+    veth: &Veth,
+    (bridge, namespace): (&Link, &Namespace),
+) -> Result<Link, Error> {
+    if let Some(other) = find(inside, &veth.ifname).await? {
+        return Err(Error::NameInNamespaceTaken {
+            interface: veth.ifname.clone(),
+            kind: other.description().to_owned(),
+            namespace: namespace.path().to_owned(),
+        });
+    }
+    let other = OtherEnd { name: &veth.ifname, mac: veth.mac, namespace: namespace.as_raw_fd() };
+    let made = netlink.create_veth(&veth.host, bridge.index, veth.mtu, &other).await;
+    made.map_err(|source| Error::MakeInterface { interface: veth.host.clone(), source })?;
+    require(inside, &veth.ifname).await
+}
+
+/// Settings of the end in the namespace, whose addresses are vnet's business alone.
+fn settings(veth: &Veth) -> Vec<Setting> {
+    if !veth.addresses.iter().any(|address| matches!(address, IpNet::V6(_))) {
+        return vec![Setting::v6(&veth.ifname, "disable_ipv6", "1")];
+    }
+    vec![
+        Setting::v6(&veth.ifname, "disable_ipv6", "0"),
+        // The link-local address is the one that follows from the hardware address: vnet counts on it.
+        Setting::v6(&veth.ifname, "addr_gen_mode", "0"),
+        Setting::v6(&veth.ifname, "accept_ra", "0"),
+        Setting::v6(&veth.ifname, "autoconf", "0"),
+        Setting::v6(&veth.ifname, "accept_dad", "0"),
+    ]
+}
+
+/// Gives the end in the namespace its addresses and routes.
+async fn configure(inside: &Netlink, veth: &Veth, end: &Link) -> Result<(), Error> {
+    let failed = |address: IpNet| {
+        move |source| Error::Address { address, interface: veth.ifname.clone(), source }
+    };
+    let present = addresses(inside, end).await?;
+    // What is not wanted goes first: the kernel drops an interface's other addresses of a subnet with the first.
+    for address in present.iter().filter(|address| !veth.addresses.contains(address)) {
+        inside.delete_address(end.index, *address).await.map_err(failed(*address))?;
+    }
+    for address in &veth.addresses {
+        inside.add_address(end.index, *address).await.map_err(failed(*address))?;
+    }
+    let mut attributes = vec![LinkAttribute::Mtu(veth.mtu)];
+    if end.mac != Some(veth.mac) {
+        attributes.push(LinkAttribute::Address(veth.mac.bytes.to_vec()));
+    }
+    let place = veth.namespace.display().to_string();
+    let up = inside.set_up(end.index, attributes).await;
+    up.map_err(|source| change_error(&veth.ifname, &place, source))?;
+    // The kernel takes no route by an interface that is down.
+    for gateway in &veth.gateways {
+        add_default_route(inside, veth, end, *gateway).await?;
+    }
+    Ok(())
+}
+
+/// Makes a default route, in place of an older one of the same interface but of nobody else's.
+async fn add_default_route(
+    inside: &Netlink,
+    veth: &Veth,
+    end: &Link,
+    gateway: IpAddr,
+) -> Result<(), Error> {
+    let failed = |source| Error::DefaultRoute { gateway, namespace: veth.namespace.clone(), source };
+    match inside.add_default_route(end.index, gateway, Existing::Keep).await {
+        Err(error) if error.is(nix::libc::EEXIST) => {}
+        done => return done.map_err(failed),
+    }
+    let same_family = |route: &Hop| route.gateway.is_none_or(|other| other.is_ipv4() == gateway.is_ipv4());
+    let others = default_routes(inside).await?;
+    if others.iter().any(|route| route.gateway == Some(gateway) && route.index == Some(end.index)) {
+        return Ok(());
+    }
+    if others.iter().any(|route| same_family(route) && route.index == Some(end.index)) {
+        return inside.add_default_route(end.index, gateway, Existing::Replace).await.map_err(failed);
+    }
+    Err(Error::DefaultRouteTaken { gateway, namespace: veth.namespace.clone() })
+}
+
+async fn default_routes(inside: &Netlink) -> Result<Vec<Hop>, Error> {
+    let hops = inside.hops().await.map_err(|source| Error::ReadRoutes { source })?;
+    Ok(hops.into_iter().filter(|hop| hop.destination.prefix_len() == 0).collect())
+}
+
+/// The end in the namespace, if it is there under its name.
+async fn other_end(inside: &Netlink, veth: &Veth, host: &Link) -> Result<Option<Link>, Error> {
+    let end = find(inside, &veth.ifname).await?;
+    Ok(end.filter(|end| end.is(KIND) && end.other_end == Some(host.index) && host.other_end == Some(end.index)))
+}
+
+fn change_error(interface: &str, place: &str, source: super::netlink::NetlinkError) -> Error {
+    Error::ChangeInterface { interface: interface.to_owned(), place: place.to_owned(), source }
+}

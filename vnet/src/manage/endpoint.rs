@@ -1,0 +1,278 @@
+//! Endpoints.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use vnet_common::{Addr, Mac};
+
+use super::error::there_are;
+use super::host::Host;
+use super::network::list;
+use super::{Claim, Done, Error, Manager};
+use crate::plan::expand;
+use crate::reconcile::Machine;
+use crate::spec::{Endpoint, InterfaceName, Link, Name, Namespace, Network, PortMap, Segment, TargetHost};
+use crate::store::Transaction;
+use crate::{ipam, ours};
+
+/// An endpoint to make.
+#[derive(Clone, Debug)]
+pub struct EndpointRequest {
+    /// Its name.
+    pub name: Name,
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its place on a network; without one it has a loopback interface and nothing else.
+    pub place: Option<Place>,
+}
+
+/// An endpoint's place on a network.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The network.
+    pub network: Name,
+    /// Addresses it must have; the lowest free one of a family without.
+    pub addresses: Vec<IpAddr>,
+    /// Hardware address it must have; one of our choice without.
+    pub mac: Option<Mac>,
+    /// Name of its interface in the namespace.
+    pub ifname: InterfaceName,
+}
+
+impl<M: Machine> Manager<M> {
+    /// Makes an endpoint.
+    ///
+    /// # Errors
+    /// When it clashes with what is there, or is there with another description.
+    pub async fn create_endpoint(&self, request: &EndpointRequest) -> Result<Done<Endpoint>, Error> {
+        let (transaction, _) = self.begin()?;
+        let network = match &request.place {
+            Some(place) => Some(self.existing_network(&transaction, &place.network)?),
+            None => None,
+        };
+        let recorded = transaction.endpoint(&request.name)?;
+        let endpoint = match &recorded {
+            Some(endpoint) => same_endpoint(request, endpoint)?,
+            None => {
+                let link = match request.place.as_ref().zip(network.as_ref()) {
+                    Some((place, network)) => {
+                        Some(self.describe_link(&transaction, &request.name, place, network).await?)
+                    }
+                    None => None,
+                };
+                let (name, namespace) = (request.name.clone(), request.namespace.clone());
+                let endpoint = Endpoint { name, namespace, link, created: self.now };
+                transaction.put_endpoint(&endpoint)?;
+                endpoint
+            }
+        };
+        let wanted = Claim::of(recorded.as_ref()).on(expand::endpoint(&endpoint, network.as_ref()));
+        let what = format!("endpoint {}", endpoint.name);
+        let ops = self.make(transaction, &what, wanted, Vec::new()).await?;
+        Ok(Done::new(endpoint, ops))
+    }
+
+    async fn describe_link(
+        &self,
+        transaction: &Transaction,
+        name: &Name,
+        place: &Place,
+        network: &Network,
+    ) -> Result<Link, Error> {
+        let host = Host::observe(&self.machine).await?;
+        Ok(Link {
+            network: network.name.clone(),
+            number: network.number,
+            addresses: choose_addresses(transaction, name, place, network)?,
+            mac: self.choose_mac(transaction, name, place.mac, network)?,
+            ifname: place.ifname.clone(),
+            host_interface: self.choose_host_interface(transaction, &host, name)?,
+        })
+    }
+
+    fn choose_mac(
+        &self,
+        transaction: &Transaction,
+        name: &Name,
+        wish: Option<Mac>,
+        network: &Network,
+    ) -> Result<Mac, Error> {
+        let is_free = |mac: Mac| Ok::<_, Error>(mac != network.mac && !transaction.is_mac_taken(mac)?);
+        if let Some(mac) = wish {
+            return if is_free(mac)? { Ok(mac) } else { Err(Error::MacTaken { mac }) };
+        }
+        for mac in ours::endpoint_macs(self.instance.name(), name) {
+            if is_free(mac)? {
+                return Ok(mac);
+            }
+        }
+        Err(Error::NoneLeft { what: "hardware address", name: name.clone() })
+    }
+
+    fn choose_host_interface(
+        &self,
+        transaction: &Transaction,
+        host: &Host,
+        name: &Name,
+    ) -> Result<InterfaceName, Error> {
+        for candidate in ours::host_interfaces(self.instance.name(), name) {
+            let text = candidate.as_str();
+            if host.interface(text).is_none() && !transaction.has_interface(text)? {
+                return Ok(candidate);
+            }
+        }
+        Err(Error::NoneLeft { what: "interface name", name: name.clone() })
+    }
+
+    /// Removes an endpoint and the ports published for it; nothing if there is none of that name.
+    ///
+    /// # Errors
+    /// When something of it stays.
+    pub async fn remove_endpoint(
+        &self,
+        name: &Name,
+    ) -> Result<Done<Option<(Endpoint, Vec<PortMap>)>>, Error> {
+        let (transaction, settings) = self.begin()?;
+        let Some(endpoint) = transaction.endpoint(name)? else { return Ok(Done::new(None, Vec::new())) };
+        let network = match &endpoint.link {
+            Some(link) => transaction.network(&link.network)?,
+            None => None,
+        };
+        let mappings = transaction.port_maps_of(name)?;
+        let blocks_before = transaction.port_blocks()?;
+        let mut obsolete = expand::endpoint(&endpoint, network.as_ref());
+        for mapping in &mappings {
+            obsolete.extend(expand::port_map(mapping));
+            transaction.remove_port_map(mapping)?;
+        }
+        transaction.remove_endpoint(&endpoint)?;
+        let config = self.config_if_changed(&transaction, &settings, blocks_before)?;
+        let what = format!("endpoint {name}");
+        let ops = self.unmake(transaction, &what, obsolete, config).await?;
+        let addresses: Vec<Addr> = endpoint.addresses().map(Addr::from).collect();
+        self.forget(|tuple, entry| {
+            let ends = [tuple.src, tuple.dst, entry.translated.src, entry.translated.dst];
+            ends.iter().any(|end| addresses.contains(end))
+        })?;
+        Ok(Done::new(Some((endpoint, mappings)), ops))
+    }
+
+    /// An endpoint that must exist, and where its namespace can be opened.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub(super) fn existing_endpoint(
+        &self,
+        transaction: &Transaction,
+        host: &TargetHost,
+    ) -> Result<Endpoint, Error> {
+        let name = match host {
+            TargetHost::Name(name) => Some(name.clone()),
+            TargetHost::Addr(addr) => transaction.owner_of(*addr)?,
+        };
+        let found = match name {
+            Some(name) => transaction.endpoint(&name)?,
+            None => None,
+        };
+        if let Some(endpoint) = found {
+            return Ok(endpoint);
+        }
+        let described = transaction.endpoints()?.into_iter().map(|endpoint| {
+            let addresses: Vec<IpAddr> = endpoint.addresses().collect();
+            if addresses.is_empty() {
+                endpoint.name.to_string()
+            } else {
+                format!("{} ({})", endpoint.name, list(&addresses))
+            }
+        });
+        Err(Error::NoSuchEndpoint { name: host.clone(), existing: there_are(described) })
+    }
+}
+
+/// One address of each family of the network: the one asked for, or the lowest free one.
+fn choose_addresses(
+    transaction: &Transaction,
+    name: &Name,
+    place: &Place,
+    network: &Network,
+) -> Result<Vec<IpNet>, Error> {
+    check_families(place, network)?;
+    network.segments.iter().map(|segment| choose_address(transaction, name, place, segment)).collect()
+}
+
+fn check_families(place: &Place, network: &Network) -> Result<(), Error> {
+    for (i, &addr) in place.addresses.iter().enumerate() {
+        let family = family(addr);
+        if network.segments.of_family(addr).is_none() {
+            return Err(Error::NoFamily { network: network.name.clone(), family, addr });
+        }
+        if place.addresses[..i].iter().any(|other| other.is_ipv4() == addr.is_ipv4()) {
+            return Err(Error::SecondAddress { addr, family });
+        }
+    }
+    Ok(())
+}
+
+fn choose_address(
+    transaction: &Transaction,
+    name: &Name,
+    place: &Place,
+    segment: &Segment,
+) -> Result<IpNet, Error> {
+    let refused = |source| Error::Address { endpoint: name.clone(), source };
+    let wish = place.addresses.iter().copied().find(|addr| addr.is_ipv4() == segment.subnet.is_v4());
+    let addr = match wish {
+        Some(addr) => {
+            ipam::check(segment, addr, transaction.owner_of(addr)?).map_err(refused)?;
+            addr
+        }
+        None => ipam::lowest_free(segment, transaction.taken_in(segment.subnet)?).map_err(refused)?,
+    };
+    Ok(segment.address(addr))
+}
+
+/// "IPv4" or "IPv6".
+pub(super) fn family(addr: IpAddr) -> &'static str {
+    if addr.is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
+/// The endpoint that is there, if it is the one that is asked for. What was left to us may be anything.
+fn same_endpoint(request: &EndpointRequest, endpoint: &Endpoint) -> Result<Endpoint, Error> {
+    let mut differences = Vec::new();
+    if request.namespace != endpoint.namespace {
+        let namespace = expand::namespace_path(endpoint);
+        differences.push(format!("namespace {}", namespace.display()));
+    }
+    match (&request.place, &endpoint.link) {
+        (Some(place), Some(link)) => differences.extend(link_differences(place, link)),
+        (None, Some(link)) => differences.push(format!("network {}", link.network)),
+        (Some(_), None) => differences.push("no network".to_owned()),
+        (None, None) => {}
+    }
+    if differences.is_empty() {
+        return Ok(endpoint.clone());
+    }
+    Err(Error::Differs {
+        what: format!("endpoint {}", endpoint.name),
+        differences: differences.join(", "),
+        remove: format!("vnet ns rm {}", endpoint.name),
+    })
+}
+
+fn link_differences(place: &Place, link: &Link) -> Vec<String> {
+    let mut differences = Vec::new();
+    if place.network != link.network {
+        differences.push(format!("network {}", link.network));
+    }
+    let addresses: Vec<IpAddr> = link.addresses.iter().map(IpNet::addr).collect();
+    if !place.addresses.iter().all(|addr| addresses.contains(addr)) {
+        differences.push(format!("address {}", list(&addresses)));
+    }
+    if place.mac.is_some_and(|mac| mac != link.mac) {
+        differences.push(format!("hardware address {}", link.mac));
+    }
+    if place.ifname != link.ifname {
+        differences.push(format!("interface {}", link.ifname));
+    }
+    differences
+}

@@ -1,0 +1,328 @@
+//! Why a command could not be carried out: what was asked, what stands in the way, what to do.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::plan::Resource;
+use crate::reconcile::Failure;
+use crate::spec::{InterfaceName, Name, PortMap, Ports, Protocol, Published, TargetHost};
+use crate::{ipam, spec, store};
+
+/// A command that could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The state could not be read or written.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The description makes no sense.
+    #[error(transparent)]
+    Spec(#[from] spec::Error),
+    /// An address cannot be had.
+    #[error("address for endpoint {endpoint}")]
+    Address {
+        /// The endpoint.
+        endpoint: Name,
+        /// Why not.
+        source: ipam::Error,
+    },
+    /// The kernel could not be asked.
+    #[error("{doing}")]
+    Kernel {
+        /// What was attempted.
+        doing: &'static str,
+        /// Why it failed.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The instance is another host's.
+    #[error(
+        "instance {instance} lives in another network namespace: run the command there, or name an instance of \
+         this one with --instance; if that namespace is gone, remove {} and run `vnet down`",
+        directory.display()
+    )]
+    OtherNamespace {
+        /// The instance.
+        instance: String,
+        /// Directory of its record.
+        directory: std::path::PathBuf,
+    },
+    /// A step failed; what was done before it is undone.
+    #[error("{what} was not made: {failure}")]
+    NotMade {
+        /// What was being made.
+        what: String,
+        /// The steps.
+        failure: Failure,
+    },
+    /// A step failed, and not all that was done before could be undone.
+    #[error("{what} was made in part: {failure}; remove it, or ask for it again")]
+    MadeInPart {
+        /// What was being made.
+        what: String,
+        /// The steps.
+        failure: Failure,
+    },
+    /// Steps of a removal failed; everything else is gone.
+    #[error("{what} was removed in part: {failure}; remove it again once the cause is gone")]
+    RemovedInPart {
+        /// What was being removed.
+        what: String,
+        /// The steps.
+        failure: Failure,
+    },
+    /// The instance is up, but some of what it had could not be brought back.
+    #[error("the instance is up, but not all of it could be brought back: {}", failures.join("; "))]
+    Incomplete {
+        /// What could not.
+        failures: Vec<String>,
+    },
+    /// Something of that name is there and is not vnet's.
+    #[error("{}", foreign(resource, state))]
+    Foreign {
+        /// What is there.
+        resource: Box<Resource>,
+        /// How it differs.
+        state: String,
+    },
+    /// Something of that name is vnet's, but described otherwise.
+    #[error("{what} is there already, with {differences}: to change it, first run `{remove}`")]
+    Differs {
+        /// What it is.
+        what: String,
+        /// What differs.
+        differences: String,
+        /// How to remove it.
+        remove: String,
+    },
+    /// No default route says which interface leads to the world.
+    #[error(
+        "no default route over an Ethernet interface says which is the uplink: name it with --uplink IF{candidates}"
+    )]
+    NoUplink {
+        /// What could be one.
+        candidates: String,
+    },
+    /// There is no such interface.
+    #[error("there is no interface {name}{candidates}")]
+    NoSuchInterface {
+        /// The name.
+        name: InterfaceName,
+        /// What there is.
+        candidates: String,
+    },
+    /// The interface has no hardware address.
+    #[error("{name} cannot be an uplink: it is not an Ethernet interface{candidates}")]
+    NotEthernet {
+        /// The name.
+        name: InterfaceName,
+        /// What could be one.
+        candidates: String,
+    },
+    /// The interface is one of the instance's own.
+    #[error("{name} cannot be an uplink: it is a bridge of this instance")]
+    OwnInterface {
+        /// The name.
+        name: InterfaceName,
+    },
+    /// The prefix is another network's.
+    #[error("{subnet} overlaps {other} of network {network}: choose another prefix with --subnet")]
+    OverlapsNetwork {
+        /// The prefix.
+        subnet: IpNet,
+        /// The other.
+        other: IpNet,
+        /// Whose it is.
+        network: Name,
+    },
+    /// The host uses the prefix.
+    #[error("{subnet} overlaps {what}: choose another prefix with --subnet")]
+    OverlapsHost {
+        /// The prefix.
+        subnet: IpNet,
+        /// The route or address.
+        what: String,
+    },
+    /// There is no such network.
+    #[error("there is no network {name}{existing}")]
+    NoSuchNetwork {
+        /// The name.
+        name: Name,
+        /// What there is.
+        existing: String,
+    },
+    /// There is no such endpoint.
+    #[error("there is no endpoint {name}{existing}")]
+    NoSuchEndpoint {
+        /// The name or address.
+        name: TargetHost,
+        /// What there is.
+        existing: String,
+    },
+    /// All names, hardware addresses or numbers that could be made up are taken.
+    #[error("no free {what} is left for {name}")]
+    NoneLeft {
+        /// What is missing.
+        what: &'static str,
+        /// For what.
+        name: Name,
+    },
+    /// The interface name is in use by this instance.
+    #[error("{name} is an interface of this instance already: choose another name")]
+    InterfaceTaken {
+        /// The name.
+        name: InterfaceName,
+    },
+    /// The hardware address is in use by this instance.
+    #[error("{mac} is the hardware address of another endpoint: choose another with --mac")]
+    MacTaken {
+        /// The address.
+        mac: vnet_common::Mac,
+    },
+    /// An MTU no network can have.
+    #[error("{mtu} cannot be the MTU: {reason}")]
+    Mtu {
+        /// The MTU.
+        mtu: u32,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// An address of a family that the network has not.
+    #[error("network {network} has no {family} prefix for {addr}")]
+    NoFamily {
+        /// The network.
+        network: Name,
+        /// "IPv4" or "IPv6".
+        family: &'static str,
+        /// The address.
+        addr: IpAddr,
+    },
+    /// Two addresses of one family.
+    #[error("{addr} is the second {family} address: an endpoint has one of each family")]
+    SecondAddress {
+        /// The address.
+        addr: IpAddr,
+        /// "IPv4" or "IPv6".
+        family: &'static str,
+    },
+    /// The network has endpoints.
+    #[error("network {network} is in use by {endpoints}: remove them first, with `vnet ns rm NAME`")]
+    NetworkInUse {
+        /// The network.
+        network: Name,
+        /// Its endpoints.
+        endpoints: String,
+    },
+    /// The default network goes with the instance.
+    #[error("network default is part of the instance: it goes with `vnet down`")]
+    DefaultNetwork,
+    /// The endpoint has no network.
+    #[error("endpoint {endpoint} is on no network, so nothing of it can be published")]
+    NotLinked {
+        /// The endpoint.
+        endpoint: Name,
+    },
+    /// The endpoint's network is internal.
+    #[error("endpoint {endpoint} is on the internal network {network}, so nothing of it can be published")]
+    InternalNetwork {
+        /// The endpoint.
+        endpoint: Name,
+        /// The network.
+        network: Name,
+    },
+    /// The ports are kept for masquerade.
+    #[error("{ports} cannot be published: {reserved} are kept as source ports for masquerade")]
+    PortsReserved {
+        /// The ports.
+        ports: Ports,
+        /// Those that are kept.
+        reserved: Ports,
+    },
+    /// The ports are published already.
+    #[error(
+        "{published}/{protocol} is taken: {other} is published, remove it with `vnet portmap rm {remove}`"
+    )]
+    PortsTaken {
+        /// What was to be published.
+        published: Published,
+        /// Its protocol.
+        protocol: Protocol,
+        /// What is published.
+        other: Box<PortMap>,
+        /// What removes that.
+        remove: String,
+    },
+    /// The ports are part of a range.
+    #[error(
+        "{published}/{protocol} is not published as such: {other} is, remove it with `vnet portmap rm {remove}`"
+    )]
+    OtherRange {
+        /// What was to be removed.
+        published: Published,
+        /// Its protocol.
+        protocol: Protocol,
+        /// What is published.
+        other: Box<PortMap>,
+        /// What removes that.
+        remove: String,
+    },
+    /// The host has no such address.
+    #[error("{addr} is not an address of this host, which has {addresses}")]
+    NotOurAddress {
+        /// The address.
+        addr: IpAddr,
+        /// What it has.
+        addresses: String,
+    },
+    /// The endpoint has no address of the published family.
+    #[error("{host} cannot lead to endpoint {endpoint}, which has no {family} address")]
+    TargetFamily {
+        /// The host's address.
+        host: IpAddr,
+        /// The endpoint.
+        endpoint: Name,
+        /// "IPv4" or "IPv6".
+        family: &'static str,
+    },
+    /// An address that cannot be masqueraded with.
+    #[error("{to} cannot stand for {subnet}: {reason}")]
+    MasqueradeTo {
+        /// The address.
+        to: IpAddr,
+        /// The prefix.
+        subnet: IpNet,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+}
+
+fn foreign(resource: &Resource, state: &str) -> String {
+    let (what, advice) = match resource {
+        Resource::Bridge { name, .. } => {
+            (format!("interface {name}"), "choose another name with --bridge, or remove it".to_owned())
+        }
+        Resource::Namespace { name } => {
+            let attach = format!("`vnet ns attach {name} --netns /run/netns/{name}`");
+            (
+                format!("namespace {name}"),
+                format!("choose another name, remove it, or serve it with {attach}"),
+            )
+        }
+        Resource::Veth(veth) => (format!("interface {}", veth.host), "remove it".to_owned()),
+        Resource::DataPath => {
+            ("a data path of this instance's name".to_owned(), "remove it with `vnet down`".to_owned())
+        }
+        other => (other.to_string(), "remove it".to_owned()),
+    };
+    let state = if state.is_empty() { String::new() } else { format!(" ({state})") };
+    format!("{what} exists{state} and is not vnet's, or its record is lost: {advice}")
+}
+
+/// ": there are A B C", or nothing.
+pub(super) fn there_are(names: impl IntoIterator<Item = impl ToString>) -> String {
+    let names: Vec<String> = names.into_iter().map(|name| name.to_string()).collect();
+    match names.len() {
+        0 => String::new(),
+        1..=16 => format!(": there is {}", names.join(", ")),
+        more => format!(": there is {}, and {} more", names[..16].join(", "), more - 16),
+    }
+}

@@ -1,0 +1,95 @@
+//! Masquerade rules.
+
+use std::net::IpAddr;
+
+use vnet_common::Addr;
+
+use super::host::{Depth, Host};
+use super::{Claim, Done, Error, Manager};
+use crate::plan::expand;
+use crate::reconcile::Machine;
+use crate::spec::{Cidr, Masquerade};
+
+/// A masquerade rule to add.
+#[derive(Clone, Debug)]
+pub struct MasqueradeRequest {
+    /// The sources.
+    pub subnet: Cidr,
+    /// The address to use; without one, the one that the host's routing would choose.
+    pub to: Option<IpAddr>,
+}
+
+impl<M: Machine> Manager<M> {
+    /// Adds a masquerade rule.
+    ///
+    /// # Errors
+    /// When there is another for the same prefix.
+    pub async fn add_masquerade(&self, request: &MasqueradeRequest) -> Result<Done<Masquerade>, Error> {
+        let (transaction, _) = self.begin()?;
+        let MasqueradeRequest { subnet, to } = *request;
+        let host = Host::observe(&self.machine).await?;
+        let note = match to {
+            Some(to) => check_to(&host, subnet, to)?,
+            None => None,
+        };
+        let recorded = transaction.masquerade(subnet)?;
+        let rule = match &recorded {
+            Some(rule) if rule.to == to => rule.clone(),
+            Some(rule) => return Err(differs(rule)),
+            None => {
+                let rule = Masquerade { subnet, to, network: None };
+                transaction.put_masquerade(&rule)?;
+                rule
+            }
+        };
+        let refresh = self.refresh(&transaction, &host, Depth::Changed)?;
+        let mut wanted = refresh.wanted;
+        wanted.extend(Claim::of(recorded.as_ref()).on([expand::masquerade(&rule)]));
+        let what = format!("masquerade of {subnet}");
+        let ops = self.make(transaction, &what, wanted, refresh.obsolete).await?;
+        Ok(Done { value: rule, ops, notes: note.into_iter().collect() })
+    }
+
+    /// Removes a masquerade rule; nothing if there is none for that prefix. Flows that it opened go on.
+    ///
+    /// # Errors
+    /// When it stays.
+    pub async fn remove_masquerade(&self, subnet: Cidr) -> Result<Done<Option<Masquerade>>, Error> {
+        let (transaction, _) = self.begin()?;
+        let Some(rule) = transaction.masquerade(subnet)? else { return Ok(Done::new(None, Vec::new())) };
+        transaction.remove_masquerade(subnet)?;
+        let what = format!("masquerade of {subnet}");
+        let ops = self.unmake(transaction, &what, vec![expand::masquerade(&rule)], Vec::new()).await?;
+        Ok(Done::new(Some(rule), ops))
+    }
+}
+
+/// Checks the address to masquerade with; gives a note if answers to it may not find the host.
+fn check_to(host: &Host, subnet: Cidr, to: IpAddr) -> Result<Option<String>, Error> {
+    let bad = |reason| Err(Error::MasqueradeTo { to, subnet: subnet.net(), reason });
+    let addr = Addr::from(to);
+    if to.is_ipv4() != subnet.net().addr().is_ipv4() {
+        return bad("it is of the other family");
+    }
+    if addr.is_unspecified()
+        || addr.is_loopback()
+        || addr.is_multicast_or_broadcast()
+        || addr.is_v6_link_local()
+    {
+        return bad("nobody could answer to it");
+    }
+    let is_ours = host.addresses().any(|own| own == to);
+    let note =
+        || format!("{to} is not an address of this host: answers arrive only if somebody routes it here");
+    Ok((!is_ours).then(note))
+}
+
+fn differs(rule: &Masquerade) -> Error {
+    Error::Differs {
+        what: format!("masquerade of {}", rule.subnet),
+        differences: rule
+            .to
+            .map_or_else(|| "the address that routing chooses".to_owned(), |to| format!("address {to}")),
+        remove: format!("vnet masquerade rm {}", rule.subnet),
+    }
+}

@@ -1,0 +1,212 @@
+//! The verbs: what each command does to an instance, whoever asks for it.
+//!
+//! Every verb has the same shape:
+//! ```text
+//! read the record -> check the request against it and the host -> note the wish in a transaction
+//!   -> observe what it is made of -> plan -> (dry run: stop) -> commit -> apply
+//! ```
+//! A wish is on disk before the kernel is touched, and off it again if it was undone. A removal is the reverse:
+//! the record goes last. So whatever is there has a record, wherever a command dies.
+//!
+//! **Ours is what we recorded.** A bridge, namespace, veth pair or attachment that is there before anything was
+//! noted of it belongs to somebody else: the verb refuses, and nothing changes.
+
+mod endpoint;
+mod error;
+mod flows;
+mod host;
+mod masquerade;
+mod network;
+mod port_map;
+mod up;
+
+#[cfg(test)]
+mod tests;
+
+pub use endpoint::{EndpointRequest, Place};
+pub use error::Error;
+pub use masquerade::MasqueradeRequest;
+pub use network::NetworkRequest;
+pub use port_map::PortMapRequest;
+pub use up::{Downed, Instantiated, UpRequest, down};
+
+use crate::instance::Instance;
+use crate::plan::{self, Op, Plan, Resource, State};
+use crate::reconcile::{self, Machine};
+use crate::spec::Settings;
+use crate::store::{self, Store, Transaction};
+
+/// Whether to do it, or only to say what would be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Do it.
+    Apply,
+    /// Only plan it.
+    DryRun,
+}
+
+/// What a verb did, or would do.
+#[derive(Debug)]
+pub struct Done<T> {
+    /// What it was about.
+    pub value: T,
+    /// The steps; none if nothing was left to do.
+    pub ops: Vec<Op>,
+    /// Things worth knowing.
+    pub notes: Vec<String>,
+}
+
+impl<T> Done<T> {
+    fn new(value: T, ops: Vec<Op>) -> Self {
+        Self { value, ops, notes: Vec::new() }
+    }
+}
+
+/// A resource that a verb wants, and whether it is the instance's already.
+struct Wanted {
+    resource: Resource,
+    claim: Claim,
+}
+
+/// Whether the record knew of a resource before this command.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Claim {
+    /// It did: what is there is ours, from this command's last attempt or from before.
+    Recorded,
+    /// It did not: what is there is somebody else's.
+    New,
+}
+
+impl Claim {
+    fn of<T>(record: Option<&T>) -> Self {
+        if record.is_some() { Self::Recorded } else { Self::New }
+    }
+
+    fn on(self, resources: impl IntoIterator<Item = Resource>) -> Vec<Wanted> {
+        resources.into_iter().map(|resource| Wanted { resource, claim: self }).collect()
+    }
+}
+
+/// An instance that is up, with its record locked.
+#[derive(Debug)]
+pub struct Manager<M> {
+    instance: Instance,
+    machine: M,
+    store: Store,
+    mode: Mode,
+    now: u64,
+}
+
+impl<M: Machine> Manager<M> {
+    /// Opens an instance that is up. `now` is the time, in seconds since 1970.
+    ///
+    /// # Errors
+    /// When it is not up or its record cannot be read.
+    pub fn open(instance: &Instance, machine: M, mode: Mode, now: u64) -> Result<Self, Error> {
+        Ok(Self::on(Store::open(instance)?, instance, machine, mode, now))
+    }
+
+    fn on(store: Store, instance: &Instance, machine: M, mode: Mode, now: u64) -> Self {
+        Self { instance: instance.clone(), machine, store, mode, now }
+    }
+
+    /// The machine it works on; gives the lock back.
+    pub fn into_machine(self) -> M {
+        self.machine
+    }
+
+    /// Begins a verb of an instance that is up.
+    fn begin(&self) -> Result<(Transaction, Settings), Error> {
+        let transaction = self.store.begin()?;
+        let settings = transaction.settings()?.ok_or_else(|| store::Error::not_up(&self.instance))?;
+        check_namespace(&self.instance, &self.machine, Some(&settings))?;
+        Ok((transaction, settings))
+    }
+
+    /// Makes what is wanted and takes away what is obsolete, or nothing at all.
+    async fn make(
+        &self,
+        transaction: Transaction,
+        what: &str,
+        wanted: Vec<Wanted>,
+        obsolete: Vec<Resource>,
+    ) -> Result<Vec<Op>, Error> {
+        let plan = self.plan(wanted, obsolete).await?;
+        if self.mode == Mode::DryRun {
+            return Ok(plan.ops);
+        }
+        let before = transaction.commit()?;
+        let Err(failure) = reconcile::apply(&self.machine, &plan).await else { return Ok(plan.ops) };
+        let what = what.to_owned();
+        if !failure.not_undone.is_empty() {
+            return Err(Error::MadeInPart { what, failure });
+        }
+        self.store.restore(&before)?;
+        Err(Error::NotMade { what, failure })
+    }
+
+    async fn plan(&self, wanted: Vec<Wanted>, obsolete: Vec<Resource>) -> Result<Plan, Error> {
+        let (resources, claims): (Vec<_>, Vec<_>) =
+            wanted.into_iter().map(|wanted| (wanted.resource, wanted.claim)).unzip();
+        let desired =
+            reconcile::observe(&self.machine, resources).await.map_err(kernel("look at what is there"))?;
+        for ((resource, state), claim) in desired.iter().zip(claims) {
+            refuse_foreign(resource, state, claim)?;
+        }
+        let obsolete = reconcile::observe_obsolete(&self.machine, obsolete).await;
+        Ok(plan::plan(&desired, &obsolete))
+    }
+
+    /// Takes away what is obsolete and whatever of it can be taken away, then its record.
+    async fn unmake(
+        &self,
+        transaction: Transaction,
+        what: &str,
+        obsolete: Vec<Resource>,
+        wanted: Vec<Resource>,
+    ) -> Result<Vec<Op>, Error> {
+        let plan = self.plan(Claim::Recorded.on(wanted), obsolete).await?;
+        if self.mode == Mode::DryRun {
+            return Ok(plan.ops);
+        }
+        reconcile::tear_down(&self.machine, &plan)
+            .await
+            .map_err(|failure| Error::RemovedInPart { what: what.to_owned(), failure })?;
+        transaction.commit()?;
+        Ok(plan.ops)
+    }
+}
+
+/// Refuses to touch another host's instance: the names in its record mean other interfaces here.
+///
+/// # Errors
+/// When it lives in another network namespace.
+pub fn check_namespace<M: Machine>(
+    instance: &Instance,
+    machine: &M,
+    settings: Option<&Settings>,
+) -> Result<(), Error> {
+    match settings {
+        Some(settings) if settings.namespace != machine.namespace() => {
+            Err(Error::OtherNamespace { instance: instance.name().to_owned(), directory: instance.run_dir() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses to touch what is there without being recorded.
+fn refuse_foreign(resource: &Resource, state: &State, claim: Claim) -> Result<(), Error> {
+    let state = match state {
+        State::Absent => return Ok(()),
+        State::Present => String::new(),
+        State::Differs(how) => how.clone(),
+    };
+    if claim == Claim::Recorded || !resource.is_exclusive() {
+        return Ok(());
+    }
+    Err(Error::Foreign { resource: Box::new(resource.clone()), state })
+}
+
+fn kernel<E: std::error::Error + Send + Sync + 'static>(doing: &'static str) -> impl FnOnce(E) -> Error {
+    move |source| Error::Kernel { doing, source: Box::new(source) }
+}

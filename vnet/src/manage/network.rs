@@ -1,0 +1,278 @@
+//! Networks.
+
+use std::net::IpAddr;
+
+use vnet_common::Mac;
+
+use super::error::there_are;
+use super::host::{Depth, Host};
+use super::{Claim, Done, Error, Manager, Wanted};
+use crate::ours;
+use crate::plan::{Resource, expand};
+use crate::reconcile::Machine;
+use crate::spec::{Cidr, Endpoint, InterfaceName, Masquerade, Name, Network, Segments, Subnet};
+use crate::store::Transaction;
+
+/// A network to make.
+#[derive(Clone, Debug)]
+pub struct NetworkRequest {
+    /// Its name.
+    pub name: Name,
+    /// Its prefixes.
+    pub subnets: Vec<Subnet>,
+    /// Its gateways; a prefix without one gets its first address.
+    pub gateways: Vec<IpAddr>,
+    /// Its bridge; one of our choice without.
+    pub bridge: Option<InterfaceName>,
+    /// Its MTU; the uplink's without.
+    pub mtu: Option<u32>,
+    /// Its endpoints reach neither the world nor other networks.
+    pub internal: bool,
+    /// Its endpoints do not reach each other.
+    pub isolated: bool,
+}
+
+impl<M: Machine> Manager<M> {
+    /// Makes a network.
+    ///
+    /// # Errors
+    /// When it clashes with what is there, or is there with another description.
+    pub async fn create_network(&self, request: &NetworkRequest) -> Result<Done<Network>, Error> {
+        let (transaction, settings) = self.begin()?;
+        let host = Host::observe(&self.machine).await?;
+        let recorded = transaction.network(&request.name)?;
+        let network = match &recorded {
+            Some(network) => same_network(request, network)?,
+            None => {
+                let mtu = default_mtu(&host, &settings.uplinks);
+                let network = self.describe_network(&transaction, &host, request, mtu)?;
+                note_network(&transaction, &network)?;
+                network
+            }
+        };
+        let refresh = self.refresh(&transaction, &host, Depth::Changed)?;
+        let mut wanted = refresh.wanted;
+        wanted.extend(network_resources(&transaction, &network, Claim::of(recorded.as_ref()))?);
+        let what = format!("network {}", network.name);
+        let ops = self.make(transaction, &what, wanted, refresh.obsolete).await?;
+        Ok(Done::new(network, ops))
+    }
+
+    /// The full description of a new network.
+    pub(super) fn describe_network(
+        &self,
+        transaction: &Transaction,
+        host: &Host,
+        request: &NetworkRequest,
+        default_mtu: u32,
+    ) -> Result<Network, Error> {
+        let segments = Segments::new(&request.subnets, &request.gateways)?;
+        let networks = transaction.networks()?;
+        for subnet in segments.subnets() {
+            host.check_free(subnet, &networks)?;
+        }
+        let mtu = request.mtu.unwrap_or(default_mtu);
+        check_mtu(mtu, &segments)?;
+        Ok(Network {
+            name: request.name.clone(),
+            number: lowest_number(&request.name, &networks)?,
+            segments,
+            bridge: self.choose_bridge(transaction, host, request)?,
+            mac: self.choose_bridge_mac(transaction, &request.name, &networks)?,
+            mtu,
+            internal: request.internal,
+            isolated: request.isolated,
+        })
+    }
+
+    fn choose_bridge(
+        &self,
+        transaction: &Transaction,
+        host: &Host,
+        request: &NetworkRequest,
+    ) -> Result<InterfaceName, Error> {
+        if let Some(name) = &request.bridge {
+            let taken = transaction.has_interface(name.as_str())?;
+            return if taken { Err(Error::InterfaceTaken { name: name.clone() }) } else { Ok(name.clone()) };
+        }
+        // The default network's bridge has a fixed name: if somebody else has it, that is for the user to solve.
+        let fixed = request.name == Name::default_network();
+        for name in ours::bridge_names(self.instance.name(), &request.name) {
+            if fixed
+                || (host.interface(name.as_str()).is_none() && !transaction.has_interface(name.as_str())?)
+            {
+                return Ok(name);
+            }
+        }
+        Err(Error::NoneLeft { what: "bridge name", name: request.name.clone() })
+    }
+
+    fn choose_bridge_mac(
+        &self,
+        transaction: &Transaction,
+        name: &Name,
+        networks: &[Network],
+    ) -> Result<Mac, Error> {
+        for mac in ours::bridge_macs(self.instance.name(), name) {
+            if !transaction.is_mac_taken(mac)? && networks.iter().all(|network| network.mac != mac) {
+                return Ok(mac);
+            }
+        }
+        Err(Error::NoneLeft { what: "hardware address", name: name.clone() })
+    }
+
+    /// Removes a network; nothing if there is none of that name.
+    ///
+    /// # Errors
+    /// When it is in use or part of the instance, or when something of it stays.
+    pub async fn remove_network(&self, name: &Name) -> Result<Done<Option<Network>>, Error> {
+        let (transaction, _) = self.begin()?;
+        let Some(network) = transaction.network(name)? else { return Ok(Done::new(None, Vec::new())) };
+        if *name == Name::default_network() {
+            return Err(Error::DefaultNetwork);
+        }
+        let users = users(&transaction, name)?;
+        if !users.is_empty() {
+            let endpoints = users.iter().map(|user| user.name.as_str()).collect::<Vec<_>>().join(", ");
+            return Err(Error::NetworkInUse { network: name.clone(), endpoints });
+        }
+        let resources = network_resources(&transaction, &network, Claim::Recorded)?;
+        let obsolete = resources.into_iter().map(|wanted| wanted.resource).collect();
+        for rule in rules_of(&transaction, name)? {
+            transaction.remove_masquerade(rule.subnet)?;
+        }
+        transaction.remove_network(&network)?;
+        let what = format!("network {name}");
+        let ops = self.unmake(transaction, &what, obsolete, Vec::new()).await?;
+        self.forget(|tuple, entry| tuple.zone == network.zone() || entry.translated.zone == network.zone())?;
+        Ok(Done::new(Some(network), ops))
+    }
+
+    /// A network that must exist.
+    pub(super) fn existing_network(&self, transaction: &Transaction, name: &Name) -> Result<Network, Error> {
+        if let Some(network) = transaction.network(name)? {
+            return Ok(network);
+        }
+        let names = transaction.networks()?.into_iter().map(|network| network.name);
+        Err(Error::NoSuchNetwork { name: name.clone(), existing: there_are(names) })
+    }
+}
+
+/// Notes a network and the masquerade rules that come with it.
+pub(super) fn note_network(transaction: &Transaction, network: &Network) -> Result<(), Error> {
+    transaction.put_network(network)?;
+    if network.internal {
+        return Ok(());
+    }
+    for subnet in network.segments.subnets() {
+        let subnet = Cidr::try_from(subnet.net())?;
+        // A rule somebody added for the same prefix before stays as it is.
+        if transaction.masquerade(subnet)?.is_none() {
+            transaction.put_masquerade(&Masquerade {
+                subnet,
+                to: None,
+                network: Some(network.name.clone()),
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// A network and its masquerade rules, as resources.
+pub(super) fn network_resources(
+    transaction: &Transaction,
+    network: &Network,
+    claim: Claim,
+) -> Result<Vec<Wanted>, Error> {
+    let rules = rules_of(transaction, &network.name)?;
+    let resources: Vec<Resource> =
+        expand::network(network).into_iter().chain(rules.iter().map(expand::masquerade)).collect();
+    Ok(claim.on(resources))
+}
+
+/// The masquerade rules that a network brought.
+fn rules_of(transaction: &Transaction, network: &Name) -> Result<Vec<Masquerade>, Error> {
+    let rules = transaction.masquerades()?;
+    Ok(rules.into_iter().filter(|rule| rule.network.as_ref() == Some(network)).collect())
+}
+
+/// The endpoints on a network.
+fn users(transaction: &Transaction, network: &Name) -> Result<Vec<Endpoint>, Error> {
+    let on_it = |endpoint: &Endpoint| endpoint.link.as_ref().is_some_and(|link| link.network == *network);
+    Ok(transaction.endpoints()?.into_iter().filter(on_it).collect())
+}
+
+/// The network that is there, if it is the one that is asked for.
+fn same_network(request: &NetworkRequest, network: &Network) -> Result<Network, Error> {
+    let mut differences = Vec::new();
+    let mut compare = |name: &str, same: bool, is: String| {
+        if !same {
+            differences.push(format!("{name} {is}"));
+        }
+    };
+    let subnets: Vec<Subnet> = network.segments.subnets().collect();
+    let same_subnets =
+        subnets.len() == request.subnets.len() && request.subnets.iter().all(|s| subnets.contains(s));
+    compare("subnet", same_subnets, list(&subnets));
+    let gateways: Vec<IpAddr> = network.segments.iter().map(|segment| segment.gateway).collect();
+    compare("gateway", request.gateways.iter().all(|gateway| gateways.contains(gateway)), list(&gateways));
+    compare(
+        "bridge",
+        request.bridge.as_ref().is_none_or(|bridge| *bridge == network.bridge),
+        network.bridge.to_string(),
+    );
+    compare("mtu", request.mtu.is_none_or(|mtu| mtu == network.mtu), network.mtu.to_string());
+    compare("internal", request.internal == network.internal, network.internal.to_string());
+    compare("isolated", request.isolated == network.isolated, network.isolated.to_string());
+    if differences.is_empty() {
+        return Ok(network.clone());
+    }
+    Err(Error::Differs {
+        what: format!("network {}", network.name),
+        differences: differences.join(", "),
+        remove: format!("vnet network rm {}", network.name),
+    })
+}
+
+pub(super) fn list(items: &[impl ToString]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// The MTU of the first uplink that is there; Ethernet's otherwise.
+pub(super) fn default_mtu(host: &Host, uplinks: &[InterfaceName]) -> u32 {
+    let mtu = uplinks.iter().find_map(|name| host.interface(name.as_str())).map_or(1500, |uplink| uplink.mtu);
+    mtu.min(MAX_MTU)
+}
+
+/// The largest MTU of a veth pair, and of the data path's field.
+const MAX_MTU: u32 = 65535;
+
+fn check_mtu(mtu: u32, segments: &Segments) -> Result<(), Error> {
+    let bad = |reason| Err(Error::Mtu { mtu, reason });
+    match mtu {
+        ..68 => bad("IPv4 needs 68 bytes (RFC 791)"),
+        ..1280 if segments.has_v6() => bad("IPv6 needs 1280 bytes (RFC 8200)"),
+        ..=MAX_MTU => Ok(()),
+        _ => bad("65535 bytes is the most"),
+    }
+}
+
+fn lowest_number(name: &Name, networks: &[Network]) -> Result<u16, Error> {
+    let free = |number: &u16| networks.iter().all(|network| network.number != *number);
+    (1..=u16::MAX).find(free).ok_or_else(|| Error::NoneLeft { what: "network number", name: name.clone() })
+}
+
+/// The prefixes of the default network: ours without a wish. The IPv6 one is left out where it would clash.
+pub(super) fn default_subnets(
+    instance: &str,
+    host: &Host,
+    networks: &[Network],
+    ipv6: bool,
+) -> Result<Vec<Subnet>, Error> {
+    let v4: Subnet = "192.168.0.0/24".parse()?;
+    let name = Name::default_network();
+    let candidates = ours::local_prefixes(instance, &name);
+    let usable = candidates.filter_map(|prefix| Subnet::try_from(ipnet::IpNet::V6(prefix)).ok());
+    let v6 = usable.filter(|_| ipv6).find(|subnet| host.check_free(*subnet, networks).is_ok());
+    Ok(std::iter::once(v4).chain(v6).collect())
+}

@@ -1,0 +1,668 @@
+//! Every verb against a machine in memory: what it makes, what it refuses, and what is left when it fails.
+
+use std::cell::RefCell;
+
+use tempfile::TempDir;
+use vnet_common::{Addr, CtEntry, Port, PortMapKey, PortMapValue, Proto, Tuple, Zone};
+
+use super::*;
+use crate::plan::Veth;
+use crate::reconcile::fake::{Fake, Fault, interface, route};
+use crate::spec::{Name, Namespace, Protocol};
+
+/// A host, and the directory its instance keeps its record in.
+struct World {
+    fake: Fake,
+    directory: TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { fake: Fake::host(), directory: TempDir::new().unwrap() }
+    }
+
+    async fn up() -> Self {
+        let world = Self::new();
+        world.bring_up(Mode::Apply).await.unwrap();
+        world
+    }
+
+    fn instance(&self) -> Instance {
+        let run = self.directory.path().join("run");
+        Instance::below("default", run, self.directory.path().join("bpf")).unwrap()
+    }
+
+    fn manager(&self) -> Manager<&Fake> {
+        Manager::open(&self.instance(), &self.fake, Mode::Apply, 1000).unwrap()
+    }
+
+    async fn bring_up(&self, mode: Mode) -> Result<Done<Instantiated>, Error> {
+        self.bring_up_as(&UpRequest::default(), mode).await
+    }
+
+    async fn bring_up_as(&self, request: &UpRequest, mode: Mode) -> Result<Done<Instantiated>, Error> {
+        Manager::create(&self.instance(), &self.fake, mode, 1000).unwrap().up(request).await
+    }
+
+    async fn down(&self) -> Result<Done<Downed>, Error> {
+        down(&self.instance(), &&self.fake, Mode::Apply).await
+    }
+
+    /// What is recorded, as text.
+    fn record(&self) -> String {
+        let store = Store::open(&self.instance()).unwrap();
+        let record = store.begin().unwrap();
+        format!(
+            "{:?} {:?} {:?} {:?} {:?} {:?} {:b}",
+            record.settings().unwrap(),
+            record.networks().unwrap(),
+            record.endpoints().unwrap(),
+            record.port_maps().unwrap(),
+            record.masquerades().unwrap(),
+            record.host_addresses().unwrap(),
+            record.port_blocks().unwrap(),
+        )
+    }
+
+    fn has(&self, test: impl Fn(&Resource) -> bool) -> bool {
+        self.fake.present.borrow().iter().any(test)
+    }
+
+    async fn endpoint(&self, name: &str) -> Result<Done<crate::spec::Endpoint>, Error> {
+        self.manager().create_endpoint(&endpoint(name)).await
+    }
+
+    async fn publish(&self, published: &str, target: &str) -> Result<Done<crate::spec::PortMap>, Error> {
+        self.manager().publish(&port_map(published, target)).await
+    }
+}
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn network(text: &str, subnet: &str) -> NetworkRequest {
+    NetworkRequest {
+        name: name(text),
+        subnets: vec![subnet.parse::<crate::spec::Subnet>().unwrap()],
+        gateways: Vec::new(),
+        bridge: None,
+        mtu: None,
+        internal: false,
+        isolated: false,
+    }
+}
+
+fn endpoint(text: &str) -> EndpointRequest {
+    let place = Place {
+        network: Name::default_network(),
+        addresses: Vec::new(),
+        mac: None,
+        ifname: "eth0".parse().unwrap(),
+    };
+    EndpointRequest { name: name(text), namespace: Namespace::Own, place: Some(place) }
+}
+
+fn port_map(published: &str, target: &str) -> PortMapRequest {
+    PortMapRequest {
+        published: published.parse().unwrap(),
+        target: target.parse().unwrap(),
+        protocol: Protocol::Tcp,
+    }
+}
+
+fn message<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
+    format!("{:#}", anyhow::Error::from(result.expect_err("a refusal")))
+}
+
+#[tokio::test]
+async fn up_makes_the_default_network_and_up_again_nothing() {
+    let world = World::new();
+    let done = world.bring_up(Mode::Apply).await.unwrap();
+    let subnets: Vec<String> = done.value.network.segments.subnets().map(|s| s.to_string()).collect();
+    assert_eq!(subnets[0], "192.168.0.0/24");
+    assert!(subnets[1].starts_with("fd") && subnets[1].ends_with("::/64"), "{subnets:?}");
+    assert!(world.has(|r| matches!(r, Resource::Bridge { name, .. } if name == "vnet0")));
+    for addr in ["127.0.0.1", "::1", "203.0.113.1", "2001:db8::1", "198.51.100.1", "192.168.0.1"] {
+        let addr: std::net::IpAddr = addr.parse().unwrap();
+        assert!(world.has(|r| matches!(r, Resource::HostAddress { addr: a, .. } if *a == addr)), "{addr}");
+    }
+    assert_eq!(world.bring_up(Mode::Apply).await.unwrap().ops, []);
+}
+
+#[tokio::test]
+async fn a_dry_run_changes_nothing_and_says_what_the_real_one_does() {
+    let world = World::new();
+    let planned = world.bring_up(Mode::DryRun).await.unwrap().ops;
+    assert_eq!(world.fake.snapshot(), Vec::<String>::new());
+    assert!(!world.directory.path().join("run").exists());
+    assert_eq!(world.bring_up(Mode::Apply).await.unwrap().ops, planned);
+
+    let (before, record) = (world.fake.snapshot(), world.record());
+    let dry = Manager::open(&world.instance(), &world.fake, Mode::DryRun, 1000).unwrap();
+    let planned = dry.create_endpoint(&endpoint("net1")).await.unwrap().ops;
+    drop(dry);
+    assert_eq!((world.fake.snapshot(), world.record()), (before, record));
+    assert_eq!(world.endpoint("net1").await.unwrap().ops, planned);
+}
+
+#[tokio::test]
+async fn everything_made_again_is_there_already_and_down_leaves_nothing() {
+    let world = World::up().await;
+    let manager = world.manager();
+    let blue = network("blue", "10.1.0.0/24");
+    let rule = MasqueradeRequest { subnet: "10.9.0.0/16".parse().unwrap(), to: None };
+    let range = port_map("8000-8010", "net1:9000-9010");
+    let first = [
+        manager.create_network(&blue).await.unwrap().ops,
+        manager.create_endpoint(&endpoint("net1")).await.unwrap().ops,
+        manager.publish(&range).await.unwrap().ops,
+        manager.add_masquerade(&rule).await.unwrap().ops,
+    ];
+    assert!(first.iter().all(|ops| !ops.is_empty()));
+    let second = [
+        manager.create_network(&blue).await.unwrap().ops,
+        manager.create_endpoint(&endpoint("net1")).await.unwrap().ops,
+        manager.publish(&range).await.unwrap().ops,
+        manager.add_masquerade(&rule).await.unwrap().ops,
+    ];
+    assert!(second.iter().all(Vec::is_empty), "{second:?}");
+    drop(manager);
+    assert_eq!(world.bring_up(Mode::Apply).await.unwrap().ops, []);
+    assert_eq!(world.down().await.unwrap().value, Downed::Instance);
+    assert_eq!(world.fake.snapshot(), Vec::<String>::new());
+    assert!(!world.instance().run_dir().exists());
+    assert_eq!(world.down().await.unwrap().value, Downed::Nothing);
+}
+
+#[tokio::test]
+async fn what_is_up_again_has_everything_that_had_gone() {
+    let world = World::up().await;
+    world.endpoint("net1").await.unwrap();
+    world.publish("8088", "net1:80").await.unwrap();
+    let whole = world.fake.snapshot();
+    let count = whole.len();
+    for lost in 0..count {
+        let gone = world.fake.present.borrow_mut().remove(lost);
+        world.bring_up(Mode::Apply).await.unwrap();
+        assert_eq!(world.fake.snapshot(), whole, "after losing {gone}");
+    }
+}
+
+/// Calls `verb` with every one of its steps failing in turn, and with the command killed at every step.
+async fn fails_cleanly(prepare: impl AsyncFn(&World), verb: impl AsyncFn(&World) -> Result<usize, Error>) {
+    let steps = {
+        let world = World::new();
+        prepare(&world).await;
+        verb(&world).await.unwrap()
+    };
+    assert!(steps > 0);
+    for fault in [Fault::Before, Fault::After, Fault::Killed] {
+        for step in 0..steps {
+            let world = World::new();
+            prepare(&world).await;
+            let fresh = !world.instance().run_dir().exists();
+            let before = world.fake.snapshot();
+            let record = (!fresh).then(|| world.record());
+            world.fake.fail_at(step, fault);
+            let error = message(verb(&world).await);
+            world.fake.heal();
+            if fault != Fault::Killed {
+                let after = world.fake.snapshot();
+                // A changed configuration is not changed back: bits too many cost a look-up and no more.
+                let compared = |snapshot: &[String]| -> Vec<String> {
+                    let counts = |text: &&String| fault == Fault::Before || !text.starts_with("Config");
+                    snapshot.iter().filter(counts).cloned().collect()
+                };
+                assert_eq!(compared(&after), compared(&before), "{fault:?} at {step}: {error}");
+                assert_eq!((!fresh).then(|| world.record()), record, "{fault:?} at {step}");
+                assert_eq!(world.instance().run_dir().exists(), !fresh);
+            }
+            // The same again reaches the end, and down leaves nothing, wherever it stopped.
+            verb(&world).await.unwrap_or_else(|error| panic!("{fault:?} at {step}, then again: {error}"));
+            world.down().await.unwrap();
+            assert_eq!(world.fake.snapshot(), Vec::<String>::new(), "{fault:?} at {step}, then down");
+
+            let world = World::new();
+            prepare(&world).await;
+            world.fake.fail_at(step, Fault::Killed);
+            verb(&world).await.unwrap_err();
+            world.fake.heal();
+            world.down().await.unwrap();
+            assert_eq!(world.fake.snapshot(), Vec::<String>::new(), "killed at {step}, then down");
+        }
+    }
+}
+
+async fn is_up(world: &World) {
+    world.bring_up(Mode::Apply).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failed_up_is_undone() {
+    fails_cleanly(async |_| {}, async |world| Ok(world.bring_up(Mode::Apply).await?.ops.len())).await;
+}
+
+#[tokio::test]
+async fn a_failed_network_is_undone() {
+    let verb = async |world: &World| {
+        Ok(world.manager().create_network(&network("blue", "10.1.0.0/24")).await?.ops.len())
+    };
+    fails_cleanly(is_up, verb).await;
+}
+
+#[tokio::test]
+async fn a_failed_endpoint_is_undone() {
+    fails_cleanly(is_up, async |world| Ok(world.endpoint("net1").await?.ops.len())).await;
+}
+
+#[tokio::test]
+async fn a_failed_mapping_is_undone() {
+    let prepare = async |world: &World| {
+        is_up(world).await;
+        world.endpoint("net1").await.unwrap();
+        // An address that the mapping has to learn of.
+        world.fake.host.borrow_mut()[1].addresses.push("203.0.113.9/24".parse().unwrap());
+    };
+    fails_cleanly(prepare, async |world| Ok(world.publish("8000-8011", "net1:8000-8011").await?.ops.len())).await;
+}
+
+#[tokio::test]
+async fn a_failed_removal_goes_on_and_can_be_repeated() {
+    for step in 0..6 {
+        let world = World::up().await;
+        let before = world.fake.snapshot();
+        world.endpoint("net1").await.unwrap();
+        world.publish("8088", "net1:80").await.unwrap();
+        world.fake.fail_at(step, Fault::Before);
+        let error = message(world.manager().remove_endpoint(&name("net1")).await);
+        assert!(error.contains("removed in part"), "{error}");
+        world.fake.heal();
+        let left = world.fake.snapshot().len() - before.len();
+        assert_eq!(left, 1, "only what failed at {step} is left");
+        world.manager().remove_endpoint(&name("net1")).await.unwrap();
+        assert_eq!(world.fake.snapshot(), before);
+    }
+}
+
+#[tokio::test]
+async fn down_goes_on_after_failures_and_can_be_repeated() {
+    let world = World::up().await;
+    world.endpoint("net1").await.unwrap();
+    world.fake.fail_at(1, Fault::Before);
+    let error = message(world.down().await);
+    assert!(error.contains("removed in part"), "{error}");
+    assert_eq!(world.fake.snapshot().len(), 1);
+    world.fake.heal();
+    world.down().await.unwrap();
+    assert_eq!(world.fake.snapshot(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_is_not_recorded_as_ours_is_left_alone() {
+    let bridge = Resource::Bridge {
+        name: "vnet0".to_owned(),
+        mac: vnet_common::Mac::new([2; 6]),
+        mtu: 1500,
+        addresses: Vec::new(),
+    };
+    let world = World::new();
+    world.fake.present.borrow_mut().push(bridge.clone());
+    let error = message(world.bring_up(Mode::Apply).await);
+    assert!(error.contains("interface vnet0 exists") && error.contains("--bridge"), "{error}");
+    assert_eq!(*world.fake.present.borrow(), [bridge]);
+    assert!(!world.instance().run_dir().exists());
+
+    let world = World::up().await;
+    world.fake.present.borrow_mut().push(Resource::Namespace { name: "net1".to_owned() });
+    let (before, record) = (world.fake.snapshot(), world.record());
+    let error = message(world.endpoint("net1").await);
+    assert!(error.contains("namespace net1 exists") && error.contains("vnet ns attach"), "{error}");
+    assert_eq!((world.fake.snapshot(), world.record()), (before, record));
+}
+
+#[tokio::test]
+async fn maps_whose_record_is_lost_are_removed_by_down() {
+    let world = World::new();
+    world.fake.present.borrow_mut().push(Resource::DataPath);
+    let error = message(world.bring_up(Mode::Apply).await);
+    assert!(error.contains("vnet down"), "{error}");
+    assert_eq!(world.down().await.unwrap().value, Downed::Leftovers);
+    assert_eq!(world.fake.snapshot(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn nothing_can_be_done_with_what_is_not_up() {
+    let world = World::new();
+    let error = Manager::open(&world.instance(), &world.fake, Mode::Apply, 0).expect_err("not up");
+    assert_eq!(error.to_string(), "instance default is not up: run `vnet up`");
+    assert!(!world.instance().run_dir().exists());
+}
+
+#[tokio::test]
+async fn uplinks_are_added_and_those_that_are_gone_are_dropped() {
+    let world = World::up().await;
+    let more = UpRequest { uplinks: vec!["eth1".parse().unwrap()], ..UpRequest::default() };
+    let done = world.bring_up_as(&more, Mode::Apply).await.unwrap();
+    assert_eq!(done.ops.len(), 3, "{:?}", done.ops);
+    world.fake.host.borrow_mut().retain(|interface| interface.name != "eth1");
+    let done = world.bring_up(Mode::Apply).await.unwrap();
+    assert_eq!(done.notes, ["uplink eth1 is gone and no uplink any more"]);
+    assert!(!world.has(|r| matches!(r, Resource::Attachment { interface, .. } if interface == "eth1")));
+    assert!(!world.has(|r| matches!(r, Resource::HostAddress { interface, .. } if interface == "eth1")));
+}
+
+#[tokio::test]
+async fn another_description_of_what_is_up_is_refused() {
+    let world = World::up().await;
+    let other = UpRequest { subnets: vec!["10.0.0.0/24".parse().unwrap()], ..UpRequest::default() };
+    let error = message(world.bring_up_as(&other, Mode::Apply).await);
+    assert!(error.contains("subnet 192.168.0.0/24") && error.contains("`vnet down`"), "{error}");
+
+    world.manager().create_network(&network("blue", "10.1.0.0/24")).await.unwrap();
+    let mut changed = network("blue", "10.2.0.0/24");
+    changed.internal = true;
+    let error = message(world.manager().create_network(&changed).await);
+    assert_eq!(
+        error,
+        "network blue is there already, with subnet 10.1.0.0/24, internal false: to change it, first run \
+         `vnet network rm blue`"
+    );
+
+    world.endpoint("net1").await.unwrap();
+    let mut moved = endpoint("net1");
+    moved.place.as_mut().unwrap().addresses = vec!["192.168.0.77".parse().unwrap()];
+    let error = message(world.manager().create_endpoint(&moved).await);
+    assert!(error.contains("address 192.168.0.2") && error.contains("`vnet ns rm net1`"), "{error}");
+}
+
+#[tokio::test]
+async fn networks_do_not_overlap_and_are_not_removed_in_use() {
+    let world = World::up().await;
+    let manager = world.manager();
+    manager.create_network(&network("blue", "10.1.0.0/24")).await.unwrap();
+    let error = message(manager.create_network(&network("red", "10.1.0.0/16")).await);
+    assert!(error.contains("overlaps 10.1.0.0/24 of network blue"), "{error}");
+    let error = message(manager.create_network(&network("red", "203.0.113.0/24")).await);
+    assert!(error.contains("eth0"), "{error}");
+
+    let mut on_blue = endpoint("net1");
+    on_blue.place.as_mut().unwrap().network = name("blue");
+    manager.create_endpoint(&on_blue).await.unwrap();
+    let error = message(manager.remove_network(&name("blue")).await);
+    assert!(error.contains("in use by net1"), "{error}");
+    manager.remove_endpoint(&name("net1")).await.unwrap();
+    assert!(manager.remove_network(&name("blue")).await.unwrap().value.is_some());
+    assert!(manager.remove_network(&name("blue")).await.unwrap().value.is_none());
+    assert!(matches!(manager.remove_network(&Name::default_network()).await, Err(Error::DefaultNetwork)));
+}
+
+#[tokio::test]
+async fn addresses_are_given_in_order_and_used_again() {
+    let world = World::up().await;
+    let mut addresses = Vec::new();
+    for text in ["a", "b", "c"] {
+        let endpoint = world.endpoint(text).await.unwrap().value;
+        addresses.push(endpoint.addresses().next().unwrap().to_string());
+    }
+    assert_eq!(addresses, ["192.168.0.2", "192.168.0.3", "192.168.0.4"]);
+    world.manager().remove_endpoint(&name("b")).await.unwrap();
+    let again = world.endpoint("d").await.unwrap().value;
+    assert_eq!(again.addresses().next().unwrap().to_string(), "192.168.0.3");
+
+    let mut taken = endpoint("e");
+    taken.place.as_mut().unwrap().addresses = vec!["192.168.0.4".parse().unwrap()];
+    let error = message(world.manager().create_endpoint(&taken).await);
+    assert_eq!(error, "address for endpoint e: 192.168.0.4 belongs to endpoint c");
+}
+
+#[tokio::test]
+async fn an_endpoint_is_entered_under_each_of_its_addresses() {
+    let world = World::up().await;
+    world.endpoint("net1").await.unwrap();
+    let entries: RefCell<Vec<(String, u8)>> = RefCell::default();
+    world.has(|resource| {
+        if let Resource::Endpoint { addr, prefix_len, .. } = resource {
+            entries.borrow_mut().push((addr.to_string(), *prefix_len));
+        }
+        false
+    });
+    let entries = entries.into_inner();
+    assert_eq!(entries[0], ("192.168.0.2".to_owned(), 120));
+    assert!(entries[1].0.starts_with("fd") && entries[1].0.ends_with("::2") && entries[1].1 == 64, "{entries:?}");
+    assert!(entries[2].0.starts_with("fe80::") && entries[2].1 == 64, "{entries:?}");
+    assert_eq!(entries.len(), 3);
+}
+
+#[tokio::test]
+async fn an_endpoint_of_another_namespace_leaves_that_alone() {
+    let world = World::up().await;
+    let mut attached = endpoint("web");
+    attached.namespace = Namespace::Foreign { path: "/proc/4711/ns/net".into() };
+    let ops = world.manager().create_endpoint(&attached).await.unwrap().ops;
+    let mentions = |ops: &[Op]| ops.iter().any(|op| op.to_string().contains("namespace"));
+    assert!(!mentions(&ops), "{ops:?}");
+    let ops = world.manager().remove_endpoint(&name("web")).await.unwrap().ops;
+    assert!(!mentions(&ops), "{ops:?}");
+
+    // What may be another namespace by now is not touched by an `up` that brings things back.
+    world.manager().create_endpoint(&attached).await.unwrap();
+    world.fake.present.borrow_mut().retain(|resource| !matches!(resource, Resource::Veth(Veth { .. })));
+    let error = message(world.bring_up(Mode::Apply).await);
+    assert!(error.contains("vnet ns rm web"), "{error}");
+}
+
+#[tokio::test]
+async fn an_endpoint_without_a_network_is_a_namespace_and_nothing_else() {
+    let world = World::up().await;
+    let lonely = EndpointRequest { place: None, ..endpoint("lonely") };
+    let ops = world.manager().create_endpoint(&lonely).await.unwrap().ops;
+    assert_eq!(ops, [Op::Create(Resource::Namespace { name: "lonely".to_owned() })]);
+    let error = message(world.publish("80", "lonely:80").await);
+    assert!(error.contains("is on no network"), "{error}");
+}
+
+#[tokio::test]
+async fn a_target_is_found_by_address_and_by_name_and_published_in_both_families() {
+    let world = World::up().await;
+    world.endpoint("net1").await.unwrap();
+    let by_address = world.publish("8088", "192.168.0.2:80").await.unwrap().value;
+    assert_eq!((by_address.id, by_address.endpoint.as_str(), by_address.targets.len()), (1, "net1", 2));
+    let keys = [Addr::ANY_V4, Addr::ANY_V6];
+    for addr in keys {
+        let key = PortMapKey { addr, port: Port::new(8088), proto: Proto::TCP, prefix_len: 16 };
+        assert!(world.has(|r| matches!(r, Resource::PortMap { key: found, .. } if *found == key)), "{addr}");
+    }
+    assert_eq!(world.publish("8088", "net1:80").await.unwrap().ops, [], "the same by its name");
+    let error = message(world.publish("8089", "net2:80").await);
+    assert!(error.contains("no endpoint net2: there is net1 (192.168.0.2"), "{error}");
+}
+
+#[tokio::test]
+async fn ports_are_taken_once_but_one_address_goes_before_all() {
+    let world = World::up().await;
+    world.endpoint("net1").await.unwrap();
+    world.publish("8000-8010", "net1:80-90").await.unwrap();
+    for taken in ["8000", "8010", "7999-8000", "7000-9000"] {
+        let ports: crate::spec::Ports = taken.parse().unwrap();
+        let error = message(world.publish(taken, &format!("net1:{ports}")).await);
+        assert!(error.contains("8000-8010/tcp to net1:80-90") && error.contains("vnet portmap rm 8000-8010"), "{error}");
+    }
+    assert!(world.publish("7999", "net1:80").await.is_ok());
+    assert!(world.publish("8011", "net1:80").await.is_ok());
+    assert!(world.publish("203.0.113.1:8005", "net1:80").await.is_ok());
+    let udp = PortMapRequest { protocol: Protocol::Udp, ..port_map("8000", "net1:80") };
+    assert!(world.manager().publish(&udp).await.is_ok());
+}
+
+#[tokio::test]
+async fn ports_that_cannot_be_published_are_refused() {
+    let world = World::up().await;
+    world.endpoint("net1").await.unwrap();
+    for (published, target, expected) in [
+        ("49152", "net1:80", "49152-65535 are kept as source ports for masquerade"),
+        ("49000-50000", "net1:49000-50000", "kept as source ports"),
+        ("8000-8010", "net1:80", "8000-8010 are 11 ports, but the target's 80 are 1"),
+        ("192.0.2.1:80", "net1:80", "192.0.2.1 is not an address of this host, which has 127.0.0.1"),
+        ("8000", "10.0.0.1:80", "no endpoint 10.0.0.1"),
+    ] {
+        let error = message(world.publish(published, target).await);
+        assert!(error.contains(expected), "{published}: {error}");
+    }
+    for allowed in ["127.0.0.1:80", "127.0.0.5:80", "[::1]:80", "192.168.0.1:80"] {
+        world.publish(allowed, "net1:80").await.unwrap();
+    }
+    let mut internal = network("inner", "10.1.0.0/24");
+    internal.internal = true;
+    world.manager().create_network(&internal).await.unwrap();
+    let mut inner = endpoint("net2");
+    inner.place.as_mut().unwrap().network = name("inner");
+    world.manager().create_endpoint(&inner).await.unwrap();
+    assert!(message(world.publish("81", "net2:80").await).contains("internal"));
+    let mut v4_only = network("v4", "10.2.0.0/24");
+    v4_only.mtu = Some(1400);
+    world.manager().create_network(&v4_only).await.unwrap();
+    let mut four = endpoint("net3");
+    four.place.as_mut().unwrap().network = name("v4");
+    world.manager().create_endpoint(&four).await.unwrap();
+    assert!(message(world.publish("[::1]:82", "net3:80").await).contains("no IPv6 address"));
+}
+
+#[tokio::test]
+async fn the_configuration_says_which_blocks_there_are() {
+    let blocks = |world: &World| {
+        let present = world.fake.present.borrow();
+        present.iter().find_map(|r| if let Resource::Config(config) = r { Some(config.port_blocks) } else { None })
+    };
+    let world = World::up().await;
+    world.endpoint("net1").await.unwrap();
+    assert_eq!(blocks(&world), Some(0));
+    let single = world.publish("80", "net1:80").await.unwrap().ops;
+    assert!(!single.iter().any(|op| op.to_string().contains("configuration")), "{single:?}");
+    world.publish("8000-8003", "net1:8000-8003").await.unwrap();
+    assert_eq!(blocks(&world), Some(1 << 14));
+    world.publish("9000-9004", "net1:9000-9004").await.unwrap();
+    world.manager().unpublish(&"8000-8003".parse().unwrap(), Protocol::Tcp).await.unwrap();
+    assert_eq!(blocks(&world), Some(1 << 14), "still used by the other range");
+    world.manager().remove_endpoint(&name("net1")).await.unwrap();
+    assert_eq!(blocks(&world), Some(0));
+    assert!(!world.has(|r| matches!(r, Resource::PortMap { .. })));
+}
+
+#[tokio::test]
+async fn a_range_counts_on_in_the_target() {
+    let world = World::up().await;
+    world.endpoint("net1").await.unwrap();
+    world.publish("127.0.0.1:1003-1010", "net1:33-40").await.unwrap();
+    let found: RefCell<Vec<(u16, u8, u16)>> = RefCell::default();
+    world.has(|resource| {
+        if let Resource::PortMap { key, value: PortMapValue { port, .. } } = resource {
+            found.borrow_mut().push((key.port.number(), key.prefix_len, port.number()));
+        }
+        false
+    });
+    assert_eq!(found.into_inner(), [(1003, 16, 33), (1004, 14, 34), (1008, 15, 38), (1010, 16, 40)]);
+}
+
+#[tokio::test]
+async fn taking_ports_back_ends_their_flows() {
+    let world = World::up().await;
+    world.endpoint("net1").await.unwrap();
+    world.publish("8088", "net1:80").await.unwrap();
+    world.publish("8089", "net1:80").await.unwrap();
+    *world.fake.flows.borrow_mut() = vec![flow(1), flow(2), flow(0)];
+    let error = message(world.manager().unpublish(&"8088-8090".parse().unwrap(), Protocol::Tcp).await);
+    assert!(error.contains("8089/tcp to net1:80"), "{error}");
+    assert!(world.manager().unpublish(&"8088".parse().unwrap(), Protocol::Tcp).await.unwrap().value.is_some());
+    let left: Vec<u32> = world.fake.flows.borrow().iter().map(|(_, entry)| entry.mapping).collect();
+    assert_eq!(left, [2, 0]);
+    assert!(world.manager().unpublish(&"8088".parse().unwrap(), Protocol::Tcp).await.unwrap().value.is_none());
+    world.manager().remove_endpoint(&name("net1")).await.unwrap();
+    assert!(world.fake.flows.borrow().is_empty(), "all of them were net1's");
+}
+
+fn flow(mapping: u32) -> (Tuple, CtEntry) {
+    let tuple = Tuple {
+        src: Addr::v4([203, 0, 113, 9]),
+        dst: Addr::v4([203, 0, 113, 1]),
+        sport: Port::new(1),
+        dport: Port::new(2),
+        zone: Zone::WORLD,
+        proto: Proto::TCP,
+        reserved: 0,
+    };
+    let translated = Tuple { dst: Addr::v4([192, 168, 0, 2]), zone: Zone { id: 1 }, ..tuple };
+    let entry = CtEntry {
+        translated,
+        packets: 0,
+        bytes: 0,
+        last_seen: 0,
+        created: 0,
+        mapping,
+        state: 1,
+        origin: 1,
+        reserved: [0; 2],
+    };
+    (tuple, entry)
+}
+
+#[tokio::test]
+async fn networks_bring_their_masquerade_and_take_it_away() {
+    let world = World::up().await;
+    let rules = |world: &World| {
+        let store = Store::open(&world.instance()).unwrap();
+        store.begin().unwrap().masquerades().unwrap().len()
+    };
+    let before = rules(&world);
+    world.manager().create_network(&network("blue", "10.1.0.0/24")).await.unwrap();
+    assert_eq!(rules(&world), before + 1);
+    let own = MasqueradeRequest { subnet: "10.1.0.0/24".parse().unwrap(), to: Some("203.0.113.1".parse().unwrap()) };
+    let error = message(world.manager().add_masquerade(&own).await);
+    assert!(error.contains("vnet masquerade rm 10.1.0.0/24"), "{error}");
+    world.manager().remove_masquerade(own.subnet).await.unwrap();
+    world.manager().add_masquerade(&own).await.unwrap();
+    world.manager().remove_network(&name("blue")).await.unwrap();
+    assert_eq!(rules(&world), before + 1, "the user's own rule stays");
+}
+
+#[tokio::test]
+async fn addresses_that_came_and_went_are_noticed() {
+    let world = World::up().await;
+    world.endpoint("net1").await.unwrap();
+    {
+        let mut host = world.fake.host.borrow_mut();
+        host[1].addresses.remove(0);
+        host.push(interface(9, "eth2", Some(9), &["192.0.2.9/24"]));
+    }
+    let ops = world.publish("80", "net1:80").await.unwrap().ops;
+    let ops: Vec<String> = ops.iter().map(ToString::to_string).collect();
+    assert_eq!(ops[0], "remove host address 203.0.113.1 of eth0");
+    assert_eq!(ops[1], "create host address 192.0.2.9 of eth2");
+    assert_eq!(ops.len(), 4);
+}
+
+#[tokio::test]
+async fn a_host_without_a_default_route_must_name_its_uplink() {
+    let world = World::new();
+    world.fake.routes.borrow_mut().clear();
+    let error = message(world.bring_up(Mode::Apply).await);
+    assert!(error.contains("--uplink IF") && error.contains("eth0, eth1"), "{error}");
+    let named = UpRequest { uplinks: vec!["eth1".parse().unwrap()], ..UpRequest::default() };
+    world.bring_up_as(&named, Mode::Apply).await.unwrap();
+    assert_eq!(world.bring_up(Mode::Apply).await.unwrap().ops, [], "and keeps it");
+    world.fake.routes.borrow_mut().push(route("10.0.0.0/8", "eth1"));
+}
+
+#[tokio::test]
+async fn another_hosts_instance_is_left_alone() {
+    let world = World::up().await;
+    let before = world.fake.snapshot();
+    world.fake.namespace.set(7);
+    let errors = [
+        message(world.bring_up(Mode::Apply).await),
+        message(world.endpoint("net1").await),
+        message(world.down().await),
+    ];
+    assert!(errors.iter().all(|error| error.contains("another network namespace")), "{errors:?}");
+    assert_eq!(world.fake.snapshot(), before);
+}

@@ -1,0 +1,316 @@
+//! Up and down: the instance itself.
+
+use std::fmt;
+
+use super::host::{Depth, Host};
+use super::network::{default_mtu, default_subnets, list, network_resources, note_network};
+use super::{Claim, check_namespace, Done, Error, Manager, Mode, NetworkRequest, Wanted, kernel};
+use crate::instance::Instance;
+use crate::plan::{self, Op, Plan, Resource, State, expand};
+use crate::reconcile::{self, Failure, Machine};
+use crate::spec::{InterfaceName, Name, Namespace, Network, Settings, Subnet};
+use crate::store::{self, Store, Transaction};
+
+/// An instance to bring up.
+#[derive(Clone, Debug, Default)]
+pub struct UpRequest {
+    /// Its uplinks; those with a default route without.
+    pub uplinks: Vec<InterfaceName>,
+    /// Prefixes of the default network; ours without.
+    pub subnets: Vec<Subnet>,
+    /// Bridge of the default network; `vnet0` without.
+    pub bridge: Option<InterfaceName>,
+}
+
+/// An instance that is up.
+#[derive(Clone, Debug)]
+pub struct Instantiated {
+    /// What holds for it.
+    pub settings: Settings,
+    /// Its default network.
+    pub network: Network,
+}
+
+impl<M: Machine> Manager<M> {
+    /// Opens an instance that may not be up yet. A dry run of one that is not leaves no trace.
+    ///
+    /// # Errors
+    /// When its record cannot be read or made.
+    pub fn create(instance: &Instance, machine: M, mode: Mode, now: u64) -> Result<Self, Error> {
+        let store = match mode {
+            Mode::DryRun if !Store::exists(instance)? => Store::in_memory()?,
+            _ => Store::create(instance)?,
+        };
+        Ok(Self::on(store, instance, machine, mode, now))
+    }
+
+    /// Brings the instance up, and back to what is recorded of it if something of that has gone.
+    ///
+    /// # Errors
+    /// When it cannot be, or when the request says something else than what is up.
+    pub async fn up(&self, request: &UpRequest) -> Result<Done<Instantiated>, Error> {
+        let fresh = self.store.begin()?.settings()?.is_none();
+        let result = self.bring_up(request).await;
+        let keep = matches!(result, Ok(_) | Err(Error::MadeInPart { .. } | Error::Incomplete { .. }));
+        if fresh && !keep {
+            self.store.delete()?;
+        }
+        result
+    }
+
+    async fn bring_up(&self, request: &UpRequest) -> Result<Done<Instantiated>, Error> {
+        let transaction = self.store.begin()?;
+        let host = Host::observe(&self.machine).await?;
+        let mut notes = Vec::new();
+        let recorded = transaction.settings()?;
+        check_namespace(&self.instance, &self.machine, recorded.as_ref())?;
+        let (settings, gone) = self.settings(&host, recorded.as_ref(), request, &mut notes)?;
+        let network = self.default_network(&transaction, &host, &settings, request)?;
+        transaction.set_settings(&settings)?;
+
+        let mut obsolete: Vec<Resource> = gone.iter().flat_map(expand::uplink).collect();
+        let mut wanted =
+            Claim::of(recorded.as_ref()).on(expand::instance(&settings, transaction.port_blocks()?));
+        for uplink in &settings.uplinks {
+            let known = recorded.as_ref().filter(|settings| settings.uplinks.contains(uplink));
+            wanted.extend(Claim::of(known).on(expand::uplink(uplink)));
+        }
+        let refresh = self.refresh(&transaction, &host, Depth::All)?;
+        wanted.extend(refresh.wanted);
+        obsolete.extend(refresh.obsolete);
+        for network in transaction.networks()? {
+            wanted.extend(network_resources(&transaction, &network, Claim::of(recorded.as_ref()))?);
+        }
+        wanted.extend(free_rules(&transaction)?);
+        let mut ops = self.make(transaction, "the instance", wanted, obsolete).await?;
+        if recorded.is_some() {
+            ops.extend(self.bring_back().await?);
+        }
+        Ok(Done { value: Instantiated { settings, network }, ops, notes })
+    }
+
+    /// What holds for the instance from now on, and the uplinks that it has no more.
+    fn settings(
+        &self,
+        host: &Host,
+        recorded: Option<&Settings>,
+        request: &UpRequest,
+        notes: &mut Vec<String>,
+    ) -> Result<(Settings, Vec<InterfaceName>), Error> {
+        let before: &[InterfaceName] = recorded.map_or(&[], |settings| &settings.uplinks);
+        let (mut uplinks, gone): (Vec<_>, Vec<_>) =
+            before.iter().cloned().partition(|name| host.interface(name.as_str()).is_some());
+        notes.extend(gone.iter().map(|name| format!("uplink {name} is gone and no uplink any more")));
+        let chosen = match &request.uplinks[..] {
+            // Without a default route, an instance that is up keeps the uplinks it has.
+            [] => host
+                .default_uplinks()
+                .or_else(|error| if uplinks.is_empty() { Err(error) } else { Ok(Vec::new()) })?,
+            named => named.to_vec(),
+        };
+        for name in chosen {
+            notes.extend(host.check_uplink(&name)?);
+            if !uplinks.contains(&name) {
+                uplinks.push(name);
+            }
+        }
+        let settings = recorded.cloned().unwrap_or_else(|| Settings::new(self.machine.namespace(), self.now));
+        Ok((Settings { uplinks, ..settings }, gone))
+    }
+
+    /// The default network: the one that is recorded, if the request does not contradict it, or a new one.
+    fn default_network(
+        &self,
+        transaction: &Transaction,
+        host: &Host,
+        settings: &Settings,
+        request: &UpRequest,
+    ) -> Result<Network, Error> {
+        let name = Name::default_network();
+        if let Some(network) = transaction.network(&name)? {
+            return same_default_network(request, network);
+        }
+        let networks = transaction.networks()?;
+        let subnets = match &request.subnets[..] {
+            [] => default_subnets(self.instance.name(), host, &networks, self.machine.has_ipv6())?,
+            named => named.to_vec(),
+        };
+        let bridge = request.bridge.clone();
+        let plain = NetworkRequest {
+            name,
+            subnets,
+            gateways: Vec::new(),
+            bridge,
+            mtu: None,
+            internal: false,
+            isolated: false,
+        };
+        let network =
+            self.describe_network(transaction, host, &plain, default_mtu(host, &settings.uplinks))?;
+        if let Some(uplink) = settings.uplinks.iter().find(|uplink| **uplink == network.bridge) {
+            return Err(Error::OwnInterface { name: uplink.clone() });
+        }
+        note_network(transaction, &network)?;
+        Ok(network)
+    }
+
+    /// Brings back what has gone of endpoints and mappings. What cannot be brought back stays recorded.
+    async fn bring_back(&self) -> Result<Vec<Op>, Error> {
+        let transaction = self.store.begin()?;
+        let mut ops = Vec::new();
+        let mut failures = Vec::new();
+        for endpoint in transaction.endpoints()? {
+            let network = match &endpoint.link {
+                Some(link) => transaction.network(&link.network)?,
+                None => None,
+            };
+            let plan = self.plan_recorded(expand::endpoint(&endpoint, network.as_ref())).await?;
+            // A foreign namespace is known by a path, and another may be behind it by now.
+            if matches!(endpoint.namespace, Namespace::Foreign { .. }) && touches_namespace(&plan) {
+                failures.push(format!(
+                    "endpoint {0}: its namespace may be another by now; run `vnet ns rm {0}` and attach it again",
+                    endpoint.name
+                ));
+                continue;
+            }
+            match self.settle(&plan).await {
+                Ok(()) => ops.extend(plan.ops),
+                Err(failure) => failures.push(format!("endpoint {}: {failure}", endpoint.name)),
+            }
+        }
+        for mapping in transaction.port_maps()? {
+            let plan = self.plan_recorded(expand::port_map(&mapping)).await?;
+            match self.settle(&plan).await {
+                Ok(()) => ops.extend(plan.ops),
+                Err(failure) => failures.push(format!("mapping {mapping}: {failure}")),
+            }
+        }
+        if failures.is_empty() { Ok(ops) } else { Err(Error::Incomplete { failures }) }
+    }
+
+    async fn plan_recorded(&self, resources: Vec<Resource>) -> Result<Plan, Error> {
+        self.plan(Claim::Recorded.on(resources), Vec::new()).await
+    }
+
+    async fn settle(&self, plan: &Plan) -> Result<(), Failure> {
+        match self.mode {
+            Mode::DryRun => Ok(()),
+            Mode::Apply => reconcile::apply(&self.machine, plan).await,
+        }
+    }
+}
+
+/// The masquerade rules that no network brought.
+fn free_rules(transaction: &Transaction) -> Result<Vec<Wanted>, Error> {
+    let rules = transaction.masquerades()?;
+    let free = rules.iter().filter(|rule| rule.network.is_none());
+    Ok(Claim::Recorded.on(free.map(expand::masquerade)))
+}
+
+fn touches_namespace(plan: &Plan) -> bool {
+    plan.ops.iter().any(|op| matches!(op, Op::Create(Resource::Veth(_)) | Op::Change(Resource::Veth(_))))
+}
+
+fn same_default_network(request: &UpRequest, network: Network) -> Result<Network, Error> {
+    let subnets: Vec<Subnet> = network.segments.subnets().collect();
+    let mut differences = Vec::new();
+    let same = subnets.len() == request.subnets.len() && request.subnets.iter().all(|s| subnets.contains(s));
+    if !request.subnets.is_empty() && !same {
+        differences.push(format!("subnet {}", list(&subnets)));
+    }
+    if request.bridge.as_ref().is_some_and(|bridge| *bridge != network.bridge) {
+        differences.push(format!("bridge {}", network.bridge));
+    }
+    if differences.is_empty() {
+        return Ok(network);
+    }
+    let (what, differences) = ("the default network".to_owned(), differences.join(", "));
+    Err(Error::Differs { what, differences, remove: "vnet down".to_owned() })
+}
+
+/// What was there to take down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Downed {
+    /// An instance that was up.
+    Instance,
+    /// Maps and programs whose record was lost.
+    Leftovers,
+    /// Nothing.
+    Nothing,
+}
+
+impl fmt::Display for Downed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Instance => "down",
+            Self::Leftovers => "was not up; maps and programs without a record are removed",
+            Self::Nothing => "was not up: nothing to remove",
+        })
+    }
+}
+
+/// Takes an instance down with everything in it, and its record last. An instance that is not up is down.
+///
+/// # Errors
+/// Everything that could not be removed; its record stays then, for another attempt.
+pub async fn down<M: Machine>(instance: &Instance, machine: &M, mode: Mode) -> Result<Done<Downed>, Error> {
+    match Store::open(instance) {
+        Ok(store) => {
+            check_namespace(instance, machine, store.begin()?.settings()?.as_ref())?;
+            take_down(&store, machine, mode).await
+        }
+        Err(store::Error::NotUp { .. }) => remove_leftovers(machine, mode).await,
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn take_down<M: Machine>(store: &Store, machine: &M, mode: Mode) -> Result<Done<Downed>, Error> {
+    let transaction = store.begin()?;
+    let resources = everything(&transaction)?;
+    drop(transaction);
+    let observed = reconcile::observe_obsolete(machine, resources).await;
+    let plan = plan::plan(&[], &observed);
+    if mode == Mode::Apply {
+        reconcile::tear_down(machine, &plan)
+            .await
+            .map_err(|failure| Error::RemovedInPart { what: "the instance".to_owned(), failure })?;
+        store.delete()?;
+    }
+    Ok(Done::new(Downed::Instance, plan.ops))
+}
+
+/// Everything an instance is made of, but for the entries of maps, which go with their maps.
+fn everything(transaction: &Transaction) -> Result<Vec<Resource>, Error> {
+    let mut resources = match transaction.settings()? {
+        Some(settings) => {
+            let uplinks = settings.uplinks.iter().flat_map(expand::uplink);
+            expand::instance(&settings, 0).into_iter().chain(uplinks).collect()
+        }
+        None => vec![Resource::DataPath],
+    };
+    resources.extend(transaction.networks()?.iter().flat_map(expand::network));
+    for endpoint in transaction.endpoints()? {
+        let network = match &endpoint.link {
+            Some(link) => transaction.network(&link.network)?,
+            None => None,
+        };
+        resources.extend(expand::endpoint(&endpoint, network.as_ref()));
+    }
+    resources.retain(|resource| !resource.is_map_entry());
+    Ok(resources)
+}
+
+async fn remove_leftovers<M: Machine>(machine: &M, mode: Mode) -> Result<Done<Downed>, Error> {
+    let state = machine.state(&Resource::DataPath).await.map_err(kernel("look for maps and programs"))?;
+    if state == State::Absent {
+        return Ok(Done::new(Downed::Nothing, Vec::new()));
+    }
+    let plan = plan::plan(&[], &[(Resource::DataPath, state)]);
+    if mode == Mode::Apply {
+        let what = "the instance".to_owned();
+        reconcile::tear_down(machine, &plan)
+            .await
+            .map_err(|failure| Error::RemovedInPart { what, failure })?;
+    }
+    Ok(Done::new(Downed::Leftovers, plan.ops))
+}

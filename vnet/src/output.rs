@@ -1,0 +1,102 @@
+//! What commands print: JSON objects for programs, tables for people, into any writer.
+//!
+//! Every object has a `"version"` and one list named for its noun; fields are only ever added. People get
+//! aligned columns and no colour: what is read in a terminal can be read in a pager, a mail and a diff.
+
+mod flow;
+mod object;
+mod table;
+
+pub use flow::{Drop, DropEvent, Flow, FlowEvent, Networks, Side, flows};
+pub use object::{Endpoint, Masquerade, Network, PortMap, Program, Status};
+pub use table::{age, bytes};
+
+use std::io::{self, Write};
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+/// Version of every JSON object that is printed.
+pub const VERSION: u32 = 1;
+
+/// For whom a command prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// Something that is listed.
+pub trait Listed: serde::Serialize {
+    /// What its list is called.
+    const NOUN: &'static str;
+    /// The columns of its table.
+    const HEADER: &'static [&'static str];
+
+    /// Its row.
+    fn row(&self) -> Vec<String>;
+
+    /// What there is no room for in a table.
+    fn details(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+}
+
+/// A list under the name of its noun, beside the version.
+struct List<'a, T> {
+    noun: &'static str,
+    items: &'a [T],
+}
+
+impl<T: serde::Serialize> Serialize for List<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("version", &VERSION)?;
+        map.serialize_entry(self.noun, self.items)?;
+        map.end()
+    }
+}
+
+/// Prints a list.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn print_list<T: Listed>(out: &mut impl Write, format: Format, items: &[T]) -> io::Result<()> {
+    match format {
+        Format::Json => print_json(out, &List { noun: T::NOUN, items }),
+        Format::Table => table::print(out, T::HEADER, items.iter().map(T::row)),
+    }
+}
+
+/// Prints the steps of a plan, or that there are none.
+///
+/// # Errors
+/// When they cannot be written.
+pub fn print_ops(out: &mut impl Write, format: Format, ops: &[String]) -> io::Result<()> {
+    match format {
+        Format::Json => print_json(out, &List { noun: "ops", items: ops }),
+        Format::Table if ops.is_empty() => writeln!(out, "nothing to do"),
+        Format::Table => ops.iter().try_for_each(|op| writeln!(out, "{op}")),
+    }
+}
+
+/// Prints one object on one line.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn print_json(out: &mut impl Write, object: &impl serde::Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, object)?;
+    writeln!(out)
+}
+
+/// Prints one thing, a line for each column of its table and each detail.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn print_details<T: Listed>(out: &mut impl Write, item: &T) -> io::Result<()> {
+    let names = T::HEADER.iter().map(|name| name.to_lowercase());
+    let columns = names.zip(item.row());
+    let details = item.details().into_iter().map(|(name, value)| (name.to_owned(), value));
+    columns.chain(details).try_for_each(|(name, value)| writeln!(out, "{name:<10}  {value}"))
+}

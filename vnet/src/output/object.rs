@@ -1,0 +1,320 @@
+//! Networks, endpoints, mappings and rules, as they are printed.
+
+use std::io::{self, Write};
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use super::table::words;
+use super::{Listed, VERSION, age, table};
+use crate::plan::expand;
+use crate::spec;
+
+/// A network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Network {
+    /// Its name.
+    pub name: String,
+    /// Its number: the zone of its flows in the maps.
+    pub number: u16,
+    /// Its prefixes.
+    pub subnets: Vec<String>,
+    /// Its gateways, in the order of the prefixes.
+    pub gateways: Vec<IpAddr>,
+    /// Its bridge.
+    pub bridge: String,
+    /// The bridge's hardware address.
+    pub mac: String,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Its endpoints reach neither the world nor other networks.
+    pub internal: bool,
+    /// Its endpoints do not reach each other.
+    pub isolated: bool,
+    /// How many endpoints it has.
+    pub endpoints: usize,
+}
+
+impl Network {
+    /// A network and the number of its endpoints.
+    #[must_use]
+    pub fn new(network: &spec::Network, endpoints: usize) -> Self {
+        Self {
+            name: network.name.to_string(),
+            number: network.number,
+            subnets: network.segments.subnets().map(|subnet| subnet.to_string()).collect(),
+            gateways: network.segments.iter().map(|segment| segment.gateway).collect(),
+            bridge: network.bridge.to_string(),
+            mac: network.mac.to_string(),
+            mtu: network.mtu,
+            internal: network.internal,
+            isolated: network.isolated,
+            endpoints,
+        }
+    }
+
+    fn flags(&self) -> String {
+        let flags = [(self.internal, "internal"), (self.isolated, "isolated")];
+        words(flags.into_iter().filter(|(set, _)| *set).map(|(_, name)| name))
+    }
+}
+
+impl Listed for Network {
+    const NOUN: &'static str = "networks";
+    const HEADER: &'static [&'static str] =
+        &["NAME", "SUBNETS", "GATEWAYS", "BRIDGE", "MTU", "FLAGS", "ENDPOINTS"];
+
+    fn row(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            words(&self.subnets),
+            words(&self.gateways),
+            self.bridge.clone(),
+            self.mtu.to_string(),
+            self.flags(),
+            self.endpoints.to_string(),
+        ]
+    }
+
+    fn details(&self) -> Vec<(&'static str, String)> {
+        vec![("mac", self.mac.clone()), ("number", self.number.to_string())]
+    }
+}
+
+/// An endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Endpoint {
+    /// Its name.
+    pub name: String,
+    /// Its network, `null` if it is on none.
+    pub network: Option<String>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its hardware address.
+    pub mac: Option<String>,
+    /// Name of its interface in the namespace.
+    pub ifname: Option<String>,
+    /// Name of the other end, on the host.
+    pub interface: Option<String>,
+    /// Where its namespace can be opened.
+    pub namespace: String,
+    /// Whether the namespace is somebody else's and stays when the endpoint goes.
+    pub attached: bool,
+    /// Seconds since 1970 at which it was made.
+    pub created: u64,
+    /// Seconds since then.
+    pub age: u64,
+}
+
+impl Endpoint {
+    /// An endpoint as it is at a time, in seconds since 1970.
+    #[must_use]
+    pub fn new(endpoint: &spec::Endpoint, now: u64) -> Self {
+        let link = endpoint.link.as_ref();
+        Self {
+            name: endpoint.name.to_string(),
+            network: link.map(|link| link.network.to_string()),
+            addresses: endpoint.addresses().collect(),
+            mac: link.map(|link| link.mac.to_string()),
+            ifname: link.map(|link| link.ifname.to_string()),
+            interface: link.map(|link| link.host_interface.to_string()),
+            namespace: expand::namespace_path(endpoint).display().to_string(),
+            attached: matches!(endpoint.namespace, spec::Namespace::Foreign { .. }),
+            created: endpoint.created,
+            age: now.saturating_sub(endpoint.created),
+        }
+    }
+}
+
+impl Listed for Endpoint {
+    const NOUN: &'static str = "endpoints";
+    const HEADER: &'static [&'static str] =
+        &["NAME", "NETWORK", "ADDRESSES", "MAC", "INTERFACE", "NAMESPACE", "AGE"];
+
+    fn row(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            words(&self.network),
+            words(&self.addresses),
+            words(&self.mac),
+            words(&self.interface),
+            self.namespace.clone(),
+            age(self.age),
+        ]
+    }
+
+    fn details(&self) -> Vec<(&'static str, String)> {
+        let namespace = if self.attached { "the namespace stays when the endpoint goes" } else { "the namespace goes with the endpoint" };
+        vec![("ifname", words(&self.ifname)), ("lifetime", namespace.to_owned())]
+    }
+}
+
+/// A published port or range of ports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PortMap {
+    /// Its number, in flows and in the port map.
+    pub id: u32,
+    /// The host's address, `null` for all.
+    pub host: Option<IpAddr>,
+    /// First port.
+    pub port: u16,
+    /// Last port.
+    pub end: u16,
+    /// `tcp` or `udp`.
+    pub protocol: spec::Protocol,
+    /// The endpoint it leads to.
+    pub endpoint: String,
+    /// The endpoint's addresses, one of each published family.
+    pub targets: Vec<IpAddr>,
+    /// The endpoint's port for the first port.
+    pub target_port: u16,
+    /// The endpoint's port for the last port.
+    pub target_end: u16,
+}
+
+impl From<&spec::PortMap> for PortMap {
+    fn from(mapping: &spec::PortMap) -> Self {
+        Self {
+            id: mapping.id,
+            host: mapping.published.host,
+            port: mapping.published.ports.first(),
+            end: mapping.published.ports.last(),
+            protocol: mapping.protocol,
+            endpoint: mapping.endpoint.to_string(),
+            targets: mapping.targets.clone(),
+            target_port: mapping.target_ports.first(),
+            target_end: mapping.target_ports.last(),
+        }
+    }
+}
+
+impl Listed for PortMap {
+    const NOUN: &'static str = "portmaps";
+    const HEADER: &'static [&'static str] = &["ID", "HOST", "PORTS", "PROTO", "ENDPOINT", "TARGETS", "PORTS"];
+
+    fn row(&self) -> Vec<String> {
+        let ports = |first, last| if first == last { format!("{first}") } else { format!("{first}-{last}") };
+        vec![
+            self.id.to_string(),
+            self.host.map_or_else(|| "*".to_owned(), |host| host.to_string()),
+            ports(self.port, self.end),
+            self.protocol.to_string(),
+            self.endpoint.clone(),
+            words(&self.targets),
+            ports(self.target_port, self.target_end),
+        ]
+    }
+}
+
+/// A masquerade rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Masquerade {
+    /// The sources.
+    pub subnet: String,
+    /// The address to use, `null` for the one that routing chooses.
+    pub to: Option<IpAddr>,
+    /// The network that brought the rule, if one did.
+    pub network: Option<String>,
+}
+
+impl From<&spec::Masquerade> for Masquerade {
+    fn from(rule: &spec::Masquerade) -> Self {
+        let network = rule.network.as_ref().map(ToString::to_string);
+        Self { subnet: rule.subnet.to_string(), to: rule.to, network }
+    }
+}
+
+impl Listed for Masquerade {
+    const NOUN: &'static str = "masquerades";
+    const HEADER: &'static [&'static str] = &["SUBNET", "AS", "NETWORK"];
+
+    fn row(&self) -> Vec<String> {
+        let to = self.to.map_or_else(|| "(by route)".to_owned(), |to| to.to_string());
+        vec![self.subnet.clone(), to, words(&self.network)]
+    }
+}
+
+/// A program and where it is attached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Program {
+    /// Its name.
+    pub hook: String,
+    /// The interface.
+    pub interface: String,
+}
+
+/// How an instance is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The instance's name.
+    pub instance: String,
+    /// Whether it is up. If not, everything below is empty.
+    pub up: bool,
+    /// Seconds since 1970 at which it came up.
+    pub created: Option<u64>,
+    /// Its uplinks.
+    pub uplinks: Vec<String>,
+    /// Its networks.
+    pub networks: Vec<Network>,
+    /// How many endpoints it has.
+    pub endpoints: u64,
+    /// How many mappings it has.
+    pub portmaps: u64,
+    /// How many flows it tracks.
+    pub flows: u64,
+    /// The programs on its uplinks.
+    pub programs: Vec<Program>,
+    /// What is not as recorded; `vnet up` brings it back.
+    pub problems: Vec<String>,
+}
+
+impl Status {
+    /// An instance that is not up.
+    #[must_use]
+    pub fn not_up(instance: &str) -> Self {
+        Self {
+            version: VERSION,
+            instance: instance.to_owned(),
+            up: false,
+            created: None,
+            uplinks: Vec::new(),
+            networks: Vec::new(),
+            endpoints: 0,
+            portmaps: 0,
+            flows: 0,
+            programs: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// Prints it for people. `now` is the time in seconds since 1970.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn print(&self, out: &mut impl Write, now: u64) -> io::Result<()> {
+        if !self.up {
+            return writeln!(out, "instance {} is not up", self.instance);
+        }
+        let since = self.created.map(|created| age(now.saturating_sub(created))).unwrap_or_default();
+        writeln!(out, "instance {}, up for {since}", self.instance)?;
+        let programs = |uplink: &String| {
+            let hooks = self.programs.iter().filter(|program| program.interface == *uplink);
+            words(hooks.map(|program| &program.hook))
+        };
+        for uplink in &self.uplinks {
+            writeln!(out, "uplink {uplink}: {}", programs(uplink))?;
+        }
+        writeln!(
+            out,
+            "{} endpoints, {} port mappings, {} flows\n",
+            self.endpoints, self.portmaps, self.flows
+        )?;
+        table::print(out, Network::HEADER, self.networks.iter().map(Network::row))?;
+        if !self.problems.is_empty() {
+            writeln!(out, "\nnot as recorded; `vnet up` brings it back:")?;
+        }
+        self.problems.iter().try_for_each(|problem| writeln!(out, "  {problem}"))
+    }
+}

@@ -1,0 +1,165 @@
+//! From the objects of a spec to the resources they are made of.
+//!
+//! Every function gives its resources in the order of creation: links, then addresses and routes (part of the
+//! links' descriptions), then attachments, then map entries. A command expands only the objects it is about,
+//! so one mapping costs the same beside fifty thousand others.
+
+use std::net::IpAddr;
+
+use vnet_common::{Addr, Hook, Port, PortMapKey, PortMapValue, Zone};
+
+use super::{Resource, Veth, blocks};
+use crate::ours;
+use crate::spec::{Endpoint, InterfaceName, Link, Masquerade, Namespace, Network, PortMap, Settings};
+
+/// What every instance has, whatever its networks.
+#[must_use]
+pub fn instance(settings: &Settings, port_blocks: u32) -> Vec<Resource> {
+    let ports = settings.nat_ports;
+    vec![
+        Resource::DataPath,
+        Resource::ReservedPorts { first: ports.first(), last: ports.last() },
+        Resource::Config(settings.config(port_blocks)),
+    ]
+}
+
+/// An uplink. Its address entry is there before its programs are, and what leaves is translated before what
+/// comes in is looked at.
+#[must_use]
+pub fn uplink(interface: &InterfaceName) -> Vec<Resource> {
+    let attachment = |hook| Resource::Attachment { hook, interface: interface.to_string() };
+    vec![
+        Resource::Uplink { interface: interface.to_string() },
+        attachment(Hook::ToUplink),
+        attachment(Hook::FromUplink),
+    ]
+}
+
+/// An address of the host.
+#[must_use]
+pub fn host_address(addr: IpAddr, interface: &str) -> Resource {
+    Resource::HostAddress { addr, interface: interface.to_owned() }
+}
+
+/// A network's bridge and its prefixes.
+#[must_use]
+pub fn network(network: &Network) -> Vec<Resource> {
+    let addresses = network.segments.iter().map(|segment| segment.gateway_address()).collect();
+    let bridge =
+        Resource::Bridge { name: network.bridge.to_string(), mac: network.mac, mtu: network.mtu, addresses };
+    let gateways = gateways(network).into_iter().map(|addr| host_address(addr, network.bridge.as_str()));
+    let prefixes = network.segments.subnets().map(|subnet| Resource::Network {
+        subnet: subnet.net(),
+        bridge: network.bridge.to_string(),
+        zone: network.zone(),
+        flags: network.flags(),
+    });
+    std::iter::once(bridge).chain(gateways).chain(prefixes).collect()
+}
+
+/// The addresses of a network's bridge: its gateways, and where it has IPv6 the bridge's link-local one.
+#[must_use]
+pub fn gateways(network: &Network) -> Vec<IpAddr> {
+    let link_local = network.segments.has_v6().then(|| IpAddr::V6(ours::link_local(network.mac)));
+    network.segments.iter().map(|segment| segment.gateway).chain(link_local).collect()
+}
+
+/// A masquerade rule.
+#[must_use]
+pub fn masquerade(rule: &Masquerade) -> Resource {
+    Resource::Masquerade { subnet: rule.subnet.net(), to: rule.to }
+}
+
+/// An endpoint; `network` is the one it is linked to.
+#[must_use]
+pub fn endpoint(endpoint: &Endpoint, network: Option<&Network>) -> Vec<Resource> {
+    let own = matches!(endpoint.namespace, Namespace::Own);
+    let namespace = own.then(|| Resource::Namespace { name: endpoint.name.to_string() });
+    let linked = endpoint.link.as_ref().zip(network);
+    namespace
+        .into_iter()
+        .chain(linked.into_iter().flat_map(|(link, network)| links(endpoint, link, network)))
+        .collect()
+}
+
+fn links(endpoint: &Endpoint, link: &Link, network: &Network) -> Vec<Resource> {
+    let veth = Resource::Veth(Veth {
+        host: link.host_interface.to_string(),
+        bridge: network.bridge.to_string(),
+        namespace: namespace_path(endpoint),
+        ifname: link.ifname.to_string(),
+        mac: link.mac,
+        mtu: network.mtu,
+        addresses: link.addresses.clone(),
+        gateways: default_routes(link, network),
+    });
+    let attachment =
+        Resource::Attachment { hook: Hook::FromEndpoint, interface: link.host_interface.to_string() };
+    let entries = entry_prefixes(link).into_iter().map(|(addr, prefix_len)| Resource::Endpoint {
+        addr: addr.into(),
+        interface: link.host_interface.to_string(),
+        bridge: network.bridge.to_string(),
+        mac: link.mac,
+        gateway_mac: network.mac,
+        zone: link.zone(),
+        mtu: u16::try_from(network.mtu).unwrap_or(u16::MAX),
+        prefix_len,
+        flags: network.flags(),
+    });
+    [veth, attachment].into_iter().chain(entries).collect()
+}
+
+/// Where an endpoint's namespace can be opened.
+#[must_use]
+pub fn namespace_path(endpoint: &Endpoint) -> std::path::PathBuf {
+    match &endpoint.namespace {
+        Namespace::Own => ours::namespace_path(&endpoint.name),
+        Namespace::Foreign { path } => path.clone(),
+    }
+}
+
+/// The gateways of the families that the endpoint has an address of.
+fn default_routes(link: &Link, network: &Network) -> Vec<IpAddr> {
+    let of_family = |addr: IpAddr| network.segments.of_family(addr).map(|segment| segment.gateway);
+    link.addresses.iter().filter_map(|net| of_family(net.addr())).collect()
+}
+
+/// Every address the endpoint sends from, with the length of its prefix in bits of the 128.
+fn entry_prefixes(link: &Link) -> Vec<(IpAddr, u8)> {
+    let given = link.addresses.iter().map(|net| match net.addr() {
+        addr @ IpAddr::V4(_) => (addr, 96 + net.prefix_len()),
+        addr @ IpAddr::V6(_) => (addr, net.prefix_len()),
+    });
+    let has_v6 = link.addresses.iter().any(|net| net.addr().is_ipv6());
+    let link_local = has_v6.then(|| (IpAddr::V6(ours::link_local(link.mac)), 64));
+    given.chain(link_local).collect()
+}
+
+/// The blocks of a mapping: on its address of the host, or on every address of the families its target has.
+#[must_use]
+pub fn port_map(mapping: &PortMap) -> Vec<Resource> {
+    let keys = mapping.targets.iter().map(|&target| {
+        let target = Addr::from(target);
+        (mapping.published.host.map_or(target.any_of_family(), Addr::from), target)
+    });
+    keys.flat_map(|(addr, target)| port_map_blocks(mapping, addr, target, mapping.zone())).collect()
+}
+
+fn port_map_blocks(mapping: &PortMap, addr: Addr, target: Addr, zone: Zone) -> Vec<Resource> {
+    let ports = mapping.published.ports;
+    let block = |block: super::Block| Resource::PortMap {
+        key: PortMapKey {
+            addr,
+            port: Port::new(block.first),
+            proto: mapping.protocol.number(),
+            prefix_len: block.prefix_len,
+        },
+        value: PortMapValue {
+            addr: target,
+            port: Port::new(mapping.target_ports.first() + (block.first - ports.first())),
+            zone,
+            id: mapping.id,
+        },
+    };
+    blocks(ports).into_iter().map(block).collect()
+}

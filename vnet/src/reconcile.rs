@@ -1,0 +1,179 @@
+//! Observe, plan, apply: the same way up, down and back again.
+//!
+//! Adding fails fast and is undone; removing goes on and reports everything. What is undone is what the plan
+//! created, never what was there before it.
+
+#[cfg(test)]
+pub(crate) mod fake;
+
+use std::fmt;
+use std::os::unix::fs::MetadataExt;
+
+use vnet_common::{CtEntry, Tuple};
+
+use crate::kernel::{self, Interface, Kernel, Route};
+use crate::plan::{Op, Plan, Resource, State};
+
+/// Something whose resources can be observed and changed: the kernel, or a test's model of it.
+#[allow(async_fn_in_trait, reason = "one thread, no `Send` bound is wanted")]
+pub trait Machine {
+    /// What goes wrong with it.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// How a resource stands.
+    async fn state(&self, resource: &Resource) -> Result<State, Self::Error>;
+    /// Does one step.
+    async fn apply(&self, op: &Op) -> Result<(), Self::Error>;
+    /// The host's interfaces.
+    async fn interfaces(&self) -> Result<Vec<Interface>, Self::Error>;
+    /// The host's routes.
+    async fn routes(&self) -> Result<Vec<Route>, Self::Error>;
+    /// Forgets the flows for which `doomed` holds.
+    fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, Self::Error>;
+    /// Whether it speaks IPv6 at all.
+    fn has_ipv6(&self) -> bool;
+    /// A number that no other network namespace has at the same time.
+    fn namespace(&self) -> u64;
+}
+
+impl Machine for Kernel {
+    type Error = kernel::Error;
+
+    async fn state(&self, resource: &Resource) -> Result<State, kernel::Error> {
+        Self::state(self, resource).await
+    }
+
+    async fn apply(&self, op: &Op) -> Result<(), kernel::Error> {
+        Self::apply(self, op).await
+    }
+
+    async fn interfaces(&self) -> Result<Vec<Interface>, kernel::Error> {
+        Self::interfaces(self).await
+    }
+
+    async fn routes(&self) -> Result<Vec<Route>, kernel::Error> {
+        Self::routes(self).await
+    }
+
+    fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, kernel::Error> {
+        Self::forget_flows(self, doomed)
+    }
+
+    fn has_ipv6(&self) -> bool {
+        std::path::Path::new("/proc/sys/net/ipv6").exists()
+    }
+
+    fn namespace(&self) -> u64 {
+        std::fs::metadata("/proc/thread-self/ns/net").map_or(0, |namespace| namespace.ino())
+    }
+}
+
+/// A plan that could not be carried out.
+#[derive(Debug)]
+pub struct Failure {
+    /// The steps that failed, in the order in which they did: one for an addition, any number for a removal.
+    pub failed: Vec<FailedOp>,
+    /// What could not be undone.
+    pub not_undone: Vec<FailedOp>,
+}
+
+/// A step that failed, and why.
+#[derive(Debug)]
+pub struct FailedOp {
+    /// The step.
+    pub op: Op,
+    /// Why it failed.
+    pub error: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        list(f, &self.failed)?;
+        if !self.not_undone.is_empty() {
+            f.write_str("; besides, undoing what was done failed: ")?;
+            list(f, &self.not_undone)?;
+        }
+        Ok(())
+    }
+}
+
+fn list(f: &mut fmt::Formatter<'_>, failed: &[FailedOp]) -> fmt::Result {
+    for (i, FailedOp { op, error }) in failed.iter().enumerate() {
+        let separator = if i == 0 { "" } else { "; " };
+        write!(f, "{separator}{op}: {error}")?;
+        let mut source = error.source();
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+    }
+    Ok(())
+}
+
+impl std::error::Error for Failure {}
+
+/// Pairs each resource with its state.
+///
+/// # Errors
+/// When the machine cannot say how one stands.
+pub async fn observe<M: Machine>(
+    machine: &M,
+    resources: Vec<Resource>,
+) -> Result<Vec<(Resource, State)>, M::Error> {
+    let mut observed = Vec::with_capacity(resources.len());
+    for resource in resources {
+        let state = machine.state(&resource).await?;
+        observed.push((resource, state));
+    }
+    Ok(observed)
+}
+
+/// Observes what is to be removed: what cannot be observed counts as there, so that its removal is tried.
+pub async fn observe_obsolete<M: Machine>(machine: &M, resources: Vec<Resource>) -> Vec<(Resource, State)> {
+    let mut observed = Vec::with_capacity(resources.len());
+    for resource in resources {
+        let state = machine.state(&resource).await.unwrap_or_else(|error| State::Differs(error.to_string()));
+        observed.push((resource, state));
+    }
+    observed
+}
+
+/// Does the steps in order; when one fails, undoes it and those before it, last first.
+///
+/// # Errors
+/// What failed, and what could not be undone.
+pub async fn apply<M: Machine>(machine: &M, plan: &Plan) -> Result<(), Failure> {
+    for (done, op) in plan.ops.iter().enumerate() {
+        if let Err(error) = machine.apply(op).await {
+            // The failed step may have been done in part, so it is undone as well.
+            let not_undone = undo(machine, &plan.ops[..=done]).await;
+            let failed = vec![FailedOp { op: op.clone(), error: Box::new(error) }];
+            return Err(Failure { failed, not_undone });
+        }
+    }
+    Ok(())
+}
+
+async fn undo<M: Machine>(machine: &M, done: &[Op]) -> Vec<FailedOp> {
+    let mut not_undone = Vec::new();
+    for op in done.iter().rev().filter_map(Op::inverse) {
+        if let Err(error) = machine.apply(&op).await {
+            not_undone.push(FailedOp { op, error: Box::new(error) });
+        }
+    }
+    not_undone
+}
+
+/// Does every step that can be done, whatever fails on the way.
+///
+/// # Errors
+/// Everything that failed.
+pub async fn tear_down<M: Machine>(machine: &M, plan: &Plan) -> Result<(), Failure> {
+    let mut failed = Vec::new();
+    for op in &plan.ops {
+        if let Err(error) = machine.apply(op).await {
+            failed.push(FailedOp { op: op.clone(), error: Box::new(error) });
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(Failure { failed, not_undone: Vec::new() }) }
+}

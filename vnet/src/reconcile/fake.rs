@@ -1,0 +1,233 @@
+//! A machine in memory that minds the order of things as the kernel does, and fails where a test says.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use vnet_common::{CtEntry, Mac, Tuple};
+
+use super::Machine;
+use crate::kernel::{Interface, Route};
+use crate::plan::{Op, Resource, State};
+
+/// How a step fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It does nothing.
+    Before,
+    /// It does everything, and fails all the same.
+    After,
+    /// It does nothing, and neither does any step after it: the command was killed.
+    Killed,
+}
+
+/// A machine in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Fake {
+    pub(crate) present: RefCell<Vec<Resource>>,
+    pub(crate) host: RefCell<Vec<Interface>>,
+    pub(crate) routes: RefCell<Vec<Route>>,
+    pub(crate) flows: RefCell<Vec<(Tuple, CtEntry)>>,
+    pub(crate) namespace: Cell<u64>,
+    fault: Cell<Option<(usize, Fault)>>,
+    steps: Cell<usize>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct FakeError(String);
+
+impl Fake {
+    /// A host with a loopback, an uplink with a default route, and nothing of vnet.
+    pub(crate) fn host() -> Self {
+        let fake = Self::default();
+        *fake.host.borrow_mut() = vec![
+            interface(1, "lo", None, &["127.0.0.1/8", "::1/128"]),
+            interface(2, "eth0", Some(1), &["203.0.113.1/24", "2001:db8::1/64"]),
+            interface(3, "eth1", Some(2), &["198.51.100.1/24"]),
+        ];
+        *fake.routes.borrow_mut() = vec![route("0.0.0.0/0", "eth0"), route("203.0.113.0/24", "eth0")];
+        fake
+    }
+
+    /// Makes the `n`th step from now on fail, counted from 0.
+    pub(crate) fn fail_at(&self, n: usize, fault: Fault) {
+        self.steps.set(0);
+        self.fault.set(Some((n, fault)));
+    }
+
+    pub(crate) fn heal(&self) {
+        self.fault.set(None);
+    }
+
+    /// What is there, in an order that does not depend on how it came about.
+    pub(crate) fn snapshot(&self) -> Vec<String> {
+        let mut present: Vec<String> = self.present.borrow().iter().map(|resource| format!("{resource:?}")).collect();
+        present.sort();
+        present
+    }
+
+    fn find(&self, resource: &Resource) -> Option<Resource> {
+        self.present.borrow().iter().find(|other| other.same_identity(resource)).cloned()
+    }
+
+    fn act(&self, op: &Op) -> Result<(), FakeError> {
+        match op {
+            Op::Create(resource) | Op::Change(resource) => {
+                if let Some(missing) = self.missing(resource) {
+                    return Err(FakeError(format!("{resource} needs {missing}")));
+                }
+                let mut present = self.present.borrow_mut();
+                present.retain(|other| !other.same_identity(resource));
+                present.push(resource.clone());
+            }
+            Op::Remove(Resource::DataPath) => self.present.borrow_mut().retain(|resource| {
+                !(resource.is_map_entry() || matches!(resource, Resource::DataPath | Resource::Attachment { .. }))
+            }),
+            Op::Remove(resource) => self.present.borrow_mut().retain(|other| !other.same_identity(resource)),
+        }
+        Ok(())
+    }
+
+    /// What a resource needs and has not got.
+    fn missing(&self, resource: &Resource) -> Option<String> {
+        let has = |test: &dyn Fn(&Resource) -> bool| self.present.borrow().iter().any(test);
+        let needs_data_path = resource.is_map_entry() || matches!(resource, Resource::Attachment { .. });
+        if needs_data_path && !has(&|other| *other == Resource::DataPath) {
+            return Some("maps and programs".to_owned());
+        }
+        let has_interface = |wanted: &str| {
+            let made = |other: &Resource| match other {
+                Resource::Bridge { name, .. } => name == wanted,
+                Resource::Veth(veth) => veth.host == wanted,
+                _ => false,
+            };
+            has(&made) || self.host.borrow().iter().any(|interface| interface.name == wanted)
+        };
+        let interfaces: Vec<&str> = match resource {
+            Resource::Attachment { interface, .. }
+            | Resource::Uplink { interface }
+            | Resource::HostAddress { interface, .. } => vec![interface],
+            Resource::Network { bridge, .. } => vec![bridge],
+            Resource::Endpoint { interface, bridge, .. } => vec![interface, bridge],
+            Resource::Veth(veth) => vec![&veth.bridge],
+            _ => Vec::new(),
+        };
+        if let Some(missing) = interfaces.into_iter().find(|name| !has_interface(name)) {
+            return Some(format!("interface {missing}"));
+        }
+        let Resource::Veth(veth) = resource else { return None };
+        let name = veth.namespace.strip_prefix("/run/netns").ok()?.to_str()?;
+        let there = has(&|other| matches!(other, Resource::Namespace { name: made } if made == name));
+        (!there).then(|| format!("namespace {name}"))
+    }
+}
+
+impl Machine for Fake {
+    type Error = FakeError;
+
+    async fn state(&self, resource: &Resource) -> Result<State, FakeError> {
+        Ok(match self.find(resource) {
+            None => State::Absent,
+            Some(other) if other == *resource => State::Present,
+            Some(other) => State::Differs(format!("it is {other}")),
+        })
+    }
+
+    async fn apply(&self, op: &Op) -> Result<(), FakeError> {
+        let step = self.steps.replace(self.steps.get() + 1);
+        match self.fault.get() {
+            Some((n, Fault::Before)) if n == step => {}
+            Some((n, Fault::Killed)) if n <= step => {}
+            Some((n, Fault::After)) if n == step => self.act(op)?,
+            _ => return self.act(op),
+        }
+        Err(FakeError("as the test said".to_owned()))
+    }
+
+    async fn interfaces(&self) -> Result<Vec<Interface>, FakeError> {
+        let mut interfaces = self.host.borrow().clone();
+        for (resource, index) in self.present.borrow().iter().zip(100..) {
+            match resource {
+                Resource::Bridge { name, addresses, .. } => {
+                    let addresses: Vec<String> = addresses.iter().map(IpNet::to_string).collect();
+                    let addresses: Vec<&str> = addresses.iter().map(String::as_str).chain(["fe80::77/64"]).collect();
+                    interfaces.push(interface(index, name, Some(3), &addresses));
+                }
+                Resource::Veth(veth) => interfaces.push(interface(index, &veth.host, Some(4), &["fe80::78/64"])),
+                _ => {}
+            }
+        }
+        Ok(interfaces)
+    }
+
+    async fn routes(&self) -> Result<Vec<Route>, FakeError> {
+        Ok(self.routes.borrow().clone())
+    }
+
+    fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, FakeError> {
+        let mut flows = self.flows.borrow_mut();
+        let before = flows.len();
+        flows.retain(|(tuple, entry)| !doomed(tuple, entry));
+        Ok(before - flows.len())
+    }
+
+    fn has_ipv6(&self) -> bool {
+        true
+    }
+
+    fn namespace(&self) -> u64 {
+        self.namespace.get()
+    }
+}
+
+/// The machine outlives the commands that a test gives it.
+impl Machine for &Fake {
+    type Error = FakeError;
+
+    async fn state(&self, resource: &Resource) -> Result<State, FakeError> {
+        (**self).state(resource).await
+    }
+
+    async fn apply(&self, op: &Op) -> Result<(), FakeError> {
+        (**self).apply(op).await
+    }
+
+    async fn interfaces(&self) -> Result<Vec<Interface>, FakeError> {
+        (**self).interfaces().await
+    }
+
+    async fn routes(&self) -> Result<Vec<Route>, FakeError> {
+        (**self).routes().await
+    }
+
+    fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, FakeError> {
+        (**self).forget_flows(doomed)
+    }
+
+    fn has_ipv6(&self) -> bool {
+        (**self).has_ipv6()
+    }
+
+    fn namespace(&self) -> u64 {
+        (**self).namespace()
+    }
+}
+
+pub(crate) fn interface(index: u32, name: &str, mac: Option<u8>, addresses: &[&str]) -> Interface {
+    Interface {
+        index,
+        name: name.to_owned(),
+        mac: mac.map(|last| Mac::new([2, 0, 0, 0, 0, last])),
+        mtu: 1500,
+        up: true,
+        kind: None,
+        addresses: addresses.iter().map(|text| text.parse().expect("a prefix")).collect(),
+    }
+}
+
+pub(crate) fn route(destination: &str, interface: &str) -> Route {
+    let gateway = Some(IpAddr::from([203, 0, 113, 2]));
+    let destination = destination.parse().expect("a prefix");
+    Route { destination, interface: Some(interface.to_owned()), gateway, metric: 0 }
+}

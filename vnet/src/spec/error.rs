@@ -1,0 +1,114 @@
+//! Why a description cannot be wanted.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+/// A description that makes no sense in itself; what it may clash with is found out later.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Not a name.
+    #[error("{text:?} is not a name: use 1 to {max} letters, digits, '_', '.' or '-', beginning with a letter or digit", max = super::Name::MAX)]
+    Name {
+        /// What was given.
+        text: String,
+    },
+    /// Not an interface's name.
+    #[error("{text:?} cannot name an interface: use 1 to {max} visible characters other than '/' and ':'", max = super::InterfaceName::MAX)]
+    InterfaceName {
+        /// What was given.
+        text: String,
+    },
+    /// Not a hardware address.
+    #[error("{text:?} is not a hardware address: {reason}")]
+    Mac {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Not an address with a prefix length.
+    #[error("{text:?} is not a prefix: write it like 192.168.7.0/24 or fd00:7::/64")]
+    NotAPrefix {
+        /// What was given.
+        text: String,
+    },
+    /// An address inside a prefix, not the prefix.
+    #[error("{given} is an address inside a prefix: the prefix is {prefix}")]
+    HostBits {
+        /// What was given.
+        given: IpNet,
+        /// What was probably meant.
+        prefix: IpNet,
+    },
+    /// A prefix no network of endpoints can have.
+    #[error("{prefix} cannot be a network: {reason}")]
+    Subnet {
+        /// The prefix.
+        prefix: IpNet,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A prefix no masquerade rule can cover.
+    #[error("{prefix} cannot be masqueraded: {reason}")]
+    Masquerade {
+        /// The prefix.
+        prefix: IpNet,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A network with no or too many prefixes.
+    #[error("a network has one IPv4 prefix, one IPv6 prefix, or one of each; given: {given}")]
+    Prefixes {
+        /// What was given.
+        given: String,
+    },
+    /// A gateway that cannot be one.
+    #[error("{gateway} cannot be the gateway: {reason}")]
+    Gateway {
+        /// The address.
+        gateway: IpAddr,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An address that cannot be an endpoint's or a mapping's.
+    #[error("{text:?} is not a usable address: {reason}")]
+    Address {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Not a port or a range of ports.
+    #[error("{text:?} is not a port or a range of ports: {reason}")]
+    Ports {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Not `[HOST-IP:]PORT[-END]` or `TARGET:PORT[-END]`.
+    #[error("{text:?} lacks its {missing}: write it like {example}")]
+    Incomplete {
+        /// What was given.
+        text: String,
+        /// What is missing.
+        missing: &'static str,
+        /// How it is written.
+        example: &'static str,
+    },
+    /// Two ranges of different length.
+    #[error(
+        "{published} are {count} ports, but the target's {target} are {target_count}: give both ranges the same length"
+    )]
+    Lengths {
+        /// Published ports.
+        published: super::Ports,
+        /// How many.
+        count: u32,
+        /// The target's.
+        target: super::Ports,
+        /// How many.
+        target_count: u32,
+    },
+}

@@ -1,0 +1,177 @@
+//! A network: a bridge, its prefixes and its gateway.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use vnet_common::{Mac, NetworkValue, Zone};
+
+use super::{Error, InterfaceName, Name, Subnet};
+
+/// A network of endpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Its name.
+    pub name: Name,
+    /// Its number, from 1: the zone of its flows.
+    pub number: u16,
+    /// Its prefixes.
+    pub segments: Segments,
+    /// Its bridge.
+    pub bridge: InterfaceName,
+    /// Hardware address of the bridge: where its endpoints send what leaves the network.
+    #[serde(with = "super::mac_text")]
+    pub mac: Mac,
+    /// MTU of the bridge and its endpoints.
+    pub mtu: u32,
+    /// Its endpoints reach neither the world nor other networks.
+    pub internal: bool,
+    /// Its endpoints do not reach each other.
+    pub isolated: bool,
+}
+
+impl Network {
+    /// The zone of its flows.
+    #[must_use]
+    pub fn zone(&self) -> Zone {
+        Zone { id: self.number }
+    }
+
+    /// Its flags as the data path knows them.
+    #[must_use]
+    pub fn flags(&self) -> u8 {
+        let internal = if self.internal { NetworkValue::FLAG_INTERNAL } else { 0 };
+        let isolated = if self.isolated { NetworkValue::FLAG_ISOLATED } else { 0 };
+        internal | isolated
+    }
+}
+
+/// One prefix of a network and the gateway's address in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// The prefix.
+    pub subnet: Subnet,
+    /// The gateway, an address of the bridge.
+    pub gateway: IpAddr,
+}
+
+impl Segment {
+    /// The gateway's address with the prefix's length, as the bridge has it.
+    #[must_use]
+    pub fn gateway_address(&self) -> IpNet {
+        self.address(self.gateway)
+    }
+
+    /// An address of this segment with the prefix's length.
+    #[must_use]
+    pub fn address(&self, addr: IpAddr) -> IpNet {
+        // An address of the segment is of its family, so its prefix's length always fits.
+        IpNet::new(addr, self.subnet.net().prefix_len()).unwrap_or_else(|_| IpNet::from(addr))
+    }
+}
+
+/// The prefixes of a network: one IPv4, one IPv6, or one of each, in the order given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Segments(Vec<Segment>);
+
+impl Segments {
+    /// Pairs prefixes with their gateways; a prefix without one gets its first address.
+    ///
+    /// # Errors
+    /// When there is no prefix or two of a family, or when a gateway is outside of the prefixes or not an
+    /// address an interface may have.
+    pub fn new(subnets: &[Subnet], gateways: &[IpAddr]) -> Result<Self, Error> {
+        let of_v4 = subnets.iter().filter(|subnet| subnet.is_v4()).count();
+        if subnets.is_empty() || of_v4 > 1 || subnets.len() - of_v4 > 1 {
+            return Err(Error::Prefixes { given: list(subnets.iter()) });
+        }
+        for (i, &gateway) in gateways.iter().enumerate() {
+            check_gateway(subnets, gateway, &gateways[..i])?;
+        }
+        let pair = |&subnet: &Subnet| {
+            let chosen = gateways.iter().copied().find(|&gateway| subnet.is_host(gateway));
+            Segment { subnet, gateway: chosen.unwrap_or_else(|| subnet.first_host()) }
+        };
+        Ok(Self(subnets.iter().map(pair).collect()))
+    }
+
+    /// Each prefix with its gateway.
+    pub fn iter(&self) -> impl Iterator<Item = &Segment> {
+        self.0.iter()
+    }
+
+    /// The prefixes alone.
+    pub fn subnets(&self) -> impl Iterator<Item = Subnet> {
+        self.0.iter().map(|segment| segment.subnet)
+    }
+
+    /// The segment of an address's family.
+    #[must_use]
+    pub fn of_family(&self, addr: IpAddr) -> Option<&Segment> {
+        self.0.iter().find(|segment| segment.subnet.is_v4() == addr.is_ipv4())
+    }
+
+    /// Whether one of them is IPv6.
+    #[must_use]
+    pub fn has_v6(&self) -> bool {
+        self.subnets().any(|subnet| !subnet.is_v4())
+    }
+}
+
+fn check_gateway(subnets: &[Subnet], gateway: IpAddr, before: &[IpAddr]) -> Result<(), Error> {
+    let bad = |reason: String| Err(Error::Gateway { gateway, reason });
+    if before.iter().any(|other| other.is_ipv4() == gateway.is_ipv4()) {
+        return bad("the network has one gateway for each family".to_owned());
+    }
+    match subnets.iter().find(|subnet| subnet.net().contains(&gateway)) {
+        None => bad(format!("it is not in {}", list(subnets.iter()))),
+        Some(subnet) if !subnet.is_host(gateway) => {
+            bad(format!("no interface can have that address of {subnet}"))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+fn list(subnets: impl Iterator<Item = impl ToString>) -> String {
+    let given = subnets.map(|subnet| subnet.to_string()).collect::<Vec<_>>().join(" ");
+    if given.is_empty() { "none".to_owned() } else { given }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segments(subnets: &[&str], gateways: &[&str]) -> Result<Segments, Error> {
+        let subnets: Vec<Subnet> = subnets.iter().map(|text| text.parse().unwrap()).collect();
+        let gateways: Vec<IpAddr> = gateways.iter().map(|text| text.parse().unwrap()).collect();
+        Segments::new(&subnets, &gateways)
+    }
+
+    #[test]
+    fn each_prefix_has_a_gateway_of_its_own() {
+        let both = segments(&["10.1.0.0/24", "fd01::/64"], &["fd01::fe"]).unwrap();
+        let gateways: Vec<String> =
+            both.iter().map(|segment| segment.gateway_address().to_string()).collect();
+        assert_eq!(gateways, ["10.1.0.1/24", "fd01::fe/64"]);
+        assert!(both.has_v6());
+        assert_eq!(both.of_family("10.9.9.9".parse().unwrap()).unwrap().gateway.to_string(), "10.1.0.1");
+    }
+
+    #[test]
+    fn prefixes_and_gateways_that_do_not_fit_are_refused() {
+        for (subnets, gateways) in [
+            (&[][..], &[][..]),
+            (&["10.1.0.0/24", "10.2.0.0/24"], &[]),
+            (&["fd01::/64", "fd02::/64"], &[]),
+            (&["10.1.0.0/24"], &["10.2.0.1"]),
+            (&["10.1.0.0/24"], &["10.1.0.0"]),
+            (&["10.1.0.0/24"], &["10.1.0.255"]),
+            (&["10.1.0.0/24"], &["fd00::1"]),
+            (&["10.1.0.0/24"], &["10.1.0.1", "10.1.0.2"]),
+            (&["fd01::/64"], &["fd01::"]),
+        ] {
+            assert!(segments(subnets, gateways).is_err(), "{subnets:?} {gateways:?}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The lock of an instance: one command at a time.
+
+use std::fs::{DirBuilder, File, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::Error;
+use crate::instance::Instance;
+
+/// How long a command waits before it says for whom.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How often it looks meanwhile.
+const INTERVAL: Duration = Duration::from_millis(5);
+
+/// The lock, held until it is dropped. The file is closed on exec, so no user's command inherits it.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Waits for the lock of an instance, whose directory it makes.
+    pub(super) fn take(instance: &Instance) -> Result<Self, Error> {
+        let directory = instance.run_dir();
+        let path = instance.lock_file();
+        loop {
+            make_directory(&directory)?;
+            let mut file =
+                match File::options().read(true).write(true).create(true).truncate(false).open(&path) {
+                    // The directory went away in between: a `down` has just finished.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    other => other.map_err(failed("open", &path))?,
+                };
+            wait(&mut file, instance.name()).map_err(failed("lock", &path))?;
+            // A `down` removes the file while others wait for it: they hold a lock that nobody else will meet.
+            if is_still(&file, &path) {
+                note_owner(&mut file).map_err(failed("write", &path))?;
+                return Ok(Self { _file: file });
+            }
+        }
+    }
+}
+
+fn make_directory(directory: &Path) -> Result<(), Error> {
+    if let Some(parent) = directory.parent() {
+        DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(failed("make", parent))?;
+    }
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed("make", directory)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Waits for the lock; says so when it takes long.
+fn wait(file: &mut File, instance: &str) -> io::Result<()> {
+    let begin = Instant::now();
+    while begin.elapsed() < PATIENCE {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(INTERVAL),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    let mut owner = String::new();
+    file.read_to_string(&mut owner)?;
+    let owner = if owner.trim().is_empty() {
+        "another command".to_owned()
+    } else {
+        format!("process {}", owner.trim())
+    };
+    eprintln!("vnet: waiting for {owner}, which is changing instance {instance}");
+    file.lock()
+}
+
+fn is_still(file: &File, path: &Path) -> bool {
+    let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+    let (Ok(open), Ok(named)) = (file.metadata(), path.metadata()) else { return false };
+    identity(open) == identity(named)
+}
+
+fn note_owner(file: &mut File) -> io::Result<()> {
+    let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+    file.rewind()?;
+    file.set_len(0)?;
+    write!(file, "{} (vnet {command})", std::process::id())
+}
+
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = PathBuf::from(path);
+    move |source| Error::File { doing, path, source }
+}

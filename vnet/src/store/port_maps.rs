@@ -1,0 +1,113 @@
+//! Published ports in the store: found by what is published, by neighbour, and by endpoint.
+
+use redb::{ReadableTable, ReadableTableMetadata, TableDefinition};
+use vnet_common::Addr;
+
+use super::Error;
+use super::tables::{Json, Transaction, decode};
+use crate::plan::blocks;
+use crate::spec::{Name, PortMap, Protocol, Published};
+
+/// Protocol; 0 for every address of the host or 1 for one; that address; first port. Mappings of one protocol and
+/// address never overlap, so they stand in the order of their ports.
+type PortKey = (u8, u8, [u8; 16], u16);
+
+const PORT_MAPS: TableDefinition<PortKey, Json> = TableDefinition::new("port_maps");
+const PORT_MAPS_OF: TableDefinition<(&str, PortKey), ()> = TableDefinition::new("port_maps_of");
+/// Number of the next mapping.
+const NEXT: &str = "next_mapping";
+/// How many blocks there are of each prefix length.
+const BLOCKS: &str = "block_lengths";
+
+impl Transaction {
+    /// A mapping of the same protocol and host address that shares a port with this one.
+    pub fn overlapping(&self, published: &Published, protocol: Protocol) -> Result<Option<PortMap>, Error> {
+        let table = self.inner.open_table(PORT_MAPS)?;
+        let group = |port| key(published, protocol, port);
+        // Those that are there do not overlap, so only the last to begin before this one ends can reach into it.
+        let Some(entry) = table.range(group(0)..=group(published.ports.last()))?.next_back() else {
+            return Ok(None);
+        };
+        let other: PortMap = decode(entry?.1.value())?;
+        Ok(other.published.ports.overlaps(published.ports).then_some(other))
+    }
+
+    /// Every mapping, by protocol, host address and port.
+    pub fn port_maps(&self) -> Result<Vec<PortMap>, Error> {
+        self.all(PORT_MAPS)
+    }
+
+    /// How many mappings there are.
+    pub fn count_port_maps(&self) -> Result<u64, Error> {
+        Ok(self.inner.open_table(PORT_MAPS)?.len()?)
+    }
+
+    /// The mappings that lead to an endpoint.
+    pub fn port_maps_of(&self, endpoint: &Name) -> Result<Vec<PortMap>, Error> {
+        let index = self.inner.open_table(PORT_MAPS_OF)?;
+        let lowest = (endpoint.as_str(), (0, 0, [0; 16], 0));
+        let highest = (endpoint.as_str(), (u8::MAX, u8::MAX, [u8::MAX; 16], u16::MAX));
+        let table = self.inner.open_table(PORT_MAPS)?;
+        let mut found = Vec::new();
+        for entry in index.range(lowest..=highest)? {
+            if let Some(value) = table.get(entry?.0.value().1)? {
+                found.push(decode(value.value())?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// A number no mapping has had.
+    pub fn next_mapping(&self) -> Result<u32, Error> {
+        let next = self.meta::<u32>(NEXT)?.max(1);
+        self.set_meta(NEXT, &(next + 1))?;
+        Ok(next)
+    }
+
+    /// Notes a mapping.
+    pub fn put_port_map(&self, mapping: &PortMap) -> Result<(), Error> {
+        let key = own_key(mapping);
+        self.put(PORT_MAPS, key, mapping)?;
+        self.inner.open_table(PORT_MAPS_OF)?.insert((mapping.endpoint.as_str(), key), ())?;
+        self.count_blocks(mapping, |count, more| count + more)
+    }
+
+    /// Forgets a mapping.
+    pub fn remove_port_map(&self, mapping: &PortMap) -> Result<(), Error> {
+        let key = own_key(mapping);
+        self.inner.open_table(PORT_MAPS)?.remove(key)?;
+        self.inner.open_table(PORT_MAPS_OF)?.remove((mapping.endpoint.as_str(), key))?;
+        self.count_blocks(mapping, u32::saturating_sub)
+    }
+
+    /// Bit n says whether there are blocks with a prefix of n bits, n below 16.
+    pub fn port_blocks(&self) -> Result<u32, Error> {
+        let counts: [u32; 16] = self.meta(BLOCKS)?;
+        let bits = counts.iter().enumerate().filter(|(_, count)| **count > 0).map(|(length, _)| 1 << length);
+        Ok(bits.sum())
+    }
+
+    /// Counts the blocks of a mapping in or out. Single ports are not counted, so they cost nothing here.
+    fn count_blocks(&self, mapping: &PortMap, update: fn(u32, u32) -> u32) -> Result<(), Error> {
+        let blocks = blocks(mapping.published.ports);
+        if blocks.iter().all(|block| block.prefix_len == 16) {
+            return Ok(());
+        }
+        let mut counts: [u32; 16] = self.meta(BLOCKS)?;
+        for block in blocks {
+            if let Some(count) = counts.get_mut(usize::from(block.prefix_len)) {
+                *count = update(*count, 1);
+            }
+        }
+        self.set_meta(BLOCKS, &counts)
+    }
+}
+
+fn own_key(mapping: &PortMap) -> PortKey {
+    key(&mapping.published, mapping.protocol, mapping.published.ports.first())
+}
+
+fn key(published: &Published, protocol: Protocol, first: u16) -> PortKey {
+    let (one, host) = published.host.map_or((0, [0; 16]), |host| (1, Addr::from(host).bytes));
+    (protocol.number().number, one, host, first)
+}
