@@ -1,1 +1,5 @@
-//! The lab.
+//! The lab, and what every test that needs a kernel is written with.
+
+pub mod frame;
+pub mod lab;
+pub mod peer;

@@ -1,0 +1,166 @@
+//! The packet logic over a slice and a [`Model`].
+
+use std::collections::HashMap;
+
+use bytemuck::Zeroable;
+use vnet_common::{CtEntry, DropKey, DropReason, Hook, PortRange, Tuple};
+use vnet_datapath::checksum::Delta;
+use vnet_datapath::model::Model;
+use vnet_datapath::pipeline::{self, Departure};
+use vnet_datapath::{Covers, L4Checksum, Packet, Scratch, Slice, Verdict};
+
+use super::{Arrival, Fate, Outcome, Refused, Runner, Way};
+
+/// Runs on the host.
+#[derive(Debug, Default)]
+pub struct Host {
+    model: Model,
+    drops: HashMap<DropKey, u64>,
+}
+
+impl Host {
+    /// The tables, to be looked at or changed between packets.
+    pub fn model(&mut self) -> &mut Model {
+        &mut self.model
+    }
+
+    /// Makes the next source port that is drawn from the range of masquerade be `port`.
+    pub fn draws(&self, port: u16) {
+        self.model.seed.set(seed_for(port, self.model.config.nat_ports));
+    }
+}
+
+impl Runner for Host {
+    fn way(&self) -> Way {
+        Way::Host
+    }
+
+    fn fill(&mut self, model: &Model) {
+        self.model = model.clone();
+        self.drops.clear();
+    }
+
+    fn run(&mut self, arrival: &Arrival<'_>) -> Result<Outcome, Refused> {
+        let mut frame = arrival.frame.to_vec();
+        let verdict = verdict(&self.model, arrival, &mut frame);
+        let fate = match verdict {
+            Ok(Verdict::Pass) => Fate::Passed,
+            Ok(Verdict::Forward(_)) => Fate::Forwarded,
+            Ok(Verdict::Deliver(delivery)) => {
+                if let Some((destination, source)) = delivery.link {
+                    frame[..6].copy_from_slice(&destination.bytes);
+                    frame[6..12].copy_from_slice(&source.bytes);
+                }
+                Fate::Delivered
+            }
+            Err(reason) => {
+                let key = DropKey {
+                    ifindex: arrival.ifindex,
+                    reason: reason as u8,
+                    hook: arrival.hook as u8,
+                    reserved: [0; 2],
+                };
+                *self.drops.entry(key).or_default() += 1;
+                Fate::Dropped(reason)
+            }
+        };
+        let began = self.model.began.borrow_mut().drain(..).map(|(tuple, entry)| (tuple, entry.translated)).collect();
+        Ok(Outcome { fate, frame, began, verdict: verdict.ok() })
+    }
+
+    fn flows(&mut self) -> HashMap<Tuple, CtEntry> {
+        self.model.conntrack.borrow().clone()
+    }
+
+    fn drops(&mut self) -> HashMap<DropKey, u64> {
+        self.drops.clone()
+    }
+}
+
+fn verdict(model: &Model, arrival: &Arrival<'_>, frame: &mut [u8]) -> Result<Verdict, DropReason> {
+    let mut packet = Aggregate { slice: Slice::new(frame), segment: arrival.segment };
+    let mut scratch = Scratch::zeroed();
+    match arrival.hook {
+        Hook::FromEndpoint => pipeline::from_endpoint(&mut packet, model, &mut scratch, arrival.ifindex),
+        Hook::FromUplink => pipeline::from_uplink(&mut packet, model, &mut scratch),
+        // What the host itself sends: the classifier does not look at it either.
+        Hook::ToUplink if arrival.came_in_by == 0 => Ok(Verdict::Pass),
+        Hook::ToUplink => {
+            let departure = Departure { uplink: arrival.ifindex, bridge: arrival.came_in_by };
+            pipeline::to_uplink(&mut packet, model, &mut scratch, departure)
+        }
+    }
+}
+
+/// The state of the model's chance generator after which it draws `port` from `range`.
+fn seed_for(port: u16, range: PortRange) -> u32 {
+    let span = u64::from(range.last - range.first) + 1;
+    let wanted = u64::from(port - range.first);
+    // The smallest number that is scaled down to the port.
+    let drawn = (wanted << 32).div_ceil(span) as u32;
+    // The model draws by xorshift32, each step of which can be undone.
+    let undo_left = |x: u32, by: u32| (0..32 / by).fold(x, |y, _| x ^ (y << by));
+    let undo_right = |x: u32, by: u32| (0..32 / by).fold(x, |y, _| x ^ (y >> by));
+    undo_left(undo_right(undo_left(drawn, 5), 17), 13)
+}
+
+/// A frame that may stand for several, to be cut into segments later (GSO).
+struct Aggregate<'a> {
+    slice: Slice<'a>,
+    segment: u32,
+}
+
+impl Packet for Aggregate<'_> {
+    fn length(&self) -> u32 {
+        self.slice.length()
+    }
+
+    fn segment_payload(&self) -> u32 {
+        self.segment
+    }
+
+    fn is_tagged(&self) -> bool {
+        self.slice.is_tagged()
+    }
+
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        self.slice.load(offset)
+    }
+
+    fn store<const N: usize>(&mut self, offset: u32, bytes: &[u8; N]) -> Option<()> {
+        self.slice.store(offset, bytes)
+    }
+
+    fn store_uncompensated(&mut self, offset: u32, byte: u8) -> Option<()> {
+        self.slice.store_uncompensated(offset, byte)
+    }
+
+    fn fix_l3(&mut self, offset: u32, delta: Delta) -> Option<()> {
+        self.slice.fix_l3(offset, delta)
+    }
+
+    fn fix_l4(&mut self, sum: L4Checksum, delta: Delta, covers: Covers) -> Option<()> {
+        self.slice.fix_l4(sum, delta, covers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vnet_datapath::Tables as _;
+
+    use super::*;
+
+    #[test]
+    fn the_model_draws_what_it_is_told_to() {
+        let model = Model::default();
+        for range in [(49_152, 65_535), (1, 65_535), (0, 65_535), (50_000, 50_000), (50_000, 50_002)] {
+            let range = PortRange { first: range.0, last: range.1 };
+            let span = u64::from(range.last - range.first) + 1;
+            for port in (range.first..=range.last).step_by(7) {
+                model.seed.set(seed_for(port, range));
+                let drawn = (u64::from(model.random()) * span) >> 32;
+                assert_eq!(range.first + drawn as u16, port);
+            }
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! The packet logic in the kernel, by `BPF_PROG_TEST_RUN`.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+
+use aya::maps::{self, Map, MapData, PerCpuHashMap, PerCpuValues, RingBuf};
+use aya::programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use bytemuck::{Pod, Zeroable};
+use vnet_common::{
+    Addr, CtEntry, DatapathConfig, DropKey, DropReason, EndpointValue, Event, HostAddressValue, Hook,
+    MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, PrefixKey, Proto, Tuple, UplinkValue, features,
+    maps as names,
+};
+use vnet_datapath::model::Model;
+
+use super::{Arrival, Fate, Outcome, Refused, Runner, Stage, Way};
+
+/// More than any frame that a test run takes.
+const LARGEST_FRAME: usize = 4096;
+const ETHERNET_HEADER: usize = 14;
+
+/// A type of the ABI as aya wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct Abi<T>(pub T);
+
+// SAFETY: `bytemuck::Pod` demands at least what `aya::Pod` does: no padding, any bit pattern valid, no pointer;
+// and `Abi<T>` has the layout of `T`.
+unsafe impl<T: Pod> aya::Pod for Abi<T> {}
+
+/// Parses an object and creates its maps, with its programs not yet loaded.
+///
+/// # Panics
+/// When the object is empty, or the kernel refuses.
+#[must_use]
+pub fn load(object: &[u8], features: u32) -> Ebpf {
+    assert!(!object.is_empty(), "built without eBPF programs: `cargo xtask setup`, then build again");
+    let mut loader = EbpfLoader::new();
+    loader.override_global(features::SYMBOL, &features, true);
+    loader.load(object).unwrap_or_else(|e| panic!("load the eBPF object (are you root?): {:#}", anyhow::Error::from(e)))
+}
+
+/// Runs in the kernel.
+#[derive(Debug)]
+pub struct Kernel {
+    way: Way,
+    object: Ebpf,
+    tables: Tables,
+    drops: PerCpuHashMap<MapData, Abi<DropKey>, u64>,
+    events: RingBuf<MapData>,
+    /// Sockets that the model says the host has.
+    sockets: Vec<OwnedFd>,
+    out: Vec<u8>,
+}
+
+impl Kernel {
+    /// The classifiers that vnet loads.
+    ///
+    /// # Panics
+    /// When they cannot be loaded, as for [`Self::xdp`].
+    #[must_use]
+    pub fn tc(stage: &Stage) -> Self {
+        Self::new(stage, Way::Tc, vnet::kernel::OBJECT)
+    }
+
+    /// The same logic as XDP programs. They have no [`Hook::ToUplink`].
+    #[must_use]
+    pub fn xdp(stage: &Stage) -> Self {
+        Self::new(stage, Way::Xdp, vnet::kernel::RUNNERS)
+    }
+
+    fn new(_stage: &Stage, way: Way, object: &[u8]) -> Self {
+        let mut object = load(object, vnet::kernel::Kernel::features());
+        for (name, program) in object.programs_mut() {
+            match program {
+                Program::SchedClassifier(program) => program.load(),
+                Program::Xdp(program) => program.load(),
+                _ => Ok(()),
+            }
+            .unwrap_or_else(|e| panic!("load {name}: {:#}", anyhow::Error::from(e)));
+        }
+        let drops = PerCpuHashMap::try_from(object.take_map(names::DROPS).expect("drops"));
+        let events = RingBuf::try_from(object.take_map(names::EVENTS).expect("events"));
+        Self {
+            way,
+            tables: Tables::of(&mut object),
+            drops: drops.expect("drop counters of the expected sizes"),
+            events: events.expect("a ring buffer"),
+            sockets: Vec::new(),
+            object,
+            out: vec![0; LARGEST_FRAME],
+        }
+    }
+
+    /// Changes entries of the flow table.
+    pub fn change_flows(&mut self, changed: impl IntoIterator<Item = (Tuple, CtEntry)>) {
+        self.tables.conntrack.insert(changed);
+    }
+
+    fn start(&mut self, arrival: &Arrival<'_>) -> Result<TestRunResult, ProgramError> {
+        let data_in = Some(arrival.frame);
+        let data_out = Some(&mut *self.out);
+        let (hook, frame) = (arrival.hook.name(), arrival.frame);
+        match self.way {
+            Way::Tc => {
+                let context = SkBuff { ifindex: arrival.ifindex, ingress_ifindex: arrival.came_in_by, gso_size: arrival.segment, ..SkBuff::zeroed() };
+                let ctx_in = Some(bytemuck::bytes_of(&context));
+                let program: &SchedClassifier = program(&self.object, hook);
+                program.test_run(TestRunOptions { data_in, data_out, ctx_in, ..TestRunOptions::new() })
+            }
+            Way::Xdp => {
+                assert_eq!(arrival.segment, 0, "XDP knows no aggregates");
+                let context = XdpMd { data_end: frame.len() as u32, ingress_ifindex: arrival.ifindex, ..XdpMd::zeroed() };
+                let ctx_in = Some(bytemuck::bytes_of(&context));
+                let program: &Xdp = program(&self.object, &format!("xdp_{hook}"));
+                program.test_run(TestRunOptions { data_in, data_out, ctx_in, ..TestRunOptions::new() })
+            }
+            Way::Host => unreachable!("the host is no kernel"),
+        }
+    }
+
+    /// Whether test runs of this kind refuse a frame: without an Ethernet header, or as a socket buffer whose
+    /// ethertype promises a network header that is not there.
+    fn refuses(&self, frame: &[u8]) -> bool {
+        let there = frame.len().checked_sub(ETHERNET_HEADER);
+        let network = match frame.get(12..14) {
+            Some([0x08, 0x00]) => 20,
+            Some([0x86, 0xdd]) => 40,
+            _ => 0,
+        };
+        there.is_none_or(|there| self.way == Way::Tc && there < network)
+    }
+
+    /// What the programs have told since the last run.
+    fn told(&mut self) -> Vec<Event> {
+        let mut told = Vec::new();
+        while let Some(record) = self.events.next() {
+            told.push(bytemuck::pod_read_unaligned(&record));
+        }
+        told
+    }
+
+    fn fate(&self, code: u32, drop: Option<&Event>) -> Fate {
+        let code = code as i32;
+        let fate = match self.way {
+            Way::Tc => match code {
+                TC_ACT_UNSPEC => Some(Fate::Passed),
+                TC_ACT_REDIRECT => Some(Fate::Redirected),
+                TC_ACT_SHOT => None,
+                _ => panic!("unknown verdict {code} of a classifier"),
+            },
+            Way::Xdp => match code {
+                XDP_PASS => Some(Fate::Passed),
+                XDP_TX => Some(Fate::Forwarded),
+                XDP_REDIRECT => Some(Fate::Delivered),
+                XDP_DROP => None,
+                _ => panic!("unknown verdict {code} of an XDP program"),
+            },
+            Way::Host => unreachable!("the host is no kernel"),
+        };
+        match (fate, drop) {
+            (Some(fate), None) => fate,
+            (None, Some(event)) => Fate::Dropped(event.drop_reason().expect("a reason")),
+            (fate, drop) => panic!("verdict {fate:?} with the event {drop:?}"),
+        }
+    }
+}
+
+impl Runner for Kernel {
+    fn way(&self) -> Way {
+        self.way
+    }
+
+    fn fill(&mut self, model: &Model) {
+        self.tables.fill(model);
+        let counted: Vec<_> = self.drops.keys().map(|key| key.expect("a key")).collect();
+        for key in counted {
+            self.drops.remove(&key).expect("remove a drop counter");
+        }
+        self.sockets = model.host_sockets.iter().map(open).collect();
+        self.told();
+    }
+
+    fn run(&mut self, arrival: &Arrival<'_>) -> Result<Outcome, Refused> {
+        let result = self.start(arrival);
+        if self.refuses(arrival.frame) {
+            assert!(result.is_err(), "{:?} takes a frame without its network header now", self.way);
+            return Err(Refused);
+        }
+        let result = result.unwrap_or_else(|e| {
+            let length = arrival.frame.len();
+            panic!("run {} by {:?} on {length} bytes: {:#}", arrival.hook.name(), self.way, anyhow::Error::from(e))
+        });
+        let told = self.told();
+        let (began, dropped): (Vec<_>, Vec<_>) = told.iter().partition(|event| event.reason == 0);
+        for event in &dropped {
+            let expected = (arrival.ifindex, arrival.hook as u8, arrival.frame.len());
+            assert_eq!((event.ifindex, event.hook, event.length as usize), expected, "what {event:?} tells");
+        }
+        assert!(dropped.len() <= 1, "one packet dropped for several reasons: {dropped:?}");
+        Ok(Outcome {
+            fate: self.fate(result.return_value, dropped.first().copied()),
+            frame: self.out[..result.data_size_out as usize].to_vec(),
+            began: began.iter().map(|event| (event.tuple, event.translated)).collect(),
+            verdict: None,
+        })
+    }
+
+    fn flows(&mut self) -> HashMap<Tuple, CtEntry> {
+        self.tables.conntrack.entries()
+    }
+
+    fn drops(&mut self) -> HashMap<DropKey, u64> {
+        let sum = |entry: Result<(Abi<DropKey>, PerCpuValues<u64>), _>| {
+            let (Abi(key), values) = entry.expect("a drop counter");
+            assert!(DropReason::from_u8(key.reason).is_some() && Hook::from_u8(key.hook).is_some(), "{key:?}");
+            (key, values.iter().sum())
+        };
+        self.drops.iter().map(sum).collect()
+    }
+}
+
+fn program<'a, P>(object: &'a Ebpf, name: &str) -> &'a P
+where
+    &'a P: TryFrom<&'a Program, Error: std::fmt::Debug>,
+{
+    let program = object.program(name).unwrap_or_else(|| panic!("no program {name} in the object"));
+    program.try_into().unwrap_or_else(|e| panic!("{name} is of another kind: {e:?}"))
+}
+
+/// A socket of the host that takes packets with this tuple.
+fn open(tuple: &Tuple) -> OwnedFd {
+    let at = (IpAddr::from(tuple.dst), tuple.dport.number());
+    match tuple.proto {
+        Proto::TCP => TcpListener::bind(at).map(OwnedFd::from),
+        Proto::UDP => UdpSocket::bind(at).map(OwnedFd::from),
+        proto => panic!("no sockets for {proto}"),
+    }
+    .unwrap_or_else(|e| panic!("bind a {} socket to {at:?}: {e}", tuple.proto))
+}
+
+/// The maps that a model describes.
+#[derive(Debug)]
+struct Tables {
+    config: Table<u32, DatapathConfig>,
+    uplinks: Table<u32, UplinkValue>,
+    host_addresses: Table<Addr, HostAddressValue>,
+    networks: Table<PrefixKey, NetworkValue>,
+    masquerade: Table<PrefixKey, MasqueradeValue>,
+    endpoints: Table<Addr, EndpointValue>,
+    port_map: Table<PortMapKey, PortMapValue>,
+    conntrack: Table<Tuple, CtEntry>,
+}
+
+impl Tables {
+    fn of(object: &mut Ebpf) -> Self {
+        Self {
+            config: Table::of(object, names::CONFIG),
+            uplinks: Table::of(object, names::UPLINKS),
+            host_addresses: Table::of(object, names::HOST_ADDRESSES),
+            networks: Table::of(object, names::NETWORKS),
+            masquerade: Table::of(object, names::MASQUERADE),
+            endpoints: Table::of(object, names::ENDPOINTS),
+            port_map: Table::of(object, names::PORT_MAP),
+            conntrack: Table::of(object, names::CONNTRACK),
+        }
+    }
+
+    fn fill(&mut self, model: &Model) {
+        // An array's one entry is only ever replaced.
+        self.config.insert([(0, model.config)]);
+        self.uplinks.replace(&model.uplinks);
+        self.host_addresses.replace(&model.host_addresses);
+        self.networks.replace(&model.networks);
+        self.masquerade.replace(&model.masquerade);
+        self.endpoints.replace(&model.endpoints);
+        self.port_map.replace(&model.port_map);
+        self.conntrack.replace(&model.conntrack.borrow());
+    }
+}
+
+/// A map with one value for each key: hash, longest-prefix and array maps answer to the same system calls.
+#[derive(Debug)]
+struct Table<K, V>(maps::HashMap<MapData, Abi<K>, Abi<V>>);
+
+impl<K: Pod + Eq + Hash, V: Pod> Table<K, V> {
+    fn of(object: &mut Ebpf, name: &str) -> Self {
+        let map = object.take_map(name).unwrap_or_else(|| panic!("no map {name} in the object"));
+        let (Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::LpmTrie(data)) = map else {
+            panic!("{name} is of another kind: {map:?}")
+        };
+        // The variant says nothing but which wrapper is allowed; it checks the sizes of key and value.
+        let table = maps::HashMap::try_from(Map::HashMap(data));
+        Self(table.unwrap_or_else(|e| panic!("open {name}: {:#}", anyhow::Error::from(e))))
+    }
+
+    fn replace(&mut self, entries: &HashMap<K, V>) {
+        let old: Vec<_> = self.0.keys().map(|key| key.expect("a key")).collect();
+        for key in old {
+            self.0.remove(&key).expect("remove an entry");
+        }
+        self.insert(entries.iter().map(|(key, value)| (*key, *value)));
+    }
+
+    fn insert(&mut self, entries: impl IntoIterator<Item = (K, V)>) {
+        for (key, value) in entries {
+            self.0.insert(Abi(key), Abi(value), 0).expect("write an entry");
+        }
+    }
+
+    fn entries(&self) -> HashMap<K, V> {
+        let entry = |entry: Result<(Abi<K>, Abi<V>), _>| {
+            let (Abi(key), Abi(value)) = entry.expect("an entry");
+            (key, value)
+        };
+        self.0.iter().map(entry).collect()
+    }
+}
+
+const TC_ACT_UNSPEC: i32 = -1;
+const TC_ACT_SHOT: i32 = 2;
+const TC_ACT_REDIRECT: i32 = 7;
+const XDP_DROP: i32 = 1;
+const XDP_PASS: i32 = 2;
+const XDP_TX: i32 = 3;
+const XDP_REDIRECT: i32 = 4;
+
+/// `struct __sk_buff`, as far as a test run lets a caller set it; all else has to be zero.
+#[derive(Clone, Copy, Zeroable, Pod)]
+#[repr(C)]
+struct SkBuff {
+    unset: [u32; 9],
+    /// Only stored.
+    ingress_ifindex: u32,
+    /// From 2 on it has to be an interface of the caller's network namespace.
+    ifindex: u32,
+    unset_too: [u32; 33],
+    /// Offset 176.
+    gso_size: u32,
+    rest: [u32; 3],
+}
+
+const _: () = {
+    assert!(std::mem::offset_of!(SkBuff, ingress_ifindex) == 36);
+    assert!(std::mem::offset_of!(SkBuff, gso_size) == 176);
+    assert!(size_of::<SkBuff>() == 192);
+};
+
+/// `struct xdp_md`.
+#[derive(Clone, Copy, Zeroable, Pod)]
+#[repr(C)]
+struct XdpMd {
+    data: u32,
+    /// Has to be the length of the frame.
+    data_end: u32,
+    data_meta: u32,
+    /// Has to be an interface of the caller's network namespace.
+    ingress_ifindex: u32,
+    rx_queue_index: u32,
+    egress_ifindex: u32,
+}

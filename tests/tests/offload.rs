@@ -1,0 +1,212 @@
+//! Large amounts and large packets: offloads on, digests at both ends, path MTU.
+
+use std::io::Read;
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use vnet_tests::lab::{
+    Endpoint, FAMILIES, HOST_V4, HOST_V6, Lab, Netns, OUTSIDE_V4, OUTSIDE_V6, UPLINK, eventually,
+};
+use vnet_tests::peer::{Ask, Capture, Counters, GIB, Ping, Server, Service, receive, send};
+
+/// What a test streams where two gibibytes would be too much: still over 10,000 full packets.
+const SOME: u64 = GIB / 16;
+
+/// Sends to a sink and compares digests.
+fn upload(from: &Netns, to: SocketAddr, bytes: u64) {
+    from.enter(|| {
+        let mut stream = TcpStream::connect(to).unwrap_or_else(|e| panic!("connect to {to}: {e}"));
+        let digest = send(&stream, bytes).unwrap_or_else(|e| panic!("send to {to}: {e}"));
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut verdict = String::new();
+        stream.read_to_string(&mut verdict).unwrap_or_else(|e| panic!("the digest of {to}: {e}"));
+        assert_eq!(verdict, format!("{digest} {bytes}\n"), "what {to} received is not what was sent");
+    });
+}
+
+/// Receives from a source and compares digests: the source sends what `send` would.
+fn download(to: &Netns, from: SocketAddr, bytes: u64) {
+    to.enter(|| {
+        let stream = TcpStream::connect(from).unwrap_or_else(|e| panic!("connect to {from}: {e}"));
+        let received = receive(&stream).unwrap_or_else(|e| panic!("receive from {from}: {e}"));
+        let sent = send(std::io::sink(), bytes).unwrap();
+        assert_eq!(received, (sent, bytes), "what came is not what {from} sent");
+    });
+}
+
+fn assert_no_checksum_errors(lab: &Lab, endpoints: &[&Endpoint]) {
+    let others = endpoints.iter().map(|endpoint| endpoint.netns());
+    for netns in [lab.host(), lab.outside()].into_iter().chain(others) {
+        Counters::of(netns).assert_no_checksum_errors();
+    }
+}
+
+#[test]
+fn two_gibibytes_come_in_through_a_published_port() {
+    let lab = Lab::up();
+    let net1 = lab.endpoint("net1");
+    let _sink = Server::tcp(&net1, "[::]:80", Service::Sink);
+    lab.vnet_ok(&["portmap", "add", "8088", &format!("{}:80", net1.name())]);
+    upload(lab.outside(), (HOST_V4, 8088).into(), 2 * GIB);
+    upload(lab.outside(), (HOST_V6, 8088).into(), SOME);
+    assert_no_checksum_errors(&lab, &[&net1]);
+}
+
+#[test]
+fn two_gibibytes_go_out_through_masquerade() {
+    let lab = Lab::up();
+    let net1 = lab.endpoint("net1");
+    let _sink = Server::tcp(lab.outside(), "[::]:9", Service::Sink);
+    upload(&net1, (OUTSIDE_V4, 9).into(), 2 * GIB);
+    upload(&net1, (OUTSIDE_V6, 9).into(), SOME);
+    assert_no_checksum_errors(&lab, &[&net1]);
+}
+
+#[test]
+fn the_answers_of_both_are_as_large() {
+    let lab = Lab::up();
+    let (net1, net2) = (lab.endpoint("net1"), lab.endpoint("net2"));
+    let _sources = [lab.outside(), net1.netns()]
+        .map(|netns| Server::tcp(netns, "[::]:80", Service::Source { bytes: SOME }));
+    lab.vnet_ok(&["portmap", "add", "8088", &format!("{}:80", net1.name())]);
+    for (outside, host) in FAMILIES {
+        download(&net1, (outside, 80).into(), SOME);
+        download(lab.outside(), (host, 8088).into(), SOME);
+        download(lab.host(), (host, 8088).into(), SOME);
+        download(&net2, (host, 8088).into(), SOME);
+        download(&net2, (net1.addr_like(host), 80).into(), SOME);
+    }
+    assert_no_checksum_errors(&lab, &[&net1, &net2]);
+}
+
+#[test]
+fn packets_stay_large_all_the_way() {
+    // Segmentation offload is on, and the way through vnet does not undo it: it would cost most of the speed.
+    let lab = Lab::up();
+    let net1 = lab.endpoint("net1");
+    let _sinks = [net1.netns(), lab.outside()].map(|netns| Server::tcp(netns, "[::]:80", Service::Sink));
+    lab.vnet_ok(&["portmap", "add", "8088", &format!("{}:80", net1.name())]);
+    for (outside, host) in FAMILIES {
+        let mut ends = [Capture::start(&net1, "eth0"), Capture::start(lab.outside(), UPLINK)];
+        upload(lab.outside(), (host, 8088).into(), 4 << 20);
+        upload(&net1, (outside, 80).into(), 4 << 20);
+        for end in &mut ends {
+            let largest = end.frames().iter().map(Vec::len).max().unwrap_or(0);
+            assert!(largest > 10_000, "the largest packet has {largest} bytes");
+        }
+    }
+}
+
+#[test]
+fn segmented_datagrams_arrive_whole() {
+    const SEGMENT: usize = 1200;
+    const SEGMENTS: usize = 20;
+    let lab = Lab::up();
+    let net1 = lab.endpoint("net1");
+    for (outside, _) in FAMILIES {
+        let receiver = lab.outside().enter(|| UdpSocket::bind((outside, 7))).unwrap();
+        receiver.set_read_timeout(Some(vnet_tests::lab::PATIENCE)).unwrap();
+        let sent: Vec<u8> = (0..SEGMENT * SEGMENTS).map(|n| (n / SEGMENT) as u8).collect();
+        net1.enter(|| {
+            let any: SocketAddr = if outside.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+            let socket = UdpSocket::bind(any).unwrap();
+            setsockopt(&socket, sockopt::UdpGsoSegment, &(SEGMENT as i32)).unwrap();
+            assert_eq!(socket.send_to(&sent, (outside, 7)).unwrap(), sent.len());
+        });
+        let mut received: Vec<u8> = Vec::new();
+        while received.len() < sent.len() {
+            let mut buffer = [0; 2000];
+            let length = receiver.recv(&mut buffer).expect("every segment arrives");
+            assert_eq!(length, SEGMENT);
+            received.extend(&buffer[..length]);
+        }
+        assert_eq!(received, sent);
+    }
+    assert_no_checksum_errors(&lab, &[&net1]);
+}
+
+#[test]
+fn datagrams_larger_than_the_mtu_between_endpoints_arrive() {
+    // Within a network the bridge carries fragments: nothing has to be translated.
+    let lab = Lab::up();
+    let (net1, net2) = (lab.endpoint("net1"), lab.endpoint("net2"));
+    let _server = Server::udp(&net2, "[::]:7");
+    for address in net2.addresses() {
+        Ask::udp((*address, 7).into()).payload(&[7; 4000]).in_netns(&net1);
+    }
+}
+
+/// A lab whose uplink takes less than its endpoints do.
+fn with_narrow_uplink() -> (Lab, Endpoint) {
+    let lab = Lab::up();
+    let net1 = lab.endpoint("net1");
+    for netns in [lab.host(), lab.outside()] {
+        netns.ip(&format!("link set {UPLINK} mtu 1400"));
+    }
+    let mtu = net1.ip("-o link show dev eth0").stdout;
+    assert!(mtu.contains("mtu 1500"), "{mtu}");
+    (lab, net1)
+}
+
+#[test]
+fn a_packet_too_large_for_the_uplink_is_answered() {
+    let (lab, net1) = with_narrow_uplink();
+    for (outside, _) in FAMILIES {
+        let pong = Ping::to(outside).packet_size(1500).fails_in(&net1).expect("an answer");
+        assert_eq!(pong.too_big(), Some(1400), "{pong:?}");
+        assert_eq!(pong.sender(), net1.gateway_like(outside));
+        Ping::to(outside).packet_size(1400).in_netns(&net1);
+    }
+    drop(lab);
+}
+
+#[test]
+fn streams_find_their_way_through_a_narrow_uplink() {
+    let (lab, net1) = with_narrow_uplink();
+    let _sinks = [net1.netns(), lab.outside()].map(|netns| Server::tcp(netns, "[::]:80", Service::Sink));
+    let _source = Server::tcp(&net1, "[::]:81", Service::Source { bytes: SOME });
+    lab.vnet_ok(&["portmap", "add", "8088-8089", &format!("{}:80-81", net1.name())]);
+    for (outside, host) in FAMILIES {
+        upload(&net1, (outside, 80).into(), SOME);
+        upload(lab.outside(), (host, 8088).into(), SOME);
+        download(lab.outside(), (host, 8089).into(), SOME);
+    }
+    assert_no_checksum_errors(&lab, &[&net1]);
+}
+
+#[test]
+fn a_packet_too_large_for_the_endpoint_is_answered() {
+    let lab = Lab::up();
+    let narrow = lab.name("narrow");
+    lab.vnet_ok(&[
+        "network",
+        "create",
+        &narrow,
+        "--subnet",
+        "10.9.0.0/24",
+        "--subnet",
+        "fd09::/64",
+        "--mtu",
+        "1300",
+    ]);
+    let net1 = lab.endpoint_with("net1", &["--network", &narrow]);
+    let _servers = [Server::udp(&net1, "[::]:7"), Server::tcp(&net1, "[::]:80", Service::Sink)];
+    lab.vnet_ok(&["portmap", "add", "7007", &format!("{}:7", net1.name()), "--proto", "udp"]);
+    lab.vnet_ok(&["portmap", "add", "8088", &format!("{}:80", net1.name())]);
+    for (_, host) in FAMILIES {
+        upload(lab.outside(), (host, 8088).into(), SOME);
+        // A connected socket is told, and the kernel then cuts the datagram to what fits.
+        let large = Ask::udp((host, 7007).into()).payload(&[7; 1400]);
+        let mut wire = Capture::start(lab.outside(), UPLINK);
+        let _ = large.clone().patience(std::time::Duration::from_millis(500)).try_in(lab.outside());
+        eventually(
+            || {
+                wire.lines()
+                    .iter()
+                    .any(|line| line.contains("frag") || line.contains("too big"))
+                    .then_some(())
+            },
+            || format!("a report that 1300 bytes is all that fits, to a client of {host}"),
+        );
+    }
+}
