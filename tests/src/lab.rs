@@ -26,7 +26,7 @@ mod wait;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags};
@@ -62,7 +62,6 @@ pub struct Lab {
     dir: PathBuf,
     outside: Netns,
     host: Netns,
-    vnet_ran: AtomicBool,
 }
 
 impl Lab {
@@ -79,7 +78,6 @@ impl Lab {
         let lab = Self {
             outside: Netns::named(&format!("{name}-outside")),
             host: Netns::named(&format!("{name}-host")),
-            vnet_ran: AtomicBool::new(false),
             name,
             dir,
         };
@@ -140,7 +138,6 @@ impl Lab {
 
     /// Runs vnet in any namespace and waits for it.
     pub fn vnet_from(&self, netns: &Netns, args: &[&str]) -> Output {
-        self.vnet_ran.store(true, Ordering::Relaxed);
         netns.run_with(&self.vnet_argv(args), &self.environment())
     }
 
@@ -179,7 +176,6 @@ impl Lab {
     /// Starts vnet on the host and leaves it running.
     #[must_use]
     pub fn vnet_start(&self, args: &[&str]) -> Background {
-        self.vnet_ran.store(true, Ordering::Relaxed);
         self.host.start_with(&self.vnet_argv(args), &self.environment())
     }
 
@@ -268,7 +264,7 @@ impl Lab {
     /// Takes everything down and returns what vnet failed to remove.
     fn dismantle(&self) -> Vec<String> {
         let mut complaints = Vec::new();
-        if self.vnet_ran.load(Ordering::Relaxed) && (self.pin_dir().exists() || self.run_dir().exists()) {
+        if self.directories_of_vnet().iter().any(|(_, dir)| dir.exists()) {
             let down = self.vnet(&["down"]);
             if down.status != Some(0) {
                 complaints.push(down.to_string());

@@ -1,5 +1,7 @@
 //! The lab, and what every test that needs a kernel is written with.
 
+pub mod case;
 pub mod frame;
 pub mod lab;
 pub mod peer;
+pub mod runner;

@@ -129,8 +129,14 @@ fn doing_it_twice_is_doing_it_once() {
     lab.vnet(&["network", "create", &blue, "--subnet", "10.56.0.0/24"]).fails_with(1, &[&blue, "10.5"]);
 }
 
+/// What was asked for, as it is listed, without what changes by itself.
 fn all_lists(lab: &Lab) -> Vec<Value> {
-    LISTS.iter().map(|(args, list)| Value::from(lab.vnet_list(args, list))).collect()
+    let mut items: Vec<Value> =
+        LISTS[..4].iter().flat_map(|(args, list)| lab.vnet_list(args, list)).collect();
+    for item in &mut items {
+        item.as_object_mut().expect("an object").remove("age");
+    }
+    items
 }
 
 #[test]

@@ -82,7 +82,10 @@ pub fn seen<T: Tables>(tables: &T, headers: &Headers, tracked: &Tracked<T::Flow<
     flow.refresh(now, state);
     scratch.answer = scratch.translated.answer();
     if let Some(twin) = tables.conntrack(&scratch.answer) {
-        twin.refresh(now, state);
+        // Another flow's, if this one's was evicted and the port has been taken since.
+        if twin.translated() == scratch.tuple.answer() {
+            twin.refresh(now, state);
+        }
         return;
     }
     // Evicted under pressure while this half lived on: without it the answers would be lost.

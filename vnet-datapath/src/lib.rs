@@ -45,7 +45,7 @@
 pub mod checksum;
 pub mod conntrack;
 pub mod local;
-#[cfg(feature = "model")]
+#[cfg(any(test, feature = "model"))]
 pub mod model;
 pub mod nat;
 pub mod neighbour;
@@ -53,6 +53,8 @@ mod open;
 mod packet;
 mod parse;
 pub mod pipeline;
+#[cfg(test)]
+mod properties;
 mod published;
 mod scratch;
 mod tables;
@@ -64,4 +66,4 @@ pub use parse::{Headers, L4, Parsed, parse};
 pub use published::{Target, published};
 pub use scratch::Scratch;
 pub use tables::{Flow, NextHop, Ports, Route, RouteQuery, Source, Tables};
-pub use verdict::Verdict;
+pub use verdict::{Delivery, Verdict};

@@ -159,8 +159,10 @@ fn ipv6<P: Packet>(packet: &P, front: &wire::Front, tuple: &mut Tuple) -> Result
     let [a, b, c, d, e, f, g, h, i, j, k, l] = first.src_front;
     let [m, n, o, p] = second.src_back;
     let payload = u32::from(u16::from_be_bytes(first.payload_length));
-    // A jumbo aggregate (RFC 2675, as Linux sends it to itself) claims no length.
-    let claimed = if payload == 0 { 0 } else { payload.wrapping_add(40) };
+    // A jumbo aggregate (RFC 2675, as Linux sends it to itself) claims no length; any other packet that says so is
+    // all header (RFC 8200 section 4.7).
+    let jumbo = payload == 0 && packet.segment_payload() != 0;
+    let claimed = if jumbo { 0 } else { payload.wrapping_add(40) };
     tuple.src = Addr::v6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]);
     tuple.dst = Addr::v6(second.dst);
     let mut network = Network {

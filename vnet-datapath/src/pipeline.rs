@@ -28,7 +28,7 @@ pub fn from_endpoint<P: Packet, T: Tables>(
 ) -> Result<Verdict, DropReason> {
     let headers = match parse(packet, &mut scratch.tuple)? {
         Parsed::Ip(headers) => headers,
-        Parsed::Arp => return neighbour::check_arp(packet, tables, ifindex).map(|()| Verdict::Pass),
+        Parsed::Arp => return arp(packet, tables, ifindex),
         Parsed::Other => return Err(DropReason::EtherType),
     };
     neighbour::check_icmpv6(packet, tables, &headers, ifindex)?;
@@ -38,15 +38,20 @@ pub fn from_endpoint<P: Packet, T: Tables>(
     if dst.is_loopback() {
         return Err(DropReason::Loopback);
     }
-    if dst.is_multicast_or_broadcast() {
-        return Ok(Verdict::Pass);
-    }
+    let to_all = dst.is_multicast_or_broadcast();
     let neighbour = src.same_prefix(dst, sender.prefix_len);
-    if neighbour && let Some(sibling) = tables.endpoint(dst) {
-        return to_sibling(&headers, sender, sibling);
+    let sibling = if to_all {
+        neighbour::solicited(packet, &headers).and_then(|target| other(tables, sender, &target))
+    } else if neighbour {
+        tables.endpoint(dst)
+    } else {
+        None
+    };
+    if let Some(sibling) = sibling {
+        return to_sibling(sender, sibling, headers.wire_length);
     }
-    // Never routed; neighbour discovery with the host, above all.
-    if src.is_v6_link_local() || dst.is_v6_link_local() {
+    // Link-local addresses are never routed; it is neighbour discovery with the host, above all.
+    if to_all || src.is_v6_link_local() || dst.is_v6_link_local() {
         return Ok(Verdict::Pass);
     }
     let mut job = Job { packet, tables, scratch, headers: &headers };
@@ -176,12 +181,31 @@ fn sender<'t, T: Tables>(
     }
 }
 
-/// To an endpoint of the same network: switched, not routed, so nothing in it changes.
+/// An ARP message of an endpoint.
+#[inline(always)]
+fn arp<P: Packet, T: Tables>(packet: &P, tables: &T, ifindex: u32) -> Result<Verdict, DropReason> {
+    let Some(request) = neighbour::arp(packet, tables, ifindex)? else { return Ok(Verdict::Pass) };
+    match other(tables, request.sender, &request.target) {
+        Some(sibling) => to_sibling(request.sender, sibling, 0),
+        None => Ok(Verdict::Pass),
+    }
+}
+
+/// The sibling whose hardware address is asked for. The request goes to it and nobody else: flooded by the bridge
+/// it would be subject to the host's firewall, which knows nothing of neighbour discovery between bridge ports.
+/// An announcement of the sender's own address is for all to hear.
+#[inline(always)]
+fn other<'t, T: Tables>(tables: &'t T, sender: &EndpointValue, target: &Addr) -> Option<&'t EndpointValue> {
+    tables.endpoint(target).filter(|sibling| sibling.ifindex != sender.ifindex)
+}
+
+/// To an endpoint of the same network: switched, not routed, so nothing in it changes. `wire_length` is that of
+/// [`Headers`].
 #[inline(always)]
 fn to_sibling(
-    headers: &Headers,
     sender: &EndpointValue,
     sibling: &EndpointValue,
+    wire_length: u16,
 ) -> Result<Verdict, DropReason> {
     if sender.zone != sibling.zone {
         return Err(DropReason::OtherNetwork);
@@ -190,10 +214,11 @@ fn to_sibling(
         return Err(DropReason::Isolated);
     }
     // The bridge drops what does not fit, and counts it.
-    if headers.wire_length > sibling.mtu {
+    if wire_length > sibling.mtu {
         return Ok(Verdict::Pass);
     }
-    Ok(Verdict::Deliver(Delivery { ifindex: sibling.ifindex, link: None }))
+    let (ifindex, dst, src) = (sibling.ifindex, sibling.mac, sender.mac);
+    Ok(Verdict::Deliver(Delivery { ifindex, dst, src, routed: false }))
 }
 
 /// An uplink's address of the packet's family.
@@ -354,8 +379,8 @@ impl<'a, P: Packet, T: Tables> Job<'a, P, T> {
         if self.headers.wire_length > receiver.mtu {
             return Err(DropReason::TooBig);
         }
-        let link = Some((receiver.mac, receiver.gateway_mac));
-        Ok(Verdict::Deliver(Delivery { ifindex: receiver.ifindex, link }))
+        let (ifindex, dst, src) = (receiver.ifindex, receiver.mac, receiver.gateway_mac);
+        Ok(Verdict::Deliver(Delivery { ifindex, dst, src, routed: true }))
     }
 
     /// Does what was decided: the one place where flows begin and packets change.

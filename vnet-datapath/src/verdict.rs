@@ -21,6 +21,10 @@ pub enum Verdict {
 pub struct Delivery {
     /// The host-side end of the endpoint's veth pair.
     pub ifindex: u32,
-    /// Link addresses (destination, source) that the frame must get; `None` if it has them already.
-    pub link: Option<(Mac, Mac)>,
+    /// Hardware address of the endpoint.
+    pub dst: Mac,
+    /// Hardware address from which it gets the frame.
+    pub src: Mac,
+    /// Whether the frame comes from elsewhere and must get these addresses; one between neighbours has its own.
+    pub routed: bool,
 }

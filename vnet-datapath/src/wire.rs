@@ -60,6 +60,8 @@ pub mod icmp {
     pub const V6_ECHO_REPLY: u8 = 129;
     /// Router advertisement (RFC 4861).
     pub const ROUTER_ADVERTISEMENT: u8 = 134;
+    /// Neighbour solicitation (RFC 4861).
+    pub const NEIGHBOUR_SOLICITATION: u8 = 135;
     /// Neighbour advertisement (RFC 4861).
     pub const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
     /// Redirect (RFC 4861).
@@ -226,6 +228,8 @@ pub struct Arp {
 impl Arp {
     /// Ethernet (1), IPv4 (0x0800), six and four bytes.
     pub const IPV4_OVER_ETHERNET: [u8; 6] = [0, 1, 8, 0, 6, 4];
+    /// Operation of a request.
+    pub const REQUEST: [u8; 2] = [0, 1];
 }
 
 #[cfg(test)]

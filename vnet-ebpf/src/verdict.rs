@@ -4,8 +4,8 @@ use aya_ebpf::bindings::{BPF_ANY, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::helpers::generated::{
     bpf_ktime_get_boot_ns, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type,
 };
-use vnet_common::{DropKey, DropReason, Hook, Mac, Tuple};
-use vnet_datapath::{NextHop, Packet, Verdict};
+use vnet_common::{DropKey, DropReason, Hook, Tuple};
+use vnet_datapath::{Delivery, NextHop, Packet, Verdict};
 
 use crate::maps;
 use crate::skb::Skb;
@@ -33,9 +33,7 @@ pub fn tc(skb: &mut Skb, hook: Hook, tuple: &Tuple, verdict: Result<Verdict, Dro
             forward(next_hop)
         }
         Ok(Verdict::Deliver(delivery)) => {
-            if let Some((dst, src)) = delivery.link
-                && skb.store(0, &link_addresses(dst, src)).is_none()
-            {
+            if delivery.routed && skb.store(0, &link_addresses(&delivery)).is_none() {
                 return drop(
                     skb,
                     &Dropped { ifindex: skb.ifindex(), hook, reason: DropReason::Rewrite, tuple },
@@ -93,9 +91,7 @@ pub fn xdp(frame: &mut Frame, hook: Hook, tuple: &Tuple, verdict: Result<Verdict
         Ok(Verdict::Pass) => xdp_action::XDP_PASS,
         Ok(Verdict::Forward(_)) => xdp_action::XDP_TX,
         Ok(Verdict::Deliver(delivery)) => {
-            if let Some((dst, src)) = delivery.link
-                && frame.store(0, &link_addresses(dst, src)).is_none()
-            {
+            if delivery.routed && frame.store(0, &link_addresses(&delivery)).is_none() {
                 drop(frame, &Dropped { ifindex, hook, reason: DropReason::Rewrite, tuple });
                 return xdp_action::XDP_DROP;
             }
@@ -109,8 +105,8 @@ pub fn xdp(frame: &mut Frame, hook: Hook, tuple: &Tuple, verdict: Result<Verdict
 }
 
 #[inline(always)]
-fn link_addresses(dst: Mac, src: Mac) -> [u8; 12] {
-    let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (dst.bytes, src.bytes);
+fn link_addresses(delivery: &Delivery) -> [u8; 12] {
+    let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (delivery.dst.bytes, delivery.src.bytes);
     [a, b, c, d, e, f, g, h, i, j, k, l]
 }
 

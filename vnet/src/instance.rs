@@ -35,7 +35,8 @@ impl Instance {
     /// When the name could not be a directory's.
     pub fn new(name: &str) -> Result<Self, BadInstanceName> {
         let run = std::env::var_os("VNET_RUN").map_or_else(|| PathBuf::from("/run/vnet"), PathBuf::from);
-        let bpffs = std::env::var_os("VNET_BPFFS").map_or_else(|| PathBuf::from("/sys/fs/bpf"), PathBuf::from);
+        let bpffs =
+            std::env::var_os("VNET_BPFFS").map_or_else(|| PathBuf::from("/sys/fs/bpf"), PathBuf::from);
         Self::below(name, run, bpffs)
     }
 

@@ -105,8 +105,7 @@ mod tests {
 
     fn segment(subnet: &str) -> Segment {
         let segments = Segments::new(&[subnet.parse().unwrap()], &[]).unwrap();
-        let first = *segments.iter().next().unwrap();
-        first
+        *segments.iter().next().unwrap()
     }
 
     fn addr(text: &str) -> IpAddr {

@@ -4,6 +4,8 @@
 //! aligned columns and no colour: what is read in a terminal can be read in a pager, a mail and a diff.
 
 mod flow;
+#[cfg(test)]
+mod golden;
 mod object;
 mod table;
 

@@ -7,7 +7,6 @@
 pub(crate) mod fake;
 
 use std::fmt;
-use std::os::unix::fs::MetadataExt;
 
 use vnet_common::{CtEntry, Tuple};
 
@@ -32,8 +31,8 @@ pub trait Machine {
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, Self::Error>;
     /// Whether it speaks IPv6 at all.
     fn has_ipv6(&self) -> bool;
-    /// A number that no other network namespace has at the same time.
-    fn namespace(&self) -> u64;
+    /// The number of its network namespace.
+    fn namespace(&self) -> Result<u64, Self::Error>;
 }
 
 impl Machine for Kernel {
@@ -60,11 +59,11 @@ impl Machine for Kernel {
     }
 
     fn has_ipv6(&self) -> bool {
-        std::path::Path::new("/proc/sys/net/ipv6").exists()
+        Self::has_ipv6()
     }
 
-    fn namespace(&self) -> u64 {
-        std::fs::metadata("/proc/thread-self/ns/net").map_or(0, |namespace| namespace.ino())
+    fn namespace(&self) -> Result<u64, kernel::Error> {
+        Self::namespace()
     }
 }
 

@@ -168,7 +168,26 @@ impl Store {
     /// When it can be neither read nor made.
     pub fn create(instance: &Instance) -> Result<Self, Error> {
         let lock = Lock::take(instance)?;
+        if !Self::exists(instance)? {
+            make_file(&instance.state_file())?;
+        }
         Self::open_locked(instance, lock)
+    }
+
+    /// Removes what a command that was killed may have left of an instance without a state.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub fn sweep(instance: &Instance) -> Result<(), Error> {
+        if !instance.run_dir().exists() {
+            return Ok(());
+        }
+        let lock = Lock::take(instance)?;
+        if !Self::exists(instance)? {
+            delete_files(instance)?;
+        }
+        drop(lock);
+        Ok(())
     }
 
     /// A state that nobody else sees and that is gone afterwards: for a dry run, and for tests.
@@ -177,36 +196,16 @@ impl Store {
     /// When there is no memory for it.
     pub fn in_memory() -> Result<Self, Error> {
         let database = Database::builder().create_with_backend(InMemoryBackend::new()).map_err(unify)?;
-        let store = Self { database, place: None };
-        store.check_schema(Path::new("memory"))?;
-        Ok(store)
+        check_schema(&database, Path::new("memory"))?;
+        Ok(Self { database, place: None })
     }
 
     fn open_locked(instance: &Instance, lock: Lock) -> Result<Self, Error> {
         let path = instance.state_file();
-        let database = Database::create(&path).map_err(|error| match error {
-            DatabaseError::Storage(redb::StorageError::Io(source)) => {
-                Error::File { doing: "open", path: path.clone(), source }
-            }
-            error => Error::Damaged { path: path.clone(), source: Box::new(error.into()) },
-        })?;
+        let database = Database::open(&path).map_err(|error| unreadable(error, &path))?;
+        check_schema(&database, &path)?;
         let place = Some(Place { instance: instance.clone(), _lock: lock });
-        let store = Self { database, place };
-        store.check_schema(&path)?;
-        Ok(store)
-    }
-
-    /// Notes the version in a new database and refuses one of another version.
-    fn check_schema(&self, path: &Path) -> Result<(), Error> {
-        let transaction = self.begin()?;
-        match transaction.schema()? {
-            Some(SCHEMA) => Ok(()),
-            Some(found) => Err(Error::Schema { path: path.to_owned(), found }),
-            None => {
-                transaction.set_schema(SCHEMA)?;
-                transaction.commit().map(drop)
-            }
-        }
+        Ok(Self { database, place })
     }
 
     /// Begins to read and write; nothing is written before [`Transaction::commit`].
@@ -260,6 +259,178 @@ fn delete_files(instance: &Instance) -> Result<(), Error> {
     }
 }
 
+/// Makes an empty state. It appears as a whole: a database that is being made is not one yet, and whoever makes
+/// it may be killed.
+fn make_file(path: &Path) -> Result<(), Error> {
+    let new = path.with_extension("new");
+    let failed = |doing, path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::File { doing, path, source }
+    };
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &new)(error)),
+        _ => {}
+    }
+    let database = Database::create(&new).map_err(|error| unreadable(error, &new))?;
+    check_schema(&database, &new)?;
+    drop(database);
+    std::fs::rename(&new, path).map_err(failed("rename", &new))
+}
+
+/// Notes the version in a new database and refuses one of another version.
+fn check_schema(database: &Database, path: &Path) -> Result<(), Error> {
+    let transaction = Transaction::begin(database)?;
+    match transaction.schema()? {
+        Some(SCHEMA) => Ok(()),
+        Some(found) => Err(Error::Schema { path: path.to_owned(), found }),
+        None => {
+            transaction.set_schema(SCHEMA)?;
+            transaction.commit().map(drop)
+        }
+    }
+}
+
+/// Whether the system refused the file, or the file is no database.
+fn unreadable(error: DatabaseError, path: &Path) -> Error {
+    let path = path.to_owned();
+    match error {
+        DatabaseError::Storage(redb::StorageError::Io(source)) if source.raw_os_error().is_some() => {
+            Error::File { doing: "open", path, source }
+        }
+        error => Error::Damaged { path, source: Box::new(error.into()) },
+    }
+}
+
 fn unify(error: impl Into<redb::Error>) -> Error {
     Error::Database(Box::new(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::spec::{PortMap, Protocol, Published, Settings};
+
+    fn instance(directory: &TempDir) -> Instance {
+        let below = |name: &str| directory.path().join(name);
+        Instance::below("default", below("run"), below("bpf")).unwrap()
+    }
+
+    fn mapping(id: u32, published: &str) -> PortMap {
+        let published: Published = published.parse().unwrap();
+        PortMap {
+            id,
+            published,
+            protocol: Protocol::Tcp,
+            endpoint: "net1".parse().unwrap(),
+            targets: vec!["192.168.0.2".parse().unwrap()],
+            target_ports: published.ports,
+            number: 1,
+        }
+    }
+
+    #[test]
+    fn what_is_committed_is_there_for_the_next_command() {
+        let directory = TempDir::new().unwrap();
+        let store = Store::create(&instance(&directory)).unwrap();
+        let transaction = store.begin().unwrap();
+        transaction.set_settings(&Settings::new(1, 2)).unwrap();
+        transaction.put_port_map(&mapping(1, "[2001:db8::1]:8000-8010")).unwrap();
+        transaction.commit().unwrap();
+        // This one is dropped.
+        store.begin().unwrap().put_port_map(&mapping(2, "80")).unwrap();
+        drop(store);
+        let store = Store::open(&instance(&directory)).unwrap();
+        let transaction = store.begin().unwrap();
+        assert_eq!(transaction.settings().unwrap(), Some(Settings::new(1, 2)));
+        assert_eq!(transaction.port_maps().unwrap(), [mapping(1, "[2001:db8::1]:8000-8010")]);
+        assert_eq!(transaction.port_maps_of(&"net1".parse().unwrap()).unwrap().len(), 1);
+        assert_eq!(transaction.port_maps_of(&"net".parse().unwrap()).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_commit_can_be_taken_back() {
+        let store = Store::in_memory().unwrap();
+        let transaction = store.begin().unwrap();
+        transaction.put_port_map(&mapping(1, "80")).unwrap();
+        transaction.commit().unwrap();
+        let transaction = store.begin().unwrap();
+        transaction.put_port_map(&mapping(2, "8000-8003")).unwrap();
+        assert_eq!(transaction.next_mapping().unwrap(), 1);
+        let before = transaction.commit().unwrap();
+        store.restore(&before).unwrap();
+        let transaction = store.begin().unwrap();
+        assert_eq!(transaction.port_maps().unwrap(), [mapping(1, "80")]);
+        assert_eq!((transaction.port_blocks().unwrap(), transaction.next_mapping().unwrap()), (0, 1));
+    }
+
+    #[test]
+    fn neighbours_are_found_and_strangers_are_not() {
+        let store = Store::in_memory().unwrap();
+        let transaction = store.begin().unwrap();
+        for (id, published) in [(1, "100-199"), (2, "300"), (3, "127.0.0.1:100"), (4, "65535")] {
+            transaction.put_port_map(&mapping(id, published)).unwrap();
+        }
+        for (published, expected) in [
+            ("99", None),
+            ("100", Some(1)),
+            ("150", Some(1)),
+            ("199-250", Some(1)),
+            ("200-299", None),
+            ("1-400", Some(2)),
+            ("127.0.0.1:99-101", Some(3)),
+            ("127.0.0.1:300", None),
+            ("[::1]:100", None),
+            ("60000-65535", Some(4)),
+        ] {
+            let found = transaction.overlapping(&published.parse().unwrap(), Protocol::Tcp).unwrap();
+            assert_eq!(found.map(|mapping| mapping.id), expected, "{published}");
+            assert_eq!(transaction.overlapping(&published.parse().unwrap(), Protocol::Udp).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn another_version_and_a_damaged_file_are_refused_with_a_way_out() {
+        let directory = TempDir::new().unwrap();
+        let store = Store::create(&instance(&directory)).unwrap();
+        let transaction = store.begin().unwrap();
+        transaction.set_schema(SCHEMA + 1).unwrap();
+        transaction.commit().unwrap();
+        drop(store);
+        let error = Store::open(&instance(&directory)).unwrap_err();
+        assert!(matches!(error, Error::Schema { found: 2, .. }) && error.to_string().contains("vnet down"));
+
+        std::fs::write(instance(&directory).state_file(), b"nonsense".repeat(1000)).unwrap();
+        let error = Store::open(&instance(&directory)).unwrap_err();
+        assert!(matches!(error, Error::Damaged { .. }), "{error:?}");
+        assert!(error.to_string().contains("move it away"));
+    }
+
+    #[test]
+    fn commands_queue_and_one_that_waited_for_down_finds_nothing() {
+        let directory = TempDir::new().unwrap();
+        let first = Store::create(&instance(&directory)).unwrap();
+        let (tell, hear) = mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| tell.send(Store::open(&instance(&directory)).map(drop)).unwrap());
+            assert!(hear.recv_timeout(Duration::from_millis(50)).is_err(), "the first has the lock");
+            first.delete().unwrap();
+            drop(first);
+            assert!(matches!(hear.recv().unwrap(), Err(Error::NotUp { .. })));
+        });
+        assert!(!instance(&directory).run_dir().exists());
+    }
+
+    #[test]
+    fn the_directory_is_the_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = TempDir::new().unwrap();
+        let _store = Store::create(&instance(&directory)).unwrap();
+        let mode = instance(&directory).run_dir().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
 }

@@ -16,8 +16,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use vnet::kernel::Kernel;
 use vnet_common::{
-    Addr, DatapathConfig, EndpointValue, HostAddressValue, Mac, MasqueradeValue, NetworkValue, Port, PortMapKey,
-    PortMapValue, PortRange, PrefixKey, Proto, UplinkValue, Zone,
+    Addr, DatapathConfig, EndpointValue, HostAddressValue, Mac, MasqueradeValue, NetworkValue, Port,
+    PortMapKey, PortMapValue, PortRange, PrefixKey, Proto, UplinkValue, Zone,
 };
 use vnet_datapath::NextHop;
 use vnet_datapath::model::{Model, ModelRoute};
@@ -117,6 +117,8 @@ pub struct Family {
     pub www: IpAddr,
     /// Somebody behind the interface that is no uplink.
     pub stray: IpAddr,
+    /// The host on that interface.
+    pub stray_host: IpAddr,
     /// Many.
     pub multicast: IpAddr,
     /// The host, for itself.
@@ -136,6 +138,7 @@ pub const V4: Family = Family {
     peer: v4(203, 0, 113, 2),
     www: v4(198, 51, 100, 80),
     stray: v4(198, 18, 0, 9),
+    stray_host: v4(198, 18, 0, 1),
     multicast: v4(224, 0, 0, 251),
     loopback: IpAddr::V4(Ipv4Addr::LOCALHOST),
 };
@@ -152,6 +155,7 @@ pub const V6: Family = Family {
     peer: v6([0x2001, 0xdb8, 0x113, 0], 2),
     www: v6([0x2001, 0xdb8, 0x80, 0], 0x80),
     stray: v6([0x2001, 0xdb8, 5, 0], 9),
+    stray_host: v6([0x2001, 0xdb8, 5, 0], 1),
     multicast: v6([0xff02, 0, 0, 0], 0xfb),
     loopback: IpAddr::V6(Ipv6Addr::LOCALHOST),
 };
@@ -175,7 +179,10 @@ pub const fn at(addr: IpAddr, port: u16) -> SocketAddr {
 /// The zone that an address belongs to: where its packets come from.
 #[must_use]
 pub fn zone_of(addr: IpAddr) -> Zone {
-    ENDPOINTS.iter().find(|endpoint| endpoint.addrs.contains(&addr)).map_or(Zone::WORLD, |endpoint| endpoint.zone)
+    ENDPOINTS
+        .iter()
+        .find(|endpoint| endpoint.addrs.contains(&addr))
+        .map_or(Zone::WORLD, |endpoint| endpoint.zone)
 }
 
 /// What the world publishes; each on every address of the host and for both families, unless it says otherwise.
@@ -201,7 +208,13 @@ pub mod published {
         pub proto: super::Proto,
     }
 
-    const fn one(id: u32, proto: super::Proto, port: u16, target: fn(&Family) -> IpAddr, target_port: u16) -> Publication {
+    const fn one(
+        id: u32,
+        proto: super::Proto,
+        port: u16,
+        target: fn(&Family) -> IpAddr,
+        target_port: u16,
+    ) -> Publication {
         Publication { id, port, prefix_len: 16, on: |_| None, target, target_port, proto }
     }
 
@@ -224,7 +237,7 @@ pub mod published {
     /// A server of [`super::NET3`], on another network.
     pub const OTHER_NETWORK: Publication = one(7, TCP, 8090, |f| f.net3, 80);
     /// The same for UDP, on a port that masquerade may use.
-    pub const IN_NAT_RANGE: Publication = one(8, UDP, 50_000, |f| f.net3, 50);
+    pub const IN_NAT_RANGE: Publication = one(8, UDP, 49_200, |f| f.net3, 50);
     /// One whose endpoint is gone.
     pub const GONE: Publication = one(9, TCP, 8099, |f| f.nobody, 80);
 
@@ -283,7 +296,17 @@ impl Endpoint {
     pub const fn entry(&self, addr: IpAddr) -> EndpointValue {
         let Self { ifindex, bridge, mac, gateway_mac, zone, addrs: _ } = *self;
         let prefix_len = if addr.is_ipv4() { 120 } else { 64 };
-        EndpointValue { ifindex, bridge, mac, gateway_mac, zone, mtu: MTU, prefix_len, flags: 0, reserved: [0; 2] }
+        EndpointValue {
+            ifindex,
+            bridge,
+            mac,
+            gateway_mac,
+            zone,
+            mtu: MTU,
+            prefix_len,
+            flags: 0,
+            reserved: [0; 2],
+        }
     }
 }
 
@@ -331,7 +354,12 @@ fn add_networks(model: &mut Model, family: &Family) {
         model.networks.insert(subnet, NetworkValue { bridge, zone, flags: 0, reserved: 0 });
         model.masquerade.insert(subnet, MasqueradeValue { to: any });
     }
-    let of_host = [(family.host, UPLINK), (family.gateway, BRIDGE), (family.other_gateway, OTHER_BRIDGE)];
+    let of_host = [
+        (family.host, UPLINK),
+        (family.stray_host, STRAY),
+        (family.gateway, BRIDGE),
+        (family.other_gateway, OTHER_BRIDGE),
+    ];
     let entry = |(addr, ifindex)| (Addr::from(addr), HostAddressValue { ifindex });
     model.host_addresses.extend(of_host.map(entry));
 }
@@ -352,8 +380,8 @@ fn routes() -> Vec<ModelRoute> {
         route(prefix(any_v6, 0), UPLINK, V6.peer, V6.host),
         route(prefix(V4.host, 24), UPLINK, any_v4, V4.host),
         route(prefix(V6.host, 64), UPLINK, any_v6, V6.host),
-        route(prefix(V4.stray, 24), STRAY, any_v4, v4(198, 18, 0, 1)),
-        route(prefix(V6.stray, 64), STRAY, any_v6, v6([0x2001, 0xdb8, 5, 0], 1)),
+        route(prefix(V4.stray, 24), STRAY, any_v4, V4.stray_host),
+        route(prefix(V6.stray, 64), STRAY, any_v6, V6.stray_host),
         // Directed broadcasts.
         kept(prefix(v4(203, 0, 113, 255), 32)),
         kept(prefix(v4(198, 18, 0, 255), 32)),

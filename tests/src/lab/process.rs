@@ -74,11 +74,22 @@ impl fmt::Display for Output {
         }
         for (name, text) in [("stdout", stdout), ("stderr", stderr)] {
             if !text.is_empty() {
-                write!(f, "\n--- {name}\n{}", text.trim_end())?;
+                write!(f, "\n--- {name}\n{}", abridged(text))?;
             }
         }
         Ok(())
     }
+}
+
+/// Beginning and end of a text: the verifier's complaints run to megabytes.
+fn abridged(text: &str) -> String {
+    const EACH_END: usize = 40;
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    let Some(left_out) = lines.len().checked_sub(2 * EACH_END).filter(|&count| count > 0) else {
+        return lines.join("\n");
+    };
+    let (first, last) = (&lines[..EACH_END], &lines[lines.len() - EACH_END..]);
+    format!("{}\n[{left_out} lines left out]\n{}", first.join("\n"), last.join("\n"))
 }
 
 /// Runs a program to its end.

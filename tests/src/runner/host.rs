@@ -24,6 +24,12 @@ impl Host {
         &mut self.model
     }
 
+    /// Takes over the flows and drop counters of another runner.
+    pub fn take_over(&mut self, other: &mut dyn Runner) {
+        self.model.conntrack.replace(other.flows());
+        self.drops = other.drops();
+    }
+
     /// Makes the next source port that is drawn from the range of masquerade be `port`.
     pub fn draws(&self, port: u16) {
         self.model.seed.set(seed_for(port, self.model.config.nat_ports));
@@ -47,7 +53,8 @@ impl Runner for Host {
             Ok(Verdict::Pass) => Fate::Passed,
             Ok(Verdict::Forward(_)) => Fate::Forwarded,
             Ok(Verdict::Deliver(delivery)) => {
-                if let Some((destination, source)) = delivery.link {
+                if delivery.routed {
+                    let (destination, source) = (delivery.dst, delivery.src);
                     frame[..6].copy_from_slice(&destination.bytes);
                     frame[6..12].copy_from_slice(&source.bytes);
                 }
@@ -64,7 +71,8 @@ impl Runner for Host {
                 Fate::Dropped(reason)
             }
         };
-        let began = self.model.began.borrow_mut().drain(..).map(|(tuple, entry)| (tuple, entry.translated)).collect();
+        let began =
+            self.model.began.borrow_mut().drain(..).map(|(tuple, entry)| (tuple, entry.translated)).collect();
         Ok(Outcome { fate, frame, began, verdict: verdict.ok() })
     }
 

@@ -1,6 +1,7 @@
 //! The packet logic in the kernel, by `BPF_PROG_TEST_RUN`.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::Hash;
 use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -10,7 +11,7 @@ use aya::programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOpti
 use aya::{Ebpf, EbpfLoader};
 use bytemuck::{Pod, Zeroable};
 use vnet_common::{
-    Addr, CtEntry, DatapathConfig, DropKey, DropReason, EndpointValue, Event, HostAddressValue, Hook,
+    Addr, CtEntry, DatapathConfig, DropKey, DropReason, EndpointValue, Event, Hook, HostAddressValue,
     MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, PrefixKey, Proto, Tuple, UplinkValue, features,
     maps as names,
 };
@@ -40,11 +41,12 @@ pub fn load(object: &[u8], features: u32) -> Ebpf {
     assert!(!object.is_empty(), "built without eBPF programs: `cargo xtask setup`, then build again");
     let mut loader = EbpfLoader::new();
     loader.override_global(features::SYMBOL, &features, true);
-    loader.load(object).unwrap_or_else(|e| panic!("load the eBPF object (are you root?): {:#}", anyhow::Error::from(e)))
+    loader
+        .load(object)
+        .unwrap_or_else(|e| panic!("load the eBPF object (are you root?): {:#}", anyhow::Error::from(e)))
 }
 
 /// Runs in the kernel.
-#[derive(Debug)]
 pub struct Kernel {
     way: Way,
     object: Ebpf,
@@ -95,9 +97,15 @@ impl Kernel {
         }
     }
 
-    /// Changes entries of the flow table.
-    pub fn change_flows(&mut self, changed: impl IntoIterator<Item = (Tuple, CtEntry)>) {
-        self.tables.conntrack.insert(changed);
+    /// Changes an entry of the flow table, or removes it.
+    ///
+    /// # Panics
+    /// When there is no such entry to be removed.
+    pub fn change_flow(&mut self, tuple: Tuple, entry: Option<CtEntry>) {
+        match entry {
+            Some(entry) => self.tables.conntrack.insert([(tuple, entry)]),
+            None => self.tables.conntrack.remove(&tuple),
+        }
     }
 
     fn start(&mut self, arrival: &Arrival<'_>) -> Result<TestRunResult, ProgramError> {
@@ -106,14 +114,23 @@ impl Kernel {
         let (hook, frame) = (arrival.hook.name(), arrival.frame);
         match self.way {
             Way::Tc => {
-                let context = SkBuff { ifindex: arrival.ifindex, ingress_ifindex: arrival.came_in_by, gso_size: arrival.segment, ..SkBuff::zeroed() };
+                let context = SkBuff {
+                    ifindex: arrival.ifindex,
+                    ingress_ifindex: arrival.came_in_by,
+                    gso_size: arrival.segment,
+                    ..SkBuff::zeroed()
+                };
                 let ctx_in = Some(bytemuck::bytes_of(&context));
                 let program: &SchedClassifier = program(&self.object, hook);
                 program.test_run(TestRunOptions { data_in, data_out, ctx_in, ..TestRunOptions::new() })
             }
             Way::Xdp => {
                 assert_eq!(arrival.segment, 0, "XDP knows no aggregates");
-                let context = XdpMd { data_end: frame.len() as u32, ingress_ifindex: arrival.ifindex, ..XdpMd::zeroed() };
+                let context = XdpMd {
+                    data_end: frame.len() as u32,
+                    ingress_ifindex: arrival.ifindex,
+                    ..XdpMd::zeroed()
+                };
                 let ctx_in = Some(bytemuck::bytes_of(&context));
                 let program: &Xdp = program(&self.object, &format!("xdp_{hook}"));
                 program.test_run(TestRunOptions { data_in, data_out, ctx_in, ..TestRunOptions::new() })
@@ -180,6 +197,8 @@ impl Runner for Kernel {
         for key in counted {
             self.drops.remove(&key).expect("remove a drop counter");
         }
+        // The old ones first: the new may want the same ports.
+        self.sockets.clear();
         self.sockets = model.host_sockets.iter().map(open).collect();
         self.told();
     }
@@ -192,10 +211,15 @@ impl Runner for Kernel {
         }
         let result = result.unwrap_or_else(|e| {
             let length = arrival.frame.len();
-            panic!("run {} by {:?} on {length} bytes: {:#}", arrival.hook.name(), self.way, anyhow::Error::from(e))
+            panic!(
+                "run {} by {:?} on {length} bytes: {:#}",
+                arrival.hook.name(),
+                self.way,
+                anyhow::Error::from(e)
+            )
         });
         let told = self.told();
-        let (began, dropped): (Vec<_>, Vec<_>) = told.iter().partition(|event| event.reason == 0);
+        let (began, dropped): (Vec<&Event>, Vec<&Event>) = told.iter().partition(|event| event.reason == 0);
         for event in &dropped {
             let expected = (arrival.ifindex, arrival.hook as u8, arrival.frame.len());
             assert_eq!((event.ifindex, event.hook, event.length as usize), expected, "what {event:?} tells");
@@ -216,10 +240,19 @@ impl Runner for Kernel {
     fn drops(&mut self) -> HashMap<DropKey, u64> {
         let sum = |entry: Result<(Abi<DropKey>, PerCpuValues<u64>), _>| {
             let (Abi(key), values) = entry.expect("a drop counter");
-            assert!(DropReason::from_u8(key.reason).is_some() && Hook::from_u8(key.hook).is_some(), "{key:?}");
+            assert!(
+                DropReason::from_u8(key.reason).is_some() && Hook::from_u8(key.hook).is_some(),
+                "{key:?}"
+            );
             (key, values.iter().sum())
         };
         self.drops.iter().map(sum).collect()
+    }
+}
+
+impl fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kernel").field("way", &self.way).finish_non_exhaustive()
     }
 }
 
@@ -299,10 +332,14 @@ impl<K: Pod + Eq + Hash, V: Pod> Table<K, V> {
 
     fn replace(&mut self, entries: &HashMap<K, V>) {
         let old: Vec<_> = self.0.keys().map(|key| key.expect("a key")).collect();
-        for key in old {
-            self.0.remove(&key).expect("remove an entry");
+        for Abi(key) in old {
+            self.remove(&key);
         }
         self.insert(entries.iter().map(|(key, value)| (*key, *value)));
+    }
+
+    fn remove(&mut self, key: &K) {
+        self.0.remove(&Abi(*key)).expect("remove an entry");
     }
 
     fn insert(&mut self, entries: impl IntoIterator<Item = (K, V)>) {

@@ -3,13 +3,14 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::panic::resume_unwind;
 use std::process::{Command, Stdio};
 use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
 
-use crate::case::world::{BRIDGE, ENDPOINTS, FAMILIES, OTHER_BRIDGE, STRAY, UPLINK, V4, V6};
+use crate::case::world::{BRIDGE, ENDPOINTS, FAMILIES, OTHER_BRIDGE, STRAY, UPLINK};
 
 /// A network namespace of one thread. It has no name and no pin: when the thread ends it is gone, also when the
 /// whole process is killed.
@@ -37,6 +38,8 @@ impl Stage {
 
 /// Makes interfaces, addresses and routes.
 fn set() {
+    // No link-local addresses: they come seconds after their interface, and would be a source at times.
+    write("/proc/sys/net/ipv6/conf/default/addr_gen_mode", "1");
     let mut links = vec!["link set lo up".to_owned()];
     for (name, index) in [("uplink", UPLINK), ("stray", STRAY)] {
         links.extend([veth(name, index), format!("link set {name} up"), format!("link set far-{name} up")]);
@@ -45,35 +48,37 @@ fn set() {
         links.extend([format!("link add {name} index {index} type bridge"), format!("link set {name} up")]);
     }
     // The runners only name them: they need not be up.
-    links.extend((1..).zip(&ENDPOINTS).map(|(number, endpoint)| veth(&format!("net{number}"), endpoint.ifindex)));
-    for addr in ["203.0.113.1/24", "2001:db8:113::1/64"] {
-        links.push(format!("addr add {addr} dev uplink {}", nodad(addr)));
-    }
-    for addr in ["198.18.0.1/24", "2001:db8:5::1/64"] {
-        links.push(format!("addr add {addr} dev stray {}", nodad(addr)));
-    }
-    for (bridge, gateways) in [("vnet0", [V4.gateway, V6.gateway]), ("vnet1", [V4.other_gateway, V6.other_gateway])] {
-        for gateway in gateways {
-            let bits = if gateway.is_ipv4() { 24 } else { 64 };
-            let addr = format!("{gateway}/{bits}");
-            links.push(format!("addr add {addr} dev {bridge} {}", nodad(&addr)));
-        }
+    links.extend(
+        (1..).zip(&ENDPOINTS).map(|(number, endpoint)| veth(&format!("net{number}"), endpoint.ifindex)),
+    );
+    for family in &FAMILIES {
+        let of_host = [
+            ("uplink", family.host),
+            ("stray", family.stray_host),
+            ("vnet0", family.gateway),
+            ("vnet1", family.other_gateway),
+        ];
+        links.extend(of_host.map(|(name, addr)| address(name, addr)));
     }
     links.extend(FAMILIES.iter().map(|family| format!("route add default via {}", family.peer)));
     ip(&links);
     for (bridge, family) in [("vnet0", "ipv4"), ("vnet0", "ipv6"), ("vnet1", "ipv4"), ("vnet1", "ipv6")] {
-        let path = format!("/proc/sys/net/{family}/conf/{bridge}/forwarding");
-        fs::write(&path, "1").unwrap_or_else(|e| panic!("write {path}: {e}"));
+        write(&format!("/proc/sys/net/{family}/conf/{bridge}/forwarding"), "1");
     }
+}
+
+fn write(path: &str, text: &str) {
+    fs::write(path, text).unwrap_or_else(|e| panic!("write {text} to {path}: {e}"));
 }
 
 fn veth(name: &str, index: u32) -> String {
     format!("link add {name} index {index} type veth peer name far-{name}")
 }
 
-/// Nobody else could have the address; looking for them would take a second.
-fn nodad(addr: &str) -> &'static str {
-    if addr.contains(':') { "nodad" } else { "" }
+fn address(name: &str, addr: IpAddr) -> String {
+    // Nobody else could have it; looking for them would take a second.
+    let (bits, nodad) = if addr.is_ipv4() { (24, "") } else { (64, "nodad") };
+    format!("addr add {addr}/{bits} dev {name} {nodad}")
 }
 
 /// Runs `ip` once for all of it.

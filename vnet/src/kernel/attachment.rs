@@ -82,7 +82,11 @@ impl Attachment<'_> {
         let Some(index) = self.index(netlink).await? else {
             return Ok(State::Differs(format!("{} is gone", self.interface)));
         };
-        let wanted = program_id(&programs::classifier(self.instance, self.hook)?, &self.link_pin())?;
+        let pin = self.instance.program_pin(self.hook.name());
+        let Some(program) = open_program(&pin)? else {
+            return Ok(State::Differs(format!("program {} is not loaded any more", self.hook.name())));
+        };
+        let wanted = program_id(&program, &pin)?;
         let attached = match link {
             Some(link) => self.link_is_attached(&link, wanted)?,
             None => self.filters(netlink, index).await?.iter().any(|filter| filter.program == Some(wanted)),
@@ -145,17 +149,23 @@ impl Attachment<'_> {
         }
     }
 
+    /// Adds the qdisc, marked as vnet's, unless there is one. A mark that is there already may be of an interface
+    /// that had the name before.
     fn create_qdisc(&self, program: &mut SchedClassifier) -> Result<(), Error> {
-        if self.qdisc_pin().exists() {
-            return Ok(());
+        let marked = self.qdisc_pin().exists();
+        if !marked {
+            programs::pin(self.qdisc_pin(), |pin| program.pin(pin))?;
         }
-        programs::pin(self.qdisc_pin(), |pin| program.pin(pin))?;
-        let Err(source) = tc::qdisc_add_clsact(self.interface) else { return Ok(()) };
-        // Not vnet's: somebody else's if there is one.
-        pins::unpin(&self.qdisc_pin())?;
-        match &source {
-            TcError::NetlinkError(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
-            _ => Err(self.failed(source.into())),
+        match tc::qdisc_add_clsact(self.interface) {
+            Ok(()) => Ok(()),
+            Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {
+                // Somebody else's, unless it has been vnet's before.
+                if marked { Ok(()) } else { pins::unpin(&self.qdisc_pin()) }
+            }
+            Err(source) => {
+                pins::unpin(&self.qdisc_pin())?;
+                Err(self.failed(source.into()))
+            }
         }
     }
 
@@ -254,8 +264,13 @@ impl Attachment<'_> {
 
     fn filter_link(&self, filter: &BpfFilter) -> Result<SchedClassifierLink, Error> {
         let handle = tc::TcHandle::new(filter.handle.major, filter.handle.minor);
-        let link =
-            SchedClassifierLink::attached(self.interface, direction(self.hook), filter.priority, handle, None);
+        let link = SchedClassifierLink::attached(
+            self.interface,
+            direction(self.hook),
+            filter.priority,
+            handle,
+            None,
+        );
         link.map_err(|source| self.failed(TcError::IoError(source).into()))
     }
 

@@ -7,6 +7,7 @@ use netlink_packet_route::link::LinkAttribute;
 use vnet_common::Mac;
 
 use super::error::Error;
+use super::interface::{addresses, find, remove_link, require, taken};
 use super::netlink::{Link, Netlink};
 use super::sysctl::Setting;
 use crate::plan::State;
@@ -124,37 +125,4 @@ impl Bridge<'_> {
 /// Removes a bridge. Its ports stay, without a bridge.
 pub(super) async fn remove(netlink: &Netlink, name: &str) -> Result<(), Error> {
     remove_link(netlink, name, KIND).await
-}
-
-/// The interface of that name.
-pub(super) async fn find(netlink: &Netlink, name: &str) -> Result<Option<Link>, Error> {
-    let found = netlink.link(name).await;
-    found.map_err(|source| Error::ReadInterface { interface: name.to_owned(), source })
-}
-
-/// The interface of that name, which must be there.
-pub(super) async fn require(netlink: &Netlink, name: &str) -> Result<Link, Error> {
-    find(netlink, name).await?.ok_or_else(|| Error::NoInterface { interface: name.to_owned() })
-}
-
-/// Removes an interface, if it is of the kind it should be.
-pub(super) async fn remove_link(netlink: &Netlink, name: &str, kind: &'static str) -> Result<(), Error> {
-    let Some(link) = find(netlink, name).await? else { return Ok(()) };
-    if !link.is(kind) {
-        return Err(taken(name, &link, kind));
-    }
-    let removed = netlink.delete_link(link.index).await;
-    removed.map_err(|source| Error::RemoveInterface { interface: name.to_owned(), source })
-}
-
-/// That a name is somebody else's.
-pub(super) fn taken(name: &str, link: &Link, wanted: &'static str) -> Error {
-    Error::InterfaceTaken { interface: name.to_owned(), kind: link.description().to_owned(), wanted }
-}
-
-/// The addresses of an interface, but for those of the link alone.
-pub(super) async fn addresses(netlink: &Netlink, link: &Link) -> Result<Vec<IpNet>, Error> {
-    let addresses = netlink.addresses(Some(link.index)).await;
-    let addresses = addresses.map_err(|source| Error::ReadInterface { interface: link.name.clone(), source })?;
-    Ok(addresses.into_iter().filter(|address| address.global).map(|address| address.net).collect())
 }

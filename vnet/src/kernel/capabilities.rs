@@ -17,8 +17,11 @@ const NET_ADMIN: Needed = Needed {
     name: "CAP_NET_ADMIN",
     purpose: "make interfaces, addresses and routes, attach programs to interfaces",
 };
-const SYS_ADMIN: Needed =
-    Needed { bit: 21, name: "CAP_SYS_ADMIN", purpose: "make and enter namespaces, mount the BPF file system" };
+const SYS_ADMIN: Needed = Needed {
+    bit: 21,
+    name: "CAP_SYS_ADMIN",
+    purpose: "make and enter namespaces, mount the BPF file system",
+};
 const BPF: Needed = Needed { bit: 39, name: "CAP_BPF", purpose: "load programs and open maps" };
 
 /// Something of the kernel that vnet is built on, the youngest first.
@@ -70,10 +73,10 @@ fn effective(status: &str) -> u64 {
 }
 
 fn missing(effective: u64) -> Vec<&'static Needed> {
-    let has = |needed: &Needed| effective & (1 << needed.bit) != 0;
-    // CAP_SYS_ADMIN includes what CAP_BPF was split off from it.
-    let needed = [&NET_ADMIN, &SYS_ADMIN, &BPF].into_iter();
-    needed.filter(|needed| !has(needed) && !(needed.bit == BPF.bit && has(&SYS_ADMIN))).collect()
+    let set = |needed: &Needed| effective & (1 << needed.bit) != 0;
+    // CAP_SYS_ADMIN includes what was split off from it as CAP_BPF.
+    let has = |needed: &Needed| set(needed) || needed.bit == BPF.bit && set(&SYS_ADMIN);
+    [&NET_ADMIN, &SYS_ADMIN, &BPF].into_iter().filter(|needed| !has(needed)).collect()
 }
 
 /// The first feature that a kernel of this release lacks; none if the release cannot be read, for then only

@@ -11,8 +11,8 @@ const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// The root of the unified hierarchy.
 pub(super) fn root() -> Result<PathBuf, Error> {
-    let mounts = fs::read(MOUNTS)
-        .map_err(|source| Error::ReadFile { path: Path::new(MOUNTS).to_owned(), source })?;
+    let mounts =
+        fs::read(MOUNTS).map_err(|source| Error::ReadFile { path: Path::new(MOUNTS).to_owned(), source })?;
     find(&mounts).ok_or(Error::NoCgroups)
 }
 

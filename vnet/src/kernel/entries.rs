@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use nix::errno::Errno;
-use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::net::if_::if_nametoindex;
 use vnet_common::{
     ABI_VERSION, Addr, DatapathConfig, EndpointValue, HostAddressValue, MasqueradeValue, NetworkValue,
     PortMapKey, PortMapValue, PrefixKey, UplinkValue,
@@ -111,13 +111,13 @@ pub(super) async fn state(maps: &Maps, netlink: &Netlink, resource: &Resource) -
 /// Writes the entry of a resource.
 pub(super) async fn create(maps: &Maps, netlink: &Netlink, resource: &Resource) -> Result<(), Error> {
     if matches!(resource, Resource::Uplink { .. }) {
-        remove_dead_uplinks(maps)?;
+        remove_dead_uplinks(maps, netlink).await?;
     }
     Entry::of(resource, netlink).await?.write(maps)
 }
 
 /// Deletes the entry of a resource. One that is not there, or whose map is not, is deleted already.
-pub(super) fn remove(maps: &Maps, resource: &Resource) -> Result<(), Error> {
+pub(super) async fn remove(maps: &Maps, netlink: &Netlink, resource: &Resource) -> Result<(), Error> {
     match resource {
         Resource::Config(_) => {
             // An array's entry cannot be deleted.
@@ -129,7 +129,7 @@ pub(super) fn remove(maps: &Maps, resource: &Resource) -> Result<(), Error> {
             if let Some(index) = index_if_any(interface)? {
                 maps.uplinks.remove(&index)?;
             }
-            remove_dead_uplinks(maps)?;
+            remove_dead_uplinks(maps, netlink).await?;
         }
         Resource::HostAddress { addr, .. } => drop(maps.host_addresses.remove(&Addr::from(*addr))?),
         Resource::Network { subnet, .. } => drop(maps.networks.remove(&prefix(subnet))?),
@@ -153,9 +153,10 @@ fn has_key(maps: &Maps, resource: &Resource) -> Result<bool, Error> {
 }
 
 /// Removes the entries of interfaces that are gone, whose names nobody knows any more.
-fn remove_dead_uplinks(maps: &Maps) -> Result<(), Error> {
+async fn remove_dead_uplinks(maps: &Maps, netlink: &Netlink) -> Result<(), Error> {
+    let links = netlink.links().await.map_err(|source| Error::ReadInterfaces { source })?;
     for index in maps.uplinks.entries()?.into_keys() {
-        if if_indextoname(index) == Err(Errno::ENXIO) {
+        if links.iter().all(|link| link.index != index) {
             maps.uplinks.remove(&index)?;
         }
     }
@@ -216,9 +217,7 @@ fn index_if_any(interface: &str) -> Result<Option<u32>, Error> {
     match if_nametoindex(interface) {
         Ok(index) => Ok(Some(index)),
         Err(Errno::ENODEV) => Ok(None),
-        Err(errno) => {
-            Err(Error::InterfaceIndex { interface: interface.to_owned(), source: errno.into() })
-        }
+        Err(errno) => Err(Error::InterfaceIndex { interface: interface.to_owned(), source: errno.into() }),
     }
 }
 
@@ -242,7 +241,8 @@ mod tests {
 
     #[test]
     fn the_first_good_global_address_is_chosen() {
-        let address = |net: &str, global, avoided| Address { index: 1, net: net.parse().unwrap(), global, avoided };
+        let address =
+            |net: &str, global, avoided| Address { index: 1, net: net.parse().unwrap(), global, avoided };
         let addresses = [
             address("fe80::1/64", false, false),
             address("2001:db8::1/64", true, true),

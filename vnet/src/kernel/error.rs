@@ -24,7 +24,9 @@ pub enum Error {
         missing: String,
     },
     /// The kernel is older than vnet's means.
-    #[error("the running kernel, {release}, has not {feature}, which vnet needs: that came with Linux {since}")]
+    #[error(
+        "the running kernel, {release}, has not {feature}, which vnet needs: that came with Linux {since}"
+    )]
     KernelTooOld {
         /// The running kernel.
         release: String,
@@ -91,7 +93,7 @@ pub enum Error {
         source: io::Error,
     },
     /// There is no such interface.
-    #[error("there is no interface {interface} on the host")]
+    #[error("there is no interface {interface}")]
     NoInterface {
         /// The interface.
         interface: String,
@@ -123,7 +125,9 @@ pub enum Error {
         source: NetlinkError,
     },
     /// The name belongs to something else.
-    #[error("{interface} is there already and is a {kind}, not a {wanted}: vnet leaves it alone; choose another name")]
+    #[error(
+        "{interface} is there already and is a {kind}, not a {wanted}: vnet leaves it alone; choose another name"
+    )]
     InterfaceTaken {
         /// The name.
         interface: String,
@@ -306,8 +310,9 @@ pub enum Error {
     },
     /// There is no unified cgroup hierarchy.
     #[error(
-        "no cgroup2 file system is mounted, and vnet attaches to its root what makes published ports work from \
-         the host itself; `mount -t cgroup2 none /sys/fs/cgroup`, or another directory, gives one"
+        "no cgroup2 file system is mounted where this process sees it, and vnet attaches to its root what makes \
+         published ports work from the host itself; `ip netns exec` hides it (`nsenter --net=/run/netns/NAME` \
+         does not); where there is none, `mount -t cgroup2 none DIRECTORY` gives one"
     )]
     NoCgroups,
     /// The object cannot be loaded.
@@ -393,8 +398,8 @@ pub enum Error {
         source: Box<ProgramError>,
     },
 
-    /// A map does not exist.
-    #[error("there is no map {map} at {}: `vnet up` makes it", pin.display())]
+    /// A map does not exist, or is of another version.
+    #[error("there is no map {map} of this version of vnet at {}: `vnet up` makes it", pin.display())]
     NoMap {
         /// The map.
         map: &'static str,

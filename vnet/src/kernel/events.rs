@@ -15,10 +15,7 @@ const AT_ONCE: usize = 256;
 /// Reads events as they come and hands each to `each`, until it returns `false`.
 ///
 /// A ring buffer has one reader: of two at once, each gets some of the events.
-pub(super) async fn read(
-    ring: RingBuf<MapData>,
-    each: &mut dyn FnMut(&Event) -> bool,
-) -> Result<(), Error> {
+pub(super) async fn read(ring: RingBuf<MapData>, each: &mut dyn FnMut(&Event) -> bool) -> Result<(), Error> {
     let failed = |source: io::Error| Error::Events { source };
     // SAFETY: the ring owns its descriptor, which stays open and the same until the ring is dropped; it is moved
     // into the `AsyncFd` and never taken out.

@@ -131,7 +131,7 @@ where
         self.opened.replace(None);
     }
 
-    /// Does something with the map; `None` if it does not exist.
+    /// Does something with the map; `None` if it does not exist, or has other types: another version's.
     fn with<T>(
         &self,
         work: impl FnOnce(&mut Opened<K, V>) -> Result<T, MapError>,
@@ -140,7 +140,11 @@ where
         if opened.is_none() {
             let Some(data) = open(&self.pin)? else { return Ok(None) };
             // The variant says nothing but which wrapper is allowed; the system calls are those of all kinds.
-            *opened = Some(maps::HashMap::try_from(Map::HashMap(data))?);
+            match maps::HashMap::try_from(Map::HashMap(data)) {
+                Ok(map) => *opened = Some(map),
+                Err(MapError::InvalidKeySize { .. } | MapError::InvalidValueSize { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            }
         }
         opened.as_mut().map(work).transpose()
     }

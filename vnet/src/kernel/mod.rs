@@ -4,7 +4,7 @@
 //! Kernel --+-- programs       maps and programs: loaded, pinned, exchanged    -- object, features, cgroup, pins
 //!          +-- attachment     programs on interfaces
 //!          +-- entries        resources that are one entry of a map           -- maps
-//!          +-- bridge, veth   interfaces and what is set on them              -- netlink, netns, sysctl
+//!          +-- bridge, veth   interfaces and what is set on them              -- interface, netlink, sysctl
 //!          +-- netns          namespaces
 //!          '-- reserved_ports
 //! ```
@@ -20,6 +20,7 @@ mod error;
 mod events;
 mod exec;
 mod features;
+mod interface;
 mod maps;
 mod netlink;
 mod netns;
@@ -99,7 +100,8 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Opens the kernel for an instance, in the network namespace of the calling process.
+    /// Opens the kernel for an instance, in the network namespace of the calling process. Needs a tokio runtime
+    /// with I/O and time.
     ///
     /// # Errors
     /// When a capability is missing (named) or the kernel lacks what vnet needs (named, with the version that
@@ -185,7 +187,7 @@ impl Kernel {
         match resource {
             Resource::DataPath => {
                 self.maps.close();
-                programs::remove(&self.instance)
+                programs::remove(&self.instance, &self.netlink).await
             }
             Resource::Attachment { hook, interface } => {
                 Attachment { instance: &self.instance, hook: *hook, interface }.remove(&self.netlink).await
@@ -200,7 +202,7 @@ impl Kernel {
             | Resource::Network { .. }
             | Resource::Masquerade { .. }
             | Resource::Endpoint { .. }
-            | Resource::PortMap { .. } => entries::remove(&self.maps, resource),
+            | Resource::PortMap { .. } => entries::remove(&self.maps, &self.netlink, resource).await,
         }
     }
 
@@ -276,6 +278,20 @@ impl Kernel {
     /// When the map cannot be read.
     pub fn drops(&self) -> Result<Vec<(DropKey, u64)>, Error> {
         self.maps.drops()
+    }
+
+    /// Whether the kernel has IPv6.
+    #[must_use]
+    pub fn has_ipv6() -> bool {
+        sysctl::has_ipv6()
+    }
+
+    /// The number of the host's network namespace: no other has it until the next boot.
+    ///
+    /// # Errors
+    /// When the kernel does not number namespaces.
+    pub fn namespace() -> Result<u64, Error> {
+        netns::cookie()
     }
 
     /// Seconds since boot, on the clock of the flow table (`CLOCK_BOOTTIME`).

@@ -50,7 +50,8 @@ pub(super) struct Namespace {
 impl Namespace {
     /// Opens the namespace at a path.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
-        let file = File::open(path).map_err(|source| Error::OpenNamespace { path: path.to_owned(), source })?;
+        let file =
+            File::open(path).map_err(|source| Error::OpenNamespace { path: path.to_owned(), source })?;
         if is_namespace(&file) {
             Ok(Self { path: path.to_owned(), file })
         } else {
@@ -83,10 +84,7 @@ impl Namespace {
     }
 
     /// Does something in a thread inside it.
-    pub(super) fn within<T: Send>(
-        &self,
-        work: impl FnOnce() -> Result<T, Error> + Send,
-    ) -> Result<T, Error> {
+    pub(super) fn within<T: Send>(&self, work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
         in_thread(|| {
             self.enter()?;
             work()
@@ -165,7 +163,8 @@ fn make(path: &Path) -> Result<Namespace, Error> {
     }
     let made = in_thread(|| {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| failed(errno.into()))?;
-        let mounted = mount(Some("/proc/thread-self/ns/net"), path, None::<&str>, MsFlags::MS_BIND, None::<&str>);
+        let mounted =
+            mount(Some("/proc/thread-self/ns/net"), path, None::<&str>, MsFlags::MS_BIND, None::<&str>);
         mounted.map_err(|errno| failed(errno.into()))
     });
     if made.is_err() {
@@ -182,11 +181,18 @@ fn make_directory() -> io::Result<()> {
     fs::DirBuilder::new().mode(0o755).recursive(true).create(directory)?;
     // Against `ip netns add` at the same moment, which locks the same directory.
     let _lock = Flock::lock(File::open(directory)?, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
-    let share = || mount(None::<&str>, directory, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>);
+    let share =
+        || mount(None::<&str>, directory, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>);
     match share() {
         // Not a mount point yet.
         Err(Errno::EINVAL) => {
-            mount(Some(directory), directory, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;
+            mount(
+                Some(directory),
+                directory,
+                None::<&str>,
+                MsFlags::MS_BIND | MsFlags::MS_REC,
+                None::<&str>,
+            )?;
             share()?;
         }
         done => done?,

@@ -69,7 +69,8 @@ impl<'a> Place<'a> {
 
     /// A path of the instance's own set, in this one.
     pub(super) fn path(&self, live: &Path) -> PathBuf {
-        live.strip_prefix(self.instance.pin_dir()).map_or_else(|_| self.root.clone(), |path| self.root.join(path))
+        live.strip_prefix(self.instance.pin_dir())
+            .map_or_else(|_| self.root.clone(), |path| self.root.join(path))
     }
 
     fn map(&self, name: &str) -> PathBuf {
@@ -86,7 +87,8 @@ impl<'a> Place<'a> {
 
     fn make(&self) -> Result<(), Error> {
         for directory in [self.program(""), self.path(&links_of(self.instance))] {
-            pins::make_directory(&directory).map_err(|source| Error::Pin { pin: directory.clone(), source })?;
+            pins::make_directory(&directory)
+                .map_err(|source| Error::Pin { pin: directory.clone(), source })?;
         }
         Ok(())
     }
@@ -101,9 +103,11 @@ impl<'a> Place<'a> {
     /// What is missing of what every complete set has.
     fn gap(&self) -> Option<String> {
         let map = |name: &&str| (!self.map(name).exists()).then(|| format!("map {name} is not pinned"));
-        let program = |name: &str| (!self.program(name).exists()).then(|| format!("program {name} is not pinned"));
+        let program =
+            |name: &str| (!self.program(name).exists()).then(|| format!("program {name} is not pinned"));
         let link = |name: &&str| {
-            (!self.cgroup_link(name).exists()).then(|| format!("program {name} is not attached to the root cgroup"))
+            (!self.cgroup_link(name).exists())
+                .then(|| format!("program {name} is not attached to the root cgroup"))
         };
         let names = Hook::ALL.iter().map(|hook| hook.name()).chain(HOST_PROGRAMS);
         let gap = maps::ALL.iter().find_map(map);
@@ -134,7 +138,11 @@ pub(super) fn state(instance: &Instance) -> State {
     let live = Place::live(instance);
     if !live.exists() {
         let interrupted = Place::new(instance).exists() || Place::old(instance).exists();
-        return if interrupted { State::Differs("loading was interrupted".to_owned()) } else { State::Absent };
+        return if interrupted {
+            State::Differs("loading was interrupted".to_owned())
+        } else {
+            State::Absent
+        };
     }
     if let Some(gap) = live.gap() {
         return State::Differs(gap);
@@ -154,8 +162,8 @@ pub(super) fn state(instance: &Instance) -> State {
 /// Loads what is missing.
 pub(super) async fn create(instance: &Instance, netlink: &Netlink) -> Result<(), Error> {
     let object = object::bytes()?;
-    let cgroup = cgroup::root()?;
     pins::mount_bpffs(instance.bpffs())?;
+    let cgroup = cgroup::root()?;
     let (live, new, old) = (Place::live(instance), Place::new(instance), Place::old(instance));
     if !live.exists() && new.mark().is_some() {
         rename(&new, &live)?;
@@ -165,7 +173,7 @@ pub(super) async fn create(instance: &Instance, netlink: &Netlink) -> Result<(),
     if state(instance) == State::Present {
         return Ok(());
     }
-    let kept = take_over(&live)?;
+    let kept = take_over(&live, netlink).await?;
     let filled = fill(&new, kept.as_ref(), object, &cgroup, netlink).await;
     if let Err(error) = filled {
         // Best effort: the error to report is the first one.
@@ -180,11 +188,12 @@ pub(super) async fn create(instance: &Instance, netlink: &Netlink) -> Result<(),
 }
 
 /// Removes all of it: links, programs, maps.
-pub(super) fn remove(instance: &Instance) -> Result<(), Error> {
+pub(super) async fn remove(instance: &Instance, netlink: &Netlink) -> Result<(), Error> {
     if !pins::is_bpffs(instance.bpffs()) {
         return Ok(());
     }
-    for place in [Place::new(instance), Place::old(instance), Place::live(instance)] {
+    remove_live(instance, netlink).await?;
+    for place in [Place::new(instance), Place::old(instance)] {
         pins::remove_tree(&place.root, InterfaceLinks::Detach)?;
     }
     // The directory of all instances goes with the last one.
@@ -194,8 +203,16 @@ pub(super) fn remove(instance: &Instance) -> Result<(), Error> {
     Ok(())
 }
 
+/// Removes the set in use, with what is attached to interfaces: a filter does not end with its pin.
+async fn remove_live(instance: &Instance, netlink: &Netlink) -> Result<(), Error> {
+    for (hook, interface) in attachment::pinned_in(&links_of(instance))? {
+        Attachment { instance, hook, interface: &interface }.remove(netlink).await?;
+    }
+    pins::remove_tree(&instance.pin_dir(), InterfaceLinks::Detach)
+}
+
 /// The set in use, if its maps can be kept; otherwise removes what there is of it.
-fn take_over<'a>(live: &Place<'a>) -> Result<Option<Place<'a>>, Error> {
+async fn take_over<'a>(live: &Place<'a>, netlink: &Netlink) -> Result<Option<Place<'a>>, Error> {
     let version = live.abi_version();
     if live.gap().is_none() && version == Some(ABI_VERSION) {
         return Ok(Some(Place::live(live.instance)));
@@ -205,7 +222,7 @@ fn take_over<'a>(live: &Place<'a>) -> Result<Option<Place<'a>>, Error> {
     if foreign && attached {
         return Err(Error::ForeignVersion { pins: live.root.clone(), wanted: ABI_VERSION });
     }
-    pins::remove_tree(&live.root, InterfaceLinks::Detach)?;
+    remove_live(live.instance, netlink).await?;
     Ok(None)
 }
 
@@ -229,10 +246,11 @@ async fn fill(
         let config = Table::<u32, DatapathConfig>::pinned_at(new.map(maps::CONFIG), maps::CONFIG);
         config.insert(0, DatapathConfig::DEFAULT)?;
     }
-    let cgroup_dir = File::open(cgroup)
-        .map_err(|source| Error::ReadFile { path: cgroup.to_owned(), source })?;
+    let cgroup_dir =
+        File::open(cgroup).map_err(|source| Error::ReadFile { path: cgroup.to_owned(), source })?;
+    verify_all(&mut ebpf)?;
     for (name, program) in ebpf.programs_mut() {
-        start(name, program, new, &cgroup_dir)?;
+        pin_and_attach(name, program, new, &cgroup_dir)?;
     }
     if kept.is_some() {
         exchange_attached(new, &mut ebpf, netlink).await?;
@@ -246,10 +264,8 @@ async fn exchange_attached(new: &Place<'_>, ebpf: &mut Ebpf, netlink: &Netlink) 
     for (hook, interface) in attachment::pinned_in(&links_of(new.instance))? {
         let attachment = Attachment { instance: new.instance, hook, interface: &interface };
         let missing = || Error::NotLoaded { pin: new.program(hook.name()) };
-        let program: &mut SchedClassifier = ebpf
-            .program_mut(hook.name())
-            .and_then(|program| program.try_into().ok())
-            .ok_or_else(missing)?;
+        let program: &mut SchedClassifier =
+            ebpf.program_mut(hook.name()).and_then(|program| program.try_into().ok()).ok_or_else(missing)?;
         attachment.exchange(new, program, netlink).await?;
     }
     Ok(())
@@ -268,17 +284,22 @@ fn load(object: &[u8], kept: Option<&Place<'_>>) -> Result<Ebpf, Error> {
     loader.load(object).map_err(|source| Error::LoadObject { source: Box::new(source) })
 }
 
-/// Has the verifier check a program, pins it, and attaches it to the root cgroup if that is its kind.
-fn start(name: &str, program: &mut Program, new: &Place<'_>, cgroup: &File) -> Result<(), Error> {
-    verify(program)
-        .map_err(|source| Error::LoadProgram { program: name.to_owned(), source: Box::new(source) })?;
-    pin(new.program(name), |pin| program.pin(pin))?;
-    let link = attach_to_cgroup(program, cgroup)
-        .map_err(|source| Error::AttachToCgroup { program: name.to_owned(), source: Box::new(source) })?;
-    match link {
-        Some(link) => pin(new.cgroup_link(name), |pin| link.pin(pin).map(drop)),
-        None => Ok(()),
-    }
+/// Has the kernel check and translate all programs, each in a thread: it takes some tenths of a second in all,
+/// and one processor for each.
+fn verify_all(ebpf: &mut Ebpf) -> Result<(), Error> {
+    std::thread::scope(|scope| {
+        let verify = |(name, program): (&str, _)| {
+            let name = name.to_owned();
+            let failed = |source| Error::LoadProgram { program: name, source: Box::new(source) };
+            scope.spawn(move || verify(program).map_err(failed))
+        };
+        let threads: Vec<_> = ebpf.programs_mut().map(verify).collect();
+        let results = threads.into_iter().map(|thread| match thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        results.collect()
+    })
 }
 
 fn verify(program: &mut Program) -> Result<(), ProgramError> {
@@ -288,6 +309,17 @@ fn verify(program: &mut Program) -> Result<(), ProgramError> {
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+/// Pins a program, attaches it to the root cgroup if that is its kind, and pins that.
+fn pin_and_attach(name: &str, program: &mut Program, new: &Place<'_>, cgroup: &File) -> Result<(), Error> {
+    pin(new.program(name), |pin| program.pin(pin))?;
+    let link = attach_to_cgroup(program, cgroup)
+        .map_err(|source| Error::AttachToCgroup { program: name.to_owned(), source: Box::new(source) })?;
+    match link {
+        Some(link) => pin(new.cgroup_link(name), |pin| link.pin(pin).map(drop)),
+        None => Ok(()),
     }
 }
 
@@ -331,8 +363,7 @@ pub(super) fn classifier(instance: &Instance, hook: Hook) -> Result<SchedClassif
     if !pin.exists() {
         return Err(Error::NotLoaded { pin });
     }
-    SchedClassifier::from_pin(&pin)
-        .map_err(|source| Error::OpenProgram { pin, source: Box::new(source) })
+    SchedClassifier::from_pin(&pin).map_err(|source| Error::OpenProgram { pin, source: Box::new(source) })
 }
 
 fn rename(from: &Place<'_>, to: &Place<'_>) -> Result<(), Error> {

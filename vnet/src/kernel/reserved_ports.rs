@@ -142,7 +142,8 @@ pub(super) fn create(instance: &Instance, range: PortRange) -> Result<(), Error>
     let before = record.without_ours(&reserved()?);
     let ours = PortSet::of(range);
     let all = before.union(&ours);
-    let automatic = read_ports(Path::new(AUTOMATIC), |text| PortSet::parse(&text.trim().replace(['\t', ' '], "-")))?;
+    let automatic =
+        read_ports(Path::new(AUTOMATIC), |text| PortSet::parse(&text.trim().replace(['\t', ' '], "-")))?;
     if all.contains(&automatic) {
         return Err(Error::NoAutomaticPorts { automatic: automatic.to_string(), reserved: all.to_string() });
     }

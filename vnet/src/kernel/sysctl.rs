@@ -62,7 +62,8 @@ impl Setting {
 
 /// Reads a parameter, without the line's end.
 pub(super) fn read(path: &Path) -> Result<String, Error> {
-    let text = fs::read_to_string(path).map_err(|source| Error::ReadSysctl { path: path.to_owned(), source })?;
+    let text =
+        fs::read_to_string(path).map_err(|source| Error::ReadSysctl { path: path.to_owned(), source })?;
     Ok(text.trim_end().to_owned())
 }
 
@@ -71,13 +72,12 @@ pub(super) fn write(path: &Path, value: &str) -> Result<(), Error> {
     // Not `fs::write`, which would have the file created: a missing parameter is then "permission denied".
     // The line's end matters: without it an empty value would be no write at all.
     let file = OpenOptions::new().write(true).open(path);
-    file.and_then(|mut file| file.write_all(format!("{value}\n").as_bytes())).map_err(|source| {
-        Error::WriteSysctl { path: path.to_owned(), value: value.to_owned(), source }
-    })
+    file.and_then(|mut file| file.write_all(format!("{value}\n").as_bytes()))
+        .map_err(|source| Error::WriteSysctl { path: path.to_owned(), value: value.to_owned(), source })
 }
 
 /// Whether the kernel has IPv6.
-fn has_ipv6() -> bool {
+pub(super) fn has_ipv6() -> bool {
     Path::new("/proc/sys/net/ipv6/conf/all").exists()
 }
 

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use netlink_packet_route::link::LinkAttribute;
 use std::net::IpAddr;
 
-use super::bridge::{addresses, find, remove_link, require, taken};
 use super::error::Error;
+use super::interface::{addresses, find, remove_link, require, taken};
 use super::netlink::{Existing, Hop, Link, Netlink, OtherEnd};
 use super::netns::Namespace;
 use super::sysctl::Setting;
@@ -31,7 +31,11 @@ pub(super) async fn state(netlink: &Netlink, veth: &Veth) -> Result<State, Error
     };
     let inside = namespace.netlink()?;
     let Some(end) = other_end(&inside, veth, &host).await? else {
-        return Ok(State::Differs(format!("its other end is not {} in {}", veth.ifname, veth.namespace.display())));
+        return Ok(State::Differs(format!(
+            "its other end is not {} in {}",
+            veth.ifname,
+            veth.namespace.display()
+        )));
     };
     let present = addresses(&inside, &end).await?;
     let routes = default_routes(&inside).await?;
@@ -133,20 +137,20 @@ fn settings(veth: &Veth) -> Vec<Setting> {
         return vec![Setting::v6(&veth.ifname, "disable_ipv6", "1")];
     }
     vec![
-        Setting::v6(&veth.ifname, "disable_ipv6", "0"),
         // The link-local address is the one that follows from the hardware address: vnet counts on it.
         Setting::v6(&veth.ifname, "addr_gen_mode", "0"),
         Setting::v6(&veth.ifname, "accept_ra", "0"),
         Setting::v6(&veth.ifname, "autoconf", "0"),
         Setting::v6(&veth.ifname, "accept_dad", "0"),
+        // Last: where IPv6 was off, the kernel makes the link-local address now, by the settings above.
+        Setting::v6(&veth.ifname, "disable_ipv6", "0"),
     ]
 }
 
 /// Gives the end in the namespace its addresses and routes.
 async fn configure(inside: &Netlink, veth: &Veth, end: &Link) -> Result<(), Error> {
-    let failed = |address: IpNet| {
-        move |source| Error::Address { address, interface: veth.ifname.clone(), source }
-    };
+    let failed =
+        |address: IpNet| move |source| Error::Address { address, interface: veth.ifname.clone(), source };
     let present = addresses(inside, end).await?;
     // What is not wanted goes first: the kernel drops an interface's other addresses of a subnet with the first.
     for address in present.iter().filter(|address| !veth.addresses.contains(address)) {
@@ -170,12 +174,7 @@ async fn configure(inside: &Netlink, veth: &Veth, end: &Link) -> Result<(), Erro
 }
 
 /// Makes a default route, in place of an older one of the same interface but of nobody else's.
-async fn add_default_route(
-    inside: &Netlink,
-    veth: &Veth,
-    end: &Link,
-    gateway: IpAddr,
-) -> Result<(), Error> {
+async fn add_default_route(inside: &Netlink, veth: &Veth, end: &Link, gateway: IpAddr) -> Result<(), Error> {
     let failed = |source| Error::DefaultRoute { gateway, namespace: veth.namespace.clone(), source };
     match inside.add_default_route(end.index, gateway, Existing::Keep).await {
         Err(error) if error.is(nix::libc::EEXIST) => {}
@@ -200,7 +199,8 @@ async fn default_routes(inside: &Netlink) -> Result<Vec<Hop>, Error> {
 /// The end in the namespace, if it is there under its name.
 async fn other_end(inside: &Netlink, veth: &Veth, host: &Link) -> Result<Option<Link>, Error> {
     let end = find(inside, &veth.ifname).await?;
-    Ok(end.filter(|end| end.is(KIND) && end.other_end == Some(host.index) && host.other_end == Some(end.index)))
+    Ok(end
+        .filter(|end| end.is(KIND) && end.other_end == Some(host.index) && host.other_end == Some(end.index)))
 }
 
 fn change_error(interface: &str, place: &str, source: super::netlink::NetlinkError) -> Error {

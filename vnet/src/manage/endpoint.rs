@@ -79,7 +79,7 @@ impl<M: Machine> Manager<M> {
         place: &Place,
         network: &Network,
     ) -> Result<Link, Error> {
-        let host = Host::observe(&self.machine).await?;
+        let host = Host::without_routes(&self.machine).await?;
         Ok(Link {
             network: network.name.clone(),
             number: network.number,

@@ -119,7 +119,7 @@ pub enum Error {
         candidates: String,
     },
     /// The interface is one of the instance's own.
-    #[error("{name} cannot be an uplink: it is a bridge of this instance")]
+    #[error("{name} cannot be an uplink: it is an interface of this instance")]
     OwnInterface {
         /// The name.
         name: InterfaceName,

@@ -23,9 +23,14 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) async fn observe<M: Machine>(machine: &M) -> Result<Self, Error> {
-        let interfaces = machine.interfaces().await.map_err(kernel("list the host's interfaces"))?;
         let routes = machine.routes().await.map_err(kernel("list the host's routes"))?;
-        Ok(Self { interfaces, routes })
+        Ok(Self { routes, ..Self::without_routes(machine).await? })
+    }
+
+    /// The interfaces alone, for verbs that do not ask about routes.
+    pub(super) async fn without_routes<M: Machine>(machine: &M) -> Result<Self, Error> {
+        let interfaces = machine.interfaces().await.map_err(kernel("list the host's interfaces"))?;
+        Ok(Self { interfaces, routes: Vec::new() })
     }
 
     pub(super) fn interface(&self, name: &str) -> Option<&Interface> {
@@ -114,47 +119,37 @@ pub(super) struct Refresh {
     pub(super) obsolete: Vec<Resource>,
 }
 
-/// Which host addresses a refresh looks at.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Depth {
-    /// Those that came or went since the last time.
-    Changed,
-    /// All of them.
-    All,
-}
-
 impl<M: Machine> Manager<M> {
-    /// Brings the record of the host's addresses up to date. The gateways belong to their networks and are not
-    /// part of it; neither are the links to endpoints, whose host side has no address that counts.
-    pub(super) fn refresh(
-        &self,
-        transaction: &Transaction,
-        host: &Host,
-        depth: Depth,
-    ) -> Result<Refresh, Error> {
+    /// Notes the host's addresses as they are. The gateways belong to their networks and are not part of it;
+    /// neither are the links to endpoints, whose host side has no address that counts. All are looked at, not only
+    /// those that are new to the record: the command that noted one may not have lived to tell the data path.
+    pub(super) fn refresh(&self, transaction: &Transaction, host: &Host) -> Result<Refresh, Error> {
         let current = foreign_addresses(transaction, host)?;
-        let recorded: BTreeMap<Addr, (IpAddr, String)> = transaction
-            .host_addresses()?
-            .into_iter()
-            .map(|(addr, name)| (addr.into(), (addr, name)))
-            .collect();
         let mut refresh = Refresh { wanted: Vec::new(), obsolete: Vec::new() };
-        for (key, (addr, interface)) in &current {
-            let known = recorded.get(key);
-            if known.is_none_or(|(_, before)| before != interface) {
-                transaction.put_host_address(*addr, interface)?;
-            } else if depth == Depth::Changed {
-                continue;
+        for (addr, interface) in transaction.host_addresses()? {
+            // Forgotten once the data path has forgotten it.
+            if !current.contains_key(&Addr::from(addr)) {
+                refresh.obsolete.push(expand::host_address(addr, &interface));
             }
-            refresh.wanted.extend(Claim::of(known).on([expand::host_address(*addr, interface)]));
         }
-        for (addr, interface) in
-            recorded.iter().filter(|(key, _)| !current.contains_key(key)).map(|(_, gone)| gone)
-        {
-            transaction.remove_host_address(*addr)?;
-            refresh.obsolete.push(expand::host_address(*addr, interface));
+        for (addr, interface) in current.values() {
+            transaction.put_host_address(*addr, interface)?;
+            refresh.wanted.extend(Claim::Recorded.on([expand::host_address(*addr, interface)]));
         }
         Ok(refresh)
+    }
+
+    /// Forgets the addresses of the host that the data path has forgotten.
+    pub(super) fn forget_host_addresses(&self, gone: &[IpAddr]) -> Result<(), Error> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let transaction = self.store.begin()?;
+        for addr in gone {
+            transaction.remove_host_address(*addr)?;
+        }
+        transaction.commit()?;
+        Ok(())
     }
 }
 
@@ -173,7 +168,7 @@ fn foreign_addresses(
             continue;
         }
         let counts =
-            |addr: &IpAddr| !gateways.contains(addr) && !(is_bridge && Addr::from(*addr).is_v6_link_local());
+            |addr: &IpAddr| !(gateways.contains(addr) || is_bridge && Addr::from(*addr).is_v6_link_local());
         for addr in interface.addresses.iter().map(IpNet::addr).filter(counts) {
             current.entry(Addr::from(addr)).or_insert_with(|| (addr, interface.name.clone()));
         }

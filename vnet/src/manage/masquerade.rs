@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use vnet_common::Addr;
 
-use super::host::{Depth, Host};
+use super::host::Host;
 use super::{Claim, Done, Error, Manager};
 use crate::plan::expand;
 use crate::reconcile::Machine;
@@ -27,7 +27,7 @@ impl<M: Machine> Manager<M> {
     pub async fn add_masquerade(&self, request: &MasqueradeRequest) -> Result<Done<Masquerade>, Error> {
         let (transaction, _) = self.begin()?;
         let MasqueradeRequest { subnet, to } = *request;
-        let host = Host::observe(&self.machine).await?;
+        let host = Host::without_routes(&self.machine).await?;
         let note = match to {
             Some(to) => check_to(&host, subnet, to)?,
             None => None,
@@ -42,7 +42,7 @@ impl<M: Machine> Manager<M> {
                 rule
             }
         };
-        let refresh = self.refresh(&transaction, &host, Depth::Changed)?;
+        let refresh = self.refresh(&transaction, &host)?;
         let mut wanted = refresh.wanted;
         wanted.extend(Claim::of(recorded.as_ref()).on([expand::masquerade(&rule)]));
         let what = format!("masquerade of {subnet}");

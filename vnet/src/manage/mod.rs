@@ -30,6 +30,8 @@ pub use network::NetworkRequest;
 pub use port_map::PortMapRequest;
 pub use up::{Downed, Instantiated, UpRequest, down};
 
+use std::net::IpAddr;
+
 use crate::instance::Instance;
 use crate::plan::{self, Op, Plan, Resource, State};
 use crate::reconcile::{self, Machine};
@@ -131,12 +133,16 @@ impl<M: Machine> Manager<M> {
         wanted: Vec<Wanted>,
         obsolete: Vec<Resource>,
     ) -> Result<Vec<Op>, Error> {
+        let gone: Vec<IpAddr> = obsolete.iter().filter_map(Resource::as_host_address).collect();
         let plan = self.plan(wanted, obsolete).await?;
         if self.mode == Mode::DryRun {
             return Ok(plan.ops);
         }
         let before = transaction.commit()?;
-        let Err(failure) = reconcile::apply(&self.machine, &plan).await else { return Ok(plan.ops) };
+        let Err(failure) = reconcile::apply(&self.machine, &plan).await else {
+            self.forget_host_addresses(&gone)?;
+            return Ok(plan.ops);
+        };
         let what = what.to_owned();
         if !failure.not_undone.is_empty() {
             return Err(Error::MadeInPart { what, failure });
@@ -186,12 +192,11 @@ pub fn check_namespace<M: Machine>(
     machine: &M,
     settings: Option<&Settings>,
 ) -> Result<(), Error> {
-    match settings {
-        Some(settings) if settings.namespace != machine.namespace() => {
-            Err(Error::OtherNamespace { instance: instance.name().to_owned(), directory: instance.run_dir() })
-        }
-        _ => Ok(()),
+    let Some(settings) = settings else { return Ok(()) };
+    if settings.namespace == machine.namespace().map_err(kernel("ask for the host's network namespace"))? {
+        return Ok(());
     }
+    Err(Error::OtherNamespace { instance: instance.name().to_owned(), directory: instance.run_dir() })
 }
 
 /// Refuses to touch what is there without being recorded.

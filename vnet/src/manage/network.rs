@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use vnet_common::Mac;
 
 use super::error::there_are;
-use super::host::{Depth, Host};
+use super::host::Host;
 use super::{Claim, Done, Error, Manager, Wanted};
 use crate::ours;
 use crate::plan::{Resource, expand};
@@ -50,7 +50,7 @@ impl<M: Machine> Manager<M> {
                 network
             }
         };
-        let refresh = self.refresh(&transaction, &host, Depth::Changed)?;
+        let refresh = self.refresh(&transaction, &host)?;
         let mut wanted = refresh.wanted;
         wanted.extend(network_resources(&transaction, &network, Claim::of(recorded.as_ref()))?);
         let what = format!("network {}", network.name);
@@ -250,9 +250,9 @@ const MAX_MTU: u32 = 65535;
 fn check_mtu(mtu: u32, segments: &Segments) -> Result<(), Error> {
     let bad = |reason| Err(Error::Mtu { mtu, reason });
     match mtu {
-        ..68 => bad("IPv4 needs 68 bytes (RFC 791)"),
-        ..1280 if segments.has_v6() => bad("IPv6 needs 1280 bytes (RFC 8200)"),
-        ..=MAX_MTU => Ok(()),
+        0..68 => bad("IPv4 needs 68 bytes (RFC 791)"),
+        68..1280 if segments.has_v6() => bad("IPv6 needs 1280 bytes (RFC 8200)"),
+        68..=MAX_MTU => Ok(()),
         _ => bad("65535 bytes is the most"),
     }
 }

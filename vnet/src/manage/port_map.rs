@@ -6,7 +6,7 @@ use vnet_common::Addr;
 
 use super::endpoint::family;
 use super::error::there_are;
-use super::host::{Depth, Host};
+use super::host::Host;
 use super::{Claim, Done, Error, Manager};
 use crate::instance::Instance;
 use crate::plan::{Resource, expand};
@@ -32,8 +32,7 @@ impl<M: Machine> Manager<M> {
     /// When there is no such target, or the ports cannot be had.
     pub async fn publish(&self, request: &PortMapRequest) -> Result<Done<PortMap>, Error> {
         let (transaction, settings) = self.begin()?;
-        let host = Host::observe(&self.machine).await?;
-        let blocks_before = transaction.port_blocks()?;
+        let host = Host::without_routes(&self.machine).await?;
         let described = self.describe_port_map(&transaction, &settings, &host, request)?;
         let recorded = self.same_port_map(&transaction, &described)?;
         let claim = Claim::of(recorded.as_ref());
@@ -45,11 +44,15 @@ impl<M: Machine> Manager<M> {
                 mapping
             }
         };
-        let refresh = self.refresh(&transaction, &host, Depth::Changed)?;
+        let refresh = self.refresh(&transaction, &host)?;
         let mut wanted = refresh.wanted;
         wanted.extend(claim.on(expand::port_map(&mapping)));
-        // Blocks are looked for only where the configuration says there are some, so it comes last.
-        wanted.extend(Claim::Recorded.on(self.config_if_changed(&transaction, &settings, blocks_before)?));
+        // Blocks are looked for only where the configuration says there are some, so it comes last. It is looked at
+        // for any range: the command that noted this one may not have lived to write it.
+        if mapping.published.ports.count() > 1 {
+            wanted
+                .extend(Claim::Recorded.on([Resource::Config(settings.config(transaction.port_blocks()?))]));
+        }
         let what = format!("mapping {mapping}");
         let ops = self.make(transaction, &what, wanted, refresh.obsolete).await?;
         Ok(Done::new(mapping, ops))

@@ -18,7 +18,9 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self { fake: Fake::host(), directory: TempDir::new().unwrap() }
+        // In memory where there is such a place: the store syncs what it writes.
+        let directory = TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap();
+        Self { fake: Fake::host(), directory }
     }
 
     async fn up() -> Self {
@@ -191,10 +193,10 @@ async fn what_is_up_again_has_everything_that_had_gone() {
 
 /// Calls `verb` with every one of its steps failing in turn, and with the command killed at every step.
 async fn fails_cleanly(prepare: impl AsyncFn(&World), verb: impl AsyncFn(&World) -> Result<usize, Error>) {
-    let steps = {
+    let (steps, whole) = {
         let world = World::new();
         prepare(&world).await;
-        verb(&world).await.unwrap()
+        (verb(&world).await.unwrap(), world.fake.snapshot())
     };
     assert!(steps > 0);
     for fault in [Fault::Before, Fault::After, Fault::Killed] {
@@ -220,6 +222,7 @@ async fn fails_cleanly(prepare: impl AsyncFn(&World), verb: impl AsyncFn(&World)
             }
             // The same again reaches the end, and down leaves nothing, wherever it stopped.
             verb(&world).await.unwrap_or_else(|error| panic!("{fault:?} at {step}, then again: {error}"));
+            assert_eq!(world.fake.snapshot(), whole, "{fault:?} at {step}, then again");
             world.down().await.unwrap();
             assert_eq!(world.fake.snapshot(), Vec::<String>::new(), "{fault:?} at {step}, then down");
 
@@ -264,7 +267,8 @@ async fn a_failed_mapping_is_undone() {
         // An address that the mapping has to learn of.
         world.fake.host.borrow_mut()[1].addresses.push("203.0.113.9/24".parse().unwrap());
     };
-    fails_cleanly(prepare, async |world| Ok(world.publish("8000-8011", "net1:8000-8011").await?.ops.len())).await;
+    fails_cleanly(prepare, async |world| Ok(world.publish("8000-8011", "net1:8000-8011").await?.ops.len()))
+        .await;
 }
 
 #[tokio::test]
@@ -332,6 +336,20 @@ async fn maps_whose_record_is_lost_are_removed_by_down() {
 }
 
 #[tokio::test]
+async fn a_directory_without_a_record_is_removed_by_down() {
+    let world = World::new();
+    std::fs::create_dir_all(world.instance().run_dir()).unwrap();
+    std::fs::write(world.instance().state_file().with_extension("new"), "half").unwrap();
+    assert_eq!(world.down().await.unwrap().value, Downed::Nothing);
+    assert!(!world.instance().run_dir().exists());
+
+    std::fs::create_dir_all(world.instance().run_dir()).unwrap();
+    std::fs::write(world.instance().state_file().with_extension("new"), "half").unwrap();
+    world.bring_up(Mode::Apply).await.unwrap();
+    assert!(!world.instance().state_file().with_extension("new").exists());
+}
+
+#[tokio::test]
 async fn nothing_can_be_done_with_what_is_not_up() {
     let world = World::new();
     let error = Manager::open(&world.instance(), &world.fake, Mode::Apply, 0).expect_err("not up");
@@ -342,6 +360,8 @@ async fn nothing_can_be_done_with_what_is_not_up() {
 #[tokio::test]
 async fn uplinks_are_added_and_those_that_are_gone_are_dropped() {
     let world = World::up().await;
+    let own = UpRequest { uplinks: vec!["vnet0".parse().unwrap()], ..UpRequest::default() };
+    assert!(message(world.bring_up_as(&own, Mode::Apply).await).contains("of this instance"));
     let more = UpRequest { uplinks: vec!["eth1".parse().unwrap()], ..UpRequest::default() };
     let done = world.bring_up_as(&more, Mode::Apply).await.unwrap();
     assert_eq!(done.ops.len(), 3, "{:?}", done.ops);
@@ -429,7 +449,10 @@ async fn an_endpoint_is_entered_under_each_of_its_addresses() {
     });
     let entries = entries.into_inner();
     assert_eq!(entries[0], ("192.168.0.2".to_owned(), 120));
-    assert!(entries[1].0.starts_with("fd") && entries[1].0.ends_with("::2") && entries[1].1 == 64, "{entries:?}");
+    assert!(
+        entries[1].0.starts_with("fd") && entries[1].0.ends_with("::2") && entries[1].1 == 64,
+        "{entries:?}"
+    );
     assert!(entries[2].0.starts_with("fe80::") && entries[2].1 == 64, "{entries:?}");
     assert_eq!(entries.len(), 3);
 }
@@ -486,7 +509,10 @@ async fn ports_are_taken_once_but_one_address_goes_before_all() {
     for taken in ["8000", "8010", "7999-8000", "7000-9000"] {
         let ports: crate::spec::Ports = taken.parse().unwrap();
         let error = message(world.publish(taken, &format!("net1:{ports}")).await);
-        assert!(error.contains("8000-8010/tcp to net1:80-90") && error.contains("vnet portmap rm 8000-8010"), "{error}");
+        assert!(
+            error.contains("8000-8010/tcp to net1:80-90") && error.contains("vnet portmap rm 8000-8010"),
+            "{error}"
+        );
     }
     assert!(world.publish("7999", "net1:80").await.is_ok());
     assert!(world.publish("8011", "net1:80").await.is_ok());
@@ -532,7 +558,9 @@ async fn ports_that_cannot_be_published_are_refused() {
 async fn the_configuration_says_which_blocks_there_are() {
     let blocks = |world: &World| {
         let present = world.fake.present.borrow();
-        present.iter().find_map(|r| if let Resource::Config(config) = r { Some(config.port_blocks) } else { None })
+        present
+            .iter()
+            .find_map(|r| if let Resource::Config(config) = r { Some(config.port_blocks) } else { None })
     };
     let world = World::up().await;
     world.endpoint("net1").await.unwrap();
@@ -573,10 +601,14 @@ async fn taking_ports_back_ends_their_flows() {
     *world.fake.flows.borrow_mut() = vec![flow(1), flow(2), flow(0)];
     let error = message(world.manager().unpublish(&"8088-8090".parse().unwrap(), Protocol::Tcp).await);
     assert!(error.contains("8089/tcp to net1:80"), "{error}");
-    assert!(world.manager().unpublish(&"8088".parse().unwrap(), Protocol::Tcp).await.unwrap().value.is_some());
+    assert!(
+        world.manager().unpublish(&"8088".parse().unwrap(), Protocol::Tcp).await.unwrap().value.is_some()
+    );
     let left: Vec<u32> = world.fake.flows.borrow().iter().map(|(_, entry)| entry.mapping).collect();
     assert_eq!(left, [2, 0]);
-    assert!(world.manager().unpublish(&"8088".parse().unwrap(), Protocol::Tcp).await.unwrap().value.is_none());
+    assert!(
+        world.manager().unpublish(&"8088".parse().unwrap(), Protocol::Tcp).await.unwrap().value.is_none()
+    );
     world.manager().remove_endpoint(&name("net1")).await.unwrap();
     assert!(world.fake.flows.borrow().is_empty(), "all of them were net1's");
 }
@@ -616,7 +648,10 @@ async fn networks_bring_their_masquerade_and_take_it_away() {
     let before = rules(&world);
     world.manager().create_network(&network("blue", "10.1.0.0/24")).await.unwrap();
     assert_eq!(rules(&world), before + 1);
-    let own = MasqueradeRequest { subnet: "10.1.0.0/24".parse().unwrap(), to: Some("203.0.113.1".parse().unwrap()) };
+    let own = MasqueradeRequest {
+        subnet: "10.1.0.0/24".parse().unwrap(),
+        to: Some("203.0.113.1".parse().unwrap()),
+    };
     let error = message(world.manager().add_masquerade(&own).await);
     assert!(error.contains("vnet masquerade rm 10.1.0.0/24"), "{error}");
     world.manager().remove_masquerade(own.subnet).await.unwrap();
@@ -634,11 +669,17 @@ async fn addresses_that_came_and_went_are_noticed() {
         host[1].addresses.remove(0);
         host.push(interface(9, "eth2", Some(9), &["192.0.2.9/24"]));
     }
+    // A command that is killed in between forgets neither.
+    world.fake.fail_at(0, Fault::Killed);
+    world.publish("80", "net1:80").await.unwrap_err();
+    world.fake.heal();
     let ops = world.publish("80", "net1:80").await.unwrap().ops;
     let ops: Vec<String> = ops.iter().map(ToString::to_string).collect();
     assert_eq!(ops[0], "remove host address 203.0.113.1 of eth0");
     assert_eq!(ops[1], "create host address 192.0.2.9 of eth2");
     assert_eq!(ops.len(), 4);
+    assert_eq!(world.publish("80", "net1:80").await.unwrap().ops, []);
+    assert!(!world.record().contains("203.0.113.1,"));
 }
 
 #[tokio::test]

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::host::{Depth, Host};
+use super::host::Host;
 use super::network::{default_mtu, default_subnets, list, network_resources, note_network};
-use super::{Claim, check_namespace, Done, Error, Manager, Mode, NetworkRequest, Wanted, kernel};
+use super::{Claim, Done, Error, Manager, Mode, NetworkRequest, Wanted, check_namespace, kernel};
 use crate::instance::Instance;
 use crate::plan::{self, Op, Plan, Resource, State, expand};
 use crate::reconcile::{self, Failure, Machine};
@@ -29,6 +29,15 @@ pub struct Instantiated {
     pub settings: Settings,
     /// Its default network.
     pub network: Network,
+}
+
+/// The uplinks of an instance that comes up.
+struct Uplinks {
+    uplinks: Vec<InterfaceName>,
+    /// Those it had, and whose interfaces are gone.
+    gone: Vec<InterfaceName>,
+    /// What is worth knowing of them.
+    notes: Vec<String>,
 }
 
 impl<M: Machine> Manager<M> {
@@ -61,61 +70,71 @@ impl<M: Machine> Manager<M> {
     async fn bring_up(&self, request: &UpRequest) -> Result<Done<Instantiated>, Error> {
         let transaction = self.store.begin()?;
         let host = Host::observe(&self.machine).await?;
-        let mut notes = Vec::new();
         let recorded = transaction.settings()?;
         check_namespace(&self.instance, &self.machine, recorded.as_ref())?;
-        let (settings, gone) = self.settings(&host, recorded.as_ref(), request, &mut notes)?;
+        let settings = self.settings(recorded.as_ref())?;
+        let Uplinks { uplinks, gone, notes } =
+            self.choose_uplinks(&transaction, &host, &settings.uplinks, &request.uplinks)?;
+        let settings = Settings { uplinks, ..settings };
         let network = self.default_network(&transaction, &host, &settings, request)?;
-        transaction.set_settings(&settings)?;
+        // An uplink that is gone stays noted until its programs are gone as well.
+        let mut noted = settings.clone();
+        noted.uplinks.extend(gone.iter().cloned());
+        transaction.set_settings(&noted)?;
 
-        let mut obsolete: Vec<Resource> = gone.iter().flat_map(expand::uplink).collect();
-        let mut wanted =
-            Claim::of(recorded.as_ref()).on(expand::instance(&settings, transaction.port_blocks()?));
-        for uplink in &settings.uplinks {
-            let known = recorded.as_ref().filter(|settings| settings.uplinks.contains(uplink));
-            wanted.extend(Claim::of(known).on(expand::uplink(uplink)));
-        }
-        let refresh = self.refresh(&transaction, &host, Depth::All)?;
-        wanted.extend(refresh.wanted);
-        obsolete.extend(refresh.obsolete);
-        for network in transaction.networks()? {
-            wanted.extend(network_resources(&transaction, &network, Claim::of(recorded.as_ref()))?);
-        }
-        wanted.extend(free_rules(&transaction)?);
+        let refresh = self.refresh(&transaction, &host)?;
+        let obsolete = gone.iter().flat_map(expand::uplink).chain(refresh.obsolete).collect();
+        let wanted = foundation(&transaction, &settings, recorded.as_ref(), refresh.wanted)?;
         let mut ops = self.make(transaction, "the instance", wanted, obsolete).await?;
+        if !gone.is_empty() && self.mode == Mode::Apply {
+            let transaction = self.store.begin()?;
+            transaction.set_settings(&settings)?;
+            transaction.commit()?;
+        }
         if recorded.is_some() {
             ops.extend(self.bring_back().await?);
         }
         Ok(Done { value: Instantiated { settings, network }, ops, notes })
     }
 
-    /// What holds for the instance from now on, and the uplinks that it has no more.
-    fn settings(
+    /// What holds for the instance, uplinks apart.
+    fn settings(&self, recorded: Option<&Settings>) -> Result<Settings, Error> {
+        if let Some(settings) = recorded {
+            return Ok(settings.clone());
+        }
+        let namespace = self.machine.namespace().map_err(kernel("ask for the host's network namespace"))?;
+        Ok(Settings::new(namespace, self.now))
+    }
+
+    /// The uplinks it has, less those whose interfaces are gone, and those that are named or have a default route.
+    fn choose_uplinks(
         &self,
+        transaction: &Transaction,
         host: &Host,
-        recorded: Option<&Settings>,
-        request: &UpRequest,
-        notes: &mut Vec<String>,
-    ) -> Result<(Settings, Vec<InterfaceName>), Error> {
-        let before: &[InterfaceName] = recorded.map_or(&[], |settings| &settings.uplinks);
+        before: &[InterfaceName],
+        named: &[InterfaceName],
+    ) -> Result<Uplinks, Error> {
         let (mut uplinks, gone): (Vec<_>, Vec<_>) =
             before.iter().cloned().partition(|name| host.interface(name.as_str()).is_some());
-        notes.extend(gone.iter().map(|name| format!("uplink {name} is gone and no uplink any more")));
-        let chosen = match &request.uplinks[..] {
+        let gone_note = |name| format!("uplink {name} is gone and no uplink any more");
+        let mut notes: Vec<String> = gone.iter().map(gone_note).collect();
+        let chosen = match (named, host.default_uplinks()) {
+            ([], Ok(uplinks)) => uplinks,
             // Without a default route, an instance that is up keeps the uplinks it has.
-            [] => host
-                .default_uplinks()
-                .or_else(|error| if uplinks.is_empty() { Err(error) } else { Ok(Vec::new()) })?,
-            named => named.to_vec(),
+            ([], Err(_)) if !uplinks.is_empty() => Vec::new(),
+            ([], Err(error)) => return Err(error),
+            (named, _) => named.to_vec(),
         };
         for name in chosen {
+            if transaction.has_interface(name.as_str())? {
+                return Err(Error::OwnInterface { name });
+            }
             notes.extend(host.check_uplink(&name)?);
             if !uplinks.contains(&name) {
                 uplinks.push(name);
             }
         }
-        let settings = recorded.cloned().unwrap_or_else(|| Settings::new(self.machine.namespace(), self.now));
-        Ok((Settings { uplinks, ..settings }, gone))
+        Ok(Uplinks { uplinks, gone, notes })
     }
 
     /// The default network: the one that is recorded, if the request does not contradict it, or a new one.
@@ -200,6 +219,26 @@ impl<M: Machine> Manager<M> {
     }
 }
 
+/// Everything of an instance but endpoints and mappings.
+fn foundation(
+    transaction: &Transaction,
+    settings: &Settings,
+    recorded: Option<&Settings>,
+    host_addresses: Vec<Wanted>,
+) -> Result<Vec<Wanted>, Error> {
+    let mut wanted = Claim::of(recorded).on(expand::instance(settings, transaction.port_blocks()?));
+    for uplink in &settings.uplinks {
+        let known = recorded.filter(|recorded| recorded.uplinks.contains(uplink));
+        wanted.extend(Claim::of(known).on(expand::uplink(uplink)));
+    }
+    wanted.extend(host_addresses);
+    for network in transaction.networks()? {
+        wanted.extend(network_resources(transaction, &network, Claim::of(recorded))?);
+    }
+    wanted.extend(free_rules(transaction)?);
+    Ok(wanted)
+}
+
 /// The masquerade rules that no network brought.
 fn free_rules(transaction: &Transaction) -> Result<Vec<Wanted>, Error> {
     let rules = transaction.masquerades()?;
@@ -259,7 +298,13 @@ pub async fn down<M: Machine>(instance: &Instance, machine: &M, mode: Mode) -> R
             check_namespace(instance, machine, store.begin()?.settings()?.as_ref())?;
             take_down(&store, machine, mode).await
         }
-        Err(store::Error::NotUp { .. }) => remove_leftovers(machine, mode).await,
+        Err(store::Error::NotUp { .. }) => {
+            let done = remove_leftovers(machine, mode).await?;
+            if mode == Mode::Apply {
+                Store::sweep(instance)?;
+            }
+            Ok(done)
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -144,7 +144,11 @@ impl Listed for Endpoint {
     }
 
     fn details(&self) -> Vec<(&'static str, String)> {
-        let namespace = if self.attached { "the namespace stays when the endpoint goes" } else { "the namespace goes with the endpoint" };
+        let namespace = if self.attached {
+            "the namespace stays when the endpoint goes"
+        } else {
+            "the namespace goes with the endpoint"
+        };
         vec![("ifname", words(&self.ifname)), ("lifetime", namespace.to_owned())]
     }
 }
@@ -306,11 +310,8 @@ impl Status {
         for uplink in &self.uplinks {
             writeln!(out, "uplink {uplink}: {}", programs(uplink))?;
         }
-        writeln!(
-            out,
-            "{} endpoints, {} port mappings, {} flows\n",
-            self.endpoints, self.portmaps, self.flows
-        )?;
+        let Self { endpoints, portmaps, flows, .. } = self;
+        writeln!(out, "endpoints: {endpoints}, port mappings: {portmaps}, flows: {flows}\n")?;
         table::print(out, Network::HEADER, self.networks.iter().map(Network::row))?;
         if !self.problems.is_empty() {
             writeln!(out, "\nnot as recorded; `vnet up` brings it back:")?;

@@ -41,3 +41,117 @@ pub fn plan(desired: &[(Resource, State)], obsolete: &[(Resource, State)]) -> Pl
     });
     Plan { ops: removals.chain(additions).collect() }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use vnet_common::{Hook, Mac};
+
+    use super::*;
+
+    /// What is there, in a model without failures.
+    type World = Vec<Resource>;
+
+    fn state(world: &World, resource: &Resource) -> State {
+        match world.iter().find(|other| other.same_identity(resource)) {
+            None => State::Absent,
+            Some(other) if other == resource => State::Present,
+            Some(other) => State::Differs(other.to_string()),
+        }
+    }
+
+    fn observe(world: &World, resources: &[Resource]) -> Vec<(Resource, State)> {
+        resources.iter().map(|resource| (resource.clone(), state(world, resource))).collect()
+    }
+
+    fn apply(world: &mut World, op: &Op) {
+        let (Op::Create(resource) | Op::Change(resource) | Op::Remove(resource)) = op;
+        world.retain(|other| !other.same_identity(resource));
+        if !matches!(op, Op::Remove(_)) {
+            world.push(resource.clone());
+        }
+    }
+
+    /// One of a few things, in one of two descriptions.
+    fn resource() -> impl Strategy<Value = Resource> {
+        (0..4_u32, 0..2_u32, 0..3_u8).prop_map(|(nth, variant, kind)| match kind {
+            0 => Resource::Namespace { name: format!("n{nth}") },
+            1 => Resource::Attachment { hook: Hook::FromEndpoint, interface: format!("v{nth}") },
+            _ => Resource::Bridge {
+                name: format!("b{nth}"),
+                mac: Mac::new([2; 6]),
+                mtu: 1400 + variant,
+                addresses: Vec::new(),
+            },
+        })
+    }
+
+    /// Distinct things.
+    fn resources() -> impl Strategy<Value = Vec<Resource>> {
+        prop::collection::vec(resource(), 0..8).prop_map(|all| {
+            let mut distinct: Vec<Resource> = Vec::new();
+            for resource in all {
+                if !distinct.iter().any(|other| other.same_identity(&resource)) {
+                    distinct.push(resource);
+                }
+            }
+            distinct
+        })
+    }
+
+    fn sorted(world: &World) -> Vec<String> {
+        let mut names: Vec<String> = world.iter().map(|resource| format!("{resource:?}")).collect();
+        names.sort();
+        names
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_left_to_do_where_all_is_as_described(desired in resources()) {
+            prop_assert_eq!(plan(&observe(&desired, &desired), &[]), Plan::default());
+        }
+
+        #[test]
+        fn any_beginning_of_a_plan_leads_to_the_same_end(
+            world in resources(), desired in resources(), obsolete in resources(), stop in 0..20_usize,
+        ) {
+            let make = |world: &World| plan(&observe(world, &desired), &observe(world, &obsolete)).ops;
+            let mut straight = world.clone();
+            make(&world).iter().for_each(|op| apply(&mut straight, op));
+            prop_assert_eq!(make(&straight), Vec::new());
+            for resource in &desired {
+                prop_assert_eq!(state(&straight, resource), State::Present);
+            }
+
+            let mut interrupted = world.clone();
+            make(&world).iter().take(stop).for_each(|op| apply(&mut interrupted, op));
+            let rest = make(&interrupted);
+            rest.iter().for_each(|op| apply(&mut interrupted, op));
+            prop_assert_eq!(sorted(&interrupted), sorted(&straight));
+        }
+
+        #[test]
+        fn undoing_what_was_created_leaves_what_was_there(world in resources(), desired in resources()) {
+            let ops = plan(&observe(&world, &desired), &[]).ops;
+            let mut after = world.clone();
+            ops.iter().for_each(|op| apply(&mut after, op));
+            ops.iter().rev().filter_map(Op::inverse).for_each(|op| apply(&mut after, &op));
+            let untouched = |after: &World| -> World {
+                let changed = |resource: &Resource| ops.contains(&Op::Change(resource.clone()));
+                let identity = |resource: &&Resource| !desired.iter().any(|d| changed(d) && d.same_identity(resource));
+                after.iter().filter(identity).cloned().collect()
+            };
+            prop_assert_eq!(sorted(&untouched(&after)), sorted(&untouched(&world)));
+        }
+    }
+
+    #[test]
+    fn what_is_obsolete_goes_first_and_in_reverse() {
+        let named = |name: &str| Resource::Namespace { name: name.to_owned() };
+        let world = vec![named("a"), named("b")];
+        let ops =
+            plan(&observe(&world, &[named("c")]), &observe(&world, &[named("a"), named("b"), named("x")]))
+                .ops;
+        assert_eq!(ops, [Op::Remove(named("b")), Op::Remove(named("a")), Op::Create(named("c"))]);
+    }
+}

@@ -170,8 +170,21 @@ impl Resource {
     pub fn is_exclusive(&self) -> bool {
         matches!(
             self,
-            Self::DataPath | Self::Attachment { .. } | Self::Bridge { .. } | Self::Namespace { .. } | Self::Veth(_)
+            Self::DataPath
+                | Self::Attachment { .. }
+                | Self::Bridge { .. }
+                | Self::Namespace { .. }
+                | Self::Veth(_)
         )
+    }
+
+    /// The address, if it is one of the host's.
+    #[must_use]
+    pub fn as_host_address(&self) -> Option<IpAddr> {
+        match self {
+            Self::HostAddress { addr, .. } => Some(*addr),
+            _ => None,
+        }
     }
 
     /// Whether it is an entry of a map, which goes with the map.
@@ -195,7 +208,14 @@ impl fmt::Display for Resource {
         match self {
             Self::DataPath => f.write_str("maps and programs"),
             Self::Config(config) => {
-                write!(f, "configuration: source ports {}-{}", config.nat_ports.first, config.nat_ports.last)
+                write!(
+                    f,
+                    "configuration: source ports {}-{}",
+                    config.nat_ports.first, config.nat_ports.last
+                )?;
+                let lengths = (0..16).rev().filter(|length| config.port_blocks & 1 << length != 0);
+                let sizes: Vec<String> = lengths.map(|length| (1_u32 << (16 - length)).to_string()).collect();
+                if sizes.is_empty() { Ok(()) } else { write!(f, ", blocks of {} ports", sizes.join(", ")) }
             }
             Self::ReservedPorts { first, last } => write!(f, "reserved local ports {first}-{last}"),
             Self::Attachment { hook, interface } => write!(f, "program {} on {interface}", hook.name()),
@@ -219,10 +239,13 @@ impl fmt::Display for Resource {
                 veth.namespace.display(),
                 list(&veth.addresses)
             ),
-            Self::Endpoint { addr, interface, mac, .. } => write!(f, "endpoint {addr}, {mac}, behind {interface}"),
+            Self::Endpoint { addr, interface, mac, .. } => {
+                write!(f, "endpoint {addr}, {mac}, behind {interface}")
+            }
             Self::PortMap { key, value } => {
                 let last = u32::from(key.port.number()) + (1 << (16 - u32::from(key.prefix_len.min(16)))) - 1;
-                let host = if key.addr.is_unspecified() { "every address".to_owned() } else { key.addr.to_string() };
+                let host =
+                    if key.addr.is_unspecified() { "every address".to_owned() } else { key.addr.to_string() };
                 let family = if key.addr.is_v4() { "IPv4" } else { "IPv6" };
                 write!(f, "published {} ports {}-{last} of {host} ({family})", key.proto, key.port)?;
                 write!(f, " to {} from port {}", value.addr, value.port)

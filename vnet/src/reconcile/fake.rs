@@ -62,7 +62,8 @@ impl Fake {
 
     /// What is there, in an order that does not depend on how it came about.
     pub(crate) fn snapshot(&self) -> Vec<String> {
-        let mut present: Vec<String> = self.present.borrow().iter().map(|resource| format!("{resource:?}")).collect();
+        let mut present: Vec<String> =
+            self.present.borrow().iter().map(|resource| format!("{resource:?}")).collect();
         present.sort();
         present
     }
@@ -82,7 +83,8 @@ impl Fake {
                 present.push(resource.clone());
             }
             Op::Remove(Resource::DataPath) => self.present.borrow_mut().retain(|resource| {
-                !(resource.is_map_entry() || matches!(resource, Resource::DataPath | Resource::Attachment { .. }))
+                !(resource.is_map_entry()
+                    || matches!(resource, Resource::DataPath | Resource::Attachment { .. }))
             }),
             Op::Remove(resource) => self.present.borrow_mut().retain(|other| !other.same_identity(resource)),
         }
@@ -151,10 +153,13 @@ impl Machine for Fake {
             match resource {
                 Resource::Bridge { name, addresses, .. } => {
                     let addresses: Vec<String> = addresses.iter().map(IpNet::to_string).collect();
-                    let addresses: Vec<&str> = addresses.iter().map(String::as_str).chain(["fe80::77/64"]).collect();
+                    let addresses: Vec<&str> =
+                        addresses.iter().map(String::as_str).chain(["fe80::77/64"]).collect();
                     interfaces.push(interface(index, name, Some(3), &addresses));
                 }
-                Resource::Veth(veth) => interfaces.push(interface(index, &veth.host, Some(4), &["fe80::78/64"])),
+                Resource::Veth(veth) => {
+                    interfaces.push(interface(index, &veth.host, Some(4), &["fe80::78/64"]));
+                }
                 _ => {}
             }
         }
@@ -176,8 +181,8 @@ impl Machine for Fake {
         true
     }
 
-    fn namespace(&self) -> u64 {
-        self.namespace.get()
+    fn namespace(&self) -> Result<u64, FakeError> {
+        Ok(self.namespace.get())
     }
 }
 
@@ -209,7 +214,7 @@ impl Machine for &Fake {
         (**self).has_ipv6()
     }
 
-    fn namespace(&self) -> u64 {
+    fn namespace(&self) -> Result<u64, FakeError> {
         (**self).namespace()
     }
 }

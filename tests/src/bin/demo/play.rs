@@ -112,7 +112,7 @@ impl<'a> Play<'a> {
     /// Shows lines of an output.
     pub(crate) fn show<'l>(&self, lines: impl IntoIterator<Item = &'l str>) {
         for line in lines {
-            self.say(&format!("     {}", self.dim(&self.plain(line))));
+            self.say(&format!("     {}", self.dim(&self.plain_columns(line))));
         }
     }
 
@@ -177,6 +177,22 @@ impl<'a> Play<'a> {
     /// Text without the prefix that keeps the names of this lab apart from those of others.
     fn plain(&self, text: &str) -> String {
         text.replace(&self.lab.name(""), "")
+    }
+
+    /// The same for a line of a table: what is taken from a cell is put behind it, so that columns stay aligned.
+    fn plain_columns(&self, line: &str) -> String {
+        let prefix = self.lab.name("");
+        let mut cells = line.split(&prefix);
+        let mut plain = cells.next().unwrap_or_default().to_owned();
+        for cell in cells {
+            let end = cell.find("  ").unwrap_or(cell.len());
+            plain += &cell[..end];
+            if end < cell.len() {
+                plain += &" ".repeat(prefix.len());
+            }
+            plain += &cell[end..];
+        }
+        plain
     }
 
     fn dim(&self, text: &str) -> String {

@@ -1,0 +1,509 @@
+//! A case of the packet table: a packet, the world it meets, and what must become of it.
+//!
+//! ```
+//! # use vnet_common::Proto;
+//! # use vnet_tests::case::{Case, Flow, world::{V4, NET1, at}};
+//! # use vnet_tests::frame::Frame;
+//! let (client, server, seen) = (at(V4.net1, 50_000), at(V4.www, 80), at(V4.host, 50_000));
+//! let case = Case::from_endpoint(NET1, "a first packet is masqueraded", Frame::tcp(client, server).syn())
+//!     .forwarded(Frame::tcp(seen, server).syn())
+//!     .leaves([Flow::masqueraded(Proto::TCP, client, server, 50_000).just_seen()]);
+//! # case.run_on_host().unwrap();
+//! ```
+//!
+//! Expected frames are built from scratch, so their checksums owe nothing to the code under test. What every case
+//! expects without saying so: one more on the counter of the reason, for what is dropped, and on no other;
+//! packet and bytes counted in the flow, for what is translated; checksums that add up, for what has changed.
+
+mod flow;
+pub mod random;
+pub mod world;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use vnet_common::{CtEntry, DropKey, DropReason, Hook, Tuple};
+use vnet_datapath::model::Model;
+use vnet_datapath::{NextHop, Verdict};
+
+use crate::frame::dissect::{Network, dissect};
+use crate::frame::{Frame, describe};
+use crate::runner::{Arrival, Fate, Host, Outcome, Refused, Runner, Way};
+
+use self::world::{BRIDGE, Endpoint, Family, HOST_MAC, PEER_MAC, UPLINK};
+
+pub use flow::{Flow, SLACK, describe as describe_flow, differences, tuple};
+
+/// A packet, the world it meets, and what must become of it.
+#[must_use]
+pub struct Case {
+    name: String,
+    hook: Hook,
+    ifindex: u32,
+    came_in_by: u32,
+    segment: u32,
+    frame: Sent,
+    model: Model,
+    given: Vec<Flow>,
+    ways: &'static [Way],
+    expected: Expectation,
+}
+
+/// What is sent: a description, which link addresses are added to, or bytes as they are.
+enum Sent {
+    Described(Frame),
+    Bytes(Vec<u8>),
+}
+
+/// What must become of a packet; of one that gets a drawn source port, as a function of that.
+enum Expectation {
+    Fixed(Expected),
+    WithPort(Box<dyn Fn(u16) -> Expected>),
+}
+
+struct Expected {
+    fate: Fate,
+    /// `None` is "unchanged".
+    frame: Option<Frame>,
+    /// `None` is "as they were".
+    flows: Option<Vec<Flow>>,
+    /// Where to, of what is forwarded or delivered.
+    next_hop: Option<NextHop>,
+    receiver: Option<u32>,
+}
+
+impl Expected {
+    const fn only(fate: Fate) -> Self {
+        Self { fate, frame: None, flows: None, next_hop: None, receiver: None }
+    }
+}
+
+/// Where cases can run.
+const EVERYWHERE: &[Way] = &[Way::Host, Way::Tc, Way::Xdp];
+/// XDP sees no packet that leaves, and no aggregate.
+const NOT_XDP: &[Way] = &[Way::Host, Way::Tc];
+
+/// What a case begins with.
+impl Case {
+    /// An endpoint sends a frame to its gateway.
+    pub fn from_endpoint(sender: Endpoint, name: &str, frame: Frame) -> Self {
+        let frame = frame.macs(sender.mac, sender.gateway_mac);
+        Self::new(Hook::FromEndpoint, sender.ifindex, name, frame)
+    }
+
+    /// The next hop sends a frame to the host.
+    pub fn from_uplink(name: &str, frame: Frame) -> Self {
+        Self::new(Hook::FromUplink, UPLINK, name, frame.macs(PEER_MAC, HOST_MAC))
+    }
+
+    /// The host is about to send the next hop a frame that it received by the bridge of network 1.
+    pub fn to_uplink(name: &str, frame: Frame) -> Self {
+        let case = Self::new(Hook::ToUplink, UPLINK, name, frame.macs(HOST_MAC, PEER_MAC));
+        Self { came_in_by: BRIDGE, ways: NOT_XDP, ..case }
+    }
+
+    fn new(hook: Hook, ifindex: u32, name: &str, frame: Frame) -> Self {
+        Self {
+            name: name.to_owned(),
+            hook,
+            ifindex,
+            came_in_by: 0,
+            segment: 0,
+            frame: Sent::Described(frame),
+            model: world::world(),
+            given: Vec::new(),
+            ways: EVERYWHERE,
+            expected: Expectation::Fixed(Expected::only(Fate::Passed)),
+        }
+    }
+
+    /// The frame has exactly these link addresses, as described.
+    pub fn link(mut self, frame: Frame) -> Self {
+        self.frame = Sent::Described(frame);
+        self
+    }
+
+    /// The case is about one family.
+    pub fn of_family(mut self, family: &Family) -> Self {
+        self.name = format!("{}: {}", family.name, self.name);
+        self
+    }
+
+    /// The frame's bytes are changed, for what no description can say.
+    pub fn bytes(mut self, change: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let mut bytes = self.sent();
+        change(&mut bytes);
+        self.frame = Sent::Bytes(bytes);
+        self
+    }
+
+    /// The frame stands for several with a payload of `segment` bytes each.
+    pub fn in_segments_of(mut self, segment: u32) -> Self {
+        self.segment = segment;
+        self.ways = NOT_XDP;
+        self
+    }
+
+    /// It leaves by this interface instead of the uplink, or arrives there.
+    pub fn at(mut self, ifindex: u32) -> Self {
+        self.ifindex = ifindex;
+        self
+    }
+
+    /// The host received it on this interface.
+    pub fn came_in_by(mut self, ifindex: u32) -> Self {
+        self.came_in_by = ifindex;
+        self
+    }
+
+    /// The tables are not quite those of the world.
+    pub fn given<T>(mut self, change: impl FnOnce(&mut Model) -> T) -> Self {
+        change(&mut self.model);
+        self
+    }
+
+    /// These flows are tracked.
+    pub fn tracked(mut self, flows: impl IntoIterator<Item = Flow>) -> Self {
+        self.given.extend(flows);
+        self
+    }
+
+    /// The host has a socket that takes packets with this tuple.
+    pub fn host_socket(mut self, tuple: Tuple) -> Self {
+        self.model.host_sockets.insert(tuple);
+        self
+    }
+
+    /// The case is about something that only the model's tables do.
+    pub fn on_host_only(mut self) -> Self {
+        self.ways = &[Way::Host];
+        self
+    }
+}
+
+/// What a case expects.
+impl Case {
+    /// It goes on unchanged.
+    pub fn passes(self) -> Self {
+        self.expects(Expected::only(Fate::Passed))
+    }
+
+    /// It goes on as another.
+    pub fn passes_as(self, frame: Frame) -> Self {
+        let frame = Some(self.with_same_link(frame));
+        self.expects(Expected { frame, ..Expected::only(Fate::Passed) })
+    }
+
+    /// It is dropped unchanged.
+    pub fn dropped(self, reason: DropReason) -> Self {
+        self.expects(Expected::only(Fate::Dropped(reason)))
+    }
+
+    /// It leaves for the next hop of its family as another, with one hop less.
+    pub fn forwarded(self, frame: Frame) -> Self {
+        let expected = self.forwarding(frame);
+        self.expects(expected)
+    }
+
+    /// As [`Self::forwarded`], from a drawn source port: what leaves, and the flows afterwards, are functions of it.
+    pub fn forwarded_from_a_drawn_port(
+        mut self,
+        as_port: impl Fn(u16) -> (Frame, Vec<Flow>) + 'static,
+    ) -> Self {
+        let sent = self.sent();
+        self.expected = Expectation::WithPort(Box::new(move |port| {
+            let (frame, flows) = as_port(port);
+            Expected { flows: Some(flows), ..forwarding(&sent, frame) }
+        }));
+        self
+    }
+
+    /// It leaves by another interface, or for another next hop.
+    pub fn by(mut self, ifindex: u32, addr: IpAddr) -> Self {
+        self.fixed().next_hop = Some(NextHop { ifindex, addr: addr.into() });
+        self
+    }
+
+    /// It appears inside an endpoint as another, with one hop less, sent by the gateway.
+    pub fn delivered(self, receiver: Endpoint, frame: Frame) -> Self {
+        let frame = Some(frame.macs(receiver.gateway_mac, receiver.mac).ttl(63));
+        let receiver = Some(receiver.ifindex);
+        self.expects(Expected { frame, receiver, ..Expected::only(Fate::Delivered) })
+    }
+
+    /// It appears inside an endpoint exactly as it was sent.
+    pub fn switched(self, receiver: Endpoint) -> Self {
+        self.expects(Expected { receiver: Some(receiver.ifindex), ..Expected::only(Fate::Delivered) })
+    }
+
+    /// These flows, and no others, are tracked afterwards. Unless a case says so they are those from before.
+    pub fn leaves(mut self, flows: impl IntoIterator<Item = Flow>) -> Self {
+        self.fixed().flows = Some(flows.into_iter().collect());
+        self
+    }
+
+    /// The frame that is to come out has another hop limit than the usual.
+    pub fn with_ttl(mut self, ttl: u8) -> Self {
+        let expected = self.fixed();
+        expected.frame = expected.frame.take().map(|frame| frame.ttl(ttl));
+        self
+    }
+
+    fn expects(mut self, expected: Expected) -> Self {
+        self.expected = Expectation::Fixed(expected);
+        self
+    }
+
+    fn fixed(&mut self) -> &mut Expected {
+        match &mut self.expected {
+            Expectation::Fixed(expected) => expected,
+            Expectation::WithPort(_) => panic!("{}: say it in the function of the port", self.name),
+        }
+    }
+
+    fn forwarding(&self, frame: Frame) -> Expected {
+        forwarding(&self.sent(), frame)
+    }
+
+    fn with_same_link(&self, frame: Frame) -> Frame {
+        with_same_link(&self.sent(), frame)
+    }
+}
+
+/// What a forwarded frame becomes.
+fn forwarding(sent: &[u8], frame: Frame) -> Expected {
+    let Ok(Network::Ip(ip)) = dissect(sent).map(|dissected| dissected.network) else {
+        panic!("only IP is forwarded")
+    };
+    let next_hop = Some(NextHop { ifindex: UPLINK, addr: Family::of(ip.source).peer.into() });
+    let frame = Some(with_same_link(sent, frame).ttl(63));
+    Expected { frame, next_hop, ..Expected::only(Fate::Forwarded) }
+}
+
+fn with_same_link(sent: &[u8], frame: Frame) -> Frame {
+    let sent = dissect(sent).expect("a frame that can be read");
+    frame.macs(sent.source_mac, sent.destination_mac)
+}
+
+/// Running.
+impl Case {
+    /// The case in one sentence.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it can be run so.
+    #[must_use]
+    pub fn runs(&self, way: Way) -> bool {
+        self.ways.contains(&way)
+    }
+
+    /// Runs it on the host.
+    ///
+    /// # Errors
+    /// Says in which way the outcome is not the expected one, as for [`Self::run_on`].
+    pub fn run_on_host(&self) -> Result<(), String> {
+        match self.run_on(&mut Host::default()) {
+            Ok(()) => Ok(()),
+            Err(Failure::Refused) => unreachable!("the host runs anything"),
+            Err(Failure::Wrong(complaint)) => Err(complaint),
+        }
+    }
+
+    /// Runs it, and checks the outcome: against what the case expects and, in the kernel, against the host.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn run_on(&self, runner: &mut dyn Runner) -> Result<(), Failure> {
+        let model = self.tables();
+        let bytes = self.sent();
+        let arrival = self.arrival(&bytes);
+        runner.fill(&model);
+        let outcome = runner.run(&arrival).map_err(|Refused| Failure::Refused)?;
+        let after = After { outcome, flows: runner.flows(), drops: runner.drops() };
+        let mut complaints = self.check(&after);
+        if runner.way() != Way::Host {
+            complaints.extend(self.compare_with_host(&model, &arrival, &after));
+        }
+        if complaints.is_empty() {
+            return Ok(());
+        }
+        let head =
+            format!("{} ({:?}, {})\n  {}", self.name, runner.way(), self.hook.name(), describe(&bytes));
+        complaints.insert(0, head);
+        Err(Failure::Wrong(complaints.join("\n  ")))
+    }
+
+    fn sent(&self) -> Vec<u8> {
+        match &self.frame {
+            Sent::Described(frame) => frame.build(),
+            Sent::Bytes(bytes) => bytes.clone(),
+        }
+    }
+
+    /// The tables with the flows given, at the present time.
+    fn tables(&self) -> Model {
+        let model = Model { clock: world::now(), ..self.model.clone() };
+        let given = self.given.iter().flat_map(|flow| flow.entries(model.clock));
+        model.conntrack.borrow_mut().extend(given);
+        model
+    }
+
+    const fn arrival<'a>(&self, frame: &'a [u8]) -> Arrival<'a> {
+        let Self { hook, ifindex, came_in_by, segment, .. } = *self;
+        Arrival { hook, ifindex, came_in_by, segment, frame }
+    }
+
+    fn check(&self, after: &After) -> Vec<String> {
+        let drawn;
+        let expected = match &self.expected {
+            Expectation::Fixed(expected) => expected,
+            Expectation::WithPort(expected) => {
+                let [(_, translated)] = *after.outcome.began else {
+                    return vec![format!("expected one flow to begin, not {:?}", after.outcome.began)];
+                };
+                drawn = expected(translated.sport.number());
+                &drawn
+            }
+        };
+        let mut complaints = Vec::new();
+        complaints.extend(expected.check_fate(&after.outcome));
+        complaints.extend(self.check_frame(expected, &after.outcome.frame));
+        complaints.extend(self.check_flows(expected, &after.flows));
+        complaints.extend(self.check_counts(expected, &after.flows));
+        complaints.extend(self.check_drops(expected, &after.drops));
+        complaints
+    }
+
+    fn check_frame(&self, expected: &Expected, found: &[u8]) -> Option<String> {
+        let wanted = expected.frame.as_ref().map_or_else(|| self.sent(), Frame::build);
+        if wanted != found {
+            return Some(differing(&wanted, found));
+        }
+        let verified = if self.adds_up() { Frame::verify(found) } else { Ok(()) };
+        verified.err().map(|error| format!("after the translation: {error}"))
+    }
+
+    /// Whether all checksums of what is sent are right.
+    fn adds_up(&self) -> bool {
+        Frame::verify(&self.sent()).is_ok()
+    }
+
+    fn check_flows(&self, expected: &Expected, found: &HashMap<Tuple, CtEntry>) -> Vec<String> {
+        let now = world::now();
+        let flows = expected.flows.as_ref().unwrap_or(&self.given);
+        let wanted = flows.iter().flat_map(|flow| flow.entries(now)).collect();
+        differences(&wanted, found)
+    }
+
+    /// The packet is counted once if it was translated, and never otherwise.
+    fn check_counts(&self, expected: &Expected, found: &HashMap<Tuple, CtEntry>) -> Option<String> {
+        let counts: Vec<_> =
+            found.values().map(|entry| (entry.packets, entry.bytes)).filter(|c| *c != (0, 0)).collect();
+        let wanted =
+            if expected.frame.is_some() { vec![(1, length_of_packet(&self.sent()))] } else { Vec::new() };
+        (counts != wanted)
+            .then(|| format!("packets and bytes counted in flows: {counts:?}, expected {wanted:?}"))
+    }
+
+    fn check_drops(&self, expected: &Expected, found: &HashMap<DropKey, u64>) -> Option<String> {
+        let wanted: HashMap<_, _> = match expected.fate {
+            Fate::Dropped(reason) => {
+                let (reason, hook) = (reason as u8, self.hook as u8);
+                HashMap::from([(DropKey { ifindex: self.ifindex, reason, hook, reserved: [0; 2] }, 1)])
+            }
+            _ => HashMap::new(),
+        };
+        (&wanted != found).then(|| format!("drop counters are {found:?}, expected {wanted:?}"))
+    }
+
+    /// The host, which is told the port that the kernel drew, does the same to the last bit.
+    fn compare_with_host(&self, model: &Model, arrival: &Arrival<'_>, kernel: &After) -> Vec<String> {
+        let mut host = Host::default();
+        host.fill(model);
+        let range = model.config.nat_ports;
+        if let Some((_, translated)) = kernel.outcome.began.first()
+            && (range.first..=range.last).contains(&translated.sport.number())
+        {
+            host.draws(translated.sport.number());
+        }
+        let Ok(outcome) = host.run(arrival) else { unreachable!("the host runs anything") };
+        let mut complaints = differences(&host.flows(), &kernel.flows);
+        if !outcome.fate.agrees_with(kernel.outcome.fate) {
+            complaints.push(format!("{:?}, but {:?} on the host", kernel.outcome.fate, outcome.fate));
+        }
+        if outcome.frame != kernel.outcome.frame {
+            complaints.push(format!("on the host, {}", differing(&outcome.frame, &kernel.outcome.frame)));
+        }
+        if outcome.began != kernel.outcome.began {
+            complaints.push(format!("{:?} began, but {:?} on the host", kernel.outcome.began, outcome.began));
+        }
+        complaints
+    }
+}
+
+impl Expected {
+    fn check_fate(&self, outcome: &Outcome) -> Option<String> {
+        if !outcome.fate.agrees_with(self.fate) {
+            return Some(format!("{:?}, expected {:?}", outcome.fate, self.fate));
+        }
+        match outcome.verdict {
+            Some(Verdict::Forward(next_hop)) if Some(next_hop) != self.next_hop => {
+                Some(format!("forwarded to {next_hop:?}, expected {:?}", self.next_hop))
+            }
+            Some(Verdict::Deliver(delivery)) if Some(delivery.ifindex) != self.receiver => {
+                Some(format!("delivered to interface {}, expected {:?}", delivery.ifindex, self.receiver))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The length of an IP packet as its header says, from that header on.
+fn length_of_packet(frame: &[u8]) -> u64 {
+    let word = |at: usize| u64::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
+    if frame[14] >> 4 == 4 { word(16) } else { 40 + word(18) }
+}
+
+/// What a run left behind.
+struct After {
+    outcome: Outcome,
+    flows: HashMap<Tuple, CtEntry>,
+    drops: HashMap<DropKey, u64>,
+}
+
+/// Why a case did not hold.
+#[derive(Clone, Debug)]
+pub enum Failure {
+    /// The kernel does not run programs on such a frame.
+    Refused,
+    /// What is wrong.
+    Wrong(String),
+}
+
+/// How two frames differ, for people.
+#[must_use]
+pub fn differing(wanted: &[u8], found: &[u8]) -> String {
+    let first = wanted.iter().zip(found).position(|(a, b)| a != b).unwrap_or(wanted.len().min(found.len()));
+    format!(
+        "from byte {first} on, expected {}\n    found    {}\n    expected {}\n    found    {}",
+        describe(wanted),
+        describe(found),
+        hex(wanted),
+        hex(found)
+    )
+}
+
+/// Bytes as hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Case").field("name", &self.name).field("hook", &self.hook).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,82 @@
+//! Size, alignment and offsets of every type of the ABI, as Rust has them.
+
+use std::mem::offset_of;
+
+use bytemuck::Zeroable;
+use vnet_common::{
+    Addr, CtEntry, DatapathConfig, DropKey, EndpointValue, Event, HostAddressValue, LocalFlowKey,
+    LocalFlowValue, Mac, MasqueradeValue, NetworkValue, Port, PortMapKey, PortMapValue, PortRange, PrefixKey,
+    Proto, Tuple, UplinkValue, Zone,
+};
+
+/// A type.
+#[derive(Debug)]
+pub(super) struct Layout {
+    pub(super) name: &'static str,
+    pub(super) size: usize,
+    pub(super) align: usize,
+    pub(super) fields: Vec<Field>,
+}
+
+/// One of its fields.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Field {
+    pub(super) name: String,
+    pub(super) offset: usize,
+    pub(super) size: usize,
+}
+
+/// The layout of a type all of whose fields are named: one that is not does not compile.
+macro_rules! layout {
+    ($type:ident { $($field:ident),+ }) => {{
+        let zero: $type = Zeroable::zeroed();
+        let $type { $($field: _),+ } = zero;
+        Layout {
+            name: stringify!($type),
+            size: size_of::<$type>(),
+            align: align_of::<$type>(),
+            fields: vec![$(Field {
+                name: stringify!($field).to_owned(),
+                offset: offset_of!($type, $field),
+                size: size_of_val(&zero.$field),
+            }),+],
+        }
+    }};
+}
+
+/// Every plain type of the ABI.
+pub(super) fn layouts() -> Vec<Layout> {
+    vec![
+        layout!(Addr { bytes }),
+        layout!(Mac { bytes }),
+        layout!(Port { bytes }),
+        layout!(Proto { number }),
+        layout!(Zone { id }),
+        layout!(Tuple { src, dst, sport, dport, zone, proto, reserved }),
+        layout!(CtEntry { translated, packets, bytes, last_seen, created, mapping, state, origin, reserved }),
+        layout!(PrefixKey { prefix_len, addr }),
+        layout!(NetworkValue { bridge, zone, flags, reserved }),
+        layout!(MasqueradeValue { to }),
+        layout!(UplinkValue { v4, v6 }),
+        layout!(HostAddressValue { ifindex }),
+        layout!(EndpointValue { ifindex, bridge, mac, gateway_mac, zone, mtu, prefix_len, flags, reserved }),
+        layout!(PortMapKey { addr, port, proto, prefix_len }),
+        layout!(PortMapValue { addr, port, zone, id }),
+        layout!(LocalFlowKey { cookie, addr, port, reserved }),
+        layout!(LocalFlowValue { addr, port, reserved }),
+        layout!(PortRange { first, last }),
+        layout!(DatapathConfig {
+            abi_version,
+            port_blocks,
+            netns_cookie,
+            nat_ports,
+            tcp_established,
+            tcp_transitory,
+            udp_unreplied,
+            udp_replied,
+            icmp_query
+        }),
+        layout!(DropKey { ifindex, reason, hook, reserved }),
+        layout!(Event { time, tuple, translated, ifindex, length, reason, hook, reserved }),
+    ]
+}

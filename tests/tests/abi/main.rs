@@ -1,0 +1,220 @@
+//! What crosses the boundary between control plane and programs stays as it is listed in `vnet-common/abi.txt`, and
+//! both sides see the same: the maps of the kernel, and the type information by which `bpftool` prints them.
+
+mod btf;
+mod layout;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use aya::maps::{Map, MapData};
+use vnet::kernel::{OBJECT, RUNNERS};
+use vnet_common::{
+    ABI_VERSION, CtState, DropReason, Hook, NetworkValue, Origin, Proto, Zone, features, maps,
+};
+use vnet_tests::runner::load;
+
+use self::btf::Btf;
+use self::layout::{Layout, layouts};
+
+/// Set to write the listing anew, once the version is bumped.
+const UPDATE: &str = "VNET_UPDATE_ABI";
+
+#[test]
+fn the_abi_is_the_recorded_one() {
+    let path = listing_path();
+    let found = listing();
+    let recorded = fs::read_to_string(&path).unwrap_or_default();
+    if recorded == found {
+        return;
+    }
+    let bumped = recorded.lines().next() != found.lines().next();
+    if env::var_os(UPDATE).is_some() && bumped {
+        fs::write(&path, &found).unwrap_or_else(|e| panic!("write {}: {e}", path.display()));
+        return;
+    }
+    let advice = if bumped {
+        format!("Run this test with {UPDATE}=1 to record it.")
+    } else {
+        format!(
+            "Bump ABI_VERSION in vnet-common/src/lib.rs, then run this test with {UPDATE}=1 to record it."
+        )
+    };
+    panic!("the ABI is not the one in {}.\n{advice}\n{}", path.display(), diff(&recorded, &found));
+}
+
+#[test]
+fn a_changed_listing_is_shown_line_by_line() {
+    let shown = diff("version 1\nTuple 40\nEvent 112\n", "version 1\nTuple 44\nEvent 112\nMore 4\n");
+    assert_eq!(shown, "- Tuple 40\n+ Tuple 44\n+ More 4\n");
+}
+
+#[test]
+fn the_kernels_maps_have_the_sizes_of_the_abi() {
+    for object in [OBJECT, RUNNERS] {
+        let object = load(object, 0);
+        for shape in shapes() {
+            let Some(map) = object.map(shape.name) else { continue };
+            let info = data(map).info().expect("what the kernel says of a map");
+            let found = (info.key_size(), info.value_size(), info.max_entries());
+            assert_eq!(
+                found,
+                (shape.key, shape.value, shape.entries),
+                "key, value and entries of {}",
+                shape.name
+            );
+            assert_eq!(info.name_as_str(), Some(shape.name));
+        }
+    }
+}
+
+#[test]
+fn bpftool_shows_the_fields_of_the_abi() {
+    let btf = Btf::of_object(OBJECT);
+    let layouts: BTreeMap<_, _> = layouts().into_iter().map(|layout| (layout.name, layout)).collect();
+    let mut described = 0;
+    for shape in shapes().iter().filter(|shape| shape.key > 0) {
+        let (key, value) = btf.map(shape.name);
+        assert_eq!((key.size, value.size), (shape.key, shape.value), "key and value of {}", shape.name);
+        for side in [key, value] {
+            match layouts.get(side.name.as_str()) {
+                Some(Layout { fields, .. }) => {
+                    assert_eq!(&side.fields, fields, "fields of {} in {}", side.name, shape.name);
+                    described += 1;
+                }
+                // A longest-prefix map has its key from aya: the same two fields, the second by another name.
+                None if side.name.starts_with("Key_") => {
+                    let ours = layouts["PrefixKey"].fields.iter().map(|field| (field.offset, field.size));
+                    assert!(ours.eq(side.fields.iter().map(|field| (field.offset, field.size))), "{side:?}");
+                }
+                None => assert!(matches!(side.name.as_str(), "u32" | "u64"), "{side:?} in {}", shape.name),
+            }
+        }
+    }
+    assert_eq!(described, 15, "structures of the ABI that are keys or values");
+}
+
+/// A map as both sides must see it.
+struct Shape {
+    name: &'static str,
+    key: u32,
+    value: u32,
+    entries: u32,
+}
+
+/// Every map of the ABI.
+fn shapes() -> Vec<Shape> {
+    use maps as m;
+    use vnet_common::{
+        Addr, CtEntry, DatapathConfig, DropKey, EndpointValue, HostAddressValue, LocalFlowKey,
+        LocalFlowValue, MasqueradeValue, PortMapKey, PortMapValue, PrefixKey, Tuple, UplinkValue,
+    };
+    const fn shape<K, V>(name: &'static str, entries: usize) -> Shape {
+        Shape { name, key: size_of::<K>() as u32, value: size_of::<V>() as u32, entries: entries as u32 }
+    }
+    let shapes = vec![
+        shape::<u32, DatapathConfig>(m::CONFIG, 1),
+        shape::<u32, UplinkValue>(m::UPLINKS, m::UPLINK_ENTRIES),
+        shape::<Addr, HostAddressValue>(m::HOST_ADDRESSES, m::HOST_ADDRESS_ENTRIES),
+        shape::<PrefixKey, NetworkValue>(m::NETWORKS, m::NETWORK_ENTRIES),
+        shape::<Addr, EndpointValue>(m::ENDPOINTS, m::ENDPOINT_ENTRIES),
+        shape::<PrefixKey, MasqueradeValue>(m::MASQUERADE, m::MASQUERADE_ENTRIES),
+        shape::<PortMapKey, PortMapValue>(m::PORT_MAP, m::PORT_MAP_ENTRIES),
+        shape::<Tuple, CtEntry>(m::CONNTRACK, m::CONNTRACK_ENTRIES),
+        shape::<LocalFlowKey, LocalFlowValue>(m::LOCAL_FLOWS, m::LOCAL_FLOW_ENTRIES),
+        shape::<DropKey, u64>(m::DROPS, m::DROP_ENTRIES),
+        // A ring buffer knows records, neither keys nor values, and its entries are bytes.
+        shape::<(), ()>(m::EVENTS, m::EVENT_BYTES as usize),
+    ];
+    assert!(shapes.iter().map(|shape| shape.name).eq(maps::ALL), "a shape for every map, in their order");
+    shapes
+}
+
+fn data(map: &Map) -> &MapData {
+    match map {
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::LpmTrie(data)
+        | Map::LruHashMap(data)
+        | Map::PerCpuArray(data)
+        | Map::PerCpuHashMap(data)
+        | Map::RingBuf(data) => data,
+        other => panic!("a map of an unexpected kind: {other:?}"),
+    }
+}
+
+fn listing_path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../vnet-common/abi.txt")
+}
+
+/// The whole ABI as text.
+fn listing() -> String {
+    let mut text = format!("version {ABI_VERSION}\n");
+    for Layout { name, size, align, fields } in layouts() {
+        let _ = write!(text, "\n{name}: {size} bytes, aligned to {align}\n");
+        for field in fields {
+            let _ = writeln!(text, "{:>6} {:>4}  {}", field.offset, field.size, field.name);
+        }
+    }
+    let mut list = |title: &str, entries: Vec<(String, u64)>| {
+        let _ = write!(text, "\n{title}\n");
+        for (name, number) in entries {
+            let _ = writeln!(text, "{number:>11}  {name}");
+        }
+    };
+    let named = |name: &str, number: u64| (name.to_owned(), number);
+    list("drop reasons", DropReason::ALL.iter().map(|reason| named(reason.name(), *reason as u64)).collect());
+    list("hooks", Hook::ALL.iter().map(|hook| named(hook.name(), *hook as u64)).collect());
+    let states = [CtState::New, CtState::Established, CtState::Closing];
+    list("flow states", states.iter().map(|state| named(state.name(), *state as u64)).collect());
+    list("origins", vec![named("opener", Origin::Opener as u64), named("answer", Origin::Answer as u64)]);
+    list("zones", vec![named("world", u64::from(Zone::WORLD.id))]);
+    list(
+        "network flags",
+        vec![
+            named("internal", u64::from(NetworkValue::FLAG_INTERNAL)),
+            named("isolated", u64::from(NetworkValue::FLAG_ISOLATED)),
+        ],
+    );
+    list(
+        "protocols",
+        vec![
+            named("icmp", u64::from(Proto::ICMP.number)),
+            named("tcp", u64::from(Proto::TCP.number)),
+            named("udp", u64::from(Proto::UDP.number)),
+            named("icmpv6", u64::from(Proto::ICMPV6.number)),
+            named("sctp", u64::from(Proto::SCTP.number)),
+        ],
+    );
+    list(
+        &format!("features (bits of {})", features::SYMBOL),
+        vec![
+            named("fib source", u64::from(features::FIB_SOURCE)),
+            named("checksum ipv6", u64::from(features::CHECKSUM_IPV6)),
+        ],
+    );
+    list(
+        "entries of maps",
+        shapes().iter().map(|shape| named(shape.name, u64::from(shape.entries))).collect(),
+    );
+    text
+}
+
+/// The lines that differ: a common beginning of the rest is looked for after each.
+fn diff(recorded: &str, found: &str) -> String {
+    let (old, new): (Vec<_>, Vec<_>) = (recorded.lines().collect(), found.lines().collect());
+    let (mut at, mut lines) = (0, String::new());
+    for line in &old {
+        match new[at..].iter().position(|other| other == line) {
+            Some(added) => {
+                new[at..at + added].iter().for_each(|line| lines.extend(["+ ", line, "\n"]));
+                at += added + 1;
+            }
+            None => lines.extend(["- ", line, "\n"]),
+        }
+    }
+    new[at..].iter().for_each(|line| lines.extend(["+ ", line, "\n"]));
+    lines
+}

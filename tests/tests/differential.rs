@@ -1,0 +1,234 @@
+//! Random traffic through the kernel's runners and the host's, side by side: verdict, bytes, drop reason and flow
+//! that begins agree for every frame, and the flow tables, which live on from frame to frame, agree to the last
+//! count.
+//!
+//! `VNET_SEED` chooses another sequence of frames; a failure names the one that failed.
+
+use std::env;
+use std::time::Instant;
+
+use vnet_common::{CtEntry, Hook, NetworkValue, PortRange, Tuple};
+use vnet_tests::case::random::{Packet, Traffic};
+use vnet_tests::case::world::{NET1, NET3, world};
+use vnet_tests::case::{describe_flow, hex};
+use vnet_tests::frame::describe;
+use vnet_tests::runner::{Arrival, Fate, Host, Kernel, Outcome, Runner, Stage, Way};
+
+/// Frames to be compared, each way.
+const FRAMES: usize = 60_000;
+/// Frames for which one world lasts.
+const WORLD_LASTS: usize = 5_000;
+/// Frames between two comparisons of the flow tables.
+const INTERVAL: usize = 500;
+
+const SEED: u64 = 20_240_229;
+
+#[test]
+fn tc_does_what_the_host_does() {
+    let hooks = &[Hook::FromEndpoint, Hook::FromEndpoint, Hook::FromUplink, Hook::FromUplink, Hook::ToUplink];
+    Stage::run(|stage| compare(Kernel::tc(stage), hooks));
+}
+
+#[test]
+fn xdp_does_what_the_host_does() {
+    Stage::run(|stage| compare(Kernel::xdp(stage), &[Hook::FromEndpoint, Hook::FromUplink]));
+}
+
+/// Runs traffic through a kernel's runner and the host's until enough has been compared.
+fn compare(kernel: Kernel, hooks: &'static [Hook]) {
+    let seed = env::var("VNET_SEED").map_or(SEED, |seed| seed.parse().expect("VNET_SEED is a number"));
+    let mut pair = Pair {
+        kernel,
+        host: Host::default(),
+        traffic: Traffic::new(seed, hooks),
+        seed,
+        counts: Counts::default(),
+    };
+    let begun = Instant::now();
+    while pair.counts.compared < FRAMES {
+        let number = pair.counts.compared;
+        if number.is_multiple_of(WORLD_LASTS) {
+            pair.compare_tables();
+            pair.another_world();
+        } else if number.is_multiple_of(INTERVAL) {
+            pair.compare_tables();
+        }
+        pair.time_passes();
+        pair.one_frame();
+    }
+    pair.compare_tables();
+    pair.counts.print(pair.kernel.way(), begun);
+}
+
+/// A kernel's runner and the host's, with the same tables.
+struct Pair {
+    kernel: Kernel,
+    host: Host,
+    traffic: Traffic,
+    seed: u64,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    compared: usize,
+    refused: usize,
+    uncertain: usize,
+    passed: usize,
+    forwarded: usize,
+    delivered: usize,
+    dropped: usize,
+    began: usize,
+    drawn: usize,
+}
+
+impl Counts {
+    fn note(&mut self, outcome: &Outcome) {
+        self.compared += 1;
+        self.began += outcome.began.len();
+        *match outcome.fate {
+            Fate::Passed => &mut self.passed,
+            Fate::Forwarded | Fate::Redirected => &mut self.forwarded,
+            Fate::Delivered => &mut self.delivered,
+            Fate::Dropped(_) => &mut self.dropped,
+        } += 1;
+    }
+
+    fn print(&self, way: Way, begun: Instant) {
+        let Self { compared, refused, uncertain, passed, forwarded, delivered, dropped, began, drawn } = self;
+        println!(
+            "{way:?}: {compared} frames compared in {:.1} s, no difference",
+            begun.elapsed().as_secs_f64()
+        );
+        println!("  {passed} passed, {forwarded} forwarded, {delivered} delivered, {dropped} dropped");
+        println!("  {began} flows began, {drawn} of them from a drawn port");
+        println!("  {refused} more frames refused by the test run: they end before their network header");
+        println!("  {uncertain} more not compared: the second turned while the program ran");
+        let enough = compared / 50;
+        assert!(
+            [passed, forwarded, delivered, dropped, began].iter().all(|count| **count > enough),
+            "dull traffic"
+        );
+    }
+}
+
+impl Pair {
+    /// Begins anew, with other rules.
+    fn another_world(&mut self) {
+        let mut model = world();
+        let chance = self.traffic.chance();
+        for flag in [NetworkValue::FLAG_ISOLATED, NetworkValue::FLAG_INTERNAL] {
+            let zone = chance.pick(&[NET1.zone, NET3.zone]);
+            if chance.one_in(4) {
+                model
+                    .endpoints
+                    .values_mut()
+                    .filter(|endpoint| endpoint.zone == zone)
+                    .for_each(|e| e.flags |= flag);
+            }
+        }
+        if chance.one_in(4) {
+            // One port is easily taken, and the draw no matter of chance.
+            model.config.nat_ports = PortRange { first: 49_200, last: 49_200 };
+        }
+        if chance.one_in(4) {
+            model.masquerade.retain(|key, _| key.addr.is_v4());
+        }
+        self.kernel.fill(&model);
+        self.host.fill(&model);
+        self.traffic.forget();
+    }
+
+    /// Now and then a flow runs out of time, or loses a half.
+    fn time_passes(&mut self) {
+        let expires = self.traffic.chance().one_in(40);
+        if !expires && !self.traffic.chance().one_in(80) {
+            return;
+        }
+        let Some(tuple) = self.traffic.known() else { return };
+        let mut flows = self.host.model().conntrack.borrow_mut();
+        let Some(entry) = flows.get(&tuple).copied() else { return };
+        if expires {
+            let entry = CtEntry { last_seen: 0, ..entry };
+            flows.insert(tuple, entry);
+            self.kernel.change_flow(tuple, Some(entry));
+        } else {
+            flows.remove(&tuple);
+            self.kernel.change_flow(tuple, None);
+        }
+    }
+
+    fn one_frame(&mut self) {
+        let packet = self.traffic.next();
+        let Packet { hook, ifindex, came_in_by, bytes } = &packet;
+        let arrival =
+            Arrival { hook: *hook, ifindex: *ifindex, came_in_by: *came_in_by, segment: 0, frame: bytes };
+        let before = vnet::kernel::Kernel::now();
+        let Ok(kernel) = self.kernel.run(&arrival) else {
+            self.counts.refused += 1;
+            return;
+        };
+        if vnet::kernel::Kernel::now() != before {
+            // Which of the two seconds the program saw is not known: the host takes over what came of it.
+            self.counts.uncertain += 1;
+            self.host.take_over(&mut self.kernel);
+            return;
+        }
+        self.host.model().clock = before;
+        self.tell_what_was_drawn(&kernel);
+        let Ok(host) = self.host.run(&arrival) else { unreachable!("the host runs anything") };
+        if !host.fate.agrees_with(kernel.fate) || host.frame != kernel.frame || host.began != kernel.began {
+            self.fail(&packet, &format!("host\n{}\n{:?}\n{}", show(&host), self.kernel.way(), show(&kernel)));
+        }
+        self.counts.note(&host);
+        for (tuple, translated) in &host.began {
+            self.traffic.began(tuple, translated);
+        }
+    }
+
+    /// The kernel draws source ports by chance: the host is told which, and must come to the same if it draws.
+    fn tell_what_was_drawn(&mut self, kernel: &Outcome) {
+        let range = self.host.model().config.nat_ports;
+        if let Some((tuple, translated)) = kernel.began.first()
+            && (range.first..=range.last).contains(&translated.sport.number())
+        {
+            self.host.draws(translated.sport.number());
+            self.counts.drawn += usize::from(tuple.sport != translated.sport);
+        }
+    }
+
+    fn compare_tables(&mut self) {
+        let (kernel, host) = (self.kernel.flows(), self.host.flows());
+        let line =
+            |from: &str, tuple: &Tuple, entry: &CtEntry| format!("{from}: {}", describe_flow(tuple, entry));
+        let mut lines: Vec<String> = Vec::new();
+        lines
+            .extend(kernel.iter().filter(|(t, e)| host.get(t) != Some(e)).map(|(t, e)| line("kernel", t, e)));
+        lines.extend(host.iter().filter(|(t, e)| kernel.get(t) != Some(e)).map(|(t, e)| line("host", t, e)));
+        lines.sort_by_key(|line| line.split_once(' ').map(|(_, flow)| flow.to_owned()));
+        let (compared, seed) = (self.counts.compared, self.seed);
+        assert!(
+            lines.is_empty(),
+            "after {compared} frames with VNET_SEED={seed} the flow tables differ:\n{}",
+            lines.join("\n")
+        );
+        assert_eq!(self.kernel.drops(), self.host.drops(), "drop counters with VNET_SEED={seed}");
+    }
+
+    fn fail(&self, packet: &Packet, how: &str) -> ! {
+        let Packet { hook, ifindex, came_in_by, bytes } = packet;
+        panic!(
+            "frame {} with VNET_SEED={}\n{} on interface {ifindex}, came in by {came_in_by}\n{}\n{}\n{how}",
+            self.counts.compared,
+            self.seed,
+            hook.name(),
+            describe(bytes),
+            hex(bytes)
+        )
+    }
+}
+
+fn show(outcome: &Outcome) -> String {
+    let Outcome { fate, frame, began, verdict: _ } = outcome;
+    format!("  {fate:?}\n  {}\n  {}\n  began {began:?}", describe(frame), hex(frame))
+}

@@ -1,0 +1,412 @@
+//! What holds for every packet and every sequence of packets.
+
+use std::collections::HashMap;
+
+use bytemuck::Zeroable;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+use vnet_common::{
+    Addr, CtEntry, EndpointValue, HostAddressValue, Mac, MasqueradeValue, NetworkValue, Port, PortMapKey, PortMapValue,
+    PortRange, PrefixKey, Proto, Tuple, UplinkValue, Zone,
+};
+
+use crate::model::{Model, ModelRoute};
+use crate::nat::{Hop, Rewrite};
+use crate::pipeline::{self, Departure};
+use crate::tables::NextHop;
+use crate::{Parsed, Scratch, Slice, parse, published};
+
+const NETWORK: usize = 14;
+const UPLINK: u32 = 1;
+const BRIDGE: u32 = 2;
+const ENDPOINT: u32 = 3;
+const MAC: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
+const INSIDE: Zone = Zone { id: 1 };
+
+/// A packet to be built.
+#[derive(Clone, Debug)]
+struct Packet {
+    tuple: Tuple,
+    flags: u8,
+    hop_limit: u8,
+    /// IPv4 options in words.
+    options: usize,
+    checksum: bool,
+    payload: Vec<u8>,
+}
+
+impl Packet {
+    fn bytes(&self) -> Vec<u8> {
+        let Self { tuple, .. } = self;
+        let transport = self.transport();
+        let mut bytes = vec![2, 0, 0, 0, 0, 9];
+        bytes.extend(MAC.bytes);
+        if tuple.src.is_v4() {
+            let length = (20 + 4 * self.options + transport.len()) as u16;
+            let mut header = vec![0x45 + self.options as u8, 0];
+            header.extend(length.to_be_bytes());
+            header.extend([0, 1, 0x40, 0, self.hop_limit, tuple.proto.number, 0, 0]);
+            header.extend(tuple.src.v4_bytes());
+            header.extend(tuple.dst.v4_bytes());
+            header.resize(20 + 4 * self.options, 1);
+            let sum = checksum(&header);
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
+            bytes.extend([0x08, 0x00]);
+            bytes.extend(header);
+        } else {
+            bytes.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+            bytes.extend((transport.len() as u16).to_be_bytes());
+            bytes.extend([tuple.proto.number, self.hop_limit]);
+            bytes.extend(tuple.src.bytes);
+            bytes.extend(tuple.dst.bytes);
+        }
+        bytes.extend(transport);
+        bytes
+    }
+
+    fn transport(&self) -> Vec<u8> {
+        let Self { tuple, payload, .. } = self;
+        let ports = [tuple.sport.bytes, tuple.dport.bytes].concat();
+        let length = (8 + payload.len() as u16).to_be_bytes();
+        let (header, at) = match tuple.proto {
+            Proto::TCP => ([&ports[..], &[0; 8], &[0x50, self.flags, 1, 0, 0, 0, 0, 0]].concat(), 16),
+            Proto::UDP => ([&ports[..], &length, &[0; 2]].concat(), 6),
+            Proto::ICMP => ([&[8, 0, 0, 0], &ports[..2], &[0, 1]].concat(), 2),
+            _ => ([&[128, 0, 0, 0], &ports[..2], &[0, 1]].concat(), 2),
+        };
+        let mut bytes = [&header[..], payload].concat();
+        if self.checksum || tuple.proto != Proto::UDP {
+            let sum = match (checksum(&summed(tuple, &bytes)), tuple.proto) {
+                (0, Proto::UDP) => 0xffff,
+                (sum, _) => sum,
+            };
+            bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        }
+        bytes
+    }
+}
+
+/// What a transport checksum covers: for all but ICMP a pseudo-header too.
+fn summed(tuple: &Tuple, transport: &[u8]) -> Vec<u8> {
+    if tuple.proto == Proto::ICMP {
+        return transport.to_vec();
+    }
+    let (src, dst) = if tuple.src.is_v4() {
+        (tuple.src.v4_bytes().to_vec(), tuple.dst.v4_bytes().to_vec())
+    } else {
+        (tuple.src.bytes.to_vec(), tuple.dst.bytes.to_vec())
+    };
+    let length = (transport.len() as u32).to_be_bytes();
+    [&src[..], &dst, &length, &[0, 0, 0, tuple.proto.number], transport].concat()
+}
+
+/// RFC 1071, the slow way; of bytes with their checksum in place it is 0.
+fn checksum(bytes: &[u8]) -> u16 {
+    let word = |pair: &[u8]| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0));
+    let mut sum: u32 = bytes.chunks(2).map(word).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+/// Says whether a packet's checksums are those of its tuple.
+fn adds_up(bytes: &[u8], packet: &Packet, tuple: &Tuple) -> bool {
+    let header = if tuple.src.is_v4() { 20 + 4 * packet.options } else { 40 };
+    let (network, transport) = bytes[NETWORK..].split_at(header);
+    let absent = tuple.proto == Proto::UDP && transport[6..8] == [0, 0];
+    absent != (packet.checksum || tuple.proto != Proto::UDP)
+        && (!tuple.src.is_v4() || checksum(network) == 0)
+        && (absent || checksum(&summed(tuple, transport)) == 0)
+}
+
+fn addr(v4: bool) -> impl Strategy<Value = Addr> {
+    any::<[u8; 16]>().prop_map(move |bytes| {
+        if v4 { Addr::v4([bytes[0], bytes[1], bytes[2], bytes[3]]) } else { Addr::v6(bytes) }
+    })
+}
+
+fn proto(v4: bool) -> impl Strategy<Value = Proto> {
+    select(vec![Proto::TCP, Proto::UDP, if v4 { Proto::ICMP } else { Proto::ICMPV6 }])
+}
+
+fn tuple_of(v4: bool, proto: Proto) -> impl Strategy<Value = Tuple> {
+    let echo = matches!(proto, Proto::ICMP | Proto::ICMPV6);
+    (addr(v4), addr(v4), any::<u16>(), any::<u16>()).prop_map(move |(src, dst, sport, dport)| {
+        let (sport, dport) = (Port::new(sport), Port::new(if echo { sport } else { dport }));
+        Tuple { src, dst, sport, dport, zone: Zone::WORLD, proto, reserved: 0 }
+    })
+}
+
+/// A packet, and a tuple that it could get.
+fn packet_and_other() -> impl Strategy<Value = (Packet, Tuple)> {
+    let kinds = any::<bool>().prop_flat_map(|v4| (Just(v4), proto(v4)));
+    let tuples = kinds.prop_flat_map(|(v4, proto)| (tuple_of(v4, proto), tuple_of(v4, proto)));
+    (tuples, any::<u8>(), 1_u8.., 0_usize..=10, any::<bool>(), vec(any::<u8>(), 0..64)).prop_map(
+        |((tuple, other), flags, hop_limit, options, checksum, payload)| {
+            (Packet { tuple, flags, hop_limit, options, checksum, payload }, other)
+        },
+    )
+}
+
+/// Parses a packet and gives it another tuple.
+fn rewrite(bytes: &mut [u8], to: &Tuple, hop: Hop) -> Tuple {
+    let mut from = Tuple::zeroed();
+    let mut slice = Slice::new(bytes);
+    let Ok(Parsed::Ip(headers)) = parse(&slice, &mut from) else { panic!("not understood: {from:?}") };
+    assert!(headers.is_translatable());
+    Rewrite { headers: &headers, from: &from, to, hop }.apply(&mut slice).expect("memory can be written");
+    from
+}
+
+/// Bytes that look like a packet up to some point.
+fn nearly_a_packet() -> impl Strategy<Value = Vec<u8>> {
+    let damage = vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
+    (packet_and_other(), damage, any::<prop::sample::Index>()).prop_map(|((packet, _), damage, end)| {
+        let mut bytes = packet.bytes();
+        for (at, byte) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        bytes.truncate(end.index(2 * bytes.len()));
+        bytes
+    })
+}
+
+fn any_frame() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![vec(any::<u8>(), 0..120), nearly_a_packet()]
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_can_be_parsed(mut bytes in any_frame()) {
+        let length = bytes.len() as u32;
+        let mut tuple = Tuple::zeroed();
+        if let Ok(Parsed::Ip(headers)) = parse(&Slice::new(&mut bytes), &mut tuple) {
+            prop_assert!(headers.length + 14 <= length);
+            prop_assert_eq!(u32::from(headers.wire_length), headers.length);
+            prop_assert_eq!(tuple.src.is_v4() && tuple.dst.is_v4(), headers.v4);
+            if headers.is_translatable() {
+                prop_assert!(headers.l4_offset + 8 <= 14 + headers.length);
+            }
+        }
+    }
+
+    #[test]
+    fn any_bytes_have_a_verdict_and_change_only_if_they_go_on(frame in any_frame()) {
+        let model = world();
+        let scratch = &mut Scratch::zeroed();
+        let mut bytes = frame.clone();
+        let dropped = pipeline::from_endpoint(&mut Slice::new(&mut bytes), &model, scratch, ENDPOINT).is_err();
+        prop_assert!(!dropped || bytes == frame);
+        bytes.clone_from(&frame);
+        let dropped = pipeline::from_uplink(&mut Slice::new(&mut bytes), &model, scratch).is_err();
+        prop_assert!(!dropped || bytes == frame);
+        bytes.clone_from(&frame);
+        let departure = Departure { uplink: UPLINK, bridge: BRIDGE };
+        let dropped = pipeline::to_uplink(&mut Slice::new(&mut bytes), &model, scratch, departure).is_err();
+        prop_assert!(!dropped || bytes == frame);
+    }
+
+    #[test]
+    fn a_packet_is_read_as_it_was_written((packet, _) in packet_and_other()) {
+        let mut bytes = packet.bytes();
+        prop_assert!(adds_up(&bytes, &packet, &packet.tuple), "the builder is right");
+        let mut tuple = Tuple::zeroed();
+        let Ok(Parsed::Ip(headers)) = parse(&Slice::new(&mut bytes), &mut tuple) else { panic!("not understood") };
+        prop_assert_eq!(tuple, packet.tuple);
+        prop_assert_eq!(headers.hop_limit, packet.hop_limit);
+        prop_assert_eq!(headers.options, packet.tuple.src.is_v4() && packet.options > 0);
+        prop_assert_eq!(headers.length as usize, bytes.len() - NETWORK);
+        prop_assert_eq!(headers.src_mac, MAC);
+    }
+
+    #[test]
+    fn a_rewritten_packet_is_the_other_packet((packet, to) in packet_and_other()) {
+        let mut bytes = packet.bytes();
+        rewrite(&mut bytes, &to, Hop::Decrement);
+        prop_assert!(adds_up(&bytes, &packet, &to));
+        let expected = Packet { tuple: to, hop_limit: packet.hop_limit - 1, ..packet };
+        prop_assert_eq!(bytes, expected.bytes());
+    }
+
+    #[test]
+    fn there_and_back_again_is_the_identity((packet, to) in packet_and_other()) {
+        let mut bytes = packet.bytes();
+        let from = rewrite(&mut bytes, &to, Hop::Keep);
+        let back = rewrite(&mut bytes, &from, Hop::Keep);
+        prop_assert_eq!(back.sport, to.sport);
+        prop_assert_eq!((back.src, back.dst), (to.src, to.dst));
+        prop_assert_eq!(bytes, packet.bytes());
+    }
+
+    /// Two flows that shared an answer could not be told apart by the answers.
+    #[test]
+    fn no_two_flows_share_an_answer(
+        events in vec(event(), 1..120),
+        ports in select(vec![1_u16, 2, 8, 16_384]),
+        capacity in select(vec![1, 3, 10, usize::MAX]),
+    ) {
+        let mut model = world();
+        model.config.nat_ports = PortRange { first: 49_152, last: 49_152 + (ports - 1) };
+        model.conntrack_capacity = capacity;
+        for event in events {
+            event.happen(&mut model);
+            let flows = model.conntrack.borrow();
+            prop_assert!(flows.len() <= capacity);
+            for (tuple, entry) in flows.iter() {
+                pair_up(&flows, tuple, entry)?;
+            }
+        }
+    }
+
+    #[test]
+    fn a_range_of_ports_is_covered_by_its_blocks_and_nothing_else_is(
+        ends in any::<(u16, u16)>(),
+        target in any::<u16>(),
+        asked in vec(any::<u16>(), 20),
+    ) {
+        let (first, last) = (ends.0.min(ends.1), ends.0.max(ends.1));
+        let host = Addr::v4([203, 0, 113, 1]);
+        let mut model = Model::default();
+        publish(&mut model, &host, (first, last), target);
+        let edges = [first, last, first.wrapping_sub(1), last.wrapping_add(1), 0, u16::MAX];
+        for port in asked.into_iter().chain(edges) {
+            let found = published(&model, &host, Port::new(port), Proto::TCP);
+            let expected = (first..=last).contains(&port).then(|| target.wrapping_add(port - first));
+            prop_assert_eq!(found.map(|target| target.port.number()), expected, "port {} of {}-{}", port, first, last);
+            prop_assert_eq!(published(&model, &host, Port::new(port), Proto::UDP), None);
+        }
+        prop_assert!(model.port_map.len() <= 30);
+    }
+}
+
+/// Every entry has a twin that knows it, of the same flow: so a tuple belongs to one flow.
+fn pair_up(flows: &HashMap<Tuple, CtEntry>, tuple: &Tuple, entry: &CtEntry) -> Result<(), TestCaseError> {
+    let Some(twin) = flows.get(&entry.twin()) else {
+        return Err(TestCaseError::fail(format!("{tuple:?} => {:?} is alone", entry.translated)));
+    };
+    prop_assert_eq!(twin.twin(), *tuple);
+    prop_assert_ne!(twin.origin, entry.origin);
+    prop_assert_eq!((twin.created, twin.mapping, twin.state), (entry.created, entry.mapping, entry.state));
+    Ok(())
+}
+
+/// Cuts a range into blocks from below, each as large as its position allows, and publishes them.
+fn publish(model: &mut Model, on: &Addr, (first, last): (u16, u16), target: u16) {
+    let (mut at, end) = (u32::from(first), u32::from(last) + 1);
+    while at < end {
+        let aligned = if at == 0 { 16 } else { at.trailing_zeros() };
+        let bits = aligned.min((end - at).ilog2());
+        let prefix_len = 16 - bits as u8;
+        let key = PortMapKey { addr: *on, port: Port::new(at as u16), proto: Proto::TCP, prefix_len };
+        let port = Port::new(target.wrapping_add(at as u16 - first));
+        model.port_map.insert(key, PortMapValue { addr: *on, port, zone: INSIDE, id: 1 });
+        if prefix_len < 16 {
+            model.config.port_blocks |= 1 << prefix_len;
+        }
+        at += 1 << bits;
+    }
+}
+
+/// Something that happens to the flow table.
+#[derive(Clone, Debug)]
+enum Event {
+    /// An endpoint, or a client in the world, sends a packet.
+    Sent(Packet),
+    /// An answer to one of the tracked flows.
+    Answered(prop::sample::Index, u8),
+    /// Seconds go by.
+    Passed(u32),
+}
+
+const INSIDERS: [[u8; 4]; 3] = [[192, 168, 0, 2], [192, 168, 0, 3], [192, 168, 0, 4]];
+const HOST: [u8; 4] = [203, 0, 113, 1];
+const WORLD: [[u8; 4]; 2] = [[203, 0, 113, 2], [198, 51, 100, 7]];
+
+/// Few addresses and ports, so that they meet.
+fn event() -> impl Strategy<Value = Event> {
+    let src = select([&INSIDERS[..], &WORLD].concat());
+    let dst = select([&WORLD[..], &[HOST, HOST]].concat());
+    let ports = (select(vec![49_152_u16, 49_153, 1_000]), select(vec![53_u16, 8088, 49_152, 49_153]));
+    let proto = select(vec![Proto::TCP, Proto::UDP, Proto::ICMP]);
+    let sent = (src, dst, ports, proto, any::<u8>()).prop_map(|(src, dst, (sport, dport), proto, flags)| {
+        let dport = if proto == Proto::ICMP { sport } else { dport };
+        let zone = if INSIDERS.contains(&src) { INSIDE } else { Zone::WORLD };
+        let (sport, dport) = (Port::new(sport), Port::new(dport));
+        let tuple = Tuple { src: Addr::v4(src), dst: Addr::v4(dst), sport, dport, zone, proto, reserved: 0 };
+        Event::Sent(Packet { tuple, flags, hop_limit: 64, options: 0, checksum: true, payload: vec![1; 8] })
+    });
+    prop_oneof![
+        8 => sent,
+        4 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(which, flags)| Event::Answered(which, flags)),
+        1 => (0_u32..400).prop_map(Event::Passed),
+    ]
+}
+
+impl Event {
+    fn happen(self, model: &mut Model) {
+        let packet = match self {
+            Self::Sent(packet) => packet,
+            Self::Answered(which, flags) => {
+                let mut tracked: Vec<Tuple> = model.conntrack.borrow().keys().copied().collect();
+                if tracked.is_empty() {
+                    return;
+                }
+                tracked.sort_by_key(|tuple| format!("{tuple:?}"));
+                let tuple = *which.get(&tracked);
+                Packet { tuple, flags, hop_limit: 64, options: 0, checksum: true, payload: Vec::new() }
+            }
+            Self::Passed(seconds) => {
+                model.clock += seconds;
+                return;
+            }
+        };
+        let mut bytes = packet.bytes();
+        let (slice, scratch) = (&mut Slice::new(&mut bytes), &mut Scratch::zeroed());
+        let from_endpoint = packet.tuple.zone == INSIDE;
+        let ifindex = ENDPOINT + u32::from(packet.tuple.src.v4_bytes()[3]);
+        let _ = if from_endpoint {
+            pipeline::from_endpoint(slice, model, scratch, ifindex)
+        } else {
+            pipeline::from_uplink(slice, model, scratch)
+        };
+    }
+}
+
+/// Three endpoints, one of which publishes a port, and a way to the world.
+fn world() -> Model {
+    let mut model = Model::default();
+    for addr in INSIDERS {
+        let ifindex = ENDPOINT + u32::from(addr[3]);
+        model.endpoints.insert(
+            Addr::v4(addr),
+            EndpointValue {
+                ifindex,
+                bridge: BRIDGE,
+                mac: MAC,
+                gateway_mac: MAC,
+                zone: INSIDE,
+                mtu: 1500,
+                prefix_len: 120,
+                flags: 0,
+                reserved: [0; 2],
+            },
+        );
+    }
+    let subnet = PrefixKey { prefix_len: 120, addr: Addr::v4([192, 168, 0, 0]) };
+    model.networks.insert(subnet, NetworkValue { bridge: BRIDGE, zone: INSIDE, flags: 0, reserved: 0 });
+    model.masquerade.insert(subnet, MasqueradeValue { to: Addr::ANY_V4 });
+    model.uplinks.insert(UPLINK, UplinkValue { v4: Addr::v4(HOST), v6: Addr::ANY_V6 });
+    model.host_addresses.insert(Addr::v4(HOST), HostAddressValue { ifindex: UPLINK });
+    let next_hop = NextHop { ifindex: UPLINK, addr: Addr::v4(WORLD[0]) };
+    let everywhere = PrefixKey { prefix_len: 96, addr: Addr::ANY_V4 };
+    model.routes.push(ModelRoute { prefix: everywhere, next_hop, source: Addr::v4(HOST), mtu: 1500 });
+    for (port, proto) in [(8088, Proto::TCP), (49_153, Proto::UDP)] {
+        let key = PortMapKey { addr: Addr::ANY_V4, port: Port::new(port), proto, prefix_len: 16 };
+        let target = PortMapValue { addr: Addr::v4(INSIDERS[0]), port: Port::new(80), zone: INSIDE, id: 1 };
+        model.port_map.insert(key, target);
+    }
+    model
+}

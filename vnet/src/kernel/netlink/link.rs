@@ -1,0 +1,163 @@
+//! Interfaces.
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType,
+    LinkMessage,
+};
+use nix::libc;
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use vnet_common::Mac;
+
+use super::{Netlink, Result};
+
+/// An interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::kernel) struct Link {
+    pub(in crate::kernel) index: u32,
+    pub(in crate::kernel) name: String,
+    pub(in crate::kernel) mac: Option<Mac>,
+    pub(in crate::kernel) mtu: u32,
+    pub(in crate::kernel) up: bool,
+    pub(in crate::kernel) kind: Option<String>,
+    /// The bridge it is a port of.
+    pub(in crate::kernel) master: Option<u32>,
+    /// The index of the other end, in the other end's namespace, if it is a veth.
+    pub(in crate::kernel) other_end: Option<u32>,
+}
+
+impl Link {
+    /// What it is, for people.
+    pub(in crate::kernel) fn description(&self) -> &str {
+        self.kind.as_deref().unwrap_or("physical or virtual device without a kind")
+    }
+
+    pub(in crate::kernel) fn is(&self, kind: &str) -> bool {
+        self.kind.as_deref() == Some(kind)
+    }
+
+    fn from_message(message: LinkMessage) -> Self {
+        let mut link = Self {
+            index: message.header.index,
+            name: String::new(),
+            mac: None,
+            mtu: 0,
+            up: message.header.flags.contains(LinkFlags::Up),
+            kind: None,
+            master: None,
+            other_end: None,
+        };
+        let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Address(bytes) if ethernet => link.mac = bytes.try_into().ok().map(Mac::new),
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Controller(index) => link.master = Some(index),
+                LinkAttribute::Link(index) => link.other_end = Some(index),
+                LinkAttribute::LinkInfo(infos) => {
+                    link.kind = infos.into_iter().find_map(|info| match info {
+                        LinkInfo::Kind(kind) => Some(kind.to_string()),
+                        _ => None,
+                    });
+                }
+                _ => {}
+            }
+        }
+        link
+    }
+}
+
+/// The other end of a veth pair that is to be made.
+pub(in crate::kernel) struct OtherEnd<'a> {
+    pub(in crate::kernel) name: &'a str,
+    pub(in crate::kernel) mac: Mac,
+    /// An open network namespace.
+    pub(in crate::kernel) namespace: i32,
+}
+
+impl Netlink {
+    /// The interface of that name.
+    pub(in crate::kernel) async fn link(&self, name: &str) -> Result<Option<Link>> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        match self.request(RouteNetlinkMessage::GetLink(message), 0).await {
+            Ok(answer) => Ok(answer.into_iter().find_map(link)),
+            Err(error) if error.is(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All interfaces.
+    pub(in crate::kernel) async fn links(&self) -> Result<Vec<Link>> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let answer = self.request(RouteNetlinkMessage::GetLink(message), NLM_F_DUMP).await?;
+        Ok(answer.into_iter().filter_map(link).collect())
+    }
+
+    /// Makes a bridge, down.
+    pub(in crate::kernel) async fn create_bridge(&self, name: &str, mac: Mac) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        // An address given at birth stays when ports come and go.
+        message.attributes.push(LinkAttribute::Address(mac.bytes.to_vec()));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
+        self.command(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).await
+    }
+
+    /// Makes a veth pair by one request, so that there never is half of one: this end up and in the bridge, the
+    /// other end down, in its namespace, under its final name.
+    pub(in crate::kernel) async fn create_veth(
+        &self,
+        name: &str,
+        bridge: u32,
+        mtu: u32,
+        other: &OtherEnd<'_>,
+    ) -> Result<()> {
+        let mut peer = LinkMessage::default();
+        peer.attributes.push(LinkAttribute::IfName(other.name.to_owned()));
+        peer.attributes.push(LinkAttribute::Address(other.mac.bytes.to_vec()));
+        peer.attributes.push(LinkAttribute::Mtu(mtu));
+        peer.attributes.push(LinkAttribute::NetNsFd(other.namespace));
+        let mut message = LinkMessage::default();
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        message.attributes.push(LinkAttribute::Mtu(mtu));
+        message.attributes.push(LinkAttribute::Controller(bridge));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]));
+        self.command(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).await
+    }
+
+    /// Changes an interface's attributes and sets it up.
+    pub(in crate::kernel) async fn set_up(&self, index: u32, attributes: Vec<LinkAttribute>) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        message.attributes = attributes;
+        self.command(RouteNetlinkMessage::SetLink(message), 0).await
+    }
+
+    /// Removes an interface; one that is not there is removed already.
+    pub(in crate::kernel) async fn delete_link(&self, index: u32) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        match self.command(RouteNetlinkMessage::DelLink(message), 0).await {
+            Err(error) if error.is(libc::ENODEV) => Ok(()),
+            done => done,
+        }
+    }
+}
+
+fn link(message: RouteNetlinkMessage) -> Option<Link> {
+    match message {
+        RouteNetlinkMessage::NewLink(message) => Some(Link::from_message(message)),
+        _ => None,
+    }
+}

@@ -1,0 +1,219 @@
+//! The JSON that programs rely on, field by field: what is here may grow and never change.
+
+use std::collections::BTreeMap;
+
+use vnet_common::{Addr, CtEntry, DropKey, Event, Mac, Port, Proto, Tuple, Zone};
+
+use super::*;
+use crate::spec;
+
+fn json<T: Listed>(item: T) -> String {
+    let mut out = Vec::new();
+    print_list(&mut out, Format::Json, &[item]).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+fn network() -> spec::Network {
+    let subnets = ["192.168.0.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()];
+    spec::Network {
+        name: "default".parse().unwrap(),
+        number: 1,
+        segments: spec::Segments::new(&subnets, &[]).unwrap(),
+        bridge: "vnet0".parse().unwrap(),
+        mac: Mac::new([2, 0, 0, 0, 0, 1]),
+        mtu: 1500,
+        internal: false,
+        isolated: true,
+    }
+}
+
+#[test]
+fn networks() {
+    assert_eq!(
+        json(Network::new(&network(), 3)),
+        "{\"version\":1,\"networks\":[{\"name\":\"default\",\"number\":1,\"subnets\":[\"192.168.0.0/24\",\
+         \"fd00::/64\"],\"gateways\":[\"192.168.0.1\",\"fd00::1\"],\"bridge\":\"vnet0\",\
+         \"mac\":\"02:00:00:00:00:01\",\"mtu\":1500,\"internal\":false,\"isolated\":true,\"endpoints\":3}]}\n"
+    );
+}
+
+#[test]
+fn endpoints() {
+    let link = spec::Link {
+        network: "default".parse().unwrap(),
+        number: 1,
+        addresses: vec!["192.168.0.2/24".parse().unwrap(), "fd00::2/64".parse().unwrap()],
+        mac: Mac::new([2, 0, 0, 0, 0, 2]),
+        ifname: "eth0".parse().unwrap(),
+        host_interface: "vn-net1".parse().unwrap(),
+    };
+    let mut endpoint = spec::Endpoint {
+        name: "net1".parse().unwrap(),
+        namespace: spec::Namespace::Own,
+        link: Some(link),
+        created: 1000,
+    };
+    assert_eq!(
+        json(Endpoint::new(&endpoint, 1060)),
+        "{\"version\":1,\"endpoints\":[{\"name\":\"net1\",\"network\":\"default\",\"addresses\":[\"192.168.0.2\",\
+         \"fd00::2\"],\"mac\":\"02:00:00:00:00:02\",\"ifname\":\"eth0\",\"interface\":\"vn-net1\",\
+         \"namespace\":\"/run/netns/net1\",\"attached\":false,\"created\":1000,\"age\":60}]}\n"
+    );
+    endpoint.link = None;
+    endpoint.namespace = spec::Namespace::Foreign { path: "/proc/7/ns/net".into() };
+    assert_eq!(
+        json(Endpoint::new(&endpoint, 1060)),
+        "{\"version\":1,\"endpoints\":[{\"name\":\"net1\",\"network\":null,\"addresses\":[],\"mac\":null,\
+         \"ifname\":null,\"interface\":null,\"namespace\":\"/proc/7/ns/net\",\"attached\":true,\
+         \"created\":1000,\"age\":60}]}\n"
+    );
+}
+
+#[test]
+fn portmaps() {
+    let mapping = spec::PortMap {
+        id: 7,
+        published: "203.0.113.1:8000-8010".parse().unwrap(),
+        protocol: spec::Protocol::Udp,
+        endpoint: "net1".parse().unwrap(),
+        targets: vec!["192.168.0.2".parse().unwrap()],
+        target_ports: "80-90".parse().unwrap(),
+        number: 1,
+    };
+    assert_eq!(
+        json(PortMap::from(&mapping)),
+        "{\"version\":1,\"portmaps\":[{\"id\":7,\"host\":\"203.0.113.1\",\"port\":8000,\"end\":8010,\
+         \"protocol\":\"udp\",\"endpoint\":\"net1\",\"targets\":[\"192.168.0.2\"],\"target_port\":80,\
+         \"target_end\":90}]}\n"
+    );
+}
+
+#[test]
+fn masquerades() {
+    let rule = spec::Masquerade { subnet: "10.0.0.0/8".parse().unwrap(), to: None, network: None };
+    assert_eq!(
+        json(Masquerade::from(&rule)),
+        "{\"version\":1,\"masquerades\":[{\"subnet\":\"10.0.0.0/8\",\"to\":null,\"network\":null}]}\n"
+    );
+}
+
+fn names() -> Networks {
+    Networks(BTreeMap::from([(1, "default".to_owned())]))
+}
+
+fn out() -> (Tuple, Tuple) {
+    let inside = Tuple {
+        src: Addr::v4([192, 168, 0, 2]),
+        dst: Addr::v4([203, 0, 113, 2]),
+        sport: Port::new(4000),
+        dport: Port::new(80),
+        zone: Zone { id: 1 },
+        proto: Proto::TCP,
+        reserved: 0,
+    };
+    let outside = Tuple { src: Addr::v4([203, 0, 113, 1]), zone: Zone::WORLD, ..inside };
+    (inside, outside)
+}
+
+#[test]
+fn both_directions_are_one_flow() {
+    let (inside, outside) = out();
+    let opener = CtEntry {
+        translated: outside,
+        packets: 5,
+        bytes: 500,
+        last_seen: 90,
+        created: 40,
+        mapping: 0,
+        state: 2,
+        origin: 1,
+        reserved: [0; 2],
+    };
+    let answer =
+        CtEntry { translated: inside.answer(), packets: 4, bytes: 400, last_seen: 95, origin: 2, ..opener };
+    let mut flows = flows(&[(opener.twin(), answer), (inside, opener)], &names(), 100);
+    assert_eq!(flows.len(), 1);
+    assert_eq!(
+        json(flows.remove(0)),
+        "{\"version\":1,\"flows\":[{\"protocol\":\"tcp\",\"state\":\"established\",\"original\":{\
+         \"zone\":\"default\",\"source\":\"192.168.0.2\",\"source_port\":4000,\"destination\":\"203.0.113.2\",\
+         \"destination_port\":80},\"translated\":{\"zone\":\"world\",\"source\":\"203.0.113.1\",\
+         \"source_port\":4000,\"destination\":\"203.0.113.2\",\"destination_port\":80},\"mapping\":null,\
+         \"age\":60,\"idle\":5,\"packets_sent\":5,\"bytes_sent\":500,\"packets_received\":4,\
+         \"bytes_received\":400}]}\n"
+    );
+}
+
+#[test]
+fn drops() {
+    let key = DropKey { ifindex: 2, reason: 7, hook: 2, reserved: [0; 2] };
+    let interfaces = BTreeMap::from([(2, "eth0".to_owned())]);
+    assert_eq!(
+        json(Drop::new(&key, 12, &interfaces)),
+        "{\"version\":1,\"drops\":[{\"interface\":\"eth0\",\"hook\":\"from_uplink\",\"reason\":\"direct-access\",\
+         \"packets\":12,\"explanation\":\"Somebody outside addressed an endpoint directly, not through a \
+         published port.\"}]}\n"
+    );
+}
+
+#[test]
+fn an_event_is_a_flow_or_a_drop() {
+    let (inside, outside) = out();
+    let begun = Event {
+        time: 0,
+        tuple: inside,
+        translated: outside,
+        ifindex: 0,
+        length: 0,
+        reason: 0,
+        hook: 1,
+        reserved: [0; 6],
+    };
+    let flow = FlowEvent::new(&begun, &names()).unwrap();
+    let text = flow.to_string();
+    let expected = "Z tcp    192.168.0.2:4000 > 203.0.113.2:80 becomes 203.0.113.1:4000 > 203.0.113.2:80, \
+                    default to world";
+    assert!(text.ends_with(expected), "{text}");
+    let fields = serde_json::to_value(&flow).unwrap();
+    let fields: Vec<&String> = fields.as_object().unwrap().keys().collect();
+    assert_eq!(fields, ["original", "protocol", "time", "translated", "version"]);
+
+    let dropped = Event { reason: 7, ifindex: 2, length: 98, hook: 2, ..begun };
+    assert!(
+        FlowEvent::new(&dropped, &names()).is_none()
+            && DropEvent::new(&begun, &BTreeMap::new(), &names()).is_none()
+    );
+    let drop = DropEvent::new(&dropped, &BTreeMap::new(), &names()).unwrap();
+    let expected =
+        "dropped for direct-access: tcp 192.168.0.2:4000 > 203.0.113.2:80, 98 bytes, from_uplink on if2";
+    assert!(drop.to_string().ends_with(expected), "{drop}");
+    let fields = serde_json::to_value(&drop).unwrap();
+    let fields: Vec<&String> = fields.as_object().unwrap().keys().collect();
+    assert_eq!(fields, ["hook", "interface", "length", "packet", "protocol", "reason", "time", "version"]);
+}
+
+#[test]
+fn status() {
+    let mut out = Vec::new();
+    print_json(&mut out, &Status::not_up("default")).unwrap();
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        "{\"version\":1,\"instance\":\"default\",\"up\":false,\"created\":null,\"uplinks\":[],\"networks\":[],\
+         \"endpoints\":0,\"portmaps\":0,\"flows\":0,\"programs\":[],\"problems\":[]}\n"
+    );
+    let program = Program { hook: "to_uplink".to_owned(), interface: "eth0".to_owned() };
+    assert_eq!(serde_json::to_string(&program).unwrap(), "{\"hook\":\"to_uplink\",\"interface\":\"eth0\"}");
+}
+
+#[test]
+fn steps_are_a_list_or_lines() {
+    let ops = ["create a".to_owned(), "remove b".to_owned()];
+    let print = |format, ops: &[String]| {
+        let mut out = Vec::new();
+        print_ops(&mut out, format, ops).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    assert_eq!(print(Format::Json, &ops), "{\"version\":1,\"ops\":[\"create a\",\"remove b\"]}\n");
+    assert_eq!(print(Format::Table, &ops), "create a\nremove b\n");
+    assert_eq!(print(Format::Table, &[]), "nothing to do\n");
+}
