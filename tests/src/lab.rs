@@ -366,12 +366,14 @@ fn remove(lab: &str) {
     let _ = fs::remove_dir(LABS);
 }
 
-/// Removes labs whose process has been killed: their names say which process that was.
+/// Removes labs whose process has been killed, and the programs left in them: their names say which process that
+/// was.
 fn remove_leftovers_of_the_dead() {
     let Ok(entries) = fs::read_dir(LABS) else { return };
     for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
         let pid = name.strip_prefix("vl-").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
         if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            namespaces_of(&name).iter().for_each(|netns| Netns::named(netns).end_processes());
             remove(&name);
         }
     }

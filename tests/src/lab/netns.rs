@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::process::{self, Background, Output};
 
@@ -51,6 +53,15 @@ impl Netns {
     /// Removes it; one that is not there is removed already.
     pub fn delete(&self) {
         let _ = process::run(&["ip".into(), "netns".into(), "delete".into(), self.name.clone()], &[]);
+    }
+
+    /// Ends every process that lives inside.
+    pub(super) fn end_processes(&self) {
+        let pids = process::run(&["ip".into(), "netns".into(), "pids".into(), self.name.clone()], &[]);
+        for pid in pids.stdout.lines().filter_map(|line| line.trim().parse().ok()) {
+            // It may have ended by itself.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
     }
 
     /// Runs a closure inside, on a thread of its own, and waits for it. Sockets made there stay there, wherever

@@ -321,6 +321,16 @@ pub enum Error {
         /// Why.
         source: Box<EbpfError>,
     },
+    /// The verifier refuses a program.
+    #[error("load program {program}: the kernel's verifier refuses it, and its last words are\n{last_words}")]
+    Refused {
+        /// The program.
+        program: String,
+        /// The end of the verifier's log, which as a whole has thousands of lines.
+        last_words: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A program cannot be loaded.
     #[error("load program {program}")]
     LoadProgram {

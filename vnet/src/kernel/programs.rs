@@ -290,7 +290,7 @@ fn verify_all(ebpf: &mut Ebpf) -> Result<(), Error> {
     std::thread::scope(|scope| {
         let verify = |(name, program): (&str, _)| {
             let name = name.to_owned();
-            let failed = |source| Error::LoadProgram { program: name, source: Box::new(source) };
+            let failed = |error| load_error(name, error);
             scope.spawn(move || verify(program).map_err(failed))
         };
         let threads: Vec<_> = ebpf.programs_mut().map(verify).collect();
@@ -368,4 +368,18 @@ pub(super) fn classifier(instance: &Instance, hook: Hook) -> Result<SchedClassif
 
 fn rename(from: &Place<'_>, to: &Place<'_>) -> Result<(), Error> {
     fs::rename(&from.root, &to.root).map_err(|source| Error::Pin { pin: to.root.clone(), source })
+}
+/// What went wrong with loading a program.
+fn load_error(program: String, error: ProgramError) -> Error {
+    /// Lines of the verifier's log that say what it stumbled over.
+    const LAST_WORDS: usize = 12;
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let lines: Vec<&str> = log.lines().collect();
+            let last_words = lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n");
+            Error::Refused { program, last_words, source: io_error }
+        }
+        error => Error::LoadProgram { program, source: Box::new(error) },
+    }
 }
