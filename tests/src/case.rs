@@ -52,13 +52,13 @@ pub struct Case {
 
 /// What is sent: a description, which link addresses are added to, or bytes as they are.
 enum Sent {
-    Described(Frame),
+    Described(Box<Frame>),
     Bytes(Vec<u8>),
 }
 
 /// What must become of a packet; of one that gets a drawn source port, as a function of that.
 enum Expectation {
-    Fixed(Expected),
+    Fixed(Box<Expected>),
     WithPort(Box<dyn Fn(u16) -> Expected>),
 }
 
@@ -110,17 +110,17 @@ impl Case {
             ifindex,
             came_in_by: 0,
             segment: 0,
-            frame: Sent::Described(frame),
+            frame: Sent::Described(Box::new(frame)),
             model: world::world(),
             given: Vec::new(),
             ways: EVERYWHERE,
-            expected: Expectation::Fixed(Expected::only(Fate::Passed)),
+            expected: Expectation::Fixed(Box::new(Expected::only(Fate::Passed))),
         }
     }
 
     /// The frame has exactly these link addresses, as described.
     pub fn link(mut self, frame: Frame) -> Self {
-        self.frame = Sent::Described(frame);
+        self.frame = Sent::Described(Box::new(frame));
         self
     }
 
@@ -251,7 +251,7 @@ impl Case {
     }
 
     fn expects(mut self, expected: Expected) -> Self {
-        self.expected = Expectation::Fixed(expected);
+        self.expected = Expectation::Fixed(Box::new(expected));
         self
     }
 

@@ -159,7 +159,7 @@ impl Pair {
     }
 
     fn one_frame(&mut self) {
-        let packet = self.traffic.next();
+        let packet = self.traffic.draw();
         let Packet { hook, ifindex, came_in_by, bytes } = &packet;
         let arrival =
             Arrival { hook: *hook, ifindex: *ifindex, came_in_by: *came_in_by, segment: 0, frame: bytes };

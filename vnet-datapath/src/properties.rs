@@ -7,8 +7,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use vnet_common::{
-    Addr, CtEntry, EndpointValue, HostAddressValue, Mac, MasqueradeValue, NetworkValue, Port, PortMapKey, PortMapValue,
-    PortRange, PrefixKey, Proto, Tuple, UplinkValue, Zone,
+    Addr, CtEntry, EndpointValue, HostAddressValue, Mac, MasqueradeValue, NetworkValue, Port, PortMapKey,
+    PortMapValue, PortRange, PrefixKey, Proto, Tuple, UplinkValue, Zone,
 };
 
 use crate::model::{Model, ModelRoute};

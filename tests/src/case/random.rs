@@ -1,7 +1,7 @@
 //! Random traffic: what endpoints and the world might send, sensible and not.
 //!
 //! Most packets make sense, for some two thirds belong to flows that have begun earlier; a few lie about who they
-//! are. [`Traffic::next`] then flips bits of a quarter of the frames and cuts an eighth of them short.
+//! are. [`Traffic::draw`] then flips bits of a quarter of the frames and cuts an eighth of them short.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -114,14 +114,14 @@ impl Traffic {
     }
 
     /// The next packet.
-    pub fn next(&mut self) -> Packet {
+    pub fn draw(&mut self) -> Packet {
         let tracked = if self.chance.below(3) > 0 { self.known() } else { None };
         let mut packet = match tracked {
             Some(tuple) => self.of_flow(&tuple),
             None => match self.chance.pick(self.hooks) {
-                Hook::FromEndpoint => self.from_endpoint(),
-                Hook::FromUplink => self.from_uplink(),
-                Hook::ToUplink => self.to_uplink(),
+                Hook::FromEndpoint => self.sent_by_endpoint(),
+                Hook::FromUplink => self.received_by_uplink(),
+                Hook::ToUplink => self.leaving_by_uplink(),
             },
         };
         if self.chance.one_in(4) {
@@ -157,7 +157,7 @@ impl Traffic {
         self.sent_by(owner, frame)
     }
 
-    fn from_endpoint(&mut self) -> Packet {
+    fn sent_by_endpoint(&mut self) -> Packet {
         let sender = self.chance.pick(&ENDPOINTS);
         let family = self.family();
         if self.chance.one_in(12) {
@@ -179,7 +179,7 @@ impl Traffic {
         self.sent_by(sender, frame)
     }
 
-    fn from_uplink(&mut self) -> Packet {
+    fn received_by_uplink(&mut self) -> Packet {
         let family = self.family();
         let from = match self.chance.below(10) {
             0 => self.anybody(&family),
@@ -194,7 +194,7 @@ impl Traffic {
         self.arriving(frame)
     }
 
-    fn to_uplink(&mut self) -> Packet {
+    fn leaving_by_uplink(&mut self) -> Packet {
         let family = self.family();
         let from = match self.chance.below(5) {
             0 => self.anybody(&family),

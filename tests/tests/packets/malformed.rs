@@ -133,18 +133,17 @@ fn transport(f: &Family) -> Vec<Case> {
     let udp_length = |length: u16| {
         move |bytes: &mut Vec<u8>| bytes[transport + 4..transport + 6].copy_from_slice(&length.to_be_bytes())
     };
-    let words = |words: u8| move |bytes: &mut Vec<u8>| bytes[transport + 12] = words << 4;
-    let tcp = |name: &str, change: Box<dyn FnOnce(&mut Vec<u8>)>| {
+    let tcp = |name: &str, words: u8| {
         Case::from_endpoint(NET1, name, Frame::tcp(client, web).syn().payload(b"data"))
-            .bytes(change)
+            .bytes(move |bytes: &mut Vec<u8>| bytes[transport + 12] = words << 4)
             .dropped(DropReason::Malformed)
     };
     let plain = |frame: Frame| frame.payload(b"data");
     let mut cases = vec![
-        tcp("a TCP header of four words is malformed", Box::new(words(4))),
-        tcp("a TCP header of no words is malformed", Box::new(words(0))),
-        tcp("a TCP header longer than the packet is malformed", Box::new(words(7))),
-        tcp("the longest TCP header in a short packet is malformed", Box::new(words(15))),
+        tcp("a TCP header of four words is malformed", 4),
+        tcp("a TCP header of no words is malformed", 0),
+        tcp("a TCP header longer than the packet is malformed", 7),
+        tcp("the longest TCP header in a short packet is malformed", 15),
         Case::from_endpoint(
             NET1,
             "a TCP header as long as the packet is taken",

@@ -194,7 +194,8 @@ impl From<&spec::PortMap> for PortMap {
 
 impl Listed for PortMap {
     const NOUN: &'static str = "portmaps";
-    const HEADER: &'static [&'static str] = &["ID", "HOST", "PORTS", "PROTO", "ENDPOINT", "TARGETS", "PORTS"];
+    const HEADER: &'static [&'static str] =
+        &["ID", "HOST", "PORTS", "PROTO", "ENDPOINT", "TARGETS", "TARGET PORTS"];
 
     fn row(&self) -> Vec<String> {
         let ports = |first, last| if first == last { format!("{first}") } else { format!("{first}-{last}") };

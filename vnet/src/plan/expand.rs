@@ -4,6 +4,7 @@
 //! links' descriptions), then attachments, then map entries. A command expands only the objects it is about,
 //! so one mapping costs the same beside fifty thousand others.
 
+use std::iter;
 use std::net::IpAddr;
 
 use vnet_common::{Addr, Hook, Port, PortMapKey, PortMapValue, Zone};
@@ -106,7 +107,9 @@ fn links(endpoint: &Endpoint, link: &Link, network: &Network) -> Vec<Resource> {
         prefix_len,
         flags: network.flags(),
     });
-    [veth, attachment].into_iter().chain(entries).collect()
+    // The entries before the program that looks for them: an endpoint speaks as soon as its link is up, and what
+    // it says is not forged.
+    iter::once(veth).chain(entries).chain([attachment]).collect()
 }
 
 /// Where an endpoint's namespace can be opened.
