@@ -16,23 +16,24 @@ use vnet_tests::runner::load;
 /// Instructions that the verifier of Linux 6.18 looked at, by program, with all features. Record what
 /// `cargo test --test verifier -- --nocapture` prints when a change is worth it.
 const RECORDED: [(&str, u32); 13] = [
-    ("from_endpoint", 0),
-    ("from_uplink", 0),
-    ("to_uplink", 0),
-    ("host_connect4", 0),
-    ("host_connect6", 0),
-    ("host_getpeername4", 0),
-    ("host_getpeername6", 0),
-    ("host_recvmsg4", 0),
-    ("host_recvmsg6", 0),
-    ("host_sendmsg4", 0),
-    ("host_sendmsg6", 0),
-    ("xdp_from_endpoint", 0),
-    ("xdp_from_uplink", 0),
+    ("from_endpoint", 208_774),
+    ("from_uplink", 98_196),
+    ("to_uplink", 98_384),
+    ("host_connect4", 9_517),
+    ("host_connect6", 9_454),
+    ("host_getpeername4", 161),
+    ("host_getpeername6", 206),
+    ("host_recvmsg4", 161),
+    ("host_recvmsg6", 206),
+    ("host_sendmsg4", 9_517),
+    ("host_sendmsg6", 9_454),
+    ("xdp_from_endpoint", 345_320),
+    ("xdp_from_uplink", 169_501),
 ];
 
-/// What a count may grow by before somebody has to look, in percent. Other kernels and compilers differ by less.
-const MARGIN: u32 = 15;
+/// What a count may grow by before somebody has to look, in percent. Another compiler moves the counts too: what
+/// the margin guards against is a change that doubles the work, on the way to the kernel's limit of a million.
+const MARGIN: u32 = 50;
 
 /// Maps that are not pinned, because nobody but the programs has any use for them.
 const UNPINNED: [&str; 2] = ["fib", "scratch"];

@@ -116,6 +116,17 @@ fn expiry(f: &Family) -> Vec<Case> {
                 .delivered(NET1, frame(server, client))
                 .leaves([then.just_seen()]),
         );
+        // Where the clock stands still it is exact.
+        cases.push(
+            Case::from_uplink(
+                &format!("{name} lives through the last second of its time"),
+                frame(server, seen),
+            )
+            .tracked([flow.aged(limit)])
+            .on_host_only()
+            .delivered(NET1, frame(server, client))
+            .leaves([then.just_seen()]),
+        );
         cases.push(
             Case::from_uplink(&format!("{name} is forgotten when its time is over"), frame(server, seen))
                 .tracked([flow.aged(limit + 1)])

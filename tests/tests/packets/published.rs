@@ -158,6 +158,12 @@ fn chosen(f: &Family) -> Vec<Case> {
         )
         .given(|model| model.config.port_blocks = 0)
         .passes(),
+        Case::from_uplink(
+            "blocks of a length that the configuration does not know are not looked for",
+            Frame::tcp(client, at(f.host, 8192)).syn(),
+        )
+        .given(|model| model.config.port_blocks = 1 << 11)
+        .passes(),
         Case::from_uplink("a TCP port is not published for UDP", Frame::udp(client, at(f.host, 8088)))
             .passes(),
         Case::from_uplink(
