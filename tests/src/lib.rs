@@ -4,4 +4,5 @@ pub mod case;
 pub mod frame;
 pub mod lab;
 pub mod peer;
+pub mod report;
 pub mod runner;

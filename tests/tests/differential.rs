@@ -12,6 +12,7 @@ use vnet_tests::case::random::{Packet, Traffic};
 use vnet_tests::case::world::{NET1, NET3, world};
 use vnet_tests::case::{describe_flow, hex};
 use vnet_tests::frame::describe;
+use vnet_tests::report::report;
 use vnet_tests::runner::{Arrival, Fate, Host, Kernel, Outcome, Runner, Stage, Way};
 
 /// Frames to be compared, each way.
@@ -96,14 +97,18 @@ impl Counts {
 
     fn print(&self, way: Way, begun: Instant) {
         let Self { compared, refused, uncertain, passed, forwarded, delivered, dropped, began, drawn } = self;
-        println!(
+        report(format_args!(
             "{way:?}: {compared} frames compared in {:.1} s, no difference",
             begun.elapsed().as_secs_f64()
-        );
-        println!("  {passed} passed, {forwarded} forwarded, {delivered} delivered, {dropped} dropped");
-        println!("  {began} flows began, {drawn} of them from a drawn port");
-        println!("  {refused} more frames refused by the test run: they end before their network header");
-        println!("  {uncertain} more not compared: the second turned while the program ran");
+        ));
+        report(format_args!(
+            "  {passed} passed, {forwarded} forwarded, {delivered} delivered, {dropped} dropped"
+        ));
+        report(format_args!("  {began} flows began, {drawn} of them from a drawn port"));
+        report(format_args!(
+            "  {refused} more frames refused by the test run: they end before their network header"
+        ));
+        report(format_args!("  {uncertain} more not compared: the second turned while the program ran"));
         let enough = compared / 50;
         assert!(
             [passed, forwarded, delivered, dropped, began].iter().all(|count| **count > enough),

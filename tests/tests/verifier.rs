@@ -11,6 +11,7 @@ use aya::programs::{Program, ProgramInfo};
 use vnet::kernel::{Kernel, OBJECT, RUNNERS};
 use vnet_common::features::{CHECKSUM_IPV6, FIB_SOURCE};
 use vnet_common::maps;
+use vnet_tests::report::report;
 use vnet_tests::runner::load;
 
 /// Instructions that the verifier of Linux 6.18 looked at, by program, with all features. Record what
@@ -41,7 +42,7 @@ const UNPINNED: [&str; 2] = ["fib", "scratch"];
 #[test]
 fn every_program_passes_within_its_budget() {
     let features = Kernel::features();
-    println!("kernel features {features:#b}");
+    report(format_args!("kernel features {features:#b}"));
     let found = measure(features);
     print(&found);
     let recorded = BTreeMap::from(RECORDED);
@@ -123,8 +124,8 @@ fn verify(program: &mut Program) -> Result<(), aya::programs::ProgramError> {
 }
 
 fn print(found: &BTreeMap<String, Found>) {
-    println!("{:<20} {:>10} {:>12} {:>10}", "program", "verified", "translated", "jitted");
+    report(format_args!("{:<20} {:>10} {:>12} {:>10}", "program", "verified", "translated", "jitted"));
     for (name, Found { verified, translated, jitted }) in found {
-        println!("{name:<20} {verified:>10} {translated:>10} B {jitted:>8} B");
+        report(format_args!("{name:<20} {verified:>10} {translated:>10} B {jitted:>8} B"));
     }
 }

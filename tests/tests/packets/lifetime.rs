@@ -1,6 +1,6 @@
 //! How flows age, end and come back.
 
-use vnet_common::{CtState, Proto};
+use vnet_common::{CtState, PortRange, Proto};
 use vnet_tests::case::world::{Family, NET1, at, world};
 use vnet_tests::case::{Case, Flow, SLACK};
 use vnet_tests::frame::Frame;
@@ -184,7 +184,15 @@ fn twins(f: &Family) -> Vec<Case> {
     let flow = Flow::masqueraded(Proto::UDP, client, dns, 50_000).by(4);
     let restored = [flow.established().just_seen()];
     let stranger = Flow::masqueraded(Proto::UDP, at(f.net2, 50_000), dns, 50_000).only_answer();
+    let dead = flow.established().aged(31).only_opener();
+    let taken = Flow::masqueraded(Proto::UDP, at(f.net2, 50_000), dns, 50_000);
+    let anew = Flow::masqueraded(Proto::UDP, client, dns, 60_000).just_seen();
     vec![
+        Case::from_endpoint(NET1, "a flow that is over does not take another's half with it", Frame::udp(client, dns))
+            .given(|model| model.config.nat_ports = PortRange { first: 60_000, last: 60_000 })
+            .tracked([dead, taken])
+            .forwarded(Frame::udp(at(f.host, 60_000), dns))
+            .leaves([taken, anew]),
         Case::from_endpoint(
             NET1,
             "an evicted answer half comes back with the next packet",

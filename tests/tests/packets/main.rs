@@ -13,6 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use vnet_tests::case::world::{FAMILIES, Family};
 use vnet_tests::case::{Case, Failure};
+use vnet_tests::report::report;
 use vnet_tests::runner::{Host, Kernel, Runner, Stage, Way};
 
 /// Every case, by subject.
@@ -71,9 +72,15 @@ fn run(runner: &mut dyn Runner) {
             Err(_) => complaints.push(format!("{}: panicked, see above", case.name())),
         }
     }
-    println!("{way:?}: {held} cases hold, {} do not, {elsewhere} are for other runners", complaints.len());
+    report(format_args!(
+        "{way:?}: {held} cases hold, {} do not, {elsewhere} are for other runners",
+        complaints.len()
+    ));
     if !refused.is_empty() {
-        println!("{way:?}: test runs refuse {} frames that end before their network header", refused.len());
+        report(format_args!(
+            "{way:?}: test runs refuse {} frames that end before their network header",
+            refused.len()
+        ));
     }
     assert!(way != Way::Host || refused.is_empty(), "the host refuses nothing");
     assert!(complaints.is_empty(), "{} cases do not hold:\n{}", complaints.len(), complaints.join("\n\n"));
