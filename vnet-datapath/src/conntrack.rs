@@ -62,8 +62,12 @@ pub fn lookup<'t, T: Tables>(
         return Some(Tracked { flow, now });
     }
     *spare = flow.translated().answer();
+    // Evicted halves leave tuples behind that another flow may have taken since: its half is not ours to remove.
+    let own = tables.conntrack(spare).is_some_and(|twin| twin.translated() == tuple.answer());
     tables.remove_flow(tuple);
-    tables.remove_flow(spare);
+    if own {
+        tables.remove_flow(spare);
+    }
     None
 }
 

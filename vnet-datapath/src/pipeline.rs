@@ -38,6 +38,10 @@ pub fn from_endpoint<P: Packet, T: Tables>(
     if dst.is_loopback() {
         return Err(DropReason::Loopback);
     }
+    // "This host" is nobody on a wire (RFC 1122 section 3.2.1.3, RFC 4291 section 2.5.2).
+    if dst.is_unspecified() {
+        return Err(DropReason::Malformed);
+    }
     let to_all = dst.is_multicast_or_broadcast();
     let neighbour = src.same_prefix(dst, sender.prefix_len);
     let sibling = if to_all {
@@ -118,8 +122,16 @@ pub fn to_uplink<P: Packet, T: Tables>(
     scratch: &mut Scratch,
     departure: Departure,
 ) -> Result<Verdict, DropReason> {
-    let Ok(Parsed::Ip(headers)) = parse(packet, &mut scratch.tuple) else { return Ok(Verdict::Pass) };
+    scratch.tuple.src = Addr::ANY_V6;
+    let parsed = parse(packet, &mut scratch.tuple);
     let src = &scratch.tuple.src;
+    let headers = match parsed {
+        Ok(Parsed::Ip(headers)) => headers,
+        Ok(_) => return Ok(Verdict::Pass),
+        // The stack has checked the network header of what it forwards, so the source at least has been read.
+        Err(reason) if tables.endpoint(src).is_some() => return Err(reason),
+        Err(_) => return Ok(Verdict::Pass),
+    };
     let Some(sender) = tables.endpoint(src) else {
         return match tables.network(src) {
             Some(_) => Err(DropReason::SourceAddress),
@@ -346,7 +358,8 @@ impl<'a, P: Packet, T: Tables> Job<'a, P, T> {
         }
         let rule = self.tables.masquerade(&self.scratch.tuple.src).ok_or(DropReason::NoMasquerade)?;
         let src = if rule.to.is_unspecified() { source } else { rule.to };
-        if src.is_unspecified() {
+        // Nobody beyond the next router could answer a link-local source.
+        if src.is_unspecified() || src.is_v6_link_local() {
             return Err(DropReason::NoSourceAddress);
         }
         self.scratch.translated = self.scratch.tuple;

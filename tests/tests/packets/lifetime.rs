@@ -188,11 +188,15 @@ fn twins(f: &Family) -> Vec<Case> {
     let taken = Flow::masqueraded(Proto::UDP, at(f.net2, 50_000), dns, 50_000);
     let anew = Flow::masqueraded(Proto::UDP, client, dns, 60_000).just_seen();
     vec![
-        Case::from_endpoint(NET1, "a flow that is over does not take another's half with it", Frame::udp(client, dns))
-            .given(|model| model.config.nat_ports = PortRange { first: 60_000, last: 60_000 })
-            .tracked([dead, taken])
-            .forwarded(Frame::udp(at(f.host, 60_000), dns))
-            .leaves([taken, anew]),
+        Case::from_endpoint(
+            NET1,
+            "a flow that is over does not take another's half with it",
+            Frame::udp(client, dns),
+        )
+        .given(|model| model.config.nat_ports = PortRange { first: 60_000, last: 60_000 })
+        .tracked([dead, taken])
+        .forwarded(Frame::udp(at(f.host, 60_000), dns))
+        .leaves([taken, anew]),
         Case::from_endpoint(
             NET1,
             "an evicted answer half comes back with the next packet",
