@@ -65,17 +65,16 @@ fn a_mapping_for_one_address_beats_the_one_for_all() {
 }
 
 #[test]
-fn a_target_may_be_an_address_and_then_only_that_family_is_published() {
+fn a_target_may_be_an_address_or_a_name_and_both_families_are_published() {
     let lab = Lab::up();
     let net1 = lab.endpoint("net1");
     let _server = Server::echo(&net1, "[::]:80");
-    lab.vnet_ok(&["portmap", "add", "8088", &format!("{}:80", net1.v4())]);
-    lab.vnet_ok(&["portmap", "add", "8089", &format!("[{}]:80", net1.v6())]);
-    Ask::tcp((HOST_V4, 8088).into()).in_netns(lab.outside());
-    Ask::tcp((HOST_V6, 8089).into()).in_netns(lab.outside());
-    lab.vnet_ok(&["portmap", "add", "8090", &format!("{}:80", net1.name())]);
-    for (_, host) in FAMILIES {
-        Ask::tcp((host, 8090).into()).in_netns(lab.outside());
+    let targets = [net1.v4().to_string(), format!("[{}]", net1.v6()), net1.name().to_owned()];
+    for (port, target) in (8088..).zip(targets) {
+        lab.vnet_ok(&["portmap", "add", &port.to_string(), &format!("{target}:80")]);
+        for (_, host) in FAMILIES {
+            Ask::tcp((host, port).into()).in_netns(lab.outside());
+        }
     }
 }
 
