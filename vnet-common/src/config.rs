@@ -27,17 +27,36 @@ pub struct DatapathConfig {
     pub nat_ports: PortRange,
     /// Seconds an idle, established TCP flow is kept (RFC 5382 REQ-5: 7440 at least).
     pub tcp_established: u32,
-    /// Seconds an idle TCP flow is kept while opening or closing (RFC 5382 REQ-5: 240 at least).
-    pub tcp_transitory: u32,
+    /// Seconds an idle TCP flow is kept while it opens (RFC 5382 REQ-5: 240 at least; RFC 7857 section 2.1 allows
+    /// less).
+    pub tcp_opening: u32,
+    /// Seconds an idle TCP flow is kept after both FINs or a RST (as above; RFC 7857 section 2.2).
+    pub tcp_closing: u32,
     /// Seconds an idle UDP flow is kept that has had no answer (RFC 4787 REQ-5: 120 at least).
     pub udp_unreplied: u32,
     /// Seconds an idle UDP flow is kept that has had one (RFC 4787 REQ-5 recommends 300).
     pub udp_replied: u32,
     /// Seconds an idle ICMP query is kept (RFC 5508 REQ-2: 60 at least).
     pub icmp_query: u32,
+    /// Seconds in which all fragments of a datagram must have come (RFC 791 section 3.2 suggests 15, Linux has 30).
+    pub fragment: u32,
+    /// Flows without an answer that an endpoint may have begun at once; it gets as many anew in the time that such
+    /// a flow is kept (RFC 6888 REQ-5). 0 for no limit.
+    pub unanswered: u32,
+    /// Confirmed flows that an endpoint may have begun at once, each of which holds an external port (RFC 6888
+    /// REQ-4). 0 for no limit.
+    pub endpoint_flows: u32,
+    /// ICMP errors that each CPU may answer with in a second (RFC 1812 section 4.3.2.8, RFC 4443 section 2.4 (f)).
+    pub icmp_errors: u32,
+    /// Any of the `FLAG_` constants.
+    pub flags: u32,
 }
 
 impl DatapathConfig {
+    /// The first packets of published flows go through the host's stack once translated, so that the host's rules
+    /// for forwarded packets decide on them.
+    pub const FLAG_RESPECT_FIREWALL: u32 = 1;
+
     /// Timeouts and ports as documented, of no namespace in particular.
     pub const DEFAULT: Self = Self {
         abi_version: crate::ABI_VERSION,
@@ -45,10 +64,16 @@ impl DatapathConfig {
         netns_cookie: 0,
         nat_ports: PortRange { first: 49152, last: 65535 },
         tcp_established: 7440,
-        tcp_transitory: 240,
+        tcp_opening: 240,
+        tcp_closing: 240,
         udp_unreplied: 120,
         udp_replied: 300,
         icmp_query: 60,
+        fragment: 30,
+        unanswered: 8_192,
+        endpoint_flows: 65_536,
+        icmp_errors: 1_000,
+        flags: 0,
     };
 }
 

@@ -6,7 +6,8 @@ use crate::Tuple;
 
 /// One direction of a tracked flow; the key is the [`Tuple`] of its packets as they arrive.
 ///
-/// The two directions are two entries of one map. Each names its twin: a packet leaves with the tuple
+/// The two directions are two entries of one map: `unconfirmed` until both sides have shown that they hear each other,
+/// `conntrack` from then on. Each names its twin: a packet leaves with the tuple
 /// `translated`, so the answer arrives with `translated` reversed, in the zone it was sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
@@ -40,16 +41,25 @@ impl CtEntry {
     }
 }
 
-/// How far a flow has come. RFC 7857 section 2 for TCP; UDP and ICMP only know the first two.
+/// How far a flow has come: RFC 7857 section 2 for TCP, where an established flow has seen the opener's packet after
+/// an answer. Other protocols know only `New`, `Answered` and `Established`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum CtState {
     /// Only the side that opened the flow has been seen.
     New = 1,
-    /// Both sides have been seen.
+    /// Both sides have been seen, and the opener again, or the answer came from where nobody can forge it.
     Established = 2,
-    /// A FIN or RST has been seen.
+    /// TCP: a FIN of both sides has been seen.
     Closing = 3,
+    /// The other side has answered, and the opener has not been seen since: it may have forged its address.
+    Answered = 4,
+    /// TCP: the opener has sent a FIN; the other side may go on for as long as it likes.
+    OpenerClosed = 5,
+    /// TCP: the answering side has sent a FIN.
+    AnswerClosed = 6,
+    /// TCP: a RST has been seen. It may have been forged, so that any other packet brings the flow back.
+    Reset = 7,
 }
 
 impl CtState {
@@ -60,9 +70,24 @@ impl CtState {
         match byte {
             2 => Self::Established,
             3 => Self::Closing,
+            4 => Self::Answered,
+            5 => Self::OpenerClosed,
+            6 => Self::AnswerClosed,
+            7 => Self::Reset,
             _ => Self::New,
         }
     }
+
+    /// Every state.
+    pub const ALL: [Self; 7] = [
+        Self::New,
+        Self::Answered,
+        Self::Established,
+        Self::OpenerClosed,
+        Self::AnswerClosed,
+        Self::Closing,
+        Self::Reset,
+    ];
 
     /// A word for people.
     #[must_use]
@@ -71,6 +96,10 @@ impl CtState {
             Self::New => "new",
             Self::Established => "established",
             Self::Closing => "closing",
+            Self::Answered => "answered",
+            Self::OpenerClosed => "opener-closed",
+            Self::AnswerClosed => "answer-closed",
+            Self::Reset => "reset",
         }
     }
 }
@@ -105,4 +134,38 @@ impl Origin {
             Self::Answer => Self::Opener,
         }
     }
+}
+
+/// What an endpoint has in use; the key is the index of the host-side end of its veth pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct EndpointUse {
+    /// Held while the rest is changed.
+    pub lock: bpf_spin_lock,
+    /// Confirmed flows that the endpoint began and that are still tracked.
+    pub flows: u32,
+    /// Flows that it may still begin without an answer.
+    pub credit: u32,
+    /// Seconds since boot up to which `credit` has been given.
+    pub credited: u32,
+    /// Flows that it was refused for having too many.
+    pub refused: u64,
+}
+
+/// The next slot of the flow table to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct FlowHand {
+    /// Held while the rest is changed.
+    pub lock: bpf_spin_lock,
+    /// Index into `flow_slots`.
+    pub next: u32,
+}
+
+/// A lock of the kernel's, under the name by which the verifier knows it (`struct bpf_spin_lock`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct bpf_spin_lock {
+    /// The kernel's.
+    pub val: u32,
 }

@@ -87,6 +87,18 @@ drop_reasons! {
     Rewrite = 20, "rewrite";
     /// A loopback address as source or destination of a packet on the wire.
     Loopback = 21, "loopback";
+    /// The endpoint has as many flows as it may have.
+    Quota = 22, "quota";
+    /// The mapping is not for this client: no `--allow-from` prefix covers it.
+    NotAllowed = 23, "not-allowed";
+    /// A later fragment of a datagram whose first fragment was not seen in time.
+    Fragment = 24, "fragment";
+    /// An ICMP error about a packet of no tracked flow.
+    Unrelated = 25, "unrelated";
+    /// The IPv4 header has a source route.
+    SourceRoute = 26, "source-route";
+    /// An endpoint's external port is not open to this sender.
+    Filtered = 27, "filtered";
 }
 
 /// Key of the drop counters: where and why.

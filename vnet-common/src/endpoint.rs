@@ -25,8 +25,10 @@ pub struct EndpointValue {
     pub prefix_len: u8,
     /// Any of the `FLAG_` constants of [`crate::NetworkValue`], those of its network.
     pub flags: u8,
-    /// Zero.
-    pub reserved: [u8; 2],
+    /// Any of the bits of [`crate::mapping`], as its network has it.
+    pub mapping: u8,
+    /// One of [`crate::filtering`], as its network has it.
+    pub filtering: u8,
 }
 
 impl EndpointValue {

@@ -21,7 +21,9 @@ mod conntrack;
 mod drop;
 mod endpoint;
 mod event;
+mod fragment;
 mod local;
+mod mapping_entry;
 pub mod maps;
 mod network;
 mod port;
@@ -30,15 +32,20 @@ mod tuple;
 
 pub use addr::{Addr, Mac};
 pub use config::{DatapathConfig, PortRange, features};
-pub use conntrack::{CtEntry, CtState, Origin};
+pub use conntrack::{CtEntry, CtState, EndpointUse, FlowHand, Origin, bpf_spin_lock};
 pub use drop::{DropKey, DropReason};
 pub use endpoint::EndpointValue;
 pub use event::{Event, Hook};
+pub use fragment::{FragmentKey, FragmentValue};
 pub use local::{LocalFlowKey, LocalFlowValue};
-pub use network::{HostAddressValue, MasqueradeValue, NetworkValue, PrefixKey, UplinkValue};
+pub use mapping_entry::MappingEntry;
+pub use network::{
+    FloatingValue, HostAddressValue, MasqueradeValue, NetworkValue, PrefixKey, UplinkValue, filtering,
+    mapping,
+};
 pub use port::{Port, Proto};
-pub use portmap::{PortMapKey, PortMapValue};
+pub use portmap::{AllowFrom, AllowFromKey, PortMapKey, PortMapValue};
 pub use tuple::{Tuple, Zone};
 
 /// Version of every type in this crate, taken together.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

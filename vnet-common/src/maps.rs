@@ -1,13 +1,31 @@
 //! Names and sizes of the maps: what pins, programs and `bpftool map dump` call them.
 
-/// `Tuple` -> `CtEntry`, both directions of every tracked flow.
+/// `Tuple` -> `CtEntry`, both directions of every confirmed flow. Never evicted: a flow ends by its timeout.
 pub const CONNTRACK: &str = "conntrack";
+/// `Tuple` -> `CtEntry`, both directions of every flow that is not confirmed yet. The least recently used make room.
+pub const UNCONFIRMED: &str = "unconfirmed";
+/// `Tuple` -> `MappingEntry`, both directions of every endpoint-independent mapping.
+pub const MAPPINGS: &str = "mappings";
+/// Index -> `Tuple`, one for each confirmed flow there is room for.
+pub const FLOW_SLOTS: &str = "flow_slots";
+/// 0 -> `FlowHand`.
+pub const FLOW_HAND: &str = "flow_hand";
+/// Interface index -> `EndpointUse`.
+pub const ENDPOINT_USE: &str = "endpoint_use";
+/// `FragmentKey` -> `FragmentValue`.
+pub const FRAGMENTS: &str = "fragments";
 /// `Addr` -> `EndpointValue`.
 pub const ENDPOINTS: &str = "endpoints";
 /// `PrefixKey` -> `NetworkValue`.
 pub const NETWORKS: &str = "networks";
 /// `PrefixKey` -> `MasqueradeValue`.
 pub const MASQUERADE: &str = "masquerade";
+/// `PrefixKey` of a destination -> 0: masquerade leaves packets to it alone.
+pub const UNMASQUERADED: &str = "unmasqueraded";
+/// External `Addr` -> `FloatingValue`.
+pub const FLOATING: &str = "floating";
+/// `AllowFromKey` -> 0.
+pub const ALLOW_FROM: &str = "allow_from";
 /// `PortMapKey` -> `PortMapValue`.
 pub const PORT_MAP: &str = "port_map";
 /// Interface index -> `UplinkValue`.
@@ -24,22 +42,45 @@ pub const DROPS: &str = "drops";
 pub const EVENTS: &str = "events";
 
 /// Every map, in the order in which they are listed to people.
-pub const ALL: [&str; 11] = [
+pub const ALL: [&str; 20] = [
     CONFIG,
     UPLINKS,
     HOST_ADDRESSES,
     NETWORKS,
     ENDPOINTS,
     MASQUERADE,
+    UNMASQUERADED,
+    FLOATING,
     PORT_MAP,
+    ALLOW_FROM,
     CONNTRACK,
+    UNCONFIRMED,
+    MAPPINGS,
+    FLOW_SLOTS,
+    FLOW_HAND,
+    ENDPOINT_USE,
+    FRAGMENTS,
     LOCAL_FLOWS,
     DROPS,
     EVENTS,
 ];
 
-/// Directions of flows that can be tracked at once: two for each flow.
+/// Directions of confirmed flows that can be tracked at once: two for each flow.
 pub const CONNTRACK_ENTRIES: usize = 262_144;
+/// Confirmed flows that can be tracked at once.
+pub const FLOW_SLOTS_ENTRIES: usize = CONNTRACK_ENTRIES / 2;
+/// Directions of flows that can be waiting for confirmation at once.
+pub const UNCONFIRMED_ENTRIES: usize = 131_072;
+/// Directions of endpoint-independent mappings.
+pub const MAPPING_ENTRIES: usize = 131_072;
+/// Datagrams in fragments.
+pub const FRAGMENT_ENTRIES: usize = 8_192;
+/// Destinations that masquerade leaves alone.
+pub const UNMASQUERADED_ENTRIES: usize = 1_024;
+/// Floating addresses.
+pub const FLOATING_ENTRIES: usize = 4_096;
+/// Clients' prefixes of restricted mappings.
+pub const ALLOW_FROM_ENTRIES: usize = 65_536;
 /// Addresses of endpoints.
 pub const ENDPOINT_ENTRIES: usize = 16_384;
 /// Prefixes of networks.

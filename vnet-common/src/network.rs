@@ -35,6 +35,8 @@ pub struct NetworkValue {
     pub flags: u8,
     /// Zero.
     pub reserved: u8,
+    /// The network's gateway in this prefix: the host, for its endpoints.
+    pub gateway: Addr,
 }
 
 impl NetworkValue {
@@ -42,6 +44,31 @@ impl NetworkValue {
     pub const FLAG_INTERNAL: u8 = 1;
     /// Endpoints do not reach each other.
     pub const FLAG_ISOLATED: u8 = 2;
+    /// Anybody outside may address the endpoints directly (gateway mode `nat-unprotected`).
+    pub const FLAG_UNPROTECTED: u8 = 4;
+    /// Endpoints keep their own addresses towards the world, and the ports published for them answer there (gateway
+    /// mode `routed`).
+    pub const FLAG_ROUTED: u8 = 8;
+}
+
+/// How an endpoint's own ports become external ones: bits of [`crate::EndpointValue::mapping`]. None set is
+/// address-and-port-dependent mapping with overlapping ports (RFC 7857 section 3).
+pub mod mapping {
+    /// One external port for all destinations of a UDP socket, which it shares with nobody (RFC 4787 REQ-1, REQ-3).
+    pub const ENDPOINT_INDEPENDENT_UDP: u8 = 1;
+    /// As much for TCP (RFC 5382 REQ-1, REQ-7).
+    pub const ENDPOINT_INDEPENDENT_TCP: u8 = 2;
+}
+
+/// Who may send to an external port whose mapping is endpoint-independent (RFC 4787 REQ-8): values of
+/// [`crate::EndpointValue::filtering`].
+pub mod filtering {
+    /// Only the addresses and ports that were sent to.
+    pub const ADDRESS_AND_PORT: u8 = 0;
+    /// Only the addresses that were sent to, from any port.
+    pub const ADDRESS: u8 = 1;
+    /// Anybody.
+    pub const ENDPOINT_INDEPENDENT: u8 = 2;
 }
 
 /// A prefix whose packets leave the host with another source.
@@ -50,6 +77,27 @@ impl NetworkValue {
 pub struct MasqueradeValue {
     /// The source to use; unspecified means the one that the host's routing would choose.
     pub to: Addr,
+    /// Any of the `FLAG_` constants.
+    pub flags: u32,
+}
+
+impl MasqueradeValue {
+    /// The source keeps its own address.
+    pub const FLAG_EXEMPT: u32 = 1;
+    /// `to` is the source's alone (a floating address): its ports stay what they are.
+    pub const FLAG_ONE_TO_ONE: u32 = 2;
+}
+
+/// Where an external address leads that belongs to one endpoint alone; the key is the external [`Addr`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct FloatingValue {
+    /// The endpoint's address.
+    pub addr: Addr,
+    /// Its network.
+    pub zone: Zone,
+    /// Zero.
+    pub reserved: [u8; 2],
 }
 
 /// An interface that leads to the world.

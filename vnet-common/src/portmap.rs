@@ -33,4 +33,32 @@ pub struct PortMapValue {
     pub zone: Zone,
     /// Number of the mapping, from 1; all blocks of a range share it.
     pub id: u32,
+    /// Any of the `FLAG_` constants.
+    pub flags: u32,
+}
+
+impl PortMapValue {
+    /// Only clients with a prefix in `allow_from` may use it.
+    pub const FLAG_RESTRICTED: u32 = 1;
+}
+
+/// Who may use a restricted mapping: the data of a longest-prefix-match key, whose length is 32 bits for the mapping
+/// and those of the client's prefix (an IPv4 `/24` is 32 + 120).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct AllowFrom {
+    /// [`PortMapValue::id`].
+    pub mapping: u32,
+    /// The client, or its prefix with zero bits after it.
+    pub client: Addr,
+}
+
+/// [`AllowFrom`] as the kernel's longest-prefix-match maps want it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct AllowFromKey {
+    /// Length in bits of the 160.
+    pub prefix_len: u32,
+    /// The prefix.
+    pub data: AllowFrom,
 }

@@ -30,7 +30,8 @@ pub const fn next(state: CtState, origin: Origin, flags: u8) -> CtState {
 pub const fn timeout(config: &DatapathConfig, proto: Proto, state: CtState) -> u32 {
     match (proto, state) {
         (Proto::TCP, CtState::Established) => config.tcp_established,
-        (Proto::TCP, _) => config.tcp_transitory,
+        (Proto::TCP, CtState::New) => config.tcp_opening,
+        (Proto::TCP, _) => config.tcp_closing,
         (Proto::UDP, CtState::New) => config.udp_unreplied,
         (Proto::UDP, _) => config.udp_replied,
         (_, _) => config.icmp_query,

@@ -302,7 +302,7 @@ fn publish(model: &mut Model, on: &Addr, (first, last): (u16, u16), target: u16)
         let prefix_len = 16 - bits as u8;
         let key = PortMapKey { addr: *on, port: Port::new(at as u16), proto: Proto::TCP, prefix_len };
         let port = Port::new(target.wrapping_add(at as u16 - first));
-        model.port_map.insert(key, PortMapValue { addr: *on, port, zone: INSIDE, id: 1 });
+        model.port_map.insert(key, PortMapValue { addr: *on, port, zone: INSIDE, id: 1, flags: 0 });
         if prefix_len < 16 {
             model.config.port_blocks |= 1 << prefix_len;
         }
@@ -321,6 +321,7 @@ enum Event {
     Passed(u32),
 }
 
+const GATEWAY: [u8; 4] = [192, 168, 0, 1];
 const INSIDERS: [[u8; 4]; 3] = [[192, 168, 0, 2], [192, 168, 0, 3], [192, 168, 0, 4]];
 const HOST: [u8; 4] = [203, 0, 113, 1];
 const WORLD: [[u8; 4]; 2] = [[203, 0, 113, 2], [198, 51, 100, 7]];
@@ -391,13 +392,17 @@ fn world() -> Model {
                 mtu: 1500,
                 prefix_len: 120,
                 flags: 0,
-                reserved: [0; 2],
+                mapping: 0,
+                filtering: 0,
             },
         );
     }
     let subnet = PrefixKey { prefix_len: 120, addr: Addr::v4([192, 168, 0, 0]) };
-    model.networks.insert(subnet, NetworkValue { bridge: BRIDGE, zone: INSIDE, flags: 0, reserved: 0 });
-    model.masquerade.insert(subnet, MasqueradeValue { to: Addr::ANY_V4 });
+    model.networks.insert(
+        subnet,
+        NetworkValue { bridge: BRIDGE, zone: INSIDE, flags: 0, reserved: 0, gateway: Addr::v4(GATEWAY) },
+    );
+    model.masquerade.insert(subnet, MasqueradeValue { to: Addr::ANY_V4, flags: 0 });
     model.uplinks.insert(UPLINK, UplinkValue { v4: Addr::v4(HOST), v6: Addr::ANY_V6 });
     model.host_addresses.insert(Addr::v4(HOST), HostAddressValue { ifindex: UPLINK });
     let next_hop = NextHop { ifindex: UPLINK, addr: Addr::v4(WORLD[0]) };
@@ -405,7 +410,8 @@ fn world() -> Model {
     model.routes.push(ModelRoute { prefix: everywhere, next_hop, source: Addr::v4(HOST), mtu: 1500 });
     for (port, proto) in [(8088, Proto::TCP), (49_153, Proto::UDP)] {
         let key = PortMapKey { addr: Addr::ANY_V4, port: Port::new(port), proto, prefix_len: 16 };
-        let target = PortMapValue { addr: Addr::v4(INSIDERS[0]), port: Port::new(80), zone: INSIDE, id: 1 };
+        let target =
+            PortMapValue { addr: Addr::v4(INSIDERS[0]), port: Port::new(80), zone: INSIDE, id: 1, flags: 0 };
         model.port_map.insert(key, target);
     }
     model

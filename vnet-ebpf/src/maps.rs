@@ -5,12 +5,15 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya_ebpf::macros::btf_map;
 use vnet_common::maps::{
-    CONNTRACK_ENTRIES, DROP_ENTRIES, ENDPOINT_ENTRIES, EVENT_BYTES, HOST_ADDRESS_ENTRIES, LOCAL_FLOW_ENTRIES,
-    MASQUERADE_ENTRIES, NETWORK_ENTRIES, PORT_MAP_ENTRIES, UPLINK_ENTRIES,
+    ALLOW_FROM_ENTRIES, CONNTRACK_ENTRIES, DROP_ENTRIES, ENDPOINT_ENTRIES, EVENT_BYTES, FLOATING_ENTRIES,
+    FLOW_SLOTS_ENTRIES, FRAGMENT_ENTRIES, HOST_ADDRESS_ENTRIES, LOCAL_FLOW_ENTRIES, MAPPING_ENTRIES,
+    MASQUERADE_ENTRIES, NETWORK_ENTRIES, PORT_MAP_ENTRIES, UNCONFIRMED_ENTRIES, UNMASQUERADED_ENTRIES,
+    UPLINK_ENTRIES,
 };
 use vnet_common::{
-    Addr, CtEntry, DatapathConfig, DropKey, EndpointValue, Event, HostAddressValue, LocalFlowKey,
-    LocalFlowValue, MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, Tuple, UplinkValue,
+    Addr, AllowFrom, CtEntry, DatapathConfig, DropKey, EndpointUse, EndpointValue, Event, FloatingValue,
+    FlowHand, FragmentKey, FragmentValue, HostAddressValue, LocalFlowKey, LocalFlowValue, MappingEntry,
+    MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, Tuple, UplinkValue,
 };
 use vnet_datapath::Scratch;
 
@@ -19,9 +22,33 @@ use crate::tables::Fib;
 /// Memory is taken as entries come: for maps that only the control plane fills, most of which stay small.
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 
-/// Both directions of every tracked flow.
+/// Both directions of every confirmed flow.
 #[btf_map(name = "conntrack")]
-pub static CONNTRACK: LruHashMap<Tuple, CtEntry, CONNTRACK_ENTRIES> = LruHashMap::new();
+pub static CONNTRACK: HashMap<Tuple, CtEntry, CONNTRACK_ENTRIES> = HashMap::new();
+
+/// Both directions of every flow that is not confirmed.
+#[btf_map(name = "unconfirmed")]
+pub static UNCONFIRMED: LruHashMap<Tuple, CtEntry, UNCONFIRMED_ENTRIES> = LruHashMap::new();
+
+/// Both directions of every endpoint-independent mapping.
+#[btf_map(name = "mappings")]
+pub static MAPPINGS: LruHashMap<Tuple, MappingEntry, MAPPING_ENTRIES> = LruHashMap::new();
+
+/// Where each confirmed flow is noted, so that the expired ones are found one after the other.
+#[btf_map(name = "flow_slots")]
+pub static FLOW_SLOTS: Array<Tuple, FLOW_SLOTS_ENTRIES> = Array::new();
+
+/// The next of these to look at.
+#[btf_map(name = "flow_hand")]
+pub static FLOW_HAND: Array<FlowHand, 1> = Array::new();
+
+/// What each endpoint has in use.
+#[btf_map(name = "endpoint_use")]
+pub static ENDPOINT_USE: HashMap<u32, EndpointUse, ENDPOINT_ENTRIES, ON_DEMAND> = HashMap::new();
+
+/// Datagrams whose first fragment has passed.
+#[btf_map(name = "fragments")]
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue, FRAGMENT_ENTRIES> = LruHashMap::new();
 
 /// Endpoints' addresses.
 #[btf_map(name = "endpoints")]
@@ -34,6 +61,18 @@ pub static NETWORKS: LpmTrie<Addr, NetworkValue, NETWORK_ENTRIES> = LpmTrie::new
 /// Masquerade rules.
 #[btf_map(name = "masquerade")]
 pub static MASQUERADE: LpmTrie<Addr, MasqueradeValue, MASQUERADE_ENTRIES> = LpmTrie::new();
+
+/// Destinations that masquerade leaves alone.
+#[btf_map(name = "unmasqueraded")]
+pub static UNMASQUERADED: LpmTrie<Addr, u32, UNMASQUERADED_ENTRIES> = LpmTrie::new();
+
+/// Floating addresses.
+#[btf_map(name = "floating")]
+pub static FLOATING: HashMap<Addr, FloatingValue, FLOATING_ENTRIES, ON_DEMAND> = HashMap::new();
+
+/// Clients of restricted mappings.
+#[btf_map(name = "allow_from")]
+pub static ALLOW_FROM: LpmTrie<AllowFrom, u32, ALLOW_FROM_ENTRIES> = LpmTrie::new();
 
 /// Published ports.
 #[btf_map(name = "port_map")]

@@ -17,7 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use vnet::kernel::Kernel;
 use vnet_common::{
     Addr, DatapathConfig, EndpointValue, HostAddressValue, Mac, MasqueradeValue, NetworkValue, Port,
-    PortMapKey, PortMapValue, PortRange, PrefixKey, Proto, UplinkValue, Zone,
+    PortMapKey, PortMapValue, PortRange, PrefixKey, Proto, UplinkValue, Zone, filtering,
 };
 use vnet_datapath::NextHop;
 use vnet_datapath::model::{Model, ModelRoute};
@@ -282,7 +282,8 @@ fn config() -> DatapathConfig {
         port_blocks: 1 << published::BLOCK.prefix_len,
         nat_ports: NAT_PORTS,
         tcp_established: 50,
-        tcp_transitory: 40,
+        tcp_opening: 40,
+        tcp_closing: 40,
         udp_unreplied: 20,
         udp_replied: 30,
         icmp_query: 15,
@@ -305,7 +306,8 @@ impl Endpoint {
             mtu: MTU,
             prefix_len,
             flags: 0,
-            reserved: [0; 2],
+            mapping: 0,
+            filtering: filtering::ADDRESS_AND_PORT,
         }
     }
 }
@@ -325,7 +327,13 @@ impl published::Publication {
                 proto: self.proto,
                 prefix_len: self.prefix_len,
             },
-            PortMapValue { addr: target.into(), port: Port::new(self.target_port), zone, id: self.id },
+            PortMapValue {
+                addr: target.into(),
+                port: Port::new(self.target_port),
+                zone,
+                id: self.id,
+                flags: 0,
+            },
         )
     }
 }
@@ -349,10 +357,12 @@ pub fn subnets(family: &Family) -> [PrefixKey; 2] {
 
 fn add_networks(model: &mut Model, family: &Family) {
     let any = Addr::from(family.host).any_of_family();
-    for (subnet, endpoint) in subnets(family).into_iter().zip([NET1, NET3]) {
+    let ends = [(NET1, family.gateway), (NET3, family.other_gateway)];
+    for (subnet, (endpoint, gateway)) in subnets(family).into_iter().zip(ends) {
         let Endpoint { bridge, zone, .. } = endpoint;
-        model.networks.insert(subnet, NetworkValue { bridge, zone, flags: 0, reserved: 0 });
-        model.masquerade.insert(subnet, MasqueradeValue { to: any });
+        let network = NetworkValue { bridge, zone, flags: 0, reserved: 0, gateway: gateway.into() };
+        model.networks.insert(subnet, network);
+        model.masquerade.insert(subnet, MasqueradeValue { to: any, flags: 0 });
     }
     let of_host = [
         (family.host, UPLINK),

@@ -12,7 +12,8 @@ use std::{env, fs};
 use aya::maps::{Map, MapData};
 use vnet::kernel::{OBJECT, RUNNERS};
 use vnet_common::{
-    ABI_VERSION, CtState, DropReason, Hook, NetworkValue, Origin, Proto, Zone, features, maps,
+    ABI_VERSION, CtState, DatapathConfig, DropReason, Hook, MasqueradeValue, NetworkValue, Origin,
+    PortMapValue, Proto, Zone, features, filtering, mapping, maps,
 };
 use vnet_tests::runner::load;
 
@@ -86,14 +87,15 @@ fn bpftool_shows_the_fields_of_the_abi() {
                 }
                 // A longest-prefix map has its key from aya: the same two fields, the second by another name.
                 None if side.name.starts_with("Key_") => {
-                    let ours = layouts["PrefixKey"].fields.iter().map(|field| (field.offset, field.size));
+                    let key = if shape.name == maps::ALLOW_FROM { "AllowFromKey" } else { "PrefixKey" };
+                    let ours = layouts[key].fields.iter().map(|field| (field.offset, field.size));
                     assert!(ours.eq(side.fields.iter().map(|field| (field.offset, field.size))), "{side:?}");
                 }
                 None => assert!(matches!(side.name.as_str(), "u32" | "u64"), "{side:?} in {}", shape.name),
             }
         }
     }
-    assert_eq!(described, 15, "structures of the ABI that are keys or values");
+    assert_eq!(described, 26, "structures of the ABI that are keys or values");
 }
 
 /// A map as both sides must see it.
@@ -108,8 +110,9 @@ struct Shape {
 fn shapes() -> Vec<Shape> {
     use maps as m;
     use vnet_common::{
-        Addr, CtEntry, DatapathConfig, DropKey, EndpointValue, HostAddressValue, LocalFlowKey,
-        LocalFlowValue, MasqueradeValue, PortMapKey, PortMapValue, PrefixKey, Tuple, UplinkValue,
+        Addr, AllowFromKey, CtEntry, DatapathConfig, DropKey, EndpointUse, EndpointValue, FloatingValue,
+        FlowHand, FragmentKey, FragmentValue, HostAddressValue, LocalFlowKey, LocalFlowValue, MappingEntry,
+        MasqueradeValue, PortMapKey, PortMapValue, PrefixKey, Tuple, UplinkValue,
     };
     const fn shape<K, V>(name: &'static str, entries: usize) -> Shape {
         Shape { name, key: size_of::<K>() as u32, value: size_of::<V>() as u32, entries: entries as u32 }
@@ -121,8 +124,17 @@ fn shapes() -> Vec<Shape> {
         shape::<PrefixKey, NetworkValue>(m::NETWORKS, m::NETWORK_ENTRIES),
         shape::<Addr, EndpointValue>(m::ENDPOINTS, m::ENDPOINT_ENTRIES),
         shape::<PrefixKey, MasqueradeValue>(m::MASQUERADE, m::MASQUERADE_ENTRIES),
+        shape::<PrefixKey, u32>(m::UNMASQUERADED, m::UNMASQUERADED_ENTRIES),
+        shape::<Addr, FloatingValue>(m::FLOATING, m::FLOATING_ENTRIES),
         shape::<PortMapKey, PortMapValue>(m::PORT_MAP, m::PORT_MAP_ENTRIES),
+        shape::<AllowFromKey, u32>(m::ALLOW_FROM, m::ALLOW_FROM_ENTRIES),
         shape::<Tuple, CtEntry>(m::CONNTRACK, m::CONNTRACK_ENTRIES),
+        shape::<Tuple, CtEntry>(m::UNCONFIRMED, m::UNCONFIRMED_ENTRIES),
+        shape::<Tuple, MappingEntry>(m::MAPPINGS, m::MAPPING_ENTRIES),
+        shape::<u32, Tuple>(m::FLOW_SLOTS, m::FLOW_SLOTS_ENTRIES),
+        shape::<u32, FlowHand>(m::FLOW_HAND, 1),
+        shape::<u32, EndpointUse>(m::ENDPOINT_USE, m::ENDPOINT_ENTRIES),
+        shape::<FragmentKey, FragmentValue>(m::FRAGMENTS, m::FRAGMENT_ENTRIES),
         shape::<LocalFlowKey, LocalFlowValue>(m::LOCAL_FLOWS, m::LOCAL_FLOW_ENTRIES),
         shape::<DropKey, u64>(m::DROPS, m::DROP_ENTRIES),
         // A ring buffer knows records, neither keys nor values, and its entries are bytes.
@@ -167,8 +179,7 @@ fn listing() -> String {
     let named = |name: &str, number: u64| (name.to_owned(), number);
     list("drop reasons", DropReason::ALL.iter().map(|reason| named(reason.name(), *reason as u64)).collect());
     list("hooks", Hook::ALL.iter().map(|hook| named(hook.name(), *hook as u64)).collect());
-    let states = [CtState::New, CtState::Established, CtState::Closing];
-    list("flow states", states.iter().map(|state| named(state.name(), *state as u64)).collect());
+    list("flow states", CtState::ALL.iter().map(|state| named(state.name(), *state as u64)).collect());
     list("origins", vec![named("opener", Origin::Opener as u64), named("answer", Origin::Answer as u64)]);
     list("zones", vec![named("world", u64::from(Zone::WORLD.id))]);
     list(
@@ -176,7 +187,36 @@ fn listing() -> String {
         vec![
             named("internal", u64::from(NetworkValue::FLAG_INTERNAL)),
             named("isolated", u64::from(NetworkValue::FLAG_ISOLATED)),
+            named("unprotected", u64::from(NetworkValue::FLAG_UNPROTECTED)),
+            named("routed", u64::from(NetworkValue::FLAG_ROUTED)),
         ],
+    );
+    list(
+        "mapping behaviours (bits)",
+        vec![
+            named("endpoint-independent udp", u64::from(mapping::ENDPOINT_INDEPENDENT_UDP)),
+            named("endpoint-independent tcp", u64::from(mapping::ENDPOINT_INDEPENDENT_TCP)),
+        ],
+    );
+    list(
+        "filtering behaviours",
+        vec![
+            named("address and port", u64::from(filtering::ADDRESS_AND_PORT)),
+            named("address", u64::from(filtering::ADDRESS)),
+            named("endpoint-independent", u64::from(filtering::ENDPOINT_INDEPENDENT)),
+        ],
+    );
+    list(
+        "masquerade flags",
+        vec![
+            named("exempt", u64::from(MasqueradeValue::FLAG_EXEMPT)),
+            named("one to one", u64::from(MasqueradeValue::FLAG_ONE_TO_ONE)),
+        ],
+    );
+    list("port map flags", vec![named("restricted", u64::from(PortMapValue::FLAG_RESTRICTED))]);
+    list(
+        "configuration flags",
+        vec![named("respect firewall", u64::from(DatapathConfig::FLAG_RESPECT_FIREWALL))],
     );
     list(
         "protocols",

@@ -107,6 +107,7 @@ fn expiry(f: &Family) -> Vec<Case> {
             CtState::New => flow,
             CtState::Established => flow.established(),
             CtState::Closing => flow.closing(),
+            other => panic!("no such stage: {other:?}"),
         };
         let then = if state == CtState::New { flow.established() } else { flow };
         let limit = timeout(proto, state);

@@ -345,11 +345,13 @@ fn rules(f: &Family) -> Vec<Case> {
             .given(move |model| model.masquerade.remove(&subnet))
             .dropped(DropReason::NoMasquerade),
         Case::from_endpoint(NET1, "a rule may name the address to leave with", packet())
-            .given(move |model| model.masquerade.insert(subnet, MasqueradeValue { to: to.into() }))
+            .given(move |model| model.masquerade.insert(subnet, MasqueradeValue { to: to.into(), flags: 0 }))
             .forwarded(Frame::udp(at(to, 50_000), dns))
             .leaves([masqueraded_as_peer]),
         Case::from_endpoint(NET1, "of two rules the one for fewer addresses holds", packet())
-            .given(move |model| model.masquerade.insert(narrower, MasqueradeValue { to: to.into() }))
+            .given(move |model| {
+                model.masquerade.insert(narrower, MasqueradeValue { to: to.into(), flags: 0 })
+            })
             .forwarded(Frame::udp(at(to, 50_000), dns))
             .leaves([masqueraded_as_peer]),
         Case::from_endpoint(NET1, "an endpoint of an internal network does not reach the world", packet())

@@ -268,7 +268,7 @@ fn sent_by_the_stack(f: &Family) -> Vec<Case> {
             "a rule may name the address to leave with, through the stack too",
             Frame::udp(client, dns),
         )
-        .given(move |model| model.masquerade.insert(subnet, MasqueradeValue { to: to.into() }))
+        .given(move |model| model.masquerade.insert(subnet, MasqueradeValue { to: to.into(), flags: 0 }))
         .passes_as(Frame::udp(at(to, 50_000), dns))
         .leaves([flow.seen_as(to).just_seen()]),
         Case::to_uplink("what the host itself sends passes", Frame::udp(at(f.host, 50_000), dns))

@@ -51,14 +51,19 @@ impl Entry {
             Resource::HostAddress { addr, interface } => {
                 Self::HostAddress(Addr::from(*addr), HostAddressValue { ifindex: index_of(interface)? })
             }
-            Resource::Network { subnet, bridge, zone, flags } => {
-                let value =
-                    NetworkValue { bridge: index_of(bridge)?, zone: *zone, flags: *flags, reserved: 0 };
+            Resource::Network { subnet, bridge, zone, flags, gateway } => {
+                let value = NetworkValue {
+                    bridge: index_of(bridge)?,
+                    zone: *zone,
+                    flags: *flags,
+                    reserved: 0,
+                    gateway: Addr::from(*gateway),
+                };
                 Self::Network(prefix(subnet), value)
             }
             Resource::Masquerade { subnet, to } => {
                 let any = Addr::from(subnet.addr()).any_of_family();
-                Self::Masquerade(prefix(subnet), MasqueradeValue { to: to.map_or(any, Addr::from) })
+                Self::Masquerade(prefix(subnet), MasqueradeValue { to: to.map_or(any, Addr::from), flags: 0 })
             }
             Resource::Endpoint { addr, .. } => Self::Endpoint(*addr, endpoint(resource)?),
             Resource::PortMap { key, value } => Self::PortMap(*key, *value),
@@ -164,8 +169,19 @@ async fn remove_dead_uplinks(maps: &Maps, netlink: &Netlink) -> Result<(), Error
 }
 
 fn endpoint(resource: &Resource) -> Result<EndpointValue, Error> {
-    let Resource::Endpoint { addr: _, interface, bridge, mac, gateway_mac, zone, mtu, prefix_len, flags } =
-        resource
+    let Resource::Endpoint {
+        addr: _,
+        interface,
+        bridge,
+        mac,
+        gateway_mac,
+        zone,
+        mtu,
+        prefix_len,
+        flags,
+        mapping,
+        filtering,
+    } = resource
     else {
         unreachable!("{resource} is not an endpoint")
     };
@@ -178,7 +194,8 @@ fn endpoint(resource: &Resource) -> Result<EndpointValue, Error> {
         mtu: *mtu,
         prefix_len: *prefix_len,
         flags: *flags,
-        reserved: [0; 2],
+        mapping: *mapping,
+        filtering: *filtering,
     })
 }
 

@@ -49,11 +49,12 @@ pub fn network(network: &Network) -> Vec<Resource> {
     let bridge =
         Resource::Bridge { name: network.bridge.to_string(), mac: network.mac, mtu: network.mtu, addresses };
     let gateways = gateways(network).into_iter().map(|addr| host_address(addr, network.bridge.as_str()));
-    let prefixes = network.segments.subnets().map(|subnet| Resource::Network {
-        subnet: subnet.net(),
+    let prefixes = network.segments.iter().map(|segment| Resource::Network {
+        subnet: segment.subnet.net(),
         bridge: network.bridge.to_string(),
         zone: network.zone(),
         flags: network.flags(),
+        gateway: segment.gateway,
     });
     std::iter::once(bridge).chain(gateways).chain(prefixes).collect()
 }
@@ -106,6 +107,8 @@ fn links(endpoint: &Endpoint, link: &Link, network: &Network) -> Vec<Resource> {
         mtu: u16::try_from(network.mtu).unwrap_or(u16::MAX),
         prefix_len,
         flags: network.flags(),
+        mapping: network.mapping(),
+        filtering: network.filtering(),
     });
     // The entries before the program that looks for them: an endpoint speaks as soon as its link is up, and what
     // it says is not forged.
@@ -162,6 +165,7 @@ fn port_map_blocks(mapping: &PortMap, addr: Addr, target: Addr, zone: Zone) -> V
             port: Port::new(mapping.target_ports.first() + (block.first - ports.first())),
             zone,
             id: mapping.id,
+            flags: 0,
         },
     };
     blocks(ports).into_iter().map(block).collect()

@@ -65,6 +65,8 @@ pub enum Resource {
         zone: Zone,
         /// Flags of [`vnet_common::NetworkValue`].
         flags: u8,
+        /// The network's gateway in this prefix.
+        gateway: IpAddr,
     },
     /// A masquerade rule.
     Masquerade {
@@ -100,6 +102,10 @@ pub enum Resource {
         prefix_len: u8,
         /// Flags of its network, as in [`Resource::Network`].
         flags: u8,
+        /// Bits of [`vnet_common::mapping`], as its network has it.
+        mapping: u8,
+        /// One of [`vnet_common::filtering`], as its network has it.
+        filtering: u8,
     },
     /// A block of published ports.
     PortMap {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use vnet_common::{Mac, NetworkValue, Zone};
+use vnet_common::{Mac, NetworkValue, Zone, filtering, mapping};
 
 use super::{Error, InterfaceName, Name, Subnet};
 
@@ -43,6 +43,18 @@ impl Network {
         let internal = if self.internal { NetworkValue::FLAG_INTERNAL } else { 0 };
         let isolated = if self.isolated { NetworkValue::FLAG_ISOLATED } else { 0 };
         internal | isolated
+    }
+
+    /// Which of its endpoints' mappings are endpoint-independent: bits of [`vnet_common::mapping`].
+    #[must_use]
+    pub fn mapping(&self) -> u8 {
+        mapping::ENDPOINT_INDEPENDENT_UDP
+    }
+
+    /// Who may send to such a mapping: one of [`vnet_common::filtering`].
+    #[must_use]
+    pub fn filtering(&self) -> u8 {
+        filtering::ADDRESS
     }
 }
 
