@@ -23,7 +23,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use vnet_common::{CtEntry, DropKey, DropReason, Hook, Tuple};
+use vnet_common::{DropKey, DropReason, Hook, Tuple};
 use vnet_datapath::model::Model;
 use vnet_datapath::{NextHop, Verdict};
 
@@ -33,7 +33,7 @@ use crate::runner::{Arrival, Fate, Host, Outcome, Refused, Runner, Way};
 
 use self::world::{BRIDGE, Endpoint, Family, HOST_MAC, PEER_MAC, UPLINK};
 
-pub use flow::{Flow, SLACK, describe as describe_flow, differences, tuple};
+pub use flow::{Entry, Flow, SLACK, describe as describe_flow, differences, tuple};
 
 /// A packet, the world it meets, and what must become of it.
 #[must_use]
@@ -346,8 +346,12 @@ impl Case {
     /// The tables with the flows given, at the present time.
     fn tables(&self) -> Model {
         let model = Model { clock: world::now(), ..self.model.clone() };
-        let given = self.given.iter().flat_map(|flow| flow.entries(model.clock));
-        model.conntrack.borrow_mut().extend(given);
+        for (tuple, Entry { entry, confirmed }) in
+            self.given.iter().flat_map(|flow| flow.entries(model.clock))
+        {
+            let table = if confirmed { &model.conntrack } else { &model.unconfirmed };
+            table.borrow_mut().insert(tuple, entry);
+        }
         model
     }
 
@@ -391,7 +395,7 @@ impl Case {
         Frame::verify(&self.sent()).is_ok()
     }
 
-    fn check_flows(&self, expected: &Expected, found: &HashMap<Tuple, CtEntry>) -> Vec<String> {
+    fn check_flows(&self, expected: &Expected, found: &HashMap<Tuple, Entry>) -> Vec<String> {
         let now = world::now();
         let flows = expected.flows.as_ref().unwrap_or(&self.given);
         let wanted = flows.iter().flat_map(|flow| flow.entries(now)).collect();
@@ -399,9 +403,12 @@ impl Case {
     }
 
     /// The packet is counted once if it was translated, and never otherwise.
-    fn check_counts(&self, expected: &Expected, found: &HashMap<Tuple, CtEntry>) -> Option<String> {
-        let counts: Vec<_> =
-            found.values().map(|entry| (entry.packets, entry.bytes)).filter(|c| *c != (0, 0)).collect();
+    fn check_counts(&self, expected: &Expected, found: &HashMap<Tuple, Entry>) -> Option<String> {
+        let counts: Vec<_> = found
+            .values()
+            .map(|found| (found.entry.packets, found.entry.bytes))
+            .filter(|c| *c != (0, 0))
+            .collect();
         let wanted =
             if expected.frame.is_some() { vec![(1, length_of_packet(&self.sent()))] } else { Vec::new() };
         (counts != wanted)
@@ -470,7 +477,7 @@ fn length_of_packet(frame: &[u8]) -> u64 {
 /// What a run left behind.
 struct After {
     outcome: Outcome,
-    flows: HashMap<Tuple, CtEntry>,
+    flows: HashMap<Tuple, Entry>,
     drops: HashMap<DropKey, u64>,
 }
 

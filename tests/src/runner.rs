@@ -10,9 +10,11 @@ mod stage;
 
 use std::collections::HashMap;
 
-use vnet_common::{CtEntry, DropKey, DropReason, Hook, Tuple};
+use vnet_common::{DropKey, DropReason, Hook, Tuple};
 use vnet_datapath::Verdict;
 use vnet_datapath::model::Model;
+
+use crate::case::Entry;
 
 pub use host::Host;
 pub use kernel::{Abi, Kernel, load};
@@ -105,8 +107,8 @@ pub trait Runner {
     /// [`Refused`].
     fn run(&mut self, arrival: &Arrival<'_>) -> Result<Outcome, Refused>;
 
-    /// The flow table.
-    fn flows(&mut self) -> HashMap<Tuple, CtEntry>;
+    /// The flow tables.
+    fn flows(&mut self) -> HashMap<Tuple, Entry>;
 
     /// Packets dropped since the tables were filled.
     fn drops(&mut self) -> HashMap<DropKey, u64>;

@@ -7,10 +7,12 @@
 use std::env;
 use std::time::Instant;
 
+use vnet_common::filtering::{ADDRESS, ADDRESS_AND_PORT, ENDPOINT_INDEPENDENT};
+use vnet_common::mapping::{ENDPOINT_INDEPENDENT_TCP, ENDPOINT_INDEPENDENT_UDP};
 use vnet_common::{CtEntry, Hook, NetworkValue, PortRange, Tuple};
 use vnet_tests::case::random::{Packet, Traffic};
 use vnet_tests::case::world::{NET1, NET3, world};
-use vnet_tests::case::{describe_flow, hex};
+use vnet_tests::case::{Entry, describe_flow, hex};
 use vnet_tests::frame::describe;
 use vnet_tests::report::report;
 use vnet_tests::runner::{Arrival, Fate, Host, Kernel, Outcome, Runner, Stage, Way};
@@ -132,6 +134,15 @@ impl Pair {
                     .for_each(|e| e.flags |= flag);
             }
         }
+        let filtering = chance.pick(&[ADDRESS_AND_PORT, ADDRESS, ENDPOINT_INDEPENDENT]);
+        let mapping =
+            chance.pick(&[0, ENDPOINT_INDEPENDENT_UDP, ENDPOINT_INDEPENDENT_UDP | ENDPOINT_INDEPENDENT_TCP]);
+        for endpoint in model.endpoints.values_mut() {
+            (endpoint.mapping, endpoint.filtering) = (mapping, filtering);
+        }
+        if chance.one_in(8) {
+            (model.config.unanswered, model.config.endpoint_flows) = (20, 5);
+        }
         if chance.one_in(4) {
             // One port is easily taken, and the draw no matter of chance.
             model.config.nat_ports = PortRange { first: 49_200, last: 49_200 };
@@ -151,15 +162,17 @@ impl Pair {
             return;
         }
         let Some(tuple) = self.traffic.known() else { return };
-        let mut flows = self.host.model().conntrack.borrow_mut();
+        let model = self.host.model();
+        let confirmed = model.conntrack.borrow().contains_key(&tuple);
+        let mut flows = if confirmed { &model.conntrack } else { &model.unconfirmed }.borrow_mut();
         let Some(entry) = flows.get(&tuple).copied() else { return };
         if expires {
             let entry = CtEntry { last_seen: 0, ..entry };
             flows.insert(tuple, entry);
-            self.kernel.change_flow(tuple, Some(entry));
+            self.kernel.change_flow(tuple, confirmed, Some(entry));
         } else {
             flows.remove(&tuple);
-            self.kernel.change_flow(tuple, None);
+            self.kernel.change_flow(tuple, confirmed, None);
         }
     }
 
@@ -205,7 +218,7 @@ impl Pair {
     fn compare_tables(&mut self) {
         let (kernel, host) = (self.kernel.flows(), self.host.flows());
         let line =
-            |from: &str, tuple: &Tuple, entry: &CtEntry| format!("{from}: {}", describe_flow(tuple, entry));
+            |from: &str, tuple: &Tuple, entry: &Entry| format!("{from}: {}", describe_flow(tuple, entry));
         let mut lines: Vec<String> = Vec::new();
         lines
             .extend(kernel.iter().filter(|(t, e)| host.get(t) != Some(e)).map(|(t, e)| line("kernel", t, e)));

@@ -28,11 +28,16 @@ pub struct CtEntry {
     pub state: u8,
     /// An [`Origin`].
     pub origin: u8,
+    /// Any of the `FLAG_` constants.
+    pub flags: u8,
     /// Zero.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
 }
 
 impl CtEntry {
+    /// The flow belongs to an endpoint-independent mapping, which it keeps alive.
+    pub const FLAG_MAPPED: u8 = 1;
+
     /// The key of the entry of the other direction.
     #[must_use]
     #[inline(always)]

@@ -1,37 +1,83 @@
-//! The life of a flow: which state follows which, and how long each is kept.
+//! The life of a flow: which state follows which, how long each is kept, and when it is confirmed.
+//!
+//! A flow begins in the table of the unconfirmed, where the least recently used make room: a flood of forged
+//! packets fills that and nothing else. It is *confirmed* once both sides have shown that they hear each other, and
+//! moves to a table where nobody makes room for anybody: it ends by its timeout. Expired flows are recognised when
+//! they are met; so that their room is found too, every confirmed flow is noted in a slot, and whoever needs a slot
+//! looks at the next few in turn.
 
-use vnet_common::{CtEntry, CtState, DatapathConfig, Origin, Proto, Tuple};
+use vnet_common::{Addr, CtEntry, CtState, DatapathConfig, EndpointUse, Origin, Proto, Tuple, Zone};
 
-use crate::parse::Headers;
+use crate::mappings;
 use crate::scratch::Scratch;
 use crate::tables::{Flow, Tables};
 use crate::wire::tcp;
 
-/// The state after a packet with these TCP flags (0 for other protocols) in the direction `origin`.
+/// Slots looked at for one new confirmed flow. With room for a hundred thousand flows and one in a hundred expired,
+/// one look in seven finds none; the flow then stays unconfirmed and looks again with its next packet.
+const MAX_SLOTS: u32 = 16;
+
+/// What a packet means for the state of its flow.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Its direction.
+    pub origin: Origin,
+    /// Its TCP flags, 0 for other protocols.
+    pub flags: u8,
+    /// Whether the opener is an endpoint, whose address is its own: an answer to it has been asked for. Anybody else
+    /// must first show that it hears the answers.
+    pub trusted: bool,
+}
+
+/// The state after a packet.
 ///
-/// RFC 7857 section 2, in the form that needs no sequence numbers: a FIN or RST moves a connection to its
-/// transitory time, never ends it at once (a forged RST must not), and a new SYN begins it anew.
+/// RFC 7857 section 2, in the form that needs no sequence numbers: after one FIN the other side may go on for as long
+/// as it likes, after both the flow is closing; a RST moves a connection to its transitory time but never ends it at
+/// once (a forged one must not), and any later packet brings it back; a new SYN begins a closing one anew.
 #[must_use]
 #[inline(always)]
-pub const fn next(state: CtState, origin: Origin, flags: u8) -> CtState {
-    if flags & (tcp::FIN | tcp::RST) != 0 {
-        return CtState::Closing;
+pub const fn next(state: CtState, step: Step) -> CtState {
+    use CtState::{AnswerClosed, Answered, Closing, Established, New, OpenerClosed, Reset};
+    let Step { origin, flags, trusted } = step;
+    if flags & tcp::RST != 0 {
+        return Reset;
     }
+    if flags & tcp::FIN != 0 {
+        return match (state, origin) {
+            (New, Origin::Opener) => New,
+            (New | Answered | Established, Origin::Answer) => AnswerClosed,
+            (Answered | Established, Origin::Opener) => OpenerClosed,
+            (OpenerClosed, Origin::Answer) | (AnswerClosed, Origin::Opener) => Closing,
+            (state, _) => state,
+        };
+    }
+    let opens = flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
     match (state, origin) {
-        (CtState::Closing, Origin::Opener) if flags & (tcp::SYN | tcp::ACK) == tcp::SYN => CtState::New,
-        (CtState::New, Origin::Answer) => CtState::Established,
+        (New, Origin::Answer) if trusted => Established,
+        (New, Origin::Answer) => Answered,
+        (Closing | Reset, Origin::Opener) if opens => New,
+        // A repeated SYN shows nothing.
+        (Answered, Origin::Opener) if !opens => Established,
+        (Reset, _) => Answered,
         (state, _) => state,
     }
 }
 
-/// Seconds without a packet after which a flow is over.
+/// Whether a packet that leads from one state to another confirms the flow.
+#[inline(always)]
+const fn confirms(old: CtState, new: CtState) -> bool {
+    matches!(old, CtState::New | CtState::Answered)
+        && matches!(new, CtState::Established | CtState::OpenerClosed | CtState::AnswerClosed)
+}
+
+/// Seconds without a packet after which a flow is over. SCTP is kept as TCP is, by what little is known of it.
 #[must_use]
 #[inline(always)]
 pub const fn timeout(config: &DatapathConfig, proto: Proto, state: CtState) -> u32 {
     match (proto, state) {
-        (Proto::TCP, CtState::Established) => config.tcp_established,
-        (Proto::TCP, CtState::New) => config.tcp_opening,
-        (Proto::TCP, _) => config.tcp_closing,
+        (Proto::TCP | Proto::SCTP, CtState::New | CtState::Answered) => config.tcp_opening,
+        (Proto::TCP | Proto::SCTP, CtState::Closing | CtState::Reset) => config.tcp_closing,
+        (Proto::TCP | Proto::SCTP, _) => config.tcp_established,
         (Proto::UDP, CtState::New) => config.udp_unreplied,
         (Proto::UDP, _) => config.udp_replied,
         (_, _) => config.icmp_query,
@@ -56,101 +102,325 @@ pub fn lookup<'t, T: Tables>(
     spare: &mut Tuple,
 ) -> Option<Tracked<T::Flow<'t>>> {
     let flow = tables.conntrack(tuple)?;
-    let config = tables.config()?;
     let now = tables.now();
-    let idle = now.saturating_sub(flow.last_seen());
-    if idle <= timeout(config, tuple.proto, flow.state()) {
+    if !is_over(tables, tuple.proto, &flow, now)? {
         return Some(Tracked { flow, now });
     }
-    *spare = flow.translated().answer();
-    // Evicted halves leave tuples behind that another flow may have taken since: its half is not ours to remove.
-    let own = tables.conntrack(spare).is_some_and(|twin| twin.translated() == tuple.answer());
-    tables.remove_flow(tuple);
-    if own {
-        tables.remove_flow(spare);
+    tables.end(tuple, spare);
+    None
+}
+
+#[inline(always)]
+fn is_over<T: Tables>(tables: &T, proto: Proto, flow: &T::Flow<'_>, now: u32) -> Option<bool> {
+    let idle = now.saturating_sub(flow.last_seen());
+    Some(idle > timeout(tables.config()?, proto, flow.state()))
+}
+
+/// Removes the flow of which there is an entry at `tuple`; leaves the twin's tuple in `spare`. Evicted halves leave
+/// tuples behind that another flow may have taken since: its half is not ours to remove.
+#[inline(always)]
+pub fn end<T: Tables>(tables: &T, tuple: &Tuple, spare: &mut Tuple) {
+    let Some(flow) = tables.conntrack(tuple) else { return };
+    let origin = flow.origin();
+    flow.answer(spare);
+    let own = tables.conntrack(spare).is_some_and(|twin| twin.leads_to_answer_of(tuple));
+    let here = tables.remove_flow(tuple);
+    let there = own && tables.remove_flow(spare);
+    // Of several CPUs that end a flow at once, the one that removes the opener's half accounts for it.
+    let (ended, opener) = match origin {
+        Origin::Opener => (here, tuple),
+        Origin::Answer => (there, &*spare),
+    };
+    if ended {
+        account(tables, &opener.src, opener.zone, |used, _| used.flows = used.flows.saturating_sub(1));
+    }
+}
+
+/// Changes what the endpoint that opened a flow has in use; nothing if it was none.
+#[inline(always)]
+fn account<T: Tables>(
+    tables: &T,
+    opener: &Addr,
+    zone: Zone,
+    change: impl FnOnce(&mut EndpointUse, &DatapathConfig),
+) {
+    if zone == Zone::WORLD {
+        return;
+    }
+    let (Some(endpoint), Some(config)) = (tables.endpoint(opener), tables.config()) else { return };
+    tables.endpoint_use(endpoint.ifindex, |used| change(used, config));
+}
+
+/// Charges an endpoint for a flow that it is about to begin: whether it may.
+///
+/// Flows without an answer are credited: each costs one of `unanswered`, comes back with the first answer, and all of
+/// them come back over the time that an unanswered flow is kept.
+#[inline(always)]
+pub(crate) fn charge(used: &mut EndpointUse, config: &DatapathConfig, now: u32) -> bool {
+    let limit = config.unanswered;
+    let elapsed = u64::from(now.saturating_sub(used.credited));
+    let period = if config.udp_unreplied == 0 { 1 } else { u64::from(config.udp_unreplied) };
+    let earned =
+        if elapsed >= period { u64::from(limit) } else { elapsed.wrapping_mul(u64::from(limit)) / period };
+    // Fractions are kept by waiting until there is a whole one.
+    if earned > 0 {
+        used.credit = used.credit.saturating_add(earned as u32);
+        used.credited = now;
+    }
+    if used.credit > limit {
+        used.credit = limit;
+    }
+    let too_many = config.endpoint_flows != 0 && used.flows >= config.endpoint_flows;
+    if too_many || (limit != 0 && used.credit == 0) {
+        return false;
+    }
+    used.credit = used.credit.saturating_sub(1);
+    true
+}
+
+/// Counts a packet of a flow: `scratch` holds its tuple and what that becomes. Whether there is more to note, which is
+/// then in `scratch.progress`, for [`advance`]: at most once a second, or when the state changes.
+#[inline(always)]
+pub(crate) fn seen<F: Flow>(tracked: &Tracked<F>, scratch: &mut Scratch) -> bool {
+    let Tracked { flow, now } = tracked;
+    flow.count(scratch.headers.length);
+    let (old, origin) = (flow.state(), flow.origin());
+    // An answer goes to the opener.
+    let trusted = scratch.translated.zone != Zone::WORLD;
+    let state = next(old, Step { origin, flags: scratch.headers.tcp_flags(), trusted });
+    if flow.last_seen() == *now && state == old {
+        return false;
+    }
+    scratch.progress.now = *now;
+    scratch.progress.old = old as u8;
+    scratch.progress.state = state as u8;
+    true
+}
+
+/// Brings both halves of the flow in `scratch` to the state in `scratch.progress`.
+#[inline(always)]
+pub fn advance<T: Tables>(tables: &T, scratch: &mut Scratch) {
+    let old = CtState::from_u8(scratch.progress.old);
+    let mut state = CtState::from_u8(scratch.progress.state);
+    scratch.answer = scratch.translated.answer();
+    if confirms(old, state) && !tables.is_confirmed(&scratch.tuple) {
+        if confirm(tables, scratch) {
+            return;
+        }
+        state = CtState::Answered;
+    }
+    let now = scratch.progress.now;
+    let Some(flow) = tables.conntrack(&scratch.tuple) else { return };
+    flow.refresh(now, state);
+    let (origin, flags) = (flow.origin(), flow.flags());
+    match tables.conntrack(&scratch.answer) {
+        // Another flow's, if this one's was evicted and the port has been taken since.
+        Some(twin) if twin.leads_to_answer_of(&scratch.tuple) => twin.refresh(now, state),
+        Some(_) => {}
+        // Evicted under pressure, or removed, while this half lived on: without it the answers would be lost.
+        None => {
+            flow.copy(&mut scratch.entry);
+            twin_of(scratch);
+            let _ = if tables.is_confirmed(&scratch.tuple) {
+                tables.add_confirmed(&scratch.answer, &scratch.entry)
+            } else {
+                tables.add_flow(&scratch.answer, &scratch.entry)
+            };
+        }
+    }
+    if flags & CtEntry::FLAG_MAPPED != 0 {
+        mappings::refresh(tables, scratch, origin);
+    }
+}
+
+/// Turns `scratch.entry` from that of `scratch.tuple` into its twin's.
+#[inline(always)]
+fn twin_of(scratch: &mut Scratch) {
+    let Scratch { tuple, entry, .. } = scratch;
+    entry.translated = tuple.answer();
+    entry.packets = 0;
+    entry.bytes = 0;
+    entry.origin = Origin::from_u8(entry.origin).other() as u8;
+}
+
+/// Moves a flow to the confirmed; `false` if there is no room, and it stays where it is.
+#[inline(always)]
+fn confirm<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
+    let Some(slot) = free_slot(tables, scratch) else { return false };
+    let Some(flow) = tables.conntrack(&scratch.tuple) else { return false };
+    let origin = flow.origin();
+    flow.copy(&mut scratch.entry);
+    scratch.entry.last_seen = scratch.progress.now;
+    scratch.entry.state = scratch.progress.state;
+    if tables.add_confirmed(&scratch.tuple, &scratch.entry).is_none() {
+        return false;
+    }
+    match tables.conntrack(&scratch.answer) {
+        Some(twin) if twin.leads_to_answer_of(&scratch.tuple) => twin.copy(&mut scratch.entry),
+        _ => twin_of(scratch),
+    }
+    scratch.entry.last_seen = scratch.progress.now;
+    scratch.entry.state = scratch.progress.state;
+    if tables.add_confirmed(&scratch.answer, &scratch.entry).is_none() {
+        tables.remove_flow(&scratch.tuple);
+        return false;
+    }
+    tables.remove_unconfirmed(&scratch.tuple);
+    tables.remove_unconfirmed(&scratch.answer);
+    tables.set_slot(slot, &scratch.tuple);
+    let opener = match origin {
+        Origin::Opener => &scratch.tuple,
+        Origin::Answer => &scratch.answer,
+    };
+    account(tables, &opener.src, opener.zone, |used, config| {
+        used.flows = used.flows.wrapping_add(1);
+        if used.credit < config.unanswered {
+            used.credit = used.credit.wrapping_add(1);
+        }
+    });
+    true
+}
+
+/// A slot without a live flow, if one of the next few is; a flow that is over makes room.
+#[inline(always)]
+pub(crate) fn free_slot<T: Tables>(tables: &T, scratch: &mut Scratch) -> Option<u32> {
+    for _ in 0..MAX_SLOTS {
+        if tables.look_at_slot(scratch) {
+            return Some(scratch.progress.slot);
+        }
     }
     None
 }
 
-/// Notes that a packet of a flow passed: `scratch` holds its tuple and what that becomes. The twin is told at
-/// most once a second, or when the state changes.
+/// Looks at the next slot, whose index is then in `scratch.progress`: whether it is free, or the flow in it is over
+/// and has been removed.
 #[inline(always)]
-pub fn seen<T: Tables>(tables: &T, headers: &Headers, tracked: &Tracked<T::Flow<'_>>, scratch: &mut Scratch) {
-    let Tracked { flow, now } = tracked;
-    let now = *now;
-    flow.count(headers.length);
-    let (old, origin) = (flow.state(), flow.origin());
-    let state = next(old, origin, headers.tcp_flags());
-    if flow.last_seen() == now && state == old {
-        return;
+pub fn look_at_slot<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
+    let Scratch { noted, spare, progress, .. } = scratch;
+    progress.slot = tables.next_slot();
+    tables.slot(progress.slot, noted);
+    if noted.proto.number == 0 || !tables.is_confirmed(noted) {
+        return true;
     }
-    flow.refresh(now, state);
-    scratch.answer = scratch.translated.answer();
-    if let Some(twin) = tables.conntrack(&scratch.answer) {
-        // Another flow's, if this one's was evicted and the port has been taken since.
-        if twin.translated() == scratch.tuple.answer() {
-            twin.refresh(now, state);
-        }
-        return;
+    let Some(flow) = tables.conntrack(noted) else { return true };
+    if !is_over(tables, noted.proto, &flow, tables.now()).unwrap_or(false) {
+        return false;
     }
-    // Evicted under pressure while this half lived on: without it the answers would be lost.
-    scratch.entry = CtEntry {
-        translated: scratch.tuple.answer(),
-        packets: 0,
-        bytes: 0,
-        last_seen: now,
-        created: flow.created(),
-        mapping: flow.mapping(),
-        state: state as u8,
-        origin: origin.other() as u8,
-        reserved: [0; 2],
-    };
-    let _ = tables.add_flow(&scratch.answer, &scratch.entry);
+    tables.end(noted, spare);
+    true
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const SYN_ACK: u8 = tcp::SYN | tcp::ACK;
+    const FIN_ACK: u8 = tcp::FIN | tcp::ACK;
+
     #[test]
     fn the_state_machine_is_this_table() {
-        use CtState::{Closing, Established, New};
+        use CtState::{AnswerClosed, Answered, Closing, Established, New, OpenerClosed, Reset};
         use Origin::{Answer, Opener};
-        const SYN_ACK: u8 = tcp::SYN | tcp::ACK;
         for (state, origin, flags, expected) in [
             (New, Opener, tcp::SYN, New),
             (New, Opener, tcp::ACK, New),
             (New, Opener, 0, New),
-            (New, Answer, SYN_ACK, Established),
-            (New, Answer, tcp::SYN, Established), // simultaneous open (RFC 5382 REQ-2)
-            (New, Answer, 0, Established),
-            (New, Answer, tcp::RST | tcp::ACK, Closing),
-            (New, Opener, tcp::RST, Closing),
+            (New, Opener, FIN_ACK, New),
+            (New, Answer, SYN_ACK, Answered),
+            (New, Answer, tcp::SYN, Answered), // simultaneous open (RFC 5382 REQ-2)
+            (New, Answer, 0, Answered),
+            (New, Answer, tcp::RST | tcp::ACK, Reset),
+            (New, Answer, FIN_ACK, AnswerClosed),
+            (New, Opener, tcp::RST, Reset),
+            (Answered, Opener, tcp::SYN, Answered), // a repeated SYN proves nothing
+            (Answered, Opener, tcp::ACK, Established),
+            (Answered, Opener, SYN_ACK, Established), // simultaneous open
+            (Answered, Opener, FIN_ACK, OpenerClosed),
+            (Answered, Answer, SYN_ACK, Answered),
+            (Answered, Answer, FIN_ACK, AnswerClosed),
+            (Answered, Opener, tcp::RST, Reset),
             (Established, Opener, tcp::ACK, Established),
             (Established, Answer, tcp::ACK, Established),
             (Established, Opener, tcp::SYN, Established),
-            (Established, Opener, tcp::FIN | tcp::ACK, Closing),
-            (Established, Answer, tcp::FIN | tcp::ACK, Closing),
-            (Established, Opener, tcp::RST, Closing),
+            (Established, Opener, FIN_ACK, OpenerClosed),
+            (Established, Answer, FIN_ACK, AnswerClosed),
+            (Established, Opener, tcp::RST, Reset),
+            (Established, Answer, tcp::RST, Reset),
+            (OpenerClosed, Opener, FIN_ACK, OpenerClosed),
+            (OpenerClosed, Answer, tcp::ACK, OpenerClosed), // half closed, for as long as it likes
+            (OpenerClosed, Answer, FIN_ACK, Closing),
+            (OpenerClosed, Opener, tcp::RST, Reset),
+            (AnswerClosed, Answer, FIN_ACK, AnswerClosed),
+            (AnswerClosed, Opener, tcp::ACK, AnswerClosed),
+            (AnswerClosed, Opener, FIN_ACK, Closing),
             (Closing, Opener, tcp::ACK, Closing),
+            (Closing, Opener, FIN_ACK, Closing),
             (Closing, Answer, SYN_ACK, Closing),
             (Closing, Opener, tcp::SYN, New), // reuse of a closing tuple
             (Closing, Opener, SYN_ACK, Closing),
             (Closing, Answer, tcp::SYN, Closing),
+            (Reset, Opener, tcp::SYN, New),
+            (Reset, Opener, tcp::ACK, Answered), // a forged RST does not end it
+            (Reset, Answer, tcp::ACK, Answered),
+            (Reset, Answer, tcp::RST, Reset),
+            (Reset, Opener, FIN_ACK, Reset),
         ] {
-            assert_eq!(next(state, origin, flags), expected, "{state:?} {origin:?} {flags:#04x}");
+            let step = Step { origin, flags, trusted: false };
+            assert_eq!(next(state, step), expected, "{state:?} {origin:?} {flags:#04x}");
+        }
+    }
+
+    #[test]
+    fn an_answer_to_an_endpoint_establishes_at_once() {
+        for (flags, expected) in [
+            (SYN_ACK, CtState::Established),
+            (0, CtState::Established),
+            (tcp::RST, CtState::Reset),
+            (FIN_ACK, CtState::AnswerClosed),
+        ] {
+            let step = Step { origin: Origin::Answer, flags, trusted: true };
+            assert_eq!(next(CtState::New, step), expected, "{flags:#04x}");
         }
     }
 
     #[test]
     fn timeouts_are_at_least_what_the_rfcs_ask_for() {
         let c = DatapathConfig::DEFAULT;
-        assert!(timeout(&c, Proto::TCP, CtState::Established) >= 2 * 3600 + 4 * 60, "RFC 5382 REQ-5");
-        assert!(timeout(&c, Proto::TCP, CtState::New) >= 4 * 60, "RFC 5382 REQ-5");
-        assert!(timeout(&c, Proto::TCP, CtState::Closing) >= 4 * 60, "RFC 5382 REQ-5, RFC 7857 section 2");
+        for open in [CtState::Established, CtState::OpenerClosed, CtState::AnswerClosed] {
+            assert!(timeout(&c, Proto::TCP, open) >= 2 * 3600 + 4 * 60, "RFC 5382 REQ-5");
+        }
+        for transitory in [CtState::New, CtState::Answered, CtState::Closing] {
+            assert!(timeout(&c, Proto::TCP, transitory) >= 4 * 60, "RFC 5382 REQ-5");
+        }
+        assert!(timeout(&c, Proto::TCP, CtState::Reset) >= 4 * 60, "RFC 7857 section 2.2");
         assert!(timeout(&c, Proto::UDP, CtState::New) >= 2 * 60, "RFC 4787 REQ-5");
-        assert!(timeout(&c, Proto::UDP, CtState::Established) >= 5 * 60, "RFC 4787 REQ-5");
+        assert!(timeout(&c, Proto::UDP, CtState::Answered) >= 5 * 60, "RFC 4787 REQ-5c");
+        assert!(timeout(&c, Proto::UDP, CtState::Established) >= 5 * 60, "RFC 4787 REQ-5c");
         assert!(timeout(&c, Proto::ICMP, CtState::New) >= 60, "RFC 5508 REQ-2");
         assert!(timeout(&c, Proto::ICMPV6, CtState::Established) >= 60, "RFC 5508 REQ-2");
+    }
+
+    #[test]
+    fn unanswered_flows_are_credited_over_the_time_they_are_kept() {
+        let config = DatapathConfig { unanswered: 12, udp_unreplied: 120, ..DatapathConfig::DEFAULT };
+        let mut used: EndpointUse = bytemuck::Zeroable::zeroed();
+        let begin = |used: &mut EndpointUse, now| (0..100).take_while(|_| charge(used, &config, now)).count();
+        assert_eq!(begin(&mut used, 1_000), 12, "all of them at once");
+        assert_eq!(begin(&mut used, 1_009), 0, "none before a tenth of a second each");
+        assert_eq!(begin(&mut used, 1_010), 1, "one after ten seconds");
+        assert_eq!(begin(&mut used, 1_040), 3, "three after thirty");
+        assert_eq!(begin(&mut used, 9_000), 12, "never more than all");
+    }
+
+    #[test]
+    fn an_endpoint_has_no_more_confirmed_flows_than_it_may_have() {
+        let config = DatapathConfig { endpoint_flows: 2, unanswered: 0, ..DatapathConfig::DEFAULT };
+        let mut used: EndpointUse = bytemuck::Zeroable::zeroed();
+        for expected in [true, true, false] {
+            assert_eq!(charge(&mut used, &config, 1_000), expected);
+            used.flows += u32::from(expected);
+        }
+        let unlimited = DatapathConfig { endpoint_flows: 0, ..config };
+        assert!(charge(&mut used, &unlimited, 1_000), "0 is no limit");
     }
 }

@@ -42,14 +42,16 @@
     )
 )]
 
+pub mod begin;
 pub mod checksum;
 pub mod conntrack;
 pub mod local;
+pub mod mappings;
 #[cfg(any(test, feature = "model"))]
 pub mod model;
 pub mod nat;
 pub mod neighbour;
-mod open;
+pub mod open;
 mod packet;
 mod parse;
 pub mod pipeline;
@@ -57,13 +59,15 @@ pub mod pipeline;
 mod properties;
 mod published;
 mod scratch;
+pub mod step;
 mod tables;
 mod verdict;
+mod ways;
 pub mod wire;
 
 pub use packet::{Covers, L4Checksum, Packet, Slice};
 pub use parse::{Headers, L4, Parsed, parse};
-pub use published::{Target, published};
-pub use scratch::Scratch;
-pub use tables::{Flow, NextHop, Ports, Route, RouteQuery, Source, Tables};
+pub use published::{Target, published, published_on};
+pub use scratch::{Decided, Opening, Place, Progress, Scratch, SourcePorts};
+pub use tables::{Flow, Mapping, NextHop, Ports, Route, RouteQuery, Source, Tables};
 pub use verdict::{Delivery, Verdict};

@@ -4,13 +4,16 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 
+use bytemuck::Zeroable;
+use vnet_common::maps::FLOW_SLOTS_ENTRIES;
 use vnet_common::{
-    Addr, CtEntry, CtState, DatapathConfig, EndpointValue, HostAddressValue, LocalFlowKey, LocalFlowValue,
-    MasqueradeValue, NetworkValue, Origin, PortMapKey, PortMapValue, PrefixKey, Tuple, UplinkValue,
+    Addr, CtEntry, CtState, DatapathConfig, EndpointUse, EndpointValue, FloatingValue, HostAddressValue,
+    LocalFlowKey, LocalFlowValue, MappingEntry, MasqueradeValue, NetworkValue, Origin, PortMapKey,
+    PortMapValue, PrefixKey, Tuple, UplinkValue,
 };
 
 use crate::local::LocalTables;
-use crate::tables::{Flow, NextHop, Ports, Route, RouteQuery, Source, Tables};
+use crate::tables::{Flow, Mapping, NextHop, Ports, Route, RouteQuery, Source, Tables};
 
 /// A route of the model.
 #[derive(Clone, Copy, Debug)]
@@ -28,10 +31,20 @@ pub struct ModelRoute {
 /// The tables as ordinary collections.
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// Tracked flows.
+    /// Confirmed flows.
     pub conntrack: RefCell<HashMap<Tuple, CtEntry>>,
-    /// Entries the flow table takes.
-    pub conntrack_capacity: usize,
+    /// Flows that are not confirmed.
+    pub unconfirmed: RefCell<HashMap<Tuple, CtEntry>>,
+    /// Where confirmed flows are noted, by index.
+    pub slots: RefCell<HashMap<u32, Tuple>>,
+    /// How many slots there are.
+    pub slot_count: u32,
+    /// The next of these to look at.
+    pub hand: Cell<u32>,
+    /// What endpoints have in use, by interface.
+    pub endpoint_use: RefCell<HashMap<u32, EndpointUse>>,
+    /// Endpoint-independent mappings.
+    pub mappings: RefCell<HashMap<Tuple, MappingEntry>>,
     /// Flows that began, in order.
     pub began: RefCell<Vec<(Tuple, CtEntry)>>,
     /// Endpoints' addresses.
@@ -40,8 +53,14 @@ pub struct Model {
     pub networks: HashMap<PrefixKey, NetworkValue>,
     /// Masquerade rules by prefix.
     pub masquerade: HashMap<PrefixKey, MasqueradeValue>,
+    /// Destinations that masquerade leaves alone.
+    pub unmasqueraded: HashMap<PrefixKey, u32>,
+    /// Floating addresses.
+    pub floating: HashMap<Addr, FloatingValue>,
     /// Published ports.
     pub port_map: HashMap<PortMapKey, PortMapValue>,
+    /// Clients' prefixes of restricted mappings, by mapping.
+    pub allow_from: HashMap<(u32, PrefixKey), u32>,
     /// Uplinks by interface index.
     pub uplinks: HashMap<u32, UplinkValue>,
     /// The host's addresses.
@@ -65,12 +84,20 @@ impl Default for Model {
     fn default() -> Self {
         Self {
             conntrack: RefCell::default(),
-            conntrack_capacity: usize::MAX,
+            unconfirmed: RefCell::default(),
+            slots: RefCell::default(),
+            slot_count: FLOW_SLOTS_ENTRIES as u32,
+            hand: Cell::new(0),
+            endpoint_use: RefCell::default(),
+            mappings: RefCell::default(),
             began: RefCell::default(),
             endpoints: HashMap::new(),
             networks: HashMap::new(),
             masquerade: HashMap::new(),
+            unmasqueraded: HashMap::new(),
+            floating: HashMap::new(),
             port_map: HashMap::new(),
+            allow_from: HashMap::new(),
             uplinks: HashMap::new(),
             host_addresses: HashMap::new(),
             local_flows: RefCell::default(),
@@ -88,33 +115,45 @@ impl Default for Model {
 pub struct ModelFlow<'a> {
     model: &'a Model,
     tuple: Tuple,
+    confirmed: bool,
 }
 
 impl ModelFlow<'_> {
     fn entry(&self) -> CtEntry {
-        self.model.conntrack.borrow().get(&self.tuple).copied().unwrap_or(bytemuck::Zeroable::zeroed())
+        let entry = self.table().borrow().get(&self.tuple).copied();
+        entry.unwrap_or(Zeroable::zeroed())
+    }
+
+    fn table(&self) -> &RefCell<HashMap<Tuple, CtEntry>> {
+        if self.confirmed { &self.model.conntrack } else { &self.model.unconfirmed }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut CtEntry)) {
+        if let Some(entry) = self.table().borrow_mut().get_mut(&self.tuple) {
+            change(entry);
+        }
     }
 }
 
 impl Flow for ModelFlow<'_> {
     #[inline]
-    fn translated(&self) -> Tuple {
-        self.entry().translated
+    fn translate(&self, to: &mut Tuple) {
+        *to = self.entry().translated;
+    }
+
+    #[inline]
+    fn answer(&self, to: &mut Tuple) {
+        *to = self.entry().twin();
+    }
+
+    #[inline]
+    fn leads_to_answer_of(&self, tuple: &Tuple) -> bool {
+        self.entry().translated == tuple.answer()
     }
 
     #[inline]
     fn last_seen(&self) -> u32 {
         self.entry().last_seen
-    }
-
-    #[inline]
-    fn created(&self) -> u32 {
-        self.entry().created
-    }
-
-    #[inline]
-    fn mapping(&self) -> u32 {
-        self.entry().mapping
     }
 
     #[inline]
@@ -128,20 +167,77 @@ impl Flow for ModelFlow<'_> {
     }
 
     #[inline]
+    fn flags(&self) -> u8 {
+        self.entry().flags
+    }
+
+    #[inline]
+    fn copy(&self, to: &mut CtEntry) {
+        *to = self.entry();
+    }
+
+    #[inline]
     fn count(&self, bytes: u32) {
-        if let Some(entry) = self.model.conntrack.borrow_mut().get_mut(&self.tuple) {
+        self.change(|entry| {
             entry.packets = entry.packets.wrapping_add(1);
             entry.bytes = entry.bytes.wrapping_add(u64::from(bytes));
-        }
+        });
     }
 
     #[inline]
     fn refresh(&self, now: u32, state: CtState) {
-        if let Some(entry) = self.model.conntrack.borrow_mut().get_mut(&self.tuple) {
+        self.change(|entry| {
             entry.last_seen = now;
             entry.state = state as u8;
+        });
+    }
+}
+
+/// A mapping of the model.
+#[derive(Debug)]
+pub struct ModelMapping<'a> {
+    model: &'a Model,
+    key: Tuple,
+}
+
+impl ModelMapping<'_> {
+    fn entry(&self) -> MappingEntry {
+        self.model.mappings.borrow().get(&self.key).copied().unwrap_or(Zeroable::zeroed())
+    }
+}
+
+impl Mapping for ModelMapping<'_> {
+    #[inline]
+    fn translated(&self) -> Tuple {
+        self.entry().translated
+    }
+
+    #[inline]
+    fn last_seen(&self) -> u32 {
+        self.entry().last_seen
+    }
+
+    #[inline]
+    fn filtering(&self) -> u8 {
+        self.entry().filtering
+    }
+
+    #[inline]
+    fn refresh(&self, now: u32) {
+        if let Some(entry) = self.model.mappings.borrow_mut().get_mut(&self.key) {
+            entry.last_seen = now;
         }
     }
+}
+
+/// Adds an entry that is not there.
+fn add<V: Copy>(table: &RefCell<HashMap<Tuple, V>>, key: &Tuple, value: &V) -> Option<()> {
+    let mut table = table.borrow_mut();
+    if table.contains_key(key) {
+        return None;
+    }
+    table.insert(*key, *value);
+    Some(())
 }
 
 /// The entry with the longest prefix that covers an address.
@@ -178,22 +274,79 @@ impl Tables for Model {
 
     #[inline]
     fn conntrack(&self, tuple: &Tuple) -> Option<ModelFlow<'_>> {
-        self.conntrack.borrow().contains_key(tuple).then_some(ModelFlow { model: self, tuple: *tuple })
+        let confirmed = self.is_confirmed(tuple);
+        let found = confirmed || self.unconfirmed.borrow().contains_key(tuple);
+        found.then_some(ModelFlow { model: self, tuple: *tuple, confirmed })
+    }
+
+    #[inline]
+    fn is_confirmed(&self, tuple: &Tuple) -> bool {
+        self.conntrack.borrow().contains_key(tuple)
     }
 
     #[inline]
     fn add_flow(&self, tuple: &Tuple, entry: &CtEntry) -> Option<()> {
-        let mut table = self.conntrack.borrow_mut();
-        if table.contains_key(tuple) || table.len() >= self.conntrack_capacity {
-            return None;
-        }
-        table.insert(*tuple, *entry);
-        Some(())
+        add(&self.unconfirmed, tuple, entry)
     }
 
     #[inline]
-    fn remove_flow(&self, tuple: &Tuple) {
-        self.conntrack.borrow_mut().remove(tuple);
+    fn add_confirmed(&self, tuple: &Tuple, entry: &CtEntry) -> Option<()> {
+        add(&self.conntrack, tuple, entry)
+    }
+
+    #[inline]
+    fn remove_flow(&self, tuple: &Tuple) -> bool {
+        self.remove_unconfirmed(tuple);
+        self.conntrack.borrow_mut().remove(tuple).is_some()
+    }
+
+    #[inline]
+    fn remove_unconfirmed(&self, tuple: &Tuple) {
+        self.unconfirmed.borrow_mut().remove(tuple);
+    }
+
+    #[inline]
+    fn next_slot(&self) -> u32 {
+        let next = if self.hand.get() < self.slot_count { self.hand.get() } else { 0 };
+        self.hand.set(next + 1);
+        next
+    }
+
+    #[inline]
+    fn slot(&self, index: u32, tuple: &mut Tuple) {
+        *tuple = self.slots.borrow().get(&index).copied().unwrap_or(Zeroable::zeroed());
+    }
+
+    #[inline]
+    fn set_slot(&self, index: u32, tuple: &Tuple) {
+        self.slots.borrow_mut().insert(index, *tuple);
+    }
+
+    #[inline]
+    fn endpoint_use<R>(&self, ifindex: u32, change: impl FnOnce(&mut EndpointUse) -> R) -> Option<R> {
+        Some(change(self.endpoint_use.borrow_mut().entry(ifindex).or_insert(Zeroable::zeroed())))
+    }
+
+    type Mapping<'a> = ModelMapping<'a>;
+
+    #[inline]
+    fn mapping(&self, key: &Tuple) -> Option<ModelMapping<'_>> {
+        self.mappings.borrow().contains_key(key).then_some(ModelMapping { model: self, key: *key })
+    }
+
+    #[inline]
+    fn add_mapping(&self, key: &Tuple, mapping: &MappingEntry) -> Option<()> {
+        add(&self.mappings, key, mapping)
+    }
+
+    #[inline]
+    fn put_mapping(&self, key: &Tuple, mapping: &MappingEntry) {
+        self.mappings.borrow_mut().insert(*key, *mapping);
+    }
+
+    #[inline]
+    fn remove_mapping(&self, key: &Tuple) {
+        self.mappings.borrow_mut().remove(key);
     }
 
     #[inline]
@@ -214,6 +367,21 @@ impl Tables for Model {
     #[inline]
     fn masquerade(&self, source: &Addr) -> Option<&MasqueradeValue> {
         longest(&self.masquerade, source)
+    }
+
+    #[inline]
+    fn is_unmasqueraded(&self, destination: &Addr) -> bool {
+        longest(&self.unmasqueraded, destination).is_some()
+    }
+
+    #[inline]
+    fn floating(&self, external: &Addr) -> Option<&FloatingValue> {
+        self.floating.get(external)
+    }
+
+    #[inline]
+    fn is_allowed(&self, mapping: u32, client: &Addr) -> bool {
+        self.allow_from.keys().any(|(id, prefix)| *id == mapping && covers(prefix, client))
     }
 
     #[inline]

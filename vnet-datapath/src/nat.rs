@@ -1,11 +1,22 @@
 //! Carrying out a decision: headers and checksums changed from one tuple to another.
 
-use vnet_common::{DropReason, Tuple};
+use vnet_common::Tuple;
 
 use crate::checksum::Delta;
 use crate::packet::{Covers, Packet};
 use crate::parse::{Headers, L4};
+use crate::scratch::Scratch;
 use crate::wire;
+
+/// Gives the packet of which `scratch` has the headers the tuple `scratch.translated`. One that goes on through the
+/// host's stack is forwarded there, which does all else about the hop limit.
+#[must_use]
+#[inline(always)]
+pub fn rewrite<P: Packet>(packet: &mut P, scratch: &Scratch) -> Option<()> {
+    let Scratch { tuple, translated, headers, decided, .. } = scratch;
+    let hop = if decided.is_pass() { Hop::Keep } else { Hop::Decrement };
+    Rewrite { headers, from: tuple, to: translated, hop }.apply(packet)
+}
 
 /// What to do about the hop limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,13 +41,11 @@ pub struct Rewrite<'a> {
 }
 
 impl Rewrite<'_> {
-    /// Carries it out.
-    ///
-    /// # Errors
-    /// [`DropReason::Rewrite`] when the kernel refuses to write.
+    /// Carries it out; `None` when the kernel refuses to write.
+    #[must_use]
     #[inline(always)]
-    pub fn apply<P: Packet>(&self, packet: &mut P) -> Result<(), DropReason> {
-        self.network(packet).and_then(|()| self.transport(packet)).ok_or(DropReason::Rewrite)
+    pub fn apply<P: Packet>(&self, packet: &mut P) -> Option<()> {
+        self.network(packet).and_then(|()| self.transport(packet))
     }
 
     #[inline(always)]
@@ -46,7 +55,7 @@ impl Rewrite<'_> {
             Hop::Decrement => headers.hop_limit.wrapping_sub(1),
             Hop::Keep => headers.hop_limit,
         };
-        if headers.v4 {
+        if headers.is_v4() {
             // The protocol shares the hop limit's word of the checksum and does not change.
             let delta = Delta::NONE
                 .replace2([headers.hop_limit, 0], [hop_limit, 0])
@@ -76,17 +85,17 @@ impl Rewrite<'_> {
     fn transport<P: Packet>(&self, packet: &mut P) -> Option<()> {
         let Self { headers, from, to, hop: _ } = self;
         let sum = headers.l4_checksum();
-        if headers.l4 == L4::Echo && headers.v4 {
-            // ICMP alone has no pseudo-header (RFC 792).
+        if headers.l4() == L4::Sctp || headers.l4() == L4::Echo && headers.is_v4() {
+            // These alone have no pseudo-header (RFC 9260, RFC 792).
         } else {
             let addresses = Delta::NONE.replace_addr(&from.src, &to.src).replace_addr(&from.dst, &to.dst);
-            let covers = if headers.v4 { Covers::PseudoHeaderV4 } else { Covers::PseudoHeaderV6 };
+            let covers = if headers.is_v4() { Covers::PseudoHeaderV4 } else { Covers::PseudoHeaderV6 };
             packet.fix_l4(sum, addresses, covers)?;
         }
         if from.sport == to.sport && from.dport == to.dport {
             return Some(());
         }
-        if headers.l4 == L4::Echo {
+        if headers.l4() == L4::Echo {
             packet.fix_l4(sum, Delta::NONE.replace2(from.sport.bytes, to.sport.bytes), Covers::Body)?;
             return packet.store(headers.l4_offset.wrapping_add(wire::ICMP_IDENTIFIER), &to.sport.bytes);
         }

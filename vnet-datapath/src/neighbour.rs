@@ -49,7 +49,7 @@ pub fn arp<'t, P: Packet, T: Tables>(
 /// The address that a neighbour solicitation asks for, `None` if the packet is none.
 #[inline(always)]
 pub fn solicited<P: Packet>(packet: &P, headers: &Headers) -> Option<Addr> {
-    if headers.v4 || headers.l4 != L4::Icmp(icmp::NEIGHBOUR_SOLICITATION) {
+    if headers.is_v4() || headers.l4() != L4::Icmp(icmp::NEIGHBOUR_SOLICITATION) {
         return None;
     }
     packet.load::<16>(headers.l4_offset.wrapping_add(wire::NEIGHBOUR_TARGET)).map(Addr::v6)
@@ -66,8 +66,8 @@ pub fn check_icmpv6<P: Packet, T: Tables>(
     headers: &Headers,
     ifindex: u32,
 ) -> Result<(), DropReason> {
-    let L4::Icmp(kind) = headers.l4 else { return Ok(()) };
-    if headers.v4 {
+    let L4::Icmp(kind) = headers.l4() else { return Ok(()) };
+    if headers.is_v4() {
         return Ok(());
     }
     match kind {

@@ -3,109 +3,184 @@
 use vnet_common::{CtEntry, CtState, DropReason, Origin, Port, Proto};
 
 use crate::conntrack;
-use crate::scratch::Scratch;
+use crate::mappings;
+use crate::scratch::{Scratch, SourcePorts};
+use crate::step::{Step, Steps};
 use crate::tables::{Flow, Tables};
 
-/// Source ports tried before giving up. Each is a draw from the whole range, so with half of it in use towards
-/// one destination the chance of failing is 1 in 256.
-const MAX_TRIES: u32 = 8;
+/// Source ports tried before giving up. Each is a draw from the whole range: with nine in ten of them in use towards
+/// one destination the chance of failing is 1 in 29, and with half of them none to speak of.
+const MAX_TRIES: u32 = 32;
 
-/// Which source ports a flow may get on its far side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SourcePorts {
-    /// The host's address is the source: only ports that masquerade may use and no socket of the host does.
-    Host,
-    /// The opener's own address is the source, or that of a published port: its own port unless that is taken.
-    Own,
-}
+/// Times that an endpoint at its limit looks for flows that are over.
+const MAX_RECLAIMS: u32 = 4;
 
-/// A flow about to begin.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Opening {
-    /// Which source ports will do.
-    pub(crate) ports: SourcePorts,
-    /// The port mapping that opens it, 0 if none does.
-    pub(crate) mapping: u32,
-    /// Length of its first packet in bytes, from the network header on.
-    pub(crate) length: u32,
-}
-
-/// Begins a flow: from `scratch.tuple` to `scratch.translated`, whose source port is the one wished for and
-/// becomes the one that was free.
+/// Begins a flow: from `scratch.tuple` to `scratch.translated`, whose source port becomes the first that was free and
+/// whose answers nobody else waits for.
 ///
 /// The entry for the answers is made first and only if there is none: of two CPUs, or two flows, that want the
 /// same tuple one gets it. The entry for the opener follows; if that is refused the first is taken back.
+///
+/// Drops the packet when the endpoint has too many flows, or no port is free.
 #[inline(always)]
-pub(crate) fn open<T: Tables>(
-    tables: &T,
-    scratch: &mut Scratch,
-    opening: &Opening,
-) -> Result<(), DropReason> {
+pub(crate) fn open<S: Steps>(steps: &mut S, scratch: &mut Scratch) -> Step {
+    if !steps.prepare(scratch) {
+        return Step::drop(DropReason::Quota);
+    }
+    for attempt in 0..MAX_TRIES {
+        scratch.opening.attempt = attempt as u8;
+        if steps.try_port(scratch) {
+            let complete = steps.complete(scratch);
+            return if complete { Step::TRANSLATE } else { Step::drop(DropReason::FlowTableFull) };
+        }
+    }
+    Step::drop(DropReason::NoFreePort)
+}
+
+/// Charges the endpoint that opens the flow, if one does, and describes the half for the answers; `false` if it has
+/// too many flows.
+#[inline(always)]
+pub fn prepare<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     let now = tables.now();
-    scratch.entry = CtEntry {
-        translated: scratch.tuple.answer(),
-        packets: 0,
-        bytes: 0,
-        last_seen: now,
-        created: now,
-        mapping: opening.mapping,
-        state: CtState::New as u8,
-        origin: Origin::Answer as u8,
-        reserved: [0; 2],
-    };
-    claim(tables, opening.ports, scratch)?;
-    scratch.entry.translated = scratch.translated;
-    scratch.entry.origin = Origin::Opener as u8;
-    scratch.entry.packets = 1;
-    scratch.entry.bytes = u64::from(opening.length);
+    if !afford(tables, scratch, now) {
+        return false;
+    }
+    let Scratch { tuple, entry, opening, .. } = &mut *scratch;
+    entry.packets = 0;
+    entry.bytes = 0;
+    entry.last_seen = now;
+    entry.created = now;
+    entry.mapping = opening.mapping;
+    entry.state = CtState::New as u8;
+    entry.flags = if opening.mapped != 0 { CtEntry::FLAG_MAPPED } else { 0 };
+    entry.reserved = 0;
+    entry.translated = tuple.answer();
+    entry.origin = Origin::Answer as u8;
+    true
+}
+
+/// Adds the opener's half; `false` if that is impossible, and the other is taken back.
+#[inline(always)]
+pub fn complete<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
+    let Scratch { translated, entry, opening, .. } = &mut *scratch;
+    entry.translated = *translated;
+    entry.origin = Origin::Opener as u8;
+    entry.packets = 1;
+    entry.bytes = u64::from(opening.length);
     if tables.add_flow(&scratch.tuple, &scratch.entry).is_some() {
         tables.flow_began(&scratch.tuple, &scratch.entry);
-        return Ok(());
+        return true;
     }
     tables.remove_flow(&scratch.answer);
     // Another packet of this flow was faster on another CPU (two datagrams of one socket): follow it.
     match tables.conntrack(&scratch.tuple) {
         Some(flow) => {
-            scratch.translated = flow.translated();
-            Ok(())
+            flow.translate(&mut scratch.translated);
+            true
         }
-        None => Err(DropReason::FlowTableFull),
+        None => false,
     }
 }
 
-/// Finds a source port whose answers nobody else waits for, and takes it: adds `scratch.entry` for them.
+/// Charges the endpoint that opens the flow, if one does.
 #[inline(always)]
-fn claim<T: Tables>(tables: &T, ports: SourcePorts, scratch: &mut Scratch) -> Result<(), DropReason> {
-    let range = tables.config().ok_or(DropReason::NoFreePort)?.nat_ports;
-    let Scratch { translated, answer, spare, entry, .. } = scratch;
-    let wished = translated.sport.number();
-    let echo = matches!(translated.proto, Proto::ICMP | Proto::ICMPV6);
-    let mut fits = match ports {
-        SourcePorts::Own => true,
-        // An identifier of a query is in nobody's range.
-        SourcePorts::Host => echo || (wished >= range.first && wished <= range.last),
-    };
-    for _ in 0..MAX_TRIES {
-        if !fits {
-            let span = u32::from(range.last).saturating_sub(u32::from(range.first)).saturating_add(1);
-            let draw = (u64::from(tables.random()).wrapping_mul(u64::from(span)) >> 32) as u16;
-            translated.sport = Port::new(range.first.wrapping_add(draw));
-            if echo {
-                translated.dport = translated.sport;
-            }
+fn afford<T: Tables>(tables: &T, scratch: &mut Scratch, now: u32) -> bool {
+    let owner = scratch.opening.owner;
+    let Some(config) = tables.config() else { return false };
+    if owner == 0 || (config.unanswered == 0 && config.endpoint_flows == 0) {
+        return true;
+    }
+    for _ in 0..MAX_RECLAIMS {
+        if tables.endpoint_use(owner, |used| conntrack::charge(used, config, now)).unwrap_or(false) {
+            return true;
         }
-        fits = false;
-        *answer = translated.answer();
-        if ports == SourcePorts::Host && !echo && tables.host_socket(answer) {
-            continue;
-        }
-        // Makes room if the holder of the tuple has expired.
-        if conntrack::lookup(tables, answer, spare).is_some() {
-            continue;
-        }
-        if tables.add_flow(answer, entry).is_some() {
-            return Ok(());
+        // Some of its flows may be over, and nobody has met them yet.
+        let _ = conntrack::free_slot(tables, scratch);
+    }
+    let _ = tables.endpoint_use(owner, |used| used.refused = used.refused.wrapping_add(1));
+    false
+}
+
+/// Tries one source port: first that of the mapping, or else the opener's own, then one of the range at random.
+#[inline(always)]
+pub fn try_port<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
+    let opening = &scratch.opening;
+    let mapped = opening.mapped != 0 && opening.ports == SourcePorts::Host as u8;
+    let first = opening.attempt == 0;
+    if first
+        && mapped
+        && let Some(port) = mappings::port(tables, scratch)
+    {
+        scratch.translated.sport = port;
+        if take(tables, scratch) {
+            mappings::permit(tables, scratch);
+            return true;
         }
     }
-    Err(DropReason::NoFreePort)
+    if !choose(tables, scratch) || (mapped && !mappings::claim(tables, scratch)) {
+        return false;
+    }
+    if take(tables, scratch) {
+        if mapped {
+            mappings::permit(tables, scratch);
+        }
+        return true;
+    }
+    if mapped {
+        mappings::release(tables, scratch);
+    }
+    false
+}
+
+/// Chooses a source port: the opener's own at the first attempt, one of the range at random from then on, even for
+/// even and odd for odd (RFC 4787 REQ-4). `false` if it will not do.
+#[inline(always)]
+fn choose<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
+    let Some(range) = tables.config().map(|config| config.nat_ports) else { return false };
+    let Scratch { tuple, translated, answer, opening, .. } = scratch;
+    let (wished, first) = (tuple.sport.number(), opening.attempt == 0);
+    let echo = matches!(translated.proto, Proto::ICMP | Proto::ICMPV6);
+    // The checksum of SCTP covers the ports: they stay, whoever chose them.
+    let fixed = translated.proto == Proto::SCTP;
+    let host = opening.ports == SourcePorts::Host as u8 && !fixed;
+    if fixed && !first {
+        return false;
+    }
+    if first {
+        translated.sport = tuple.sport;
+        // An identifier of a query is in nobody's range.
+        if host && !echo && (wished < range.first || wished > range.last) {
+            return false;
+        }
+    } else {
+        let span = u32::from(range.last).saturating_sub(u32::from(range.first)).saturating_add(1);
+        let draw = (u64::from(tables.random()).wrapping_mul(u64::from(span)) >> 32) as u16;
+        let mut port = range.first.wrapping_add(draw);
+        if (port ^ wished) & 1 != 0 && range.first != range.last {
+            port = if port == range.last { port.wrapping_sub(1) } else { port.wrapping_add(1) };
+        }
+        translated.sport = Port::new(port);
+        if echo {
+            translated.dport = translated.sport;
+        }
+    }
+    *answer = translated.answer();
+    !(host && !echo && tables.host_socket(answer))
+}
+
+/// Takes the answers to `scratch.translated`, if nobody waits for them.
+#[inline(always)]
+fn take<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
+    let Scratch { translated, answer, spare, entry, .. } = scratch;
+    *answer = translated.answer();
+    // Makes room if the holder of the tuple has expired.
+    if conntrack::lookup(tables, answer, spare).is_some() || tables.add_flow(answer, entry).is_none() {
+        return false;
+    }
+    // It may just have moved from one table to the other, and is in both for a moment.
+    if tables.is_confirmed(answer) {
+        tables.remove_unconfirmed(answer);
+        return false;
+    }
+    true
 }

@@ -1,5 +1,6 @@
 //! From bytes to [`Headers`]: total, bounded, and without any judgement on whose packet it is.
 
+use bytemuck::{Pod, Zeroable};
 use vnet_common::{Addr, DropReason, Mac, Port, Proto, Tuple, Zone};
 
 use crate::packet::{L4Checksum, Packet};
@@ -29,6 +30,8 @@ pub enum L4 {
     Tcp(u8),
     /// UDP.
     Udp,
+    /// SCTP, whose checksum covers no address and whose ports therefore stay (RFC 9260 section 6.8).
+    Sctp,
     /// An ICMP echo of either family; its identifier stands for both ports.
     Echo,
     /// Any other ICMP message, by type.
@@ -37,46 +40,78 @@ pub enum L4 {
     Opaque,
 }
 
-/// A packet's headers, as far as vnet needs them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A packet's headers, as far as vnet needs them. Plain data, so that it can be handed on through [`crate::Scratch`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
 pub struct Headers {
-    /// Source hardware address.
-    pub src_mac: Mac,
     /// Offset of the transport header.
     pub l4_offset: u32,
-    /// What it is.
-    pub l4: L4,
-    /// Whether the packet is IPv4; IPv6 otherwise.
-    pub v4: bool,
-    /// Time to live or hop limit.
-    pub hop_limit: u8,
-    /// Whether the network header has options, which the host's stack ought to see.
-    pub options: bool,
     /// Length in bytes from the network header on.
     pub length: u32,
     /// Length in bytes from the network header on of the largest packet that will be on the wire: of each
     /// segment, if this is an aggregate.
     pub wire_length: u16,
+    /// Source hardware address.
+    pub src_mac: Mac,
+    kind: u8,
+    detail: u8,
+    v4: u8,
+    /// Time to live or hop limit.
+    pub hop_limit: u8,
+    options: u8,
+    reserved: [u8; 3],
 }
 
+const TCP: u8 = 1;
+const UDP: u8 = 2;
+const SCTP: u8 = 3;
+const ECHO: u8 = 4;
+const ICMP: u8 = 5;
+
 impl Headers {
+    /// What follows the network header.
+    #[must_use]
+    #[inline(always)]
+    pub const fn l4(&self) -> L4 {
+        match self.kind {
+            TCP => L4::Tcp(self.detail),
+            UDP => L4::Udp,
+            SCTP => L4::Sctp,
+            ECHO => L4::Echo,
+            ICMP => L4::Icmp(self.detail),
+            _ => L4::Opaque,
+        }
+    }
+
+    /// Whether the packet is IPv4; IPv6 otherwise.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_v4(&self) -> bool {
+        self.v4 != 0
+    }
+
+    /// Whether the network header has options, which the host's stack ought to see.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has_options(&self) -> bool {
+        self.options != 0
+    }
+
     /// Whether vnet can translate it: it has ports, or something like them.
     #[must_use]
     #[inline(always)]
     pub const fn is_translatable(&self) -> bool {
-        matches!(self.l4, L4::Tcp(_) | L4::Udp | L4::Echo)
+        matches!(self.kind, TCP | UDP | SCTP | ECHO)
     }
 
     /// Where its transport checksum stands.
     #[must_use]
     #[inline(always)]
     pub const fn l4_checksum(&self) -> L4Checksum {
-        match self.l4 {
-            L4::Tcp(_) => L4Checksum::Always(self.l4_offset.wrapping_add(wire::TCP_CHECKSUM)),
-            L4::Udp => L4Checksum::ZeroMeansNone(self.l4_offset.wrapping_add(wire::UDP_CHECKSUM)),
-            L4::Echo | L4::Icmp(_) | L4::Opaque => {
-                L4Checksum::Always(self.l4_offset.wrapping_add(wire::ICMP_CHECKSUM))
-            }
+        match self.kind {
+            TCP => L4Checksum::Always(self.l4_offset.wrapping_add(wire::TCP_CHECKSUM)),
+            UDP => L4Checksum::ZeroMeansNone(self.l4_offset.wrapping_add(wire::UDP_CHECKSUM)),
+            _ => L4Checksum::Always(self.l4_offset.wrapping_add(wire::ICMP_CHECKSUM)),
         }
     }
 
@@ -84,10 +119,7 @@ impl Headers {
     #[must_use]
     #[inline(always)]
     pub const fn tcp_flags(&self) -> u8 {
-        match self.l4 {
-            L4::Tcp(flags) => flags,
-            _ => 0,
-        }
+        if self.kind == TCP { self.detail } else { 0 }
     }
 }
 
@@ -228,6 +260,7 @@ fn transport<P: Packet>(
         _ if network.fragment => (L4::Opaque, 0),
         Proto::TCP => tcp(packet, &l4, tuple)?,
         Proto::UDP => udp(packet, &l4, tuple)?,
+        Proto::SCTP => sctp(packet, &l4, tuple)?,
         Proto::ICMP if network.v4 => (message(packet, &l4, tuple)?, 0),
         Proto::ICMPV6 if !network.v4 => (message(packet, &l4, tuple)?, 0),
         _ => (L4::Opaque, 0),
@@ -238,15 +271,25 @@ fn transport<P: Packet>(
             network.l4_offset.wrapping_sub(wire::NETWORK).wrapping_add(l4_header).wrapping_add(payload)
         }
     };
+    let (kind, detail) = match l4 {
+        L4::Tcp(flags) => (TCP, flags),
+        L4::Udp => (UDP, 0),
+        L4::Sctp => (SCTP, 0),
+        L4::Echo => (ECHO, 0),
+        L4::Icmp(kind) => (ICMP, kind),
+        L4::Opaque => (0, 0),
+    };
     Ok(Headers {
-        src_mac,
         l4_offset: network.l4_offset,
-        l4,
-        v4: network.v4,
-        hop_limit: network.hop_limit,
-        options: network.options,
         length: network.length,
         wire_length: if wire_length > 0xffff { u16::MAX } else { wire_length as u16 },
+        src_mac,
+        kind,
+        detail,
+        v4: network.v4 as u8,
+        hop_limit: network.hop_limit,
+        options: network.options as u8,
+        reserved: [0; 3],
     })
 }
 
@@ -281,6 +324,18 @@ fn udp<P: Packet>(packet: &P, at: &Transport, tuple: &mut Tuple) -> Result<(L4, 
     tuple.sport = Port { bytes: udp.sport };
     tuple.dport = Port { bytes: udp.dport };
     Ok((L4::Udp, 8))
+}
+
+/// Reads an SCTP common header (RFC 9260 section 3.1); returns its length too.
+#[inline(always)]
+fn sctp<P: Packet>(packet: &P, at: &Transport, tuple: &mut Tuple) -> Result<(L4, u32), DropReason> {
+    if at.room < 12 {
+        return Err(DropReason::Malformed);
+    }
+    let [a, b, c, d] = packet.load::<4>(at.offset).ok_or(DropReason::Malformed)?;
+    tuple.sport = Port { bytes: [a, b] };
+    tuple.dport = Port { bytes: [c, d] };
+    Ok((L4::Sctp, 12))
 }
 
 /// Reads an ICMP message of either family. Every message has eight bytes (RFC 792, RFC 4443 section 2.1 with

@@ -7,15 +7,15 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use vnet_common::{
-    Addr, CtEntry, EndpointValue, HostAddressValue, Mac, MasqueradeValue, NetworkValue, Port, PortMapKey,
-    PortMapValue, PortRange, PrefixKey, Proto, Tuple, UplinkValue, Zone,
+    Addr, CtEntry, EndpointValue, Hook, HostAddressValue, Mac, MasqueradeValue, NetworkValue, Origin, Port,
+    PortMapKey, PortMapValue, PortRange, PrefixKey, Proto, Tuple, UplinkValue, Zone,
 };
 
 use crate::model::{Model, ModelRoute};
 use crate::nat::{Hop, Rewrite};
-use crate::pipeline::{self, Departure};
+use crate::pipeline;
 use crate::tables::NextHop;
-use crate::{Parsed, Scratch, Slice, parse, published};
+use crate::{Parsed, Place, Scratch, Slice, parse, published};
 
 const NETWORK: usize = 14;
 const UPLINK: u32 = 1;
@@ -186,7 +186,7 @@ proptest! {
         if let Ok(Parsed::Ip(headers)) = parse(&Slice::new(&mut bytes), &mut tuple) {
             prop_assert!(headers.length + 14 <= length);
             prop_assert_eq!(u32::from(headers.wire_length), headers.length);
-            prop_assert_eq!(tuple.src.is_v4() && tuple.dst.is_v4(), headers.v4);
+            prop_assert_eq!(tuple.src.is_v4() && tuple.dst.is_v4(), headers.is_v4());
             if headers.is_translatable() {
                 prop_assert!(headers.l4_offset + 8 <= 14 + headers.length);
             }
@@ -198,15 +198,16 @@ proptest! {
         let model = world();
         let scratch = &mut Scratch::zeroed();
         let mut bytes = frame.clone();
-        let dropped = pipeline::from_endpoint(&mut Slice::new(&mut bytes), &model, scratch, ENDPOINT).is_err();
-        prop_assert!(!dropped || bytes == frame);
-        bytes.clone_from(&frame);
-        let dropped = pipeline::from_uplink(&mut Slice::new(&mut bytes), &model, scratch).is_err();
-        prop_assert!(!dropped || bytes == frame);
-        bytes.clone_from(&frame);
-        let departure = Departure { uplink: UPLINK, bridge: BRIDGE };
-        let dropped = pipeline::to_uplink(&mut Slice::new(&mut bytes), &model, scratch, departure).is_err();
-        prop_assert!(!dropped || bytes == frame);
+        for (hook, ifindex) in [
+            (Hook::FromEndpoint, ENDPOINT),
+            (Hook::FromUplink, UPLINK),
+            (Hook::ToUplink, UPLINK),
+        ] {
+            let place = Place { ifindex, arrived: BRIDGE };
+            bytes.clone_from(&frame);
+            let verdict = pipeline::run(&mut Slice::new(&mut bytes), &model, scratch, (hook, place));
+            prop_assert!(verdict.is_ok() || bytes == frame);
+        }
     }
 
     #[test]
@@ -217,7 +218,7 @@ proptest! {
         let Ok(Parsed::Ip(headers)) = parse(&Slice::new(&mut bytes), &mut tuple) else { panic!("not understood") };
         prop_assert_eq!(tuple, packet.tuple);
         prop_assert_eq!(headers.hop_limit, packet.hop_limit);
-        prop_assert_eq!(headers.options, packet.tuple.src.is_v4() && packet.options > 0);
+        prop_assert_eq!(headers.has_options(), packet.tuple.src.is_v4() && packet.options > 0);
         prop_assert_eq!(headers.length as usize, bytes.len() - NETWORK);
         prop_assert_eq!(headers.src_mac, MAC);
     }
@@ -246,17 +247,32 @@ proptest! {
     fn no_two_flows_share_an_answer(
         events in vec(event(), 1..120),
         ports in select(vec![1_u16, 2, 8, 16_384]),
-        capacity in select(vec![1, 3, 10, usize::MAX]),
+        capacity in select(vec![1_u32, 3, 10, 1_024]),
+        (mapping, filtering) in (0_u8..4, 0_u8..3),
     ) {
         let mut model = world();
         model.config.nat_ports = PortRange { first: 49_152, last: 49_152 + (ports - 1) };
-        model.conntrack_capacity = capacity;
+        model.slot_count = capacity;
+        for endpoint in model.endpoints.values_mut() {
+            (endpoint.mapping, endpoint.filtering) = (mapping, filtering);
+        }
         for event in events {
             event.happen(&mut model);
-            let flows = model.conntrack.borrow();
-            prop_assert!(flows.len() <= capacity);
-            for (tuple, entry) in flows.iter() {
+            let confirmed = model.conntrack.borrow();
+            prop_assert!(confirmed.len() <= 2 * capacity as usize);
+            let mut flows = model.unconfirmed.borrow().clone();
+            flows.extend(confirmed.iter());
+            prop_assert_eq!(flows.len(), confirmed.len() + model.unconfirmed.borrow().len(), "in one table only");
+            for (tuple, entry) in &flows {
                 pair_up(&flows, tuple, entry)?;
+                prop_assert_eq!(confirmed.contains_key(tuple), confirmed.contains_key(&entry.twin()));
+            }
+            for addr in INSIDERS.map(Addr::v4) {
+                let opened = |(tuple, entry): &(&Tuple, &CtEntry)| {
+                    tuple.src == addr && tuple.zone == INSIDE && entry.origin == Origin::Opener as u8
+                };
+                let used = model.endpoint_use.borrow().get(&model.endpoints[&addr].ifindex).map_or(0, |used| used.flows);
+                prop_assert_eq!(used as usize, confirmed.iter().filter(opened).count(), "flows of {:?}", addr);
             }
         }
     }
@@ -351,7 +367,8 @@ impl Event {
         let packet = match self {
             Self::Sent(packet) => packet,
             Self::Answered(which, flags) => {
-                let mut tracked: Vec<Tuple> = model.conntrack.borrow().keys().copied().collect();
+                let (confirmed, unconfirmed) = (model.conntrack.borrow(), model.unconfirmed.borrow());
+                let mut tracked: Vec<Tuple> = confirmed.keys().chain(unconfirmed.keys()).copied().collect();
                 if tracked.is_empty() {
                     return;
                 }
@@ -368,11 +385,8 @@ impl Event {
         let (slice, scratch) = (&mut Slice::new(&mut bytes), &mut Scratch::zeroed());
         let from_endpoint = packet.tuple.zone == INSIDE;
         let ifindex = ENDPOINT + u32::from(packet.tuple.src.v4_bytes()[3]);
-        let _ = if from_endpoint {
-            pipeline::from_endpoint(slice, model, scratch, ifindex)
-        } else {
-            pipeline::from_uplink(slice, model, scratch)
-        };
+        let at = if from_endpoint { (Hook::FromEndpoint, ifindex) } else { (Hook::FromUplink, UPLINK) };
+        let _ = pipeline::run(slice, model, scratch, (at.0, Place { ifindex: at.1, arrived: 0 }));
     }
 }
 

@@ -29,6 +29,18 @@ pub fn published<'t, T: Ports>(tables: &'t T, addr: &Addr, port: Port, proto: Pr
     on_address(tables, &mut key)
 }
 
+/// The mapping for a port of exactly this address.
+#[must_use]
+#[inline(always)]
+pub fn published_on<'t, T: Ports>(
+    tables: &'t T,
+    addr: &Addr,
+    port: Port,
+    proto: Proto,
+) -> Option<Target<'t>> {
+    on_address(tables, &mut PortMapKey { addr: *addr, port, proto, prefix_len: SINGLE })
+}
+
 /// The mapping for the single port `key` on exactly its address. Leaves `key` as the block it last asked for.
 #[inline(always)]
 fn on_address<'t, T: Ports>(tables: &'t T, key: &mut PortMapKey) -> Option<Target<'t>> {

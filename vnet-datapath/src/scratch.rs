@@ -1,7 +1,11 @@
 //! Where tuples and entries are put together.
 
 use bytemuck::{Pod, Zeroable};
-use vnet_common::{CtEntry, Tuple};
+use vnet_common::{Addr, CtEntry, Mac, MappingEntry, Tuple};
+
+use crate::parse::Headers;
+use crate::tables::NextHop;
+use crate::verdict::{Delivery, Verdict};
 
 /// Working memory of one packet. In the kernel it is one CPU's element of a map: the programs' stack of 512
 /// bytes is too small for it.
@@ -14,8 +18,138 @@ pub struct Scratch {
     pub translated: Tuple,
     /// The tuple of the answers to that.
     pub answer: Tuple,
-    /// A tuple to be removed.
+    /// A tuple to be removed or asked for.
     pub spare: Tuple,
+    /// Another.
+    pub noted: Tuple,
     /// An entry about to be added.
     pub entry: CtEntry,
+    /// A mapping about to be added.
+    pub mapping: MappingEntry,
+    /// A flow about to begin.
+    pub opening: Opening,
+    /// A flow that goes on.
+    pub progress: Progress,
+    /// The packet's headers.
+    pub headers: Headers,
+    /// Where it was met.
+    pub place: Place,
+    /// What becomes of it.
+    pub decided: Decided,
+}
+
+/// Where a packet was met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Place {
+    /// The interface whose hook it is.
+    pub ifindex: u32,
+    /// For a packet that leaves: the interface on which it arrived, as the host's stack saw it; the bridge, for one of
+    /// an endpoint.
+    pub arrived: u32,
+}
+
+/// A [`Verdict`] as plain data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Decided {
+    ifindex: u32,
+    next_hop: Addr,
+    dst: Mac,
+    src: Mac,
+    kind: u8,
+    routed: u8,
+    reserved: [u8; 2],
+}
+
+const FORWARD: u8 = 1;
+const DELIVER: u8 = 2;
+
+impl Decided {
+    /// Keeps a verdict.
+    #[inline(always)]
+    pub fn keep(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Pass => self.kind = 0,
+            Verdict::Forward(NextHop { ifindex, addr }) => {
+                self.kind = FORWARD;
+                self.ifindex = ifindex;
+                self.next_hop = addr;
+            }
+            Verdict::Deliver(Delivery { ifindex, dst, src, routed }) => {
+                self.kind = DELIVER;
+                self.ifindex = ifindex;
+                self.dst = dst;
+                self.src = src;
+                self.routed = routed as u8;
+            }
+        }
+    }
+
+    /// Whether the packet goes on through the host's stack.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_pass(&self) -> bool {
+        self.kind == 0
+    }
+
+    /// The verdict that was kept.
+    #[inline(always)]
+    pub const fn verdict(&self) -> Verdict {
+        let ifindex = self.ifindex;
+        match self.kind {
+            FORWARD => Verdict::Forward(NextHop { ifindex, addr: self.next_hop }),
+            DELIVER => {
+                let routed = self.routed != 0;
+                Verdict::Deliver(Delivery { ifindex, dst: self.dst, src: self.src, routed })
+            }
+            _ => Verdict::Pass,
+        }
+    }
+}
+
+/// A flow about to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Opening {
+    /// The port mapping that opens it, 0 if none does.
+    pub mapping: u32,
+    /// Length of its first packet in bytes, from the network header on.
+    pub length: u32,
+    /// The endpoint that opens it, by the host-side end of its veth pair; 0 for somebody else.
+    pub owner: u32,
+    /// A [`SourcePorts`].
+    pub ports: u8,
+    /// 1 if all flows of this source port share one external port, or the flow came in through such a mapping.
+    pub mapped: u8,
+    /// One of [`vnet_common::filtering`], for a mapping.
+    pub filtering: u8,
+    /// Which attempt at finding a source port it is, from 0.
+    pub attempt: u8,
+}
+
+/// Which source ports a flow may get on its far side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SourcePorts {
+    /// The host's address is the source: only ports that masquerade may use and no socket of the host does.
+    Host = 0,
+    /// The opener's own address is the source, or one that belongs to it alone: its own port unless that is taken.
+    Own = 1,
+}
+
+/// A flow that goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Progress {
+    /// Seconds since boot.
+    pub now: u32,
+    /// A slot of the confirmed flows.
+    pub slot: u32,
+    /// The [`vnet_common::CtState`] that it had.
+    pub old: u8,
+    /// The one that it gets.
+    pub state: u8,
+    /// Zero.
+    pub reserved: [u8; 2],
 }

@@ -1,9 +1,14 @@
 //! Everything the logic asks of the world: maps, routes, sockets, clock and chance.
 
 use vnet_common::{
-    Addr, CtEntry, CtState, DatapathConfig, EndpointValue, HostAddressValue, MasqueradeValue, NetworkValue,
-    Origin, PortMapKey, PortMapValue, Tuple, UplinkValue,
+    Addr, CtEntry, CtState, DatapathConfig, EndpointUse, EndpointValue, FloatingValue, HostAddressValue,
+    MappingEntry, MasqueradeValue, NetworkValue, Origin, PortMapKey, PortMapValue, Tuple, UplinkValue,
 };
+
+use crate::mappings::{self, Admission};
+use crate::scratch::Scratch;
+use crate::step::Step;
+use crate::{begin, conntrack};
 
 /// Whether a route lookup is to choose a source address, which costs a little more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,21 +57,37 @@ pub enum Route {
 /// off. The translation is copied once and used from the copy.
 pub trait Flow {
     /// [`CtEntry::translated`].
-    fn translated(&self) -> Tuple;
+    fn translate(&self, to: &mut Tuple);
+    /// The tuple of the answers to that: the twin's key.
+    fn answer(&self, to: &mut Tuple);
+    /// Whether it is the twin of the entry with this key: its packets become the answers to those.
+    fn leads_to_answer_of(&self, tuple: &Tuple) -> bool;
     /// [`CtEntry::last_seen`].
     fn last_seen(&self) -> u32;
-    /// [`CtEntry::created`].
-    fn created(&self) -> u32;
-    /// [`CtEntry::mapping`].
-    fn mapping(&self) -> u32;
     /// [`CtEntry::state`].
     fn state(&self) -> CtState;
     /// [`CtEntry::origin`].
     fn origin(&self) -> Origin;
+    /// [`CtEntry::flags`].
+    fn flags(&self) -> u8;
+    /// The whole entry.
+    fn copy(&self, to: &mut CtEntry);
     /// Counts one packet.
     fn count(&self, bytes: u32);
     /// Notes that the flow was seen at `now` (seconds since boot) and is in `state`.
     fn refresh(&self, now: u32, state: CtState);
+}
+
+/// One direction of an endpoint-independent mapping, in place; as [`Flow`] on changes by other CPUs.
+pub trait Mapping {
+    /// [`vnet_common::MappingEntry::translated`].
+    fn translated(&self) -> Tuple;
+    /// [`vnet_common::MappingEntry::last_seen`].
+    fn last_seen(&self) -> u32;
+    /// [`vnet_common::MappingEntry::filtering`].
+    fn filtering(&self) -> u8;
+    /// Notes that a flow of it was seen at `now` (seconds since boot).
+    fn refresh(&self, now: u32);
 }
 
 /// What is needed to tell a published port.
@@ -86,14 +107,45 @@ pub trait Tables: Ports {
     where
         Self: 'a;
 
-    /// The entry of packets with this tuple, expired or not.
+    /// The entry of packets with this tuple, expired or not, among the confirmed or else the unconfirmed.
     fn conntrack(&self, tuple: &Tuple) -> Option<Self::Flow<'_>>;
-    /// Adds an entry; `None` if there is one already or no room. Of several CPUs that try at once one succeeds.
+    /// Whether there is an entry among the confirmed, expired or not.
+    fn is_confirmed(&self, tuple: &Tuple) -> bool;
+    /// Adds an entry to the unconfirmed; `None` if there is one already. Of several CPUs that try at once one
+    /// succeeds.
     fn add_flow(&self, tuple: &Tuple, entry: &CtEntry) -> Option<()>;
-    /// Removes an entry, if it is there.
-    fn remove_flow(&self, tuple: &Tuple);
+    /// Adds an entry to the confirmed; `None` if there is one already or no room.
+    fn add_confirmed(&self, tuple: &Tuple, entry: &CtEntry) -> Option<()>;
+    /// Removes an entry, if it is there; whether it was among the confirmed.
+    fn remove_flow(&self, tuple: &Tuple) -> bool;
+    /// Removes an entry from the unconfirmed alone.
+    fn remove_unconfirmed(&self, tuple: &Tuple);
     /// Tells whoever listens that a flow began.
     fn flow_began(&self, tuple: &Tuple, entry: &CtEntry);
+
+    /// The slot to look at next: each is named in turn, to whichever CPU asks.
+    fn next_slot(&self) -> u32;
+    /// The flow noted in a slot; all zero for none.
+    fn slot(&self, index: u32, tuple: &mut Tuple);
+    /// Notes a flow in a slot.
+    fn set_slot(&self, index: u32, tuple: &Tuple);
+    /// Looks at and changes what an endpoint has in use, by the host-side end of its veth pair. The change is made
+    /// under a lock: it may compute, and nothing else.
+    fn endpoint_use<R>(&self, ifindex: u32, change: impl FnOnce(&mut EndpointUse) -> R) -> Option<R>;
+
+    /// A direction of an endpoint-independent mapping.
+    type Mapping<'a>: Mapping
+    where
+        Self: 'a;
+
+    /// The mapping with this key, expired or not.
+    fn mapping(&self, key: &Tuple) -> Option<Self::Mapping<'_>>;
+    /// Adds a mapping; `None` if there is one already.
+    fn add_mapping(&self, key: &Tuple, mapping: &MappingEntry) -> Option<()>;
+    /// Adds or replaces a mapping.
+    fn put_mapping(&self, key: &Tuple, mapping: &MappingEntry);
+    /// Removes a mapping, if it is there.
+    fn remove_mapping(&self, key: &Tuple);
 
     /// Whose address this is.
     fn endpoint(&self, addr: &Addr) -> Option<&EndpointValue>;
@@ -101,6 +153,12 @@ pub trait Tables: Ports {
     fn network(&self, addr: &Addr) -> Option<&NetworkValue>;
     /// The masquerade rule for a source: that of the longest prefix.
     fn masquerade(&self, source: &Addr) -> Option<&MasqueradeValue>;
+    /// Whether masquerade leaves packets to this destination alone.
+    fn is_unmasqueraded(&self, destination: &Addr) -> bool;
+    /// The endpoint to which an external address belongs alone.
+    fn floating(&self, external: &Addr) -> Option<&FloatingValue>;
+    /// Whether a client may use a restricted mapping.
+    fn is_allowed(&self, mapping: u32, client: &Addr) -> bool;
     /// An interface that leads to the world.
     fn uplink(&self, ifindex: u32) -> Option<&UplinkValue>;
 
@@ -112,4 +170,40 @@ pub trait Tables: Ports {
     fn now(&self) -> u32;
     /// A number nobody can foresee.
     fn random(&self) -> u32;
+
+    /// [`conntrack::end`], which a runner may keep out of line, as it may the steps ([`crate::step::Steps`]).
+    #[inline(always)]
+    fn end(&self, tuple: &Tuple, spare: &mut Tuple)
+    where
+        Self: Sized,
+    {
+        conntrack::end(self, tuple, spare);
+    }
+
+    /// [`conntrack::look_at_slot`], likewise.
+    #[inline(always)]
+    fn look_at_slot(&self, scratch: &mut Scratch) -> bool
+    where
+        Self: Sized,
+    {
+        conntrack::look_at_slot(self, scratch)
+    }
+
+    /// [`begin::find_target`], likewise.
+    #[inline(always)]
+    fn find_target(&self, scratch: &mut Scratch) -> Step
+    where
+        Self: Sized,
+    {
+        begin::find_target(self, scratch)
+    }
+
+    /// [`mappings::admit`], likewise.
+    #[inline(always)]
+    fn admit(&self, scratch: &mut Scratch) -> Admission
+    where
+        Self: Sized,
+    {
+        mappings::admit(self, scratch)
+    }
 }

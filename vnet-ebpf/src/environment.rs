@@ -1,11 +1,23 @@
 //! What the control plane says of the kernel when it loads the programs.
 
 use vnet_common::features;
+use vnet_common::maps::FLOW_SLOTS_ENTRIES;
 
 /// Bits of [`features`]; replaced before loading. The verifier takes it for a constant, and removes the code
 /// behind a bit that is not set.
 #[unsafe(no_mangle)]
 static FEATURES: u32 = 0;
+
+/// Elements of the map `flow_slots`; replaced before loading when the map gets another size.
+#[unsafe(no_mangle)]
+static FLOW_SLOTS: u32 = FLOW_SLOTS_ENTRIES as u32;
+
+/// How many confirmed flows there is room for.
+#[inline(always)]
+pub(crate) fn flow_slots() -> u32 {
+    // SAFETY: as below.
+    unsafe { core::ptr::read_volatile(&raw const FLOW_SLOTS) }
+}
 
 /// Whether the kernel has a feature.
 #[inline(always)]

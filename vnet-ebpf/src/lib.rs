@@ -13,6 +13,8 @@ pub mod sk_addr;
 #[cfg(target_arch = "bpf")]
 pub mod skb;
 #[cfg(target_arch = "bpf")]
+pub mod steps;
+#[cfg(target_arch = "bpf")]
 mod tables;
 #[cfg(target_arch = "bpf")]
 pub mod verdict;
@@ -21,6 +23,11 @@ pub mod xdp;
 
 #[cfg(target_arch = "bpf")]
 pub use tables::Maps;
+#[cfg(target_arch = "bpf")]
+pub use {
+    vnet_common::{Hook, Tuple},
+    vnet_datapath::{Scratch, begin, conntrack, mappings, nat, open, pipeline},
+};
 
 #[cfg(target_arch = "bpf")]
 #[panic_handler]

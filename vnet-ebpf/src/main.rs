@@ -4,43 +4,49 @@
 #[cfg(target_arch = "bpf")]
 mod programs {
     use aya_ebpf::EbpfContext as _;
-    use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
+    use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC};
     use aya_ebpf::macros::{cgroup_sock_addr, classifier};
     use aya_ebpf::programs::{SockAddrContext, TcContext};
     use vnet_common::Hook;
-    use vnet_datapath::pipeline::{self, Departure};
+    use vnet_datapath::step;
     use vnet_ebpf::sk_addr::{self, Family};
     use vnet_ebpf::skb::Skb;
-    use vnet_ebpf::{Maps, maps, verdict};
+    use vnet_ebpf::steps::Outlined;
+    use vnet_ebpf::{maps, verdict};
+
+    vnet_ebpf::steps!(__sk_buff, Skb::new);
 
     #[classifier]
     fn from_endpoint(context: TcContext) -> i32 {
         let Some(scratch) = maps::scratch() else { return TC_ACT_SHOT };
         let mut skb = Skb::new(context.skb.skb);
-        let ifindex = skb.ifindex();
-        let result = pipeline::from_endpoint(&mut skb, &Maps::new(context.as_ptr()), scratch, ifindex);
-        verdict::tc(&mut skb, Hook::FromEndpoint, &scratch.tuple, result)
+        scratch.place.ifindex = skb.ifindex();
+        let step = step::run(&mut Outlined::new(context.as_ptr(), Hook::FromEndpoint), scratch);
+        verdict::tc(&mut skb, Hook::FromEndpoint, scratch, step)
     }
 
     #[classifier]
     fn from_uplink(context: TcContext) -> i32 {
         let Some(scratch) = maps::scratch() else { return TC_ACT_UNSPEC };
         let mut skb = Skb::new(context.skb.skb);
-        let result = pipeline::from_uplink(&mut skb, &Maps::new(context.as_ptr()), scratch);
-        verdict::tc(&mut skb, Hook::FromUplink, &scratch.tuple, result)
+        scratch.place.ifindex = skb.ifindex();
+        let step = step::run(&mut Outlined::new(context.as_ptr(), Hook::FromUplink), scratch);
+        verdict::tc(&mut skb, Hook::FromUplink, scratch, step)
     }
 
     #[classifier]
     fn to_uplink(context: TcContext) -> i32 {
         let mut skb = Skb::new(context.skb.skb);
-        let departure = Departure { uplink: skb.ifindex(), bridge: skb.ingress_ifindex() };
+        let arrived = skb.ingress_ifindex();
         // What the host itself sends, and what has been translated already.
-        if departure.bridge == 0 || skb.tc_index() == verdict::FORWARDED {
+        if arrived == 0 || skb.tc_index() == verdict::FORWARDED {
             return TC_ACT_UNSPEC;
         }
         let Some(scratch) = maps::scratch() else { return TC_ACT_SHOT };
-        let result = pipeline::to_uplink(&mut skb, &Maps::new(context.as_ptr()), scratch, departure);
-        verdict::tc(&mut skb, Hook::ToUplink, &scratch.tuple, result)
+        scratch.place.ifindex = skb.ifindex();
+        scratch.place.arrived = arrived;
+        let step = step::run(&mut Outlined::new(context.as_ptr(), Hook::ToUplink), scratch);
+        verdict::tc(&mut skb, Hook::ToUplink, scratch, step)
     }
 
     #[cgroup_sock_addr(connect4)]

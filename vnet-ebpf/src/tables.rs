@@ -9,17 +9,21 @@ use aya_ebpf::bindings::{
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_boot_ns, bpf_sk_lookup_tcp, bpf_sk_lookup_udp,
-    bpf_sk_release,
+    bpf_sk_release, bpf_spin_lock, bpf_spin_unlock,
 };
 use vnet_common::{
-    Addr, CtEntry, CtState, DatapathConfig, EndpointValue, HostAddressValue, LocalFlowKey, LocalFlowValue,
-    MasqueradeValue, NetworkValue, Origin, PortMapKey, PortMapValue, Proto, Tuple, UplinkValue, features,
+    Addr, AllowFrom, CtEntry, CtState, DatapathConfig, EndpointUse, EndpointValue, FloatingValue,
+    HostAddressValue, LocalFlowKey, LocalFlowValue, MappingEntry, MasqueradeValue, NetworkValue, Origin,
+    PortMapKey, PortMapValue, Proto, Tuple, UplinkValue, features,
 };
 use vnet_datapath::local::LocalTables;
-use vnet_datapath::{Flow, NextHop, Ports, Route, RouteQuery, Source, Tables};
+use vnet_datapath::mappings::Admission;
+use vnet_datapath::step::Step;
+use vnet_datapath::{Flow, Mapping, NextHop, Ports, Route, RouteQuery, Scratch, Source, Tables};
 
 use crate::environment;
 use crate::maps;
+use crate::steps;
 
 const NANOSECONDS: u64 = 1_000_000_000;
 const AF_INET: u8 = 2;
@@ -37,6 +41,12 @@ impl Maps {
     pub fn new(context: *mut c_void) -> Self {
         Self { context }
     }
+
+    /// The maps for a function that needs none of the helpers that want a context.
+    #[inline(always)]
+    pub fn without_context() -> Self {
+        Self { context: core::ptr::null_mut() }
+    }
 }
 
 /// An entry of the flow table, in place.
@@ -45,27 +55,33 @@ pub struct MapFlow(*mut CtEntry);
 
 impl Flow for MapFlow {
     #[inline(always)]
-    fn translated(&self) -> Tuple {
+    fn translate(&self, to: &mut Tuple) {
         // SAFETY: a map's value, which stays mapped while the program runs; see `Flow` on races.
-        unsafe { (*self.0).translated }
+        *to = unsafe { (*self.0).translated };
+    }
+
+    #[inline(always)]
+    fn answer(&self, to: &mut Tuple) {
+        // SAFETY: as above.
+        *to = unsafe { (*self.0).translated.answer() };
+    }
+
+    #[inline(always)]
+    fn leads_to_answer_of(&self, tuple: &Tuple) -> bool {
+        // SAFETY: as above.
+        let Tuple { src, dst, sport, dport, zone, proto, reserved: _ } = unsafe { &(*self.0).translated };
+        *src == tuple.dst
+            && *dst == tuple.src
+            && *sport == tuple.dport
+            && *dport == tuple.sport
+            && *zone == tuple.zone
+            && *proto == tuple.proto
     }
 
     #[inline(always)]
     fn last_seen(&self) -> u32 {
         // SAFETY: as above.
         unsafe { (*self.0).last_seen }
-    }
-
-    #[inline(always)]
-    fn created(&self) -> u32 {
-        // SAFETY: as above.
-        unsafe { (*self.0).created }
-    }
-
-    #[inline(always)]
-    fn mapping(&self) -> u32 {
-        // SAFETY: as above.
-        unsafe { (*self.0).mapping }
     }
 
     #[inline(always)]
@@ -78,6 +94,18 @@ impl Flow for MapFlow {
     fn origin(&self) -> Origin {
         // SAFETY: as above.
         Origin::from_u8(unsafe { (*self.0).origin })
+    }
+
+    #[inline(always)]
+    fn flags(&self) -> u8 {
+        // SAFETY: as above.
+        unsafe { (*self.0).flags }
+    }
+
+    #[inline(always)]
+    fn copy(&self, to: &mut CtEntry) {
+        // SAFETY: as above; `to` is working memory, never an entry.
+        unsafe { core::ptr::copy_nonoverlapping(self.0, to, 1) };
     }
 
     #[inline(always)]
@@ -97,6 +125,36 @@ impl Flow for MapFlow {
             (*self.0).last_seen = now;
             (*self.0).state = state as u8;
         }
+    }
+}
+
+/// An endpoint-independent mapping, in place.
+#[derive(Debug)]
+pub struct MapMapping(*mut MappingEntry);
+
+impl Mapping for MapMapping {
+    #[inline(always)]
+    fn translated(&self) -> Tuple {
+        // SAFETY: as for flows.
+        unsafe { (*self.0).translated }
+    }
+
+    #[inline(always)]
+    fn last_seen(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.0).last_seen }
+    }
+
+    #[inline(always)]
+    fn filtering(&self) -> u8 {
+        // SAFETY: as above.
+        unsafe { (*self.0).filtering }
+    }
+
+    #[inline(always)]
+    fn refresh(&self, now: u32) {
+        // SAFETY: as above.
+        unsafe { (*self.0).last_seen = now };
     }
 }
 
@@ -124,17 +182,103 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn conntrack(&self, tuple: &Tuple) -> Option<MapFlow> {
-        maps::CONNTRACK.get_ptr_mut(tuple).map(MapFlow)
+        let confirmed = maps::CONNTRACK.get_ptr_mut(tuple);
+        confirmed.or_else(|| maps::UNCONFIRMED.get_ptr_mut(tuple)).map(MapFlow)
+    }
+
+    #[inline(always)]
+    fn is_confirmed(&self, tuple: &Tuple) -> bool {
+        maps::CONNTRACK.get_ptr_mut(tuple).is_some()
     }
 
     #[inline(always)]
     fn add_flow(&self, tuple: &Tuple, entry: &CtEntry) -> Option<()> {
+        maps::UNCONFIRMED.insert(tuple, entry, u64::from(BPF_NOEXIST)).ok()
+    }
+
+    #[inline(always)]
+    fn add_confirmed(&self, tuple: &Tuple, entry: &CtEntry) -> Option<()> {
         maps::CONNTRACK.insert(tuple, entry, u64::from(BPF_NOEXIST)).ok()
     }
 
     #[inline(always)]
-    fn remove_flow(&self, tuple: &Tuple) {
-        let _ = maps::CONNTRACK.remove(tuple);
+    fn remove_flow(&self, tuple: &Tuple) -> bool {
+        self.remove_unconfirmed(tuple);
+        maps::CONNTRACK.remove(tuple).is_ok()
+    }
+
+    #[inline(always)]
+    fn remove_unconfirmed(&self, tuple: &Tuple) {
+        let _ = maps::UNCONFIRMED.remove(tuple);
+    }
+
+    #[inline(always)]
+    fn next_slot(&self) -> u32 {
+        let Some(hand) = maps::FLOW_HAND.get_ptr_mut(0) else { return 0 };
+        let slots = environment::flow_slots();
+        // SAFETY: the map's only element; what the lock protects is changed between its two calls.
+        unsafe {
+            bpf_spin_lock((&raw mut (*hand).lock).cast());
+            let next = if (*hand).next < slots { (*hand).next } else { 0 };
+            (*hand).next = next.wrapping_add(1);
+            bpf_spin_unlock((&raw mut (*hand).lock).cast());
+            next
+        }
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32, tuple: &mut Tuple) {
+        // SAFETY: a map's element and working memory; one that another CPU is writing is no flow's, or another's.
+        match maps::FLOW_SLOTS.get_ptr_mut(index) {
+            Some(slot) => unsafe { core::ptr::copy_nonoverlapping(slot, tuple, 1) },
+            None => tuple.proto.number = 0,
+        }
+    }
+
+    #[inline(always)]
+    fn set_slot(&self, index: u32, tuple: &Tuple) {
+        if let Some(slot) = maps::FLOW_SLOTS.get_ptr_mut(index) {
+            // SAFETY: as above.
+            unsafe { core::ptr::copy_nonoverlapping(tuple, slot, 1) };
+        }
+    }
+
+    #[inline(always)]
+    fn endpoint_use<R>(&self, ifindex: u32, change: impl FnOnce(&mut EndpointUse) -> R) -> Option<R> {
+        if maps::ENDPOINT_USE.get_ptr_mut(ifindex).is_none() {
+            let unused: EndpointUse = bytemuck::Zeroable::zeroed();
+            let _ = maps::ENDPOINT_USE.insert(ifindex, unused, u64::from(BPF_NOEXIST));
+        }
+        let used = maps::ENDPOINT_USE.get_ptr_mut(ifindex)?;
+        // SAFETY: an element of the map; what the lock protects is changed between its two calls.
+        unsafe {
+            bpf_spin_lock((&raw mut (*used).lock).cast());
+            let result = change(&mut *used);
+            bpf_spin_unlock((&raw mut (*used).lock).cast());
+            Some(result)
+        }
+    }
+
+    type Mapping<'a> = MapMapping;
+
+    #[inline(always)]
+    fn mapping(&self, key: &Tuple) -> Option<MapMapping> {
+        maps::MAPPINGS.get_ptr_mut(key).map(MapMapping)
+    }
+
+    #[inline(always)]
+    fn add_mapping(&self, key: &Tuple, mapping: &MappingEntry) -> Option<()> {
+        maps::MAPPINGS.insert(key, mapping, u64::from(BPF_NOEXIST)).ok()
+    }
+
+    #[inline(always)]
+    fn put_mapping(&self, key: &Tuple, mapping: &MappingEntry) {
+        let _ = maps::MAPPINGS.insert(key, mapping, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn remove_mapping(&self, key: &Tuple) {
+        let _ = maps::MAPPINGS.remove(key);
     }
 
     #[inline(always)]
@@ -172,6 +316,22 @@ impl Tables for Maps {
     #[inline(always)]
     fn masquerade(&self, source: &Addr) -> Option<&MasqueradeValue> {
         maps::MASQUERADE.get(&Key::new(128, *source))
+    }
+
+    #[inline(always)]
+    fn is_unmasqueraded(&self, destination: &Addr) -> bool {
+        maps::UNMASQUERADED.get(&Key::new(128, *destination)).is_some()
+    }
+
+    #[inline(always)]
+    fn floating(&self, external: &Addr) -> Option<&FloatingValue> {
+        // SAFETY: as above.
+        unsafe { maps::FLOATING.get(external) }
+    }
+
+    #[inline(always)]
+    fn is_allowed(&self, mapping: u32, client: &Addr) -> bool {
+        maps::ALLOW_FROM.get(&Key::new(160, AllowFrom { mapping, client: *client })).is_some()
     }
 
     #[inline(always)]
@@ -248,6 +408,34 @@ impl Tables for Maps {
     fn random(&self) -> u32 {
         // SAFETY: no preconditions.
         unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn end(&self, tuple: &Tuple, spare: &mut Tuple) {
+        // SAFETY: both pointers are valid for the call.
+        unsafe { steps::vnet_end(tuple, spare) };
+    }
+
+    #[inline(always)]
+    fn look_at_slot(&self, scratch: &mut Scratch) -> bool {
+        // SAFETY: as above.
+        unsafe { steps::vnet_look_at_slot(scratch) != 0 }
+    }
+
+    #[inline(always)]
+    fn find_target(&self, scratch: &mut Scratch) -> Step {
+        // SAFETY: as above.
+        Step { code: unsafe { steps::vnet_find_target(scratch) } }
+    }
+
+    #[inline(always)]
+    fn admit(&self, scratch: &mut Scratch) -> Admission {
+        // SAFETY: as above.
+        match unsafe { steps::vnet_admit(scratch) } {
+            1 => Admission::Admitted,
+            2 => Admission::Filtered,
+            _ => Admission::Unmapped,
+        }
     }
 }
 

@@ -5,7 +5,8 @@ use aya_ebpf::helpers::generated::{
     bpf_ktime_get_boot_ns, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type,
 };
 use vnet_common::{DropKey, DropReason, Hook, Tuple};
-use vnet_datapath::{Delivery, NextHop, Packet, Verdict};
+use vnet_datapath::step::Step;
+use vnet_datapath::{Delivery, NextHop, Packet, Scratch, Verdict};
 
 use crate::maps;
 use crate::skb::Skb;
@@ -20,10 +21,11 @@ const PACKET_HOST: u32 = 0;
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
 
-/// Carries out a classifier's verdict on a packet; `tuple` is the packet's, if it has one.
+/// Carries out a classifier's verdict on the packet of which `scratch` has the tuple, if it has one.
 #[inline(always)]
-pub fn tc(skb: &mut Skb, hook: Hook, tuple: &Tuple, verdict: Result<Verdict, DropReason>) -> i32 {
-    match verdict {
+pub fn tc(skb: &mut Skb, hook: Hook, scratch: &Scratch, step: Step) -> i32 {
+    let tuple = &scratch.tuple;
+    match step.verdict(scratch) {
         Ok(Verdict::Pass) => {
             skb.set_tc_index(0);
             TC_ACT_UNSPEC
@@ -85,9 +87,10 @@ pub struct Dropped<'a> {
 
 /// Carries out the verdict on a frame: for comparison with the classifiers, so a redirect goes nowhere.
 #[inline(always)]
-pub fn xdp(frame: &mut Frame, hook: Hook, tuple: &Tuple, verdict: Result<Verdict, DropReason>) -> u32 {
+pub fn xdp(frame: &mut Frame, hook: Hook, scratch: &Scratch, step: Step) -> u32 {
     let ifindex = frame.ifindex();
-    match verdict {
+    let tuple = &scratch.tuple;
+    match step.verdict(scratch) {
         Ok(Verdict::Pass) => xdp_action::XDP_PASS,
         Ok(Verdict::Forward(_)) => xdp_action::XDP_TX,
         Ok(Verdict::Deliver(delivery)) => {

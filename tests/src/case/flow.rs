@@ -23,6 +23,18 @@ pub struct Flow {
     mapping: u32,
     age: u32,
     kept: Kept,
+    /// In which table; by its state if that is not said.
+    confirmed: Option<bool>,
+    mapped: bool,
+}
+
+/// An entry of a flow table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The entry.
+    pub entry: CtEntry,
+    /// Whether it is in the table of the confirmed.
+    pub confirmed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +71,16 @@ impl Flow {
     }
 
     fn new(opener: Tuple, translated: Tuple) -> Self {
-        Self { opener, translated, state: CtState::New, mapping: 0, age: AGE, kept: Kept::Both }
+        Self {
+            opener,
+            translated,
+            state: CtState::New,
+            mapping: 0,
+            age: AGE,
+            kept: Kept::Both,
+            confirmed: None,
+            mapped: false,
+        }
     }
 
     /// Both sides have been seen.
@@ -67,14 +88,34 @@ impl Flow {
         Self { state: CtState::Established, ..self }
     }
 
-    /// A FIN or RST has been seen.
+    /// A FIN of both sides has been seen.
     pub const fn closing(self) -> Self {
-        Self { state: CtState::Closing, ..self }
+        self.in_state(CtState::Closing)
     }
 
     /// Only the opener has been seen, or it has begun anew.
     pub const fn begun(self) -> Self {
-        Self { state: CtState::New, ..self }
+        self.in_state(CtState::New)
+    }
+
+    /// It has come that far.
+    pub const fn in_state(self, state: CtState) -> Self {
+        Self { state, ..self }
+    }
+
+    /// In the table of the confirmed, whatever its state.
+    pub const fn confirmed(self) -> Self {
+        Self { confirmed: Some(true), ..self }
+    }
+
+    /// In the table of the unconfirmed, whatever its state.
+    pub const fn unconfirmed(self) -> Self {
+        Self { confirmed: Some(false), ..self }
+    }
+
+    /// Part of an endpoint-independent mapping.
+    pub const fn mapped(self) -> Self {
+        Self { mapped: true, ..self }
     }
 
     /// Opened by a port mapping.
@@ -140,7 +181,9 @@ impl Flow {
 
     /// Its entries at a time.
     #[must_use]
-    pub fn entries(&self, now: u32) -> HashMap<Tuple, CtEntry> {
+    pub fn entries(&self, now: u32) -> HashMap<Tuple, Entry> {
+        let of_state = !matches!(self.state, CtState::New | CtState::Answered);
+        let confirmed = self.confirmed.unwrap_or(of_state);
         let half = |origin| {
             let (key, translated) = match origin {
                 Origin::Opener => (self.opener, self.translated),
@@ -155,9 +198,10 @@ impl Flow {
                 mapping: self.mapping,
                 state: self.state as u8,
                 origin: origin as u8,
-                reserved: [0; 2],
+                flags: if self.mapped { CtEntry::FLAG_MAPPED } else { 0 },
+                reserved: 0,
             };
-            (key, entry)
+            (key, Entry { entry, confirmed })
         };
         let kept = [Origin::Opener, Origin::Answer];
         kept.into_iter()
@@ -170,7 +214,7 @@ impl Flow {
 /// How two flow tables differ, but for counts and the moment at which a flow was created: one line for each
 /// entry.
 #[must_use]
-pub fn differences(expected: &HashMap<Tuple, CtEntry>, found: &HashMap<Tuple, CtEntry>) -> Vec<String> {
+pub fn differences(expected: &HashMap<Tuple, Entry>, found: &HashMap<Tuple, Entry>) -> Vec<String> {
     let mut lines = Vec::new();
     for (tuple, entry) in expected {
         match found.get(tuple) {
@@ -189,23 +233,54 @@ pub fn differences(expected: &HashMap<Tuple, CtEntry>, found: &HashMap<Tuple, Ct
     lines
 }
 
-fn same(one: &CtEntry, other: &CtEntry) -> bool {
-    let CtEntry { translated, packets: _, bytes: _, last_seen, created: _, mapping, state, origin, reserved } =
-        *one;
-    (translated, mapping, state, origin, reserved)
-        == (other.translated, other.mapping, other.state, other.origin, other.reserved)
+fn same(one: &Entry, other: &Entry) -> bool {
+    let (confirmed, Entry { entry: other, confirmed: other_confirmed }) = (one.confirmed, *other);
+    let CtEntry {
+        translated,
+        packets: _,
+        bytes: _,
+        last_seen,
+        created: _,
+        mapping,
+        state,
+        origin,
+        flags,
+        reserved,
+    } = one.entry;
+    (translated, mapping, state, origin, flags, reserved, confirmed)
+        == (
+            other.translated,
+            other.mapping,
+            other.state,
+            other.origin,
+            other.flags,
+            other.reserved,
+            other_confirmed,
+        )
         && last_seen.abs_diff(other.last_seen) <= SLACK
 }
 
 /// One line about an entry.
 #[must_use]
-pub fn describe(tuple: &Tuple, entry: &CtEntry) -> String {
-    let CtEntry { translated, packets, bytes, last_seen, created, mapping, state, origin, reserved: _ } =
-        entry;
+pub fn describe(tuple: &Tuple, entry: &Entry) -> String {
+    let Entry { entry, confirmed } = entry;
+    let CtEntry {
+        translated,
+        packets,
+        bytes,
+        last_seen,
+        created,
+        mapping,
+        state,
+        origin,
+        flags,
+        reserved: _,
+    } = entry;
+    let table = if *confirmed { "confirmed" } else { "unconfirmed" };
     let (state, origin) = (CtState::from_u8(*state).name(), Origin::from_u8(*origin));
     format!(
-        "{tuple:?} => {translated:?}, {state} {origin:?}, {packets} packets, {bytes} bytes, seen at {last_seen}, \
-         began at {created}, mapping {mapping}"
+        "{tuple:?} => {translated:?}, {table} {state} {origin:?}, {packets} packets, {bytes} bytes, seen at \
+         {last_seen}, began at {created}, mapping {mapping}, flags {flags}"
     )
 }
 

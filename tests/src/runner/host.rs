@@ -6,10 +6,11 @@ use bytemuck::Zeroable;
 use vnet_common::{CtEntry, DropKey, DropReason, Hook, PortRange, Tuple};
 use vnet_datapath::checksum::Delta;
 use vnet_datapath::model::Model;
-use vnet_datapath::pipeline::{self, Departure};
-use vnet_datapath::{Covers, L4Checksum, Packet, Scratch, Slice, Verdict};
+use vnet_datapath::pipeline;
+use vnet_datapath::{Covers, L4Checksum, Packet, Place, Scratch, Slice, Verdict};
 
-use super::{Arrival, Fate, Outcome, Refused, Runner, Way};
+use super::{Arrival, Fate, Kernel, Outcome, Refused, Runner, Way};
+use crate::case::Entry;
 
 /// Runs on the host.
 #[derive(Debug, Default)]
@@ -24,9 +25,9 @@ impl Host {
         &mut self.model
     }
 
-    /// Takes over the flows and drop counters of another runner.
-    pub fn take_over(&mut self, other: &mut dyn Runner) {
-        self.model.conntrack.replace(other.flows());
+    /// Takes over what a kernel's runner has learnt from its packets.
+    pub fn take_over(&mut self, other: &mut Kernel) {
+        other.learnt(&self.model);
         self.drops = other.drops();
     }
 
@@ -76,8 +77,8 @@ impl Runner for Host {
         Ok(Outcome { fate, frame, began, verdict: verdict.ok() })
     }
 
-    fn flows(&mut self) -> HashMap<Tuple, CtEntry> {
-        self.model.conntrack.borrow().clone()
+    fn flows(&mut self) -> HashMap<Tuple, Entry> {
+        flows(&self.model)
     }
 
     fn drops(&mut self) -> HashMap<DropKey, u64> {
@@ -85,19 +86,23 @@ impl Runner for Host {
     }
 }
 
+/// Both flow tables of a model.
+pub(super) fn flows(model: &Model) -> HashMap<Tuple, Entry> {
+    let (confirmed, unconfirmed) = (model.conntrack.borrow(), model.unconfirmed.borrow());
+    let of =
+        |confirmed| move |(tuple, entry): (&Tuple, &CtEntry)| (*tuple, Entry { entry: *entry, confirmed });
+    confirmed.iter().map(of(true)).chain(unconfirmed.iter().map(of(false))).collect()
+}
+
 fn verdict(model: &Model, arrival: &Arrival<'_>, frame: &mut [u8]) -> Result<Verdict, DropReason> {
     let mut packet = Aggregate { slice: Slice::new(frame), segment: arrival.segment };
     let mut scratch = Scratch::zeroed();
-    match arrival.hook {
-        Hook::FromEndpoint => pipeline::from_endpoint(&mut packet, model, &mut scratch, arrival.ifindex),
-        Hook::FromUplink => pipeline::from_uplink(&mut packet, model, &mut scratch),
-        // What the host itself sends: the classifier does not look at it either.
-        Hook::ToUplink if arrival.came_in_by == 0 => Ok(Verdict::Pass),
-        Hook::ToUplink => {
-            let departure = Departure { uplink: arrival.ifindex, bridge: arrival.came_in_by };
-            pipeline::to_uplink(&mut packet, model, &mut scratch, departure)
-        }
+    let place = Place { ifindex: arrival.ifindex, arrived: arrival.came_in_by };
+    // What the host itself sends: the classifier does not look at it either.
+    if arrival.hook == Hook::ToUplink && place.arrived == 0 {
+        return Ok(Verdict::Pass);
     }
+    pipeline::run(&mut packet, model, &mut scratch, (arrival.hook, place))
 }
 
 /// The state of the model's chance generator after which it draws `port` from `range`.

@@ -11,13 +11,14 @@ use aya::programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOpti
 use aya::{Ebpf, EbpfLoader};
 use bytemuck::{Pod, Zeroable};
 use vnet_common::{
-    Addr, CtEntry, DatapathConfig, DropKey, DropReason, EndpointValue, Event, Hook, HostAddressValue,
-    MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, PrefixKey, Proto, Tuple, UplinkValue, features,
-    maps as names,
+    Addr, AllowFrom, AllowFromKey, CtEntry, DatapathConfig, DropKey, DropReason, EndpointUse, EndpointValue,
+    Event, FloatingValue, FlowHand, Hook, HostAddressValue, MappingEntry, MasqueradeValue, NetworkValue,
+    PortMapKey, PortMapValue, PrefixKey, Proto, Tuple, UplinkValue, features, maps as names,
 };
 use vnet_datapath::model::Model;
 
-use super::{Arrival, Fate, Outcome, Refused, Runner, Stage, Way};
+use super::{Arrival, Fate, Outcome, Refused, Runner, Stage, Way, host};
+use crate::case::Entry;
 
 /// More than any frame that a test run takes.
 const LARGEST_FRAME: usize = 4096;
@@ -101,11 +102,23 @@ impl Kernel {
     ///
     /// # Panics
     /// When there is no such entry to be removed.
-    pub fn change_flow(&mut self, tuple: Tuple, entry: Option<CtEntry>) {
+    pub fn change_flow(&mut self, tuple: Tuple, confirmed: bool, entry: Option<CtEntry>) {
+        let table = if confirmed { &mut self.tables.conntrack } else { &mut self.tables.unconfirmed };
         match entry {
-            Some(entry) => self.tables.conntrack.insert([(tuple, entry)]),
-            None => self.tables.conntrack.remove(&tuple),
+            Some(entry) => table.insert([(tuple, entry)]),
+            None => table.remove(&tuple),
         }
+    }
+
+    /// Copies what packets have left behind into a model.
+    pub fn learnt(&mut self, model: &Model) {
+        model.conntrack.replace(self.tables.conntrack.entries());
+        model.unconfirmed.replace(self.tables.unconfirmed.entries());
+        model.mappings.replace(self.tables.mappings.entries());
+        model.endpoint_use.replace(self.tables.endpoint_use.entries());
+        let next = self.tables.next_slot();
+        model.hand.set(next);
+        model.slots.replace((0..next).map(|slot| (slot, self.tables.flow_slots.value(&slot))).collect());
     }
 
     fn start(&mut self, arrival: &Arrival<'_>) -> Result<TestRunResult, ProgramError> {
@@ -233,8 +246,10 @@ impl Runner for Kernel {
         })
     }
 
-    fn flows(&mut self) -> HashMap<Tuple, CtEntry> {
-        self.tables.conntrack.entries()
+    fn flows(&mut self) -> HashMap<Tuple, Entry> {
+        let model = Model::default();
+        self.learnt(&model);
+        host::flows(&model)
     }
 
     fn drops(&mut self) -> HashMap<DropKey, u64> {
@@ -285,7 +300,15 @@ struct Tables {
     masquerade: Table<PrefixKey, MasqueradeValue>,
     endpoints: Table<Addr, EndpointValue>,
     port_map: Table<PortMapKey, PortMapValue>,
+    unmasqueraded: Table<PrefixKey, u32>,
+    floating: Table<Addr, FloatingValue>,
+    allow_from: Table<AllowFromKey, u32>,
     conntrack: Table<Tuple, CtEntry>,
+    unconfirmed: Table<Tuple, CtEntry>,
+    mappings: Table<Tuple, MappingEntry>,
+    flow_slots: Table<u32, Tuple>,
+    flow_hand: Table<u32, FlowHand>,
+    endpoint_use: Table<u32, EndpointUse>,
 }
 
 impl Tables {
@@ -298,7 +321,15 @@ impl Tables {
             masquerade: Table::of(object, names::MASQUERADE),
             endpoints: Table::of(object, names::ENDPOINTS),
             port_map: Table::of(object, names::PORT_MAP),
+            unmasqueraded: Table::of(object, names::UNMASQUERADED),
+            floating: Table::of(object, names::FLOATING),
+            allow_from: Table::of(object, names::ALLOW_FROM),
             conntrack: Table::of(object, names::CONNTRACK),
+            unconfirmed: Table::of(object, names::UNCONFIRMED),
+            mappings: Table::of(object, names::MAPPINGS),
+            flow_slots: Table::of(object, names::FLOW_SLOTS),
+            flow_hand: Table::of(object, names::FLOW_HAND),
+            endpoint_use: Table::of(object, names::ENDPOINT_USE),
         }
     }
 
@@ -311,8 +342,28 @@ impl Tables {
         self.masquerade.replace(&model.masquerade);
         self.endpoints.replace(&model.endpoints);
         self.port_map.replace(&model.port_map);
+        self.unmasqueraded.replace(&model.unmasqueraded);
+        self.floating.replace(&model.floating);
+        self.allow_from.replace(&model.allow_from.iter().map(allow_from).collect());
         self.conntrack.replace(&model.conntrack.borrow());
+        self.unconfirmed.replace(&model.unconfirmed.borrow());
+        self.mappings.replace(&model.mappings.borrow());
+        self.endpoint_use.replace(&model.endpoint_use.borrow());
+        self.flow_slots.insert((0..self.next_slot()).map(|slot| (slot, Tuple::zeroed())));
+        self.flow_hand.insert([(0, FlowHand::zeroed())]);
     }
+
+    /// The slot after the last that a flow was noted in, as long as the hand has not gone round.
+    fn next_slot(&self) -> u32 {
+        self.flow_hand.value(&0).next
+    }
+}
+
+fn allow_from(
+    ((mapping, PrefixKey { prefix_len, addr }), value): (&(u32, PrefixKey), &u32),
+) -> (AllowFromKey, u32) {
+    let data = AllowFrom { mapping: *mapping, client: *addr };
+    (AllowFromKey { prefix_len: 32 + prefix_len, data }, *value)
 }
 
 /// A map with one value for each key: hash, longest-prefix and array maps answer to the same system calls.
@@ -346,6 +397,10 @@ impl<K: Pod + Eq + Hash, V: Pod> Table<K, V> {
         for (key, value) in entries {
             self.0.insert(Abi(key), Abi(value), 0).expect("write an entry");
         }
+    }
+
+    fn value(&self, key: &K) -> V {
+        self.0.get(&Abi(*key), 0).expect("an element of an array").0
     }
 
     fn entries(&self) -> HashMap<K, V> {

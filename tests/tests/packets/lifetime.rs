@@ -1,7 +1,7 @@
 //! How flows age, end and come back.
 
 use vnet_common::{CtState, PortRange, Proto};
-use vnet_tests::case::world::{Family, NET1, at, world};
+use vnet_tests::case::world::{Family, NET1, NET2, at, world};
 use vnet_tests::case::{Case, Flow, SLACK};
 use vnet_tests::frame::Frame;
 
@@ -9,7 +9,7 @@ use super::for_both_families;
 use super::masquerade::echo;
 
 pub(super) fn cases() -> Vec<Case> {
-    let subjects: [fn(&Family) -> Vec<Case>; 4] = [states, expiry, reclaimed, twins];
+    let subjects: [fn(&Family) -> Vec<Case>; 5] = [states, confirmation, expiry, reclaimed, twins];
     subjects.into_iter().flat_map(for_both_families).collect()
 }
 
@@ -28,52 +28,88 @@ fn states(f: &Family) -> Vec<Case> {
             .delivered(NET1, frame(Frame::tcp(web, client)))
             .leaves([then.just_seen()])
     };
+    use CtState::{AnswerClosed, Answered, Closing, Established, New, OpenerClosed, Reset};
+    let (fin, rst): (fn(Frame) -> Frame, fn(Frame) -> Frame) = (|f| f.fin().ack(), |f| f.rst().ack());
+    let to = |state| flow.in_state(state);
     vec![
-        sends(
-            "a FIN of the client begins the end of both directions",
-            flow.established(),
-            |f| f.fin().ack(),
-            flow.closing(),
-        ),
+        sends("a FIN of the client closes its direction", to(Established), fin, to(OpenerClosed)),
+        hears("a FIN of the server closes its direction", to(Established), fin, to(AnswerClosed)),
+        hears("a half-closed flow goes on for the server", to(OpenerClosed), Frame::ack, to(OpenerClosed)),
+        sends("a half-closed flow goes on for the client", to(AnswerClosed), Frame::ack, to(AnswerClosed)),
+        hears("the server's FIN after the client's ends the flow", to(OpenerClosed), fin, to(Closing)),
+        sends("the client's FIN after the server's ends the flow", to(AnswerClosed), fin, to(Closing)),
+        sends("a RST of the client is passed on, and ends nothing", to(Established), Frame::rst, to(Reset)),
         hears(
-            "a FIN of the server begins the end of both directions",
-            flow.established(),
-            |f| f.fin().ack(),
-            flow.closing(),
+            "a RST of the server is passed on, and ends nothing",
+            to(Established),
+            rst,
+            to(Reset).confirmed(),
         ),
         sends(
-            "a RST of the client begins the end, and is passed on",
-            flow.established(),
-            Frame::rst,
-            flow.closing(),
+            "after a forged RST the flow comes back with the client's next packet",
+            to(Reset),
+            Frame::ack,
+            to(Answered).confirmed(),
         ),
-        hears(
-            "a RST of the server begins the end, and is passed on",
-            flow.established(),
-            |f| f.rst().ack(),
-            flow.closing(),
+        sends(
+            "and is what it was with the one after it",
+            to(Answered).confirmed(),
+            Frame::ack,
+            to(Established),
         ),
-        hears("a refused connection is closing", flow, |f| f.rst().ack(), flow.closing()),
-        sends("the last ACK leaves the flow closing", flow.closing(), Frame::ack, flow.closing()),
+        hears("a refused connection is not confirmed", to(New), rst, to(Reset).unconfirmed()),
+        hears("an answer to an endpoint confirms the flow", to(New), |f| f.syn().ack(), to(Established)),
+        sends("the last ACK leaves the flow closing", to(Closing), Frame::ack, to(Closing)),
         sends(
             "a client that dials again from the same port begins anew",
-            flow.closing(),
+            to(Closing),
             Frame::syn,
-            flow.begun(),
+            to(New).confirmed(),
         ),
-        hears(
-            "a SYN of the server does not bring a closing flow back",
-            flow.closing(),
-            Frame::syn,
-            flow.closing(),
-        ),
-        sends("a repeated SYN leaves a new flow new", flow, Frame::syn, flow),
-        sends(
-            "a SYN within a connection does not end it",
-            flow.established(),
-            Frame::syn,
-            flow.established(),
-        ),
+        hears("a SYN of the server does not bring a closing flow back", to(Closing), Frame::syn, to(Closing)),
+        sends("a repeated SYN leaves a new flow new", to(New), Frame::syn, to(New)),
+        sends("a SYN within a connection does not end it", to(Established), Frame::syn, to(Established)),
+    ]
+}
+
+/// A client of a published port has to show that it hears the answers before its flow is confirmed: until then its
+/// address may be forged.
+fn confirmation(f: &Family) -> Vec<Case> {
+    use CtState::{Answered, Established, New, OpenerClosed};
+    let (client, dialled, target) = (at(f.www, 9), at(f.host, 8088), at(f.net1, 80));
+    let flow = Flow::published(Proto::TCP, client, dialled, target).by(1);
+    let to = |state| flow.in_state(state);
+    let calls = |name: &str, given: Flow, frame: fn(Frame) -> Frame, then: Flow| {
+        Case::from_uplink(name, frame(Frame::tcp(client, dialled)))
+            .tracked([given])
+            .delivered(NET1, frame(Frame::tcp(client, target)))
+            .leaves([then.just_seen()])
+    };
+    let answers = |name: &str, given: Flow, frame: fn(Frame) -> Frame, then: Flow| {
+        Case::from_endpoint(NET1, name, frame(Frame::tcp(target, client)))
+            .tracked([given])
+            .forwarded(frame(Frame::tcp(dialled, client)))
+            .leaves([then.just_seen()])
+    };
+    let dns = (at(f.www, 9), at(f.host, 5353), at(f.net2, 53));
+    let query = Flow::published(Proto::UDP, dns.0, dns.1, dns.2).by(2);
+    vec![
+        answers("a SYN/ACK does not confirm a stranger's flow", to(New), |f| f.syn().ack(), to(Answered)),
+        calls("nor does another SYN of the stranger", to(Answered), Frame::syn, to(Answered)),
+        calls("its ACK does", to(Answered), Frame::ack, to(Established)),
+        calls("and so does data with a FIN", to(Answered), |f| f.fin().ack(), to(OpenerClosed)),
+        Case::from_endpoint(
+            NET2,
+            "a UDP answer does not confirm a stranger's flow",
+            Frame::udp(dns.2, dns.0),
+        )
+        .tracked([query])
+        .forwarded(Frame::udp(dns.1, dns.0))
+        .leaves([query.in_state(Answered).just_seen()]),
+        Case::from_uplink("its next datagram does", Frame::udp(dns.0, dns.1))
+            .tracked([query.in_state(Answered)])
+            .delivered(NET2, Frame::udp(dns.0, dns.2))
+            .leaves([query.established().just_seen()]),
     ]
 }
 
@@ -88,6 +124,7 @@ fn expiry(f: &Family) -> Vec<Case> {
     let stages = [
         ("a TCP flow that opens", tcp, CtState::New),
         ("an established TCP flow", tcp, CtState::Established),
+        ("a half-closed TCP flow", tcp, CtState::OpenerClosed),
         ("a closing TCP flow", tcp, CtState::Closing),
         ("an unanswered UDP flow", udp, CtState::New),
         ("an answered UDP flow", udp, CtState::Established),
@@ -103,12 +140,7 @@ fn expiry(f: &Family) -> Vec<Case> {
         };
         let server = if proto == ping { at(f.www, 50_000) } else { server };
         let flow = Flow::masqueraded(proto, client, server, 50_000);
-        let flow = match state {
-            CtState::New => flow,
-            CtState::Established => flow.established(),
-            CtState::Closing => flow.closing(),
-            other => panic!("no such stage: {other:?}"),
-        };
+        let flow = flow.in_state(state);
         let then = if state == CtState::New { flow.established() } else { flow };
         let limit = timeout(proto, state);
         cases.push(

@@ -282,14 +282,6 @@ fn ports(f: &Family) -> Vec<Case> {
                 ping_taken,
                 Flow::masqueraded(echo(f), at(f.net1, 7), at(f.www, 7), 60_000).just_seen(),
             ]),
-        Case::from_endpoint(
-            NET1,
-            "a flow that the table has room for but half is dropped",
-            Frame::udp(client, dns),
-        )
-        .given(|model| model.conntrack_capacity = 1)
-        .on_host_only()
-        .dropped(DropReason::FlowTableFull),
     ]
 }
 

@@ -1,6 +1,6 @@
 //! Published ports, as clients in the world see them, and what the world may not do.
 
-use vnet_common::{DropReason, Proto};
+use vnet_common::{CtState, DropReason, Proto};
 use vnet_tests::case::world::{Family, MTU, NET1, NET2, NET3, at, published};
 use vnet_tests::case::{Case, Flow};
 use vnet_tests::frame::Frame;
@@ -61,11 +61,11 @@ fn opened(f: &Family) -> Vec<Case> {
         )
         .tracked([tcp])
         .forwarded(Frame::tcp(web, client).syn().ack())
-        .leaves([tcp.established().just_seen()]),
+        .leaves([tcp.in_state(CtState::Answered).just_seen()]),
         Case::from_endpoint(NET2, "the resolver's answer leaves as the host's", Frame::udp(resolver, client))
             .tracked([udp])
             .forwarded(Frame::udp(dns, client))
-            .leaves([udp.established().just_seen()]),
+            .leaves([udp.in_state(CtState::Answered).just_seen()]),
         Case::from_endpoint(
             NET1,
             "an answer to a neighbour of the host is handed to it",
@@ -73,7 +73,9 @@ fn opened(f: &Family) -> Vec<Case> {
         )
         .tracked([Flow::published(Proto::TCP, at(f.peer, 9), web, server)])
         .forwarded(Frame::tcp(web, at(f.peer, 9)).ack())
-        .leaves([Flow::published(Proto::TCP, at(f.peer, 9), web, server).established().just_seen()]),
+        .leaves([Flow::published(Proto::TCP, at(f.peer, 9), web, server)
+            .in_state(CtState::Answered)
+            .just_seen()]),
         Case::from_uplink(
             "a client's port is its own, whatever masquerade may use",
             Frame::tcp(at(f.www, 1), web).syn(),

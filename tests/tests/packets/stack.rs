@@ -1,6 +1,6 @@
 //! What the fast path leaves to the host's stack, and what becomes of it when the stack sends it on.
 
-use vnet_common::{Addr, DropReason, MasqueradeValue, NetworkValue, Proto, Zone};
+use vnet_common::{Addr, CtState, DropReason, MasqueradeValue, NetworkValue, Proto, Zone};
 use vnet_tests::case::world::{
     Family, MTU, NET1, NET2, NET3, OTHER_BRIDGE, STRAY, UPLINK, V4, V6, at, published, subnets,
 };
@@ -81,8 +81,8 @@ fn untranslatable(f: &Family) -> Vec<Case> {
         .dropped(DropReason::Untranslatable),
         Case::from_endpoint(
             NET1,
-            "SCTP does not leave",
-            Frame::protocol(f.net1, f.www, 132).payload(&[0; 20]),
+            "DCCP does not leave",
+            Frame::protocol(f.net1, f.www, 33).payload(&[0; 20]),
         )
         .dropped(DropReason::Untranslatable),
         Case::from_endpoint(
@@ -263,7 +263,7 @@ fn sent_by_the_stack(f: &Family) -> Vec<Case> {
         )
         .tracked([answered])
         .passes_as(Frame::tcp(at(f.host, 8088), at(f.www, 9)).syn().ack())
-        .leaves([answered.established().just_seen()]),
+        .leaves([answered.in_state(CtState::Answered).just_seen()]),
         Case::to_uplink(
             "a rule may name the address to leave with, through the stack too",
             Frame::udp(client, dns),

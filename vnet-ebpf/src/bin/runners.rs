@@ -5,28 +5,33 @@
 mod programs {
     use aya_ebpf::EbpfContext as _;
     use aya_ebpf::bindings::xdp_action::XDP_ABORTED;
+    use aya_ebpf::bindings::xdp_md;
     use aya_ebpf::macros::xdp;
     use aya_ebpf::programs::XdpContext;
     use vnet_common::Hook;
-    use vnet_datapath::pipeline;
+    use vnet_datapath::step;
+    use vnet_ebpf::steps::Outlined;
     use vnet_ebpf::xdp::Frame;
-    use vnet_ebpf::{Maps, maps, verdict};
+    use vnet_ebpf::{maps, verdict};
+
+    vnet_ebpf::steps!(xdp_md, Frame::new);
 
     #[xdp]
     fn xdp_from_endpoint(context: XdpContext) -> u32 {
         let Some(scratch) = maps::scratch() else { return XDP_ABORTED };
         let mut frame = Frame::new(context.ctx);
-        let ifindex = frame.ifindex();
-        let result = pipeline::from_endpoint(&mut frame, &Maps::new(context.as_ptr()), scratch, ifindex);
-        verdict::xdp(&mut frame, Hook::FromEndpoint, &scratch.tuple, result)
+        scratch.place.ifindex = frame.ifindex();
+        let step = step::run(&mut Outlined::new(context.as_ptr(), Hook::FromEndpoint), scratch);
+        verdict::xdp(&mut frame, Hook::FromEndpoint, scratch, step)
     }
 
     #[xdp]
     fn xdp_from_uplink(context: XdpContext) -> u32 {
         let Some(scratch) = maps::scratch() else { return XDP_ABORTED };
         let mut frame = Frame::new(context.ctx);
-        let result = pipeline::from_uplink(&mut frame, &Maps::new(context.as_ptr()), scratch);
-        verdict::xdp(&mut frame, Hook::FromUplink, &scratch.tuple, result)
+        scratch.place.ifindex = frame.ifindex();
+        let step = step::run(&mut Outlined::new(context.as_ptr(), Hook::FromUplink), scratch);
+        verdict::xdp(&mut frame, Hook::FromUplink, scratch, step)
     }
 
     /// Some helpers are for programs under the GPL only.

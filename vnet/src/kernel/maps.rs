@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use aya::maps::{self, Map, MapData, MapError};
 use aya::sys::SyscallError;
 use vnet_common::{
-    Addr, CtEntry, DatapathConfig, DropKey, EndpointValue, HostAddressValue, MasqueradeValue, NetworkValue,
-    PortMapKey, PortMapValue, PrefixKey, Tuple, UplinkValue,
+    Addr, CtEntry, DatapathConfig, DropKey, EndpointUse, EndpointValue, HostAddressValue, MappingEntry,
+    MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, PrefixKey, Tuple, UplinkValue,
 };
 
 use super::error::Error;
@@ -46,6 +46,9 @@ pub(super) struct Maps {
     pub(super) endpoints: Table<Addr, EndpointValue>,
     pub(super) port_map: Table<PortMapKey, PortMapValue>,
     pub(super) conntrack: Table<Tuple, CtEntry>,
+    pub(super) unconfirmed: Table<Tuple, CtEntry>,
+    pub(super) mappings: Table<Tuple, MappingEntry>,
+    pub(super) endpoint_use: Table<u32, EndpointUse>,
     drops: PathBuf,
     events: PathBuf,
 }
@@ -63,6 +66,9 @@ impl Maps {
             endpoints: Table::new(instance, names::ENDPOINTS),
             port_map: Table::new(instance, names::PORT_MAP),
             conntrack: Table::new(instance, names::CONNTRACK),
+            unconfirmed: Table::new(instance, names::UNCONFIRMED),
+            mappings: Table::new(instance, names::MAPPINGS),
+            endpoint_use: Table::new(instance, names::ENDPOINT_USE),
             drops: instance.map_pin(names::DROPS),
             events: instance.map_pin(names::EVENTS),
         }
@@ -78,6 +84,9 @@ impl Maps {
         self.endpoints.close();
         self.port_map.close();
         self.conntrack.close();
+        self.unconfirmed.close();
+        self.mappings.close();
+        self.endpoint_use.close();
     }
 
     /// The drop counters, summed over the CPUs.

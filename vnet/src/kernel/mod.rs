@@ -38,7 +38,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use nix::time::{ClockId, clock_gettime};
-use vnet_common::{CtEntry, DropKey, Event, Mac, PortRange, Tuple};
+use vnet_common::{CtEntry, DropKey, EndpointUse, Event, Mac, Origin, PortRange, Tuple, Zone};
 
 pub use error::{Error, NetlinkError};
 pub use object::{OBJECT, RUNNERS};
@@ -252,7 +252,8 @@ impl Kernel {
     /// # Errors
     /// When the map cannot be read.
     pub fn flows(&self) -> Result<Vec<(Tuple, CtEntry)>, Error> {
-        Ok(self.maps.conntrack.entries()?.into_iter().collect())
+        let (confirmed, unconfirmed) = (self.maps.conntrack.entries()?, self.maps.unconfirmed.entries()?);
+        Ok(confirmed.into_iter().chain(unconfirmed).collect())
     }
 
     /// Forgets the flows for which `doomed` holds, together with their twins; returns how many entries went.
@@ -260,16 +261,45 @@ impl Kernel {
     /// # Errors
     /// When the map cannot be read or written.
     pub fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, Error> {
-        let mut forgotten = 0;
         // All are collected first: deleting while walking makes the kernel start over.
+        let flows: HashMap<Tuple, CtEntry> = self.flows()?.into_iter().collect();
+        let mut doomed: Vec<(&Tuple, &CtEntry)> =
+            flows.iter().filter(|(tuple, entry)| doomed(tuple, entry)).collect();
+        // A twin may have become another flow's, after an eviction.
+        let twins = doomed.iter().filter_map(|(tuple, entry)| {
+            let (key, twin) = flows.get_key_value(&entry.twin())?;
+            (twin.twin() == **tuple).then_some((key, twin))
+        });
+        doomed.extend(twins.collect::<Vec<_>>());
+        let mut forgotten = 0;
+        for (tuple, _) in doomed {
+            let confirmed = self.maps.conntrack.remove(tuple)?;
+            forgotten += usize::from(confirmed | self.maps.unconfirmed.remove(tuple)?);
+        }
+        self.recount()?;
+        Ok(forgotten)
+    }
+
+    /// Counts anew how many confirmed flows each endpoint has begun. A flow that is confirmed or ends meanwhile may be
+    /// missed or counted twice: the next time corrects it.
+    fn recount(&self) -> Result<(), Error> {
+        let endpoints = self.maps.endpoints.entries()?;
+        let mut flows: HashMap<u32, u32> = HashMap::new();
         for (tuple, entry) in self.maps.conntrack.entries()? {
-            if doomed(&tuple, &entry) {
-                for key in [tuple, entry.twin()] {
-                    forgotten += usize::from(self.maps.conntrack.remove(&key)?);
-                }
+            if Origin::from_u8(entry.origin) == Origin::Opener
+                && tuple.zone != Zone::WORLD
+                && let Some(endpoint) = endpoints.get(&tuple.src)
+            {
+                *flows.entry(endpoint.ifindex).or_default() += 1;
             }
         }
-        Ok(forgotten)
+        for (ifindex, used) in self.maps.endpoint_use.entries()? {
+            let flows = flows.get(&ifindex).copied().unwrap_or(0);
+            if flows != used.flows {
+                self.maps.endpoint_use.insert(ifindex, EndpointUse { flows, ..used })?;
+            }
+        }
+        Ok(())
     }
 
     /// The drop counters, summed over the CPUs.

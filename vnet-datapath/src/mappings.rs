@@ -1,0 +1,188 @@
+//! Endpoint-independent mappings (RFC 4787 section 4.1): one external port for all that a socket sends, whatever the
+//! destination, and the question who may send to it (section 5).
+//!
+//! A mapping is a flow without a peer, beside the flows that it has opened and that keep it alive: two entries that
+//! name each other, and one more for each address that was sent to. All of them may be evicted under pressure, which
+//! costs no flow anything, only that the socket's next one may get another port.
+
+use vnet_common::{Addr, MappingEntry, Origin, Port, Proto, Tuple, Zone, filtering};
+
+use crate::scratch::Scratch;
+use crate::tables::{Mapping, Tables};
+
+/// What all packets from an endpoint's port have in common.
+#[inline(always)]
+fn inside(tuple: &Tuple, key: &mut Tuple) {
+    *key = *tuple;
+    key.dst = tuple.src.any_of_family();
+    key.dport = Port::new(0);
+}
+
+/// What all packets to the external port of `translated` have in common, or those of one address.
+#[inline(always)]
+fn outside(translated: &Tuple, from: Addr, key: &mut Tuple) {
+    *key = *translated;
+    key.src = from;
+    key.dst = translated.src;
+    key.sport = Port::new(0);
+    key.dport = translated.sport;
+    key.zone = Zone::WORLD;
+}
+
+/// Seconds that a mapping is kept without a packet: as long as any of its flows.
+#[inline(always)]
+fn is_over<T: Tables>(tables: &T, proto: Proto, mapping: &T::Mapping<'_>, now: u32) -> bool {
+    let Some(config) = tables.config() else { return true };
+    let longest = match proto {
+        Proto::UDP if config.udp_replied > config.udp_unreplied => config.udp_replied,
+        Proto::UDP => config.udp_unreplied,
+        _ => config.tcp_established,
+    };
+    now.saturating_sub(mapping.last_seen()) > longest
+}
+
+/// The external port of the mapping that `scratch.tuple` belongs to, on the address that `scratch.translated` has.
+#[inline(always)]
+pub(crate) fn port<T: Tables>(tables: &T, scratch: &mut Scratch) -> Option<Port> {
+    let Scratch { tuple, translated, spare, .. } = scratch;
+    inside(tuple, spare);
+    let mapping = tables.mapping(spare)?;
+    if is_over(tables, tuple.proto, &mapping, tables.now()) {
+        return None;
+    }
+    let external = mapping.translated();
+    (external.src == translated.src).then_some(external.sport)
+}
+
+/// Takes the external port of `scratch.translated` for the source of `scratch.tuple`; `false` if it is another's.
+#[inline(always)]
+pub(crate) fn claim<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
+    let Scratch { tuple, translated, spare, noted, mapping, opening, .. } = scratch;
+    let now = tables.now();
+    outside(translated, translated.src.any_of_family(), spare);
+    if let Some(other) = tables.mapping(spare) {
+        if !is_over(tables, tuple.proto, &other, now) {
+            return false;
+        }
+        *noted = other.translated().answer();
+        tables.remove_mapping(noted);
+        tables.remove_mapping(spare);
+    }
+    inside(tuple, noted);
+    *mapping = MappingEntry {
+        translated: noted.answer(),
+        last_seen: now,
+        filtering: opening.filtering,
+        reserved: [0; 3],
+    };
+    if tables.add_mapping(spare, mapping).is_none() {
+        return false;
+    }
+    mapping.translated = spare.answer();
+    tables.put_mapping(noted, mapping);
+    true
+}
+
+/// Gives back what [`claim`] took.
+#[inline(always)]
+pub(crate) fn release<T: Tables>(tables: &T, scratch: &mut Scratch) {
+    let Scratch { tuple, translated, spare, .. } = scratch;
+    outside(translated, translated.src.any_of_family(), spare);
+    tables.remove_mapping(spare);
+    inside(tuple, spare);
+    tables.remove_mapping(spare);
+}
+
+/// Notes that the endpoint has sent to the peer of `scratch.translated`.
+#[inline(always)]
+pub(crate) fn permit<T: Tables>(tables: &T, scratch: &mut Scratch) {
+    let Scratch { translated, spare, mapping, opening, .. } = scratch;
+    if opening.filtering != filtering::ADDRESS {
+        return;
+    }
+    outside(translated, translated.dst, spare);
+    *mapping = MappingEntry {
+        translated: *translated,
+        last_seen: tables.now(),
+        filtering: opening.filtering,
+        reserved: [0; 3],
+    };
+    tables.put_mapping(spare, mapping);
+}
+
+/// Keeps the mapping of a flow alive, of which `scratch` holds a packet's tuple and what that becomes.
+///
+/// What somebody else began keeps it alive only as far as the endpoint answers (RFC 4787 REQ-6, RFC 7857 section 7).
+#[inline(always)]
+pub(crate) fn refresh<T: Tables>(tables: &T, scratch: &mut Scratch, origin: Origin) {
+    let Scratch { tuple, translated, answer, spare, noted, progress, .. } = scratch;
+    let forward = origin == Origin::Opener;
+    let opener_zone = if forward { tuple.zone } else { translated.zone };
+    let outbound = forward == (opener_zone != Zone::WORLD);
+    if opener_zone == Zone::WORLD && !outbound {
+        return;
+    }
+    // The endpoint's own direction: this packet's, or that of its answers.
+    if outbound {
+        *noted = *translated;
+        inside(tuple, spare);
+    } else {
+        *noted = tuple.answer();
+        inside(answer, spare);
+    }
+    keep(tables, spare, progress.now);
+    outside(noted, noted.src.any_of_family(), spare);
+    keep(tables, spare, progress.now);
+    outside(noted, noted.dst, spare);
+    keep(tables, spare, progress.now);
+}
+
+#[inline(always)]
+fn keep<T: Tables>(tables: &T, key: &Tuple, now: u32) {
+    if let Some(mapping) = tables.mapping(key) {
+        mapping.refresh(now);
+    }
+}
+
+/// What became of a packet to an external port that no flow is waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Admission {
+    /// No mapping has that port.
+    Unmapped = 0,
+    /// The mapping's endpoint takes it: `scratch.translated` is what it becomes.
+    Admitted = 1,
+    /// The mapping is not open to this sender.
+    Filtered = 2,
+}
+
+/// Whether a packet with `scratch.tuple` may come in through a mapping. A sender that is an endpoint of the same
+/// network needs no permission: it could as well write to its neighbour directly.
+#[inline(always)]
+pub fn admit<T: Tables>(tables: &T, scratch: &mut Scratch) -> Admission {
+    let Scratch { tuple, translated, spare, .. } = scratch;
+    let now = tables.now();
+    *spare = *tuple;
+    spare.src = tuple.src.any_of_family();
+    spare.sport = Port::new(0);
+    spare.zone = Zone::WORLD;
+    let Some(mapping) = tables.mapping(spare) else { return Admission::Unmapped };
+    if is_over(tables, tuple.proto, &mapping, now) {
+        return Admission::Unmapped;
+    }
+    let to = mapping.translated();
+    *translated = *tuple;
+    translated.dst = to.dst;
+    translated.dport = to.dport;
+    translated.zone = to.zone;
+    if tuple.zone == to.zone || mapping.filtering() == filtering::ENDPOINT_INDEPENDENT {
+        return Admission::Admitted;
+    }
+    if mapping.filtering() == filtering::ADDRESS {
+        spare.src = if tuple.zone == Zone::WORLD { tuple.src } else { tuple.dst };
+        if tables.mapping(spare).is_some_and(|sent| !is_over(tables, tuple.proto, &sent, now)) {
+            return Admission::Admitted;
+        }
+    }
+    Admission::Filtered
+}

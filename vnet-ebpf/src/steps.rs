@@ -1,0 +1,190 @@
+//! The steps of a packet's way as functions of their own: the verifier looks at each once, whatever leads there, and
+//! each has the stack to itself. What they hand on is in the working memory of the packet.
+
+use core::ffi::c_void;
+
+use vnet_common::{Hook, Tuple};
+use vnet_datapath::Scratch;
+use vnet_datapath::step::{Step, Steps};
+
+unsafe extern "C" {
+    fn vnet_from_endpoint(context: *mut c_void, scratch: *mut Scratch) -> i32;
+    fn vnet_from_uplink(context: *mut c_void, scratch: *mut Scratch) -> i32;
+    fn vnet_to_uplink(context: *mut c_void, scratch: *mut Scratch) -> i32;
+    fn vnet_begin_from_endpoint(scratch: *mut Scratch) -> i32;
+    fn vnet_begin_from_uplink(scratch: *mut Scratch) -> i32;
+    fn vnet_begin_to_uplink(scratch: *mut Scratch) -> i32;
+    fn vnet_world_bound(context: *mut c_void, scratch: *mut Scratch) -> i32;
+    fn vnet_prepare(scratch: *mut Scratch) -> i32;
+    fn vnet_try_port(context: *mut c_void, scratch: *mut Scratch) -> i32;
+    fn vnet_complete(scratch: *mut Scratch) -> i32;
+    fn vnet_advance(scratch: *mut Scratch) -> i32;
+    fn vnet_rewrite(context: *mut c_void, scratch: *mut Scratch) -> i32;
+    pub(crate) fn vnet_end(tuple: *const Tuple, spare: *mut Tuple) -> i32;
+    pub(crate) fn vnet_look_at_slot(scratch: *mut Scratch) -> i32;
+    pub(crate) fn vnet_find_target(scratch: *mut Scratch) -> i32;
+    pub(crate) fn vnet_admit(scratch: *mut Scratch) -> i32;
+}
+
+/// Calls the steps for the packet of a program's context.
+#[derive(Debug)]
+pub struct Outlined {
+    context: *mut c_void,
+    hook: Hook,
+}
+
+impl Outlined {
+    /// For a program on this hook, which has to be a constant where this is inlined.
+    #[inline(always)]
+    pub fn new(context: *mut c_void, hook: Hook) -> Self {
+        Self { context, hook }
+    }
+}
+
+impl Steps for Outlined {
+    #[inline(always)]
+    fn look(&mut self, scratch: &mut Scratch) -> Step {
+        // SAFETY: both pointers are valid for the call.
+        let code = unsafe {
+            match self.hook {
+                Hook::FromEndpoint => vnet_from_endpoint(self.context, scratch),
+                Hook::FromUplink => vnet_from_uplink(self.context, scratch),
+                Hook::ToUplink => vnet_to_uplink(self.context, scratch),
+            }
+        };
+        Step { code }
+    }
+
+    #[inline(always)]
+    fn begin(&mut self, scratch: &mut Scratch) -> Step {
+        // SAFETY: as above.
+        let code = unsafe {
+            match self.hook {
+                Hook::FromEndpoint => vnet_begin_from_endpoint(scratch),
+                Hook::FromUplink => vnet_begin_from_uplink(scratch),
+                Hook::ToUplink => vnet_begin_to_uplink(scratch),
+            }
+        };
+        Step { code }
+    }
+
+    #[inline(always)]
+    fn world_bound(&mut self, scratch: &mut Scratch) -> Step {
+        match self.hook {
+            // SAFETY: as above.
+            Hook::FromEndpoint => Step { code: unsafe { vnet_world_bound(self.context, scratch) } },
+            Hook::FromUplink | Hook::ToUplink => Step::PASS,
+        }
+    }
+
+    #[inline(always)]
+    fn prepare(&mut self, scratch: &mut Scratch) -> bool {
+        // SAFETY: as above.
+        unsafe { vnet_prepare(scratch) != 0 }
+    }
+
+    #[inline(always)]
+    fn try_port(&mut self, scratch: &mut Scratch) -> bool {
+        // SAFETY: as above.
+        unsafe { vnet_try_port(self.context, scratch) != 0 }
+    }
+
+    #[inline(always)]
+    fn complete(&mut self, scratch: &mut Scratch) -> bool {
+        // SAFETY: as above.
+        unsafe { vnet_complete(scratch) != 0 }
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, scratch: &mut Scratch) {
+        // SAFETY: as above.
+        unsafe { vnet_advance(scratch) };
+    }
+
+    #[inline(always)]
+    fn rewrite(&mut self, scratch: &mut Scratch) -> bool {
+        // SAFETY: as above.
+        unsafe { vnet_rewrite(self.context, scratch) != 0 }
+    }
+}
+
+/// Defines the steps for one kind of program: its context, whose type the verifier wants to know, and its packet.
+///
+/// None has a parameter that it does not use: those would reach the verifier undefined.
+#[macro_export]
+macro_rules! steps {
+    ($context:ty, $packet:path) => {
+        $crate::step!(vnet_from_endpoint(scratch, context: $context) => {
+            pipeline::look(&$packet(context), &Maps::new(context.cast()), scratch, Hook::FromEndpoint).code
+        });
+        $crate::step!(vnet_from_uplink(scratch, context: $context) => {
+            pipeline::look(&$packet(context), &Maps::new(context.cast()), scratch, Hook::FromUplink).code
+        });
+        $crate::step!(vnet_to_uplink(scratch, context: $context) => {
+            pipeline::look(&$packet(context), &Maps::new(context.cast()), scratch, Hook::ToUplink).code
+        });
+        $crate::step!(vnet_begin_from_endpoint(scratch) => {
+            begin::begin(&Maps::without_context(), scratch, Hook::FromEndpoint).code
+        });
+        $crate::step!(vnet_world_bound(scratch, context: $context) => {
+            begin::world_bound(&Maps::new(context.cast()), scratch).code
+        });
+        $crate::step!(vnet_begin_from_uplink(scratch) => {
+            begin::begin(&Maps::without_context(), scratch, Hook::FromUplink).code
+        });
+        $crate::step!(vnet_begin_to_uplink(scratch) => {
+            begin::begin(&Maps::without_context(), scratch, Hook::ToUplink).code
+        });
+        $crate::step!(vnet_prepare(scratch) => {
+            i32::from(open::prepare(&Maps::without_context(), scratch))
+        });
+        $crate::step!(vnet_try_port(scratch, context: $context) => {
+            i32::from(open::try_port(&Maps::new(context.cast()), scratch))
+        });
+        $crate::step!(vnet_complete(scratch) => {
+            i32::from(open::complete(&Maps::without_context(), scratch))
+        });
+        $crate::step!(vnet_rewrite(scratch, context: $context) => {
+            i32::from(nat::rewrite(&mut $packet(context), scratch).is_some())
+        });
+        $crate::step!(vnet_look_at_slot(scratch) => {
+            i32::from(conntrack::look_at_slot(&Maps::without_context(), scratch))
+        });
+        $crate::step!(vnet_advance(scratch) => {
+            conntrack::advance(&Maps::without_context(), scratch);
+            0
+        });
+        $crate::step!(vnet_find_target(scratch) => {
+            begin::find_target(&Maps::without_context(), scratch).code
+        });
+        $crate::step!(vnet_admit(scratch) => {
+            mappings::admit(&Maps::without_context(), scratch) as i32
+        });
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn vnet_end(tuple: *const $crate::Tuple, spare: *mut $crate::Tuple) -> i32 {
+            // SAFETY: the caller's working memory, or nothing.
+            let (Some(tuple), Some(spare)) = (unsafe { (tuple.as_ref(), spare.as_mut()) }) else { return 0 };
+            $crate::conntrack::end(&$crate::Maps::without_context(), tuple, spare);
+            0
+        }
+    };
+}
+
+/// Defines one step.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! step {
+    ($name:ident($scratch:ident $(, $context:ident: $type:ty)?) => $body:block) => {
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $name($($context: *mut $type,)? scratch: *mut $crate::Scratch) -> i32 {
+            #[allow(unused_imports, reason = "one list for all steps")]
+            use $crate::{Hook, Maps, begin, conntrack, mappings, nat, open, pipeline};
+            // SAFETY: the caller's working memory, or nothing.
+            let Some($scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
+            $body
+        }
+    };
+}
