@@ -6,7 +6,8 @@
 //!          +-- entries        resources that are one entry of a map           -- maps
 //!          +-- bridge, veth   interfaces and what is set on them              -- interface, netlink, sysctl
 //!          +-- netns          namespaces
-//!          '-- reserved_ports
+//!          +-- reserved_ports
+//!          '-- sockets        of the host's own programs
 //! ```
 //!
 //! "The host" is the network namespace in which the process runs.
@@ -28,17 +29,19 @@ mod object;
 mod pins;
 mod programs;
 mod reserved_ports;
+mod sockets;
 mod sysctl;
 mod veth;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 use nix::time::{ClockId, clock_gettime};
-use vnet_common::{CtEntry, DropKey, Event, Mac, PortRange, Tuple};
+use vnet_common::{CtEntry, DropKey, Event, Mac, PortRange, Proto, Tuple};
 
 pub use error::{Error, NetlinkError};
 pub use object::{OBJECT, RUNNERS};
@@ -80,6 +83,28 @@ pub struct Route {
     pub gateway: Option<IpAddr>,
     /// Its metric: lower is preferred.
     pub metric: u32,
+}
+
+/// A socket of the host that holds a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BoundSocket {
+    /// The address it is bound to, unspecified for all. An IPv4 address in IPv6 form is an IPv4 address here.
+    pub addr: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// Whether it is an IPv6 socket that IPv4 clients do not reach (`IPV6_V6ONLY`).
+    pub v6only: bool,
+    /// Number of its file, 0 if it has none any more.
+    pub inode: u32,
+}
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its name, as `ps` shows it.
+    pub name: String,
+    /// Its number.
+    pub pid: u32,
 }
 
 /// A namespace to enter.
@@ -141,6 +166,7 @@ impl Kernel {
             | Resource::Network { .. }
             | Resource::Masquerade { .. }
             | Resource::Endpoint { .. }
+            | Resource::AllowFrom { .. }
             | Resource::PortMap { .. } => entries::state(&self.maps, &self.netlink, resource).await,
         }
     }
@@ -179,6 +205,7 @@ impl Kernel {
             | Resource::Network { .. }
             | Resource::Masquerade { .. }
             | Resource::Endpoint { .. }
+            | Resource::AllowFrom { .. }
             | Resource::PortMap { .. } => entries::create(&self.maps, &self.netlink, resource).await,
         }
     }
@@ -202,6 +229,7 @@ impl Kernel {
             | Resource::Network { .. }
             | Resource::Masquerade { .. }
             | Resource::Endpoint { .. }
+            | Resource::AllowFrom { .. }
             | Resource::PortMap { .. } => entries::remove(&self.maps, &self.netlink, resource).await,
         }
     }
@@ -245,6 +273,20 @@ impl Kernel {
             metric: hop.metric,
         };
         Ok(hops.into_iter().map(route).collect())
+    }
+
+    /// The host's sockets that hold one of these ports: TCP sockets that listen, UDP sockets of any kind.
+    ///
+    /// # Errors
+    /// When the kernel does not list them.
+    pub fn bound_sockets(proto: Proto, ports: RangeInclusive<u16>) -> Result<Vec<BoundSocket>, Error> {
+        sockets::bound(proto, &ports)
+    }
+
+    /// A process that has a socket, if it may be seen.
+    #[must_use]
+    pub fn holder_of(socket: &BoundSocket) -> Option<Process> {
+        sockets::holder(socket.inode)
     }
 
     /// The tracked flows: both directions of each, as the map has them. Empty when there is no data path.
