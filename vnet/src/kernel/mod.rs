@@ -302,16 +302,42 @@ impl Kernel {
     /// # Errors
     /// When the map cannot be read or written.
     pub fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, Error> {
+        /// A half is restored once in a second, so the second time it is gone for good.
+        const PASSES: usize = 4;
         let mut forgotten = 0;
         // All are collected first: deleting while walking makes the kernel start over.
-        for (tuple, entry) in self.maps.conntrack.entries()? {
-            if doomed(&tuple, &entry) {
-                for key in [tuple, entry.twin()] {
+        let mut left = self.maps.conntrack.entries()?;
+        left.retain(|tuple, entry| doomed(tuple, entry));
+        for _ in 0..PASSES {
+            for (tuple, entry) in &left {
+                for key in [*tuple, entry.twin()] {
                     forgotten += usize::from(self.maps.conntrack.remove(&key)?);
                 }
             }
+            left = self.restored(&left, doomed)?;
+            if left.is_empty() {
+                break;
+            }
         }
         Ok(forgotten)
+    }
+
+    /// Those of the flows that are there again: a packet that met one half while the other one was being forgotten has
+    /// restored that. What began anew since is another flow.
+    fn restored(
+        &self,
+        flows: &HashMap<Tuple, CtEntry>,
+        doomed: &dyn Fn(&Tuple, &CtEntry) -> bool,
+    ) -> Result<HashMap<Tuple, CtEntry>, Error> {
+        let mut restored = HashMap::new();
+        for (tuple, entry) in flows {
+            for key in [*tuple, entry.twin()] {
+                let found = self.maps.conntrack.get(&key)?;
+                let again = |found: &CtEntry| found.created == entry.created && doomed(&key, found);
+                restored.extend(found.filter(again).map(|found| (key, found)));
+            }
+        }
+        Ok(restored)
     }
 
     /// The drop counters, summed over the CPUs.
