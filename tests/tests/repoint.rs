@@ -214,6 +214,33 @@ fn a_stream_through_another_mapping_loses_nothing_by_a_move() {
 }
 
 #[test]
+fn a_move_that_is_killed_is_completed_by_the_same_command() {
+    // Milliseconds: before, in and after its work.
+    const MOMENTS: [u64; 12] = [0, 1, 2, 3, 4, 6, 8, 10, 13, 17, 25, 40];
+    let lab = Lab::up();
+    let endpoints = [lab.endpoint("net1"), lab.endpoint("net2")];
+    let servers = endpoints.each_ref().map(|endpoint| Server::echo(endpoint, "[::]:80"));
+    let [first, _] = &endpoints;
+    lab.vnet_ok(&["portmap", "add", "8088", &target(first, 80), "--allow-from", "203.0.113.0/24"]);
+    for (moment, to) in MOMENTS.into_iter().zip([1, 0].into_iter().cycle()) {
+        let command = ["portmap", "move", "8088", &target(&endpoints[to], 80)];
+        let mut killed = lab.vnet_start(&command);
+        // Not to wait for anything: this is the moment at which it dies.
+        thread::sleep(Duration::from_millis(moment));
+        killed.signal(nix::sys::signal::Signal::SIGKILL);
+        killed.wait();
+        lab.vnet_ok(&command);
+        let before = servers[to].seen().len();
+        Ask::tcp((HOST_V4, 8088).into()).in_netns(lab.outside());
+        assert_eq!(servers[to].seen().len(), before + 1, "killed after {moment} ms");
+        let pin = lab.pin_dir().join("allow_from");
+        let dump = ["bpftool", "--json", "map", "dump", "pinned", pin.to_str().unwrap()];
+        let clients = lab.host().run(&dump).ok().json();
+        assert_eq!(clients.as_array().map(Vec::len), Some(1), "killed after {moment} ms: {clients:#}");
+    }
+}
+
+#[test]
 fn a_moved_mapping_is_another_generation_with_the_same_clients() {
     let lab = Lab::up();
     let (net1, net2) = (lab.endpoint("net1"), lab.endpoint("net2"));
