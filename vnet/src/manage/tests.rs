@@ -367,23 +367,18 @@ async fn a_move_that_was_killed_is_completed_by_whatever_comes_next() {
         world.move_to("8000-8002", "net2:80-82").await.unwrap().ops.len()
     };
     // Each of them on its own has to reach what it reaches after a move that was not killed.
-    let verbs: [(&str, fn(&World) -> std::pin::Pin<Box<dyn Future<Output = ()> + '_>>); 5] = [
-        ("up", |world| Box::pin(async { drop(world.bring_up(Mode::Apply).await.unwrap()) })),
-        ("add", |world| Box::pin(async { drop(world.publish("9000", "net1:80").await.unwrap()) })),
-        ("rm", |world| Box::pin(world.unpublish("8000-8002"))),
-        ("ns rm of the old target", |world| {
-            Box::pin(async { drop(world.manager().remove_endpoint(&name("net1")).await.unwrap()) })
-        }),
-        ("ns rm of the new target", |world| {
-            Box::pin(async { drop(world.manager().remove_endpoint(&name("net2")).await.unwrap()) })
-        }),
-    ];
-    for (what, verb) in verbs {
+    let then = async |world: &World, what: &str| match what {
+        "up" => drop(world.bring_up(Mode::Apply).await.unwrap()),
+        "add" => drop(world.publish("9000", "net1:80").await.unwrap()),
+        "rm" => world.unpublish("8000-8002").await,
+        target => drop(world.manager().remove_endpoint(&name(target)).await.unwrap()),
+    };
+    for what in ["up", "add", "rm", "net1", "net2"] {
         let expected = {
             let world = World::new();
             has_a_restricted_mapping(&world).await;
             world.move_to("8000-8002", "net2:80-82").await.unwrap();
-            verb(&world).await;
+            then(&world, what).await;
             (world.fake.snapshot(), world.record())
         };
         for step in 0..steps {
@@ -393,7 +388,7 @@ async fn a_move_that_was_killed_is_completed_by_whatever_comes_next() {
             world.fake.fail_at(step, Fault::Killed);
             world.move_to("8000-8002", "net2:80-82").await.unwrap_err();
             world.fake.heal();
-            verb(&world).await;
+            then(&world, what).await;
             assert_eq!((world.fake.snapshot(), world.record()), expected, "killed at {step}, then {what}");
             assert!(world.fake.flows.borrow().is_empty(), "killed at {step}, then {what}");
         }
