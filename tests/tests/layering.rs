@@ -82,7 +82,16 @@ const ROOMS: [Room; 13] = [
 ];
 
 /// What only [`May::TouchTheSystem`] may name.
-const SYSTEM: [&str; 7] = ["aya", "rtnetlink", "netlink_packet_route", "nix", "libc", "unsafe", "\"/proc"];
+const SYSTEM: [&str; 8] = [
+    "aya",
+    "rtnetlink",
+    "netlink_packet_route",
+    "netlink_packet_sock_diag",
+    "nix",
+    "libc",
+    "unsafe",
+    "\"/proc",
+];
 
 /// What [`May::Compute`] may not name either.
 const IO: [&str; 14] = [

@@ -87,4 +87,6 @@ pub mod features {
     /// `BPF_F_IPV6` of `bpf_l4_csum_replace` (Linux 6.16, and stable kernels): right sums for hardware that
     /// hands over the checksum of a whole IPv6 packet.
     pub const CHECKSUM_IPV6: u32 = 2;
+    /// `bpf_set_retval` in the cgroup hooks on addresses (Linux 6.1): they can say why they refuse.
+    pub const SET_RETVAL: u32 = 4;
 }

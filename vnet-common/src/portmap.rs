@@ -11,7 +11,8 @@ use crate::{Addr, Port, Proto, Zone};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct PortMapKey {
-    /// The host's address; [`Addr::ANY_V4`] or [`Addr::ANY_V6`] for all of that family.
+    /// The host's address; [`Addr::ANY_V4`] or [`Addr::ANY_V6`] for all of that family; [`Self::some_of_family`] for
+    /// the note that the ports are published on some address of that family and not on all, which leads nowhere.
     pub addr: Addr,
     /// First port of the block: the bits after `prefix_len` are zero.
     pub port: Port,
@@ -19,6 +20,23 @@ pub struct PortMapKey {
     pub proto: Proto,
     /// Length of the block's prefix in bits, 0 to 16.
     pub prefix_len: u8,
+}
+
+impl PortMapKey {
+    /// What stands for "some address of this one's family": one that no interface can have (RFC 919 section 7, and of
+    /// IPv6 a multicast address). A socket that binds every address has to know of ports that are published on
+    /// any, and this map cannot be searched for them.
+    #[must_use]
+    #[inline(always)]
+    pub const fn some_of_family(addr: &Addr) -> Addr {
+        if addr.is_v4() { Addr::v4([0xff; 4]) } else { Addr::v6([0xff; 16]) }
+    }
+
+    /// Whether this is such a note.
+    #[must_use]
+    pub fn is_reservation(&self) -> bool {
+        self.addr == Self::some_of_family(&self.addr)
+    }
 }
 
 /// Where a published port leads.

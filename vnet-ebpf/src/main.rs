@@ -49,6 +49,16 @@ mod programs {
         verdict::tc(&mut skb, Hook::ToUplink, scratch, step)
     }
 
+    #[cgroup_sock_addr(bind4)]
+    fn host_bind4(context: SockAddrContext) -> i32 {
+        sk_addr::bind(context.sock_addr, Family::V4)
+    }
+
+    #[cgroup_sock_addr(bind6)]
+    fn host_bind6(context: SockAddrContext) -> i32 {
+        sk_addr::bind(context.sock_addr, Family::V6)
+    }
+
     #[cgroup_sock_addr(connect4)]
     fn host_connect4(context: SockAddrContext) -> i32 {
         sk_addr::dial(context.sock_addr, Family::V4)

@@ -1,14 +1,17 @@
-//! Sockets of the host that dial published ports: the cgroup hooks on addresses.
+//! Sockets of the host that dial published ports, or try to bind them: the cgroup hooks on addresses.
 
 use aya_ebpf::bindings::bpf_sock_addr;
-use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie};
-use vnet_common::{Addr, Port, Proto};
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
+use vnet_common::{Addr, Port, Proto, features};
 use vnet_datapath::local::{self, Socket};
 
-use crate::Maps;
+use crate::{Maps, environment};
 
 /// Let the system call go on.
 pub const PROCEED: i32 = 1;
+/// Let the system call fail, with `EPERM` unless the program has said otherwise.
+pub const REFUSE: i32 = 0;
+const EADDRINUSE: i32 = 98;
 
 /// Which field of the context holds the address.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +38,19 @@ pub fn hear(context: *mut bpf_sock_addr, family: Family) -> i32 {
         point(context, family, to);
     }
     PROCEED
+}
+
+/// Refuses to bind a published port: it is in use.
+#[inline(always)]
+pub fn bind(context: *mut bpf_sock_addr, family: Family) -> i32 {
+    if local::may_bind(&Maps::new(context.cast()), &socket(context, family)) {
+        return PROCEED;
+    }
+    if environment::has(features::SET_RETVAL) {
+        // SAFETY: no preconditions, where there is this helper.
+        unsafe { bpf_set_retval(-EADDRINUSE) };
+    }
+    REFUSE
 }
 
 #[inline(always)]

@@ -7,10 +7,11 @@
 pub(crate) mod fake;
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
-use vnet_common::{CtEntry, Tuple};
+use vnet_common::{CtEntry, Proto, Tuple};
 
-use crate::kernel::{self, Interface, Kernel, Route};
+use crate::kernel::{self, BoundSocket, Interface, Kernel, Process, Route};
 use crate::plan::{Op, Plan, Resource, State};
 
 /// Something whose resources can be observed and changed: the kernel, or a test's model of it.
@@ -29,6 +30,14 @@ pub trait Machine {
     async fn routes(&self) -> Result<Vec<Route>, Self::Error>;
     /// Forgets the flows for which `doomed` holds.
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, Self::Error>;
+    /// The host's sockets that hold one of these ports.
+    fn bound_sockets(
+        &self,
+        proto: Proto,
+        ports: RangeInclusive<u16>,
+    ) -> Result<Vec<BoundSocket>, Self::Error>;
+    /// A process that has a socket.
+    fn holder_of(&self, socket: &BoundSocket) -> Option<Process>;
     /// Whether it speaks IPv6 at all.
     fn has_ipv6(&self) -> bool;
     /// The number of its network namespace.
@@ -56,6 +65,18 @@ impl Machine for Kernel {
 
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, kernel::Error> {
         Self::forget_flows(self, doomed)
+    }
+
+    fn bound_sockets(
+        &self,
+        proto: Proto,
+        ports: RangeInclusive<u16>,
+    ) -> Result<Vec<BoundSocket>, kernel::Error> {
+        Self::bound_sockets(proto, ports)
+    }
+
+    fn holder_of(&self, socket: &BoundSocket) -> Option<Process> {
+        Self::holder_of(socket)
     }
 
     fn has_ipv6(&self) -> bool {

@@ -4,12 +4,13 @@
 //! /run/vnet/NAME/             0700
 //!   lock                      held by a command as long as it runs; holds the number of its process
 //!   state.redb                one database, committed atomically
-//!     meta                    schema, settings, next mapping, block lengths in use
+//!     meta                    schema, settings, next mapping, block lengths in use, what is being moved
 //!     networks                name -> Network
 //!     endpoints               name -> Endpoint
 //!     addresses               address -> name of its endpoint                     (index)
 //!     port_maps               protocol, host address, first port -> PortMap
 //!     port_maps_of            endpoint, protocol, host address, first port        (index)
+//!     reservations            protocol, family, block, host address: published on one address (index)
 //!     masquerades             prefix -> Masquerade
 //!     host_addresses          address -> interface: what the data path was told
 //! ```
@@ -330,6 +331,7 @@ mod tests {
             targets: vec!["192.168.0.2".parse().unwrap()],
             target_ports: published.ports,
             number: 1,
+            allow_from: Vec::new(),
         }
     }
 

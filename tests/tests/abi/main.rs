@@ -233,6 +233,7 @@ fn listing() -> String {
         vec![
             named("fib source", u64::from(features::FIB_SOURCE)),
             named("checksum ipv6", u64::from(features::CHECKSUM_IPV6)),
+            named("set retval", u64::from(features::SET_RETVAL)),
         ],
     );
     list(

@@ -161,6 +161,10 @@ mod tests {
             "ns rm net1",
             "portmap add 8088 192.168.0.2:80",
             "portmap add [fd00::1]:8000-8010 net1:8000-8010 --proto udp",
+            "portmap add 8088 net1:80 --allow-from 10.0.0.0/8 --allow-from fd00::/64",
+            "portmap add 3868 net1:3868 --proto sctp",
+            "portmap move 8088 net2:80 --dry-run",
+            "portmap move [fd00::1]:8000-8010 net2:8000-8010 --proto udp",
             "portmap rm 127.0.0.1:8088 --proto udp",
             "portmap ls",
             "masquerade add 10.0.0.0/8 --to 203.0.113.1",
@@ -197,7 +201,10 @@ mod tests {
             "ns exec net1",
             "portmap add 8088",
             "portmap add 0 net1:80",
-            "portmap add 8088 net1:80 --proto sctp",
+            "portmap add 8088 net1:80 --proto icmp",
+            "portmap add 8080:80",
+            "portmap add 8088 net1:80 --allow-from 10.0.0.1/8",
+            "portmap move 8088",
             "masquerade add 10.0.0.1/8",
         ] {
             let words = std::iter::once("vnet").chain(line.split(' ').filter(|word| !word.is_empty()));

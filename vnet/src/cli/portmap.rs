@@ -3,13 +3,14 @@
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::context::{Context, DryRun};
-use crate::manage::PortMapRequest;
+use crate::manage::{MoveRequest, PortMapRequest};
 use crate::output;
-use crate::spec::{Protocol, Published, Target};
+use crate::spec::{Clients, Protocol, Published, Target};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     Add(Add),
+    Move(Move),
     /// List the published ports.
     Ls,
     /// Take published ports back, and end their flows. Those that are not published are taken back already.
@@ -29,6 +30,14 @@ pub(super) enum Command {
 ///
 /// Without HOST-IP they are published on every address of the host, in both families if the endpoint has both. A
 /// mapping on one address goes before one on all of them.
+///
+/// A published port is reserved: it is refused if a program of the host holds it (a TCP socket that listens, a UDP
+/// socket that is bound), and no program of the host can bind it afterwards, on the addresses on which it is published.
+/// To bind every address (0.0.0.0, ::) fails if the port is published on any; to bind :: also if it is published for
+/// IPv4 alone, because such a socket would hear IPv4 as well. Programs in endpoints bind what they like.
+///
+/// With --allow-from only those clients reach the endpoint. If prefixes of one family are given, clients of the other
+/// family are allowed from nowhere. Programs of the host itself may always use a published port.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -36,6 +45,8 @@ Examples:
   vnet portmap add 127.0.0.1:5432 db:5432               for this host only
   vnet portmap add '[2001:db8::1]:443' web:8443
   vnet portmap add 10000-19999 media:10000-19999 --proto udp
+  vnet portmap add 22 jump:22 --allow-from 198.51.100.0/24 --allow-from 2001:db8:1::/48
+  vnet portmap add 3868 diameter:3868 --proto sctp      the same port: SCTP's cannot be translated
 
 Ports 49152-65535 are kept for masquerade.")]
 pub(super) struct Add {
@@ -48,6 +59,34 @@ pub(super) struct Add {
     /// Protocol.
     #[arg(long = "proto", value_enum, default_value_t)]
     protocol: Proto,
+    /// Clients that may use it, of either family; may be given several times [default: everybody].
+    #[arg(long, value_name = "CIDR")]
+    allow_from: Vec<Clients>,
+    #[command(flatten)]
+    dry_run: DryRun,
+}
+
+/// Have published ports lead to another target, and end the flows to the old one.
+///
+/// At no moment are the ports published nowhere, and who may use them stays. Clients' next datagrams reach the new
+/// target; TCP connections with the old one are reset when they are used next. Connections that programs of this host
+/// have to the old target go on: their sockets were pointed there when they connected.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vnet portmap move 8088 web2:80
+  vnet portmap move 127.0.0.1:5432 db2:5432
+  vnet portmap move 10000-19999 media2:10000-19999 --proto udp")]
+pub(super) struct Move {
+    /// As they were published.
+    #[arg(value_name = "[HOST-IP:]PORT[-END]")]
+    published: Published,
+    /// Endpoint, by address or name, and as many of its ports.
+    #[arg(value_name = "TARGET:PORT[-END]")]
+    target: Target,
+    /// Their protocol.
+    #[arg(long = "proto", value_enum, default_value_t)]
+    protocol: Proto,
     #[command(flatten)]
     dry_run: DryRun,
 }
@@ -57,6 +96,7 @@ pub(super) enum Proto {
     #[default]
     Tcp,
     Udp,
+    Sctp,
 }
 
 impl From<Proto> for Protocol {
@@ -64,6 +104,7 @@ impl From<Proto> for Protocol {
         match proto {
             Proto::Tcp => Self::Tcp,
             Proto::Udp => Self::Udp,
+            Proto::Sctp => Self::Sctp,
         }
     }
 }
@@ -72,6 +113,7 @@ impl Command {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
         match self {
             Self::Add(command) => command.run(context).await,
+            Self::Move(command) => command.run(context).await,
             Self::Ls => {
                 let mappings = context.record()?.transaction.port_maps()?;
                 context.print_list(&mappings.iter().map(output::PortMap::from).collect::<Vec<_>>())
@@ -86,10 +128,21 @@ impl Command {
 impl Add {
     async fn run(self, context: &Context) -> anyhow::Result<()> {
         let mode = self.dry_run.mode();
-        let Self { published, target, protocol, .. } = self;
-        let request = PortMapRequest { published, target, protocol: protocol.into() };
+        let Self { published, target, protocol, allow_from, .. } = self;
+        let request = PortMapRequest { published, target, protocol: protocol.into(), allow_from };
         let done = context.manager(mode).await?.publish(&request).await?;
         let line = format!("published {}", done.value);
+        context.print_made(mode, &done, output::PortMap::from(&done.value), &line)
+    }
+}
+
+impl Move {
+    async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let mode = self.dry_run.mode();
+        let Self { published, target, protocol, .. } = self;
+        let request = MoveRequest { published, target, protocol: protocol.into() };
+        let done = context.manager(mode).await?.repoint(&request).await?;
+        let line = format!("moved {}", done.value);
         context.print_made(mode, &done, output::PortMap::from(&done.value), &line)
     }
 }

@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use vnet_common::{
-    ABI_VERSION, Addr, DatapathConfig, EndpointValue, HostAddressValue, MasqueradeValue, NetworkValue,
-    PortMapKey, PortMapValue, PrefixKey, UplinkValue,
+    ABI_VERSION, Addr, AllowFromKey, DatapathConfig, EndpointValue, HostAddressValue, MasqueradeValue,
+    NetworkValue, PortMapKey, PortMapValue, PrefixKey, UplinkValue,
 };
 
 use super::error::Error;
@@ -23,6 +23,9 @@ use crate::plan::{Resource, State};
 /// The configuration as loading leaves it: of no namespace, so that the cgroup hooks act nowhere.
 pub(super) const UNCONFIGURED: DatapathConfig = DatapathConfig::DEFAULT;
 
+/// The value of every prefix in `allow_from`: being there is all it says.
+const ALLOWED: u32 = 0;
+
 /// A resource's entry, with all it takes from the running system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Entry {
@@ -32,6 +35,7 @@ enum Entry {
     Network(PrefixKey, NetworkValue),
     Masquerade(PrefixKey, MasqueradeValue),
     Endpoint(Addr, EndpointValue),
+    AllowFrom(AllowFromKey),
     PortMap(PortMapKey, PortMapValue),
 }
 
@@ -66,6 +70,7 @@ impl Entry {
                 Self::Masquerade(prefix(subnet), MasqueradeValue { to: to.map_or(any, Addr::from), flags: 0 })
             }
             Resource::Endpoint { addr, .. } => Self::Endpoint(*addr, endpoint(resource)?),
+            Resource::AllowFrom { key } => Self::AllowFrom(*key),
             Resource::PortMap { key, value } => Self::PortMap(*key, *value),
             other => unreachable!("{other} is not an entry of a map"),
         })
@@ -84,6 +89,8 @@ impl Entry {
             Self::Network(key, value) => maps.networks.exact_state(key, value),
             Self::Masquerade(key, value) => maps.masquerade.exact_state(key, value),
             Self::Endpoint(key, value) => maps.endpoints.state(key, value),
+            // None of a mapping's prefixes is inside another, so one that covers it is it.
+            Self::AllowFrom(key) => maps.allow_from.state(key, &ALLOWED),
             Self::PortMap(key, value) => maps.port_map.state(key, value),
         }
     }
@@ -96,6 +103,7 @@ impl Entry {
             Self::Network(key, value) => maps.networks.insert(key, value),
             Self::Masquerade(key, value) => maps.masquerade.insert(key, value),
             Self::Endpoint(key, value) => maps.endpoints.insert(key, value),
+            Self::AllowFrom(key) => maps.allow_from.insert(key, ALLOWED),
             Self::PortMap(key, value) => maps.port_map.insert(key, value),
         }
     }
@@ -139,7 +147,14 @@ pub(super) async fn remove(maps: &Maps, netlink: &Netlink, resource: &Resource) 
         Resource::HostAddress { addr, .. } => drop(maps.host_addresses.remove(&Addr::from(*addr))?),
         Resource::Network { subnet, .. } => drop(maps.networks.remove(&prefix(subnet))?),
         Resource::Masquerade { subnet, .. } => drop(maps.masquerade.remove(&prefix(subnet))?),
-        Resource::Endpoint { addr, .. } => drop(maps.endpoints.remove(addr)?),
+        Resource::Endpoint { addr, .. } => {
+            // What it had in use goes with it.
+            if let Some(endpoint) = maps.endpoints.get(addr)? {
+                maps.endpoint_use.remove(&endpoint.ifindex)?;
+            }
+            maps.endpoints.remove(addr)?;
+        }
+        Resource::AllowFrom { key } => drop(maps.allow_from.remove(key)?),
         Resource::PortMap { key, .. } => drop(maps.port_map.remove(key)?),
         other => unreachable!("{other} is not an entry of a map"),
     }

@@ -76,6 +76,14 @@ pub enum Error {
         /// Why.
         source: NetlinkError,
     },
+    /// The sockets cannot be listed.
+    #[error("list the {proto} sockets (CONFIG_INET_DIAG, CONFIG_INET_UDP_DIAG)")]
+    ReadSockets {
+        /// Their protocol.
+        proto: vnet_common::Proto,
+        /// Why.
+        source: io::Error,
+    },
     /// An interface cannot be looked at.
     #[error("look at interface {interface}")]
     ReadInterface {

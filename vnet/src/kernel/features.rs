@@ -9,20 +9,25 @@ use vnet_common::features;
 
 const TYPES: &str = "/sys/kernel/btf/vmlinux";
 
-/// Constants that stand for a feature.
-const CONSTANTS: [(&str, u32); 2] =
-    [("BPF_FIB_LOOKUP_SRC", features::FIB_SOURCE), ("BPF_F_IPV6", features::CHECKSUM_IPV6)];
+/// Names that stand for a feature: the constant that came with it, or a function of the kernel that did where the
+/// constant is older.
+const NAMES: [(&str, u32); 3] = [
+    ("BPF_FIB_LOOKUP_SRC", features::FIB_SOURCE),
+    ("BPF_F_IPV6", features::CHECKSUM_IPV6),
+    // bpf_set_retval is of Linux 5.18. Since this function it is for all cgroup hooks (dea6a4e17013, bed89185af0d).
+    ("cgroup_common_func_proto", features::SET_RETVAL),
+];
 
 /// The programs' `FEATURES` word for the running kernel; 0 for one that does not tell. Reads some megabytes.
 pub(super) fn of_running_kernel() -> u32 {
     fs::read(TYPES).map_or(0, |types| named_in(&types))
 }
 
-/// The features whose constants are among the names of some type information: each stands between two zeros.
+/// The features whose names are among those of some type information: each stands between two zeros.
 fn named_in(types: &[u8]) -> u32 {
     types.split(|byte| *byte == 0).fold(0, |found, name| {
-        let constant = CONSTANTS.iter().find(|(constant, _)| constant.as_bytes() == name);
-        found | constant.map_or(0, |(_, bit)| *bit)
+        let known = NAMES.iter().find(|(known, _)| known.as_bytes() == name);
+        found | known.map_or(0, |(_, bit)| *bit)
     })
 }
 
@@ -36,6 +41,8 @@ mod tests {
         assert_eq!(named_in(b"\0a\0BPF_F_IPV6\0"), features::CHECKSUM_IPV6);
         assert_eq!(named_in(b"\0BPF_F_IPV6\0BPF_FIB_LOOKUP_SRC\0"), 3);
         assert_eq!(named_in(b"\0BPF_FIB_LOOKUP_SRC_\0ABPF_F_IPV6\0"), 0);
+        assert_eq!(named_in(b"\0BPF_FUNC_set_retval\0"), 0, "it may be for other hooks alone");
+        assert_eq!(named_in(b"\0cgroup_common_func_proto\0"), features::SET_RETVAL);
         assert_eq!(named_in(b""), 0);
     }
 }

@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use aya::maps::{self, Map, MapData, MapError};
 use aya::sys::SyscallError;
 use vnet_common::{
-    Addr, CtEntry, DatapathConfig, DropKey, EndpointUse, EndpointValue, HostAddressValue, MappingEntry,
-    MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, PrefixKey, Tuple, UplinkValue,
+    Addr, AllowFromKey, CtEntry, DatapathConfig, DropKey, EndpointUse, EndpointValue, HostAddressValue,
+    MappingEntry, MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, PrefixKey, Tuple, UplinkValue,
 };
 
 use super::error::Error;
@@ -44,6 +44,7 @@ pub(super) struct Maps {
     pub(super) networks: Table<PrefixKey, NetworkValue>,
     pub(super) masquerade: Table<PrefixKey, MasqueradeValue>,
     pub(super) endpoints: Table<Addr, EndpointValue>,
+    pub(super) allow_from: Table<AllowFromKey, u32>,
     pub(super) port_map: Table<PortMapKey, PortMapValue>,
     pub(super) conntrack: Table<Tuple, CtEntry>,
     pub(super) unconfirmed: Table<Tuple, CtEntry>,
@@ -64,6 +65,7 @@ impl Maps {
             networks: Table::new(instance, names::NETWORKS),
             masquerade: Table::new(instance, names::MASQUERADE),
             endpoints: Table::new(instance, names::ENDPOINTS),
+            allow_from: Table::new(instance, names::ALLOW_FROM),
             port_map: Table::new(instance, names::PORT_MAP),
             conntrack: Table::new(instance, names::CONNTRACK),
             unconfirmed: Table::new(instance, names::UNCONFIRMED),
@@ -82,6 +84,7 @@ impl Maps {
         self.networks.close();
         self.masquerade.close();
         self.endpoints.close();
+        self.allow_from.close();
         self.port_map.close();
         self.conntrack.close();
         self.unconfirmed.close();

@@ -6,7 +6,8 @@
 //!          +-- entries        resources that are one entry of a map           -- maps
 //!          +-- bridge, veth   interfaces and what is set on them              -- interface, netlink, sysctl
 //!          +-- netns          namespaces
-//!          '-- reserved_ports
+//!          +-- reserved_ports
+//!          '-- sockets        of the host's own programs
 //! ```
 //!
 //! "The host" is the network namespace in which the process runs.
@@ -20,6 +21,7 @@ mod error;
 mod events;
 mod exec;
 mod features;
+mod flows;
 mod interface;
 mod maps;
 mod netlink;
@@ -28,17 +30,19 @@ mod object;
 mod pins;
 mod programs;
 mod reserved_ports;
+mod sockets;
 mod sysctl;
 mod veth;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 use nix::time::{ClockId, clock_gettime};
-use vnet_common::{CtEntry, DropKey, EndpointUse, Event, Mac, Origin, PortRange, Tuple, Zone};
+use vnet_common::{CtEntry, DropKey, Event, Mac, PortRange, Proto, Tuple};
 
 pub use error::{Error, NetlinkError};
 pub use object::{OBJECT, RUNNERS};
@@ -80,6 +84,28 @@ pub struct Route {
     pub gateway: Option<IpAddr>,
     /// Its metric: lower is preferred.
     pub metric: u32,
+}
+
+/// A socket of the host that holds a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BoundSocket {
+    /// The address it is bound to, unspecified for all. An IPv4 address in IPv6 form is an IPv4 address here.
+    pub addr: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// Whether it is an IPv6 socket that IPv4 clients do not reach (`IPV6_V6ONLY`).
+    pub v6only: bool,
+    /// Number of its file, 0 if it has none any more.
+    pub inode: u32,
+}
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its name, as `ps` shows it.
+    pub name: String,
+    /// Its number.
+    pub pid: u32,
 }
 
 /// A namespace to enter.
@@ -141,6 +167,7 @@ impl Kernel {
             | Resource::Network { .. }
             | Resource::Masquerade { .. }
             | Resource::Endpoint { .. }
+            | Resource::AllowFrom { .. }
             | Resource::PortMap { .. } => entries::state(&self.maps, &self.netlink, resource).await,
         }
     }
@@ -179,6 +206,7 @@ impl Kernel {
             | Resource::Network { .. }
             | Resource::Masquerade { .. }
             | Resource::Endpoint { .. }
+            | Resource::AllowFrom { .. }
             | Resource::PortMap { .. } => entries::create(&self.maps, &self.netlink, resource).await,
         }
     }
@@ -202,6 +230,7 @@ impl Kernel {
             | Resource::Network { .. }
             | Resource::Masquerade { .. }
             | Resource::Endpoint { .. }
+            | Resource::AllowFrom { .. }
             | Resource::PortMap { .. } => entries::remove(&self.maps, &self.netlink, resource).await,
         }
     }
@@ -247,13 +276,26 @@ impl Kernel {
         Ok(hops.into_iter().map(route).collect())
     }
 
+    /// The host's sockets that hold one of these ports: TCP sockets that listen, UDP sockets of any kind.
+    ///
+    /// # Errors
+    /// When the kernel does not list them.
+    pub fn bound_sockets(proto: Proto, ports: RangeInclusive<u16>) -> Result<Vec<BoundSocket>, Error> {
+        sockets::bound(proto, &ports)
+    }
+
+    /// A process that has a socket, if it may be seen.
+    #[must_use]
+    pub fn holder_of(socket: &BoundSocket) -> Option<Process> {
+        sockets::holder(socket.inode)
+    }
+
     /// The tracked flows: both directions of each, as the map has them. Empty when there is no data path.
     ///
     /// # Errors
     /// When the map cannot be read.
     pub fn flows(&self) -> Result<Vec<(Tuple, CtEntry)>, Error> {
-        let (confirmed, unconfirmed) = (self.maps.conntrack.entries()?, self.maps.unconfirmed.entries()?);
-        Ok(confirmed.into_iter().chain(unconfirmed).collect())
+        Ok(flows::all(&self.maps)?.into_iter().collect())
     }
 
     /// Forgets the flows for which `doomed` holds, together with their twins; returns how many entries went.
@@ -261,45 +303,7 @@ impl Kernel {
     /// # Errors
     /// When the map cannot be read or written.
     pub fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, Error> {
-        // All are collected first: deleting while walking makes the kernel start over.
-        let flows: HashMap<Tuple, CtEntry> = self.flows()?.into_iter().collect();
-        let mut doomed: Vec<(&Tuple, &CtEntry)> =
-            flows.iter().filter(|(tuple, entry)| doomed(tuple, entry)).collect();
-        // A twin may have become another flow's, after an eviction.
-        let twins = doomed.iter().filter_map(|(tuple, entry)| {
-            let (key, twin) = flows.get_key_value(&entry.twin())?;
-            (twin.twin() == **tuple).then_some((key, twin))
-        });
-        doomed.extend(twins.collect::<Vec<_>>());
-        let mut forgotten = 0;
-        for (tuple, _) in doomed {
-            let confirmed = self.maps.conntrack.remove(tuple)?;
-            forgotten += usize::from(confirmed | self.maps.unconfirmed.remove(tuple)?);
-        }
-        self.recount()?;
-        Ok(forgotten)
-    }
-
-    /// Counts anew how many confirmed flows each endpoint has begun. A flow that is confirmed or ends meanwhile may be
-    /// missed or counted twice: the next time corrects it.
-    fn recount(&self) -> Result<(), Error> {
-        let endpoints = self.maps.endpoints.entries()?;
-        let mut flows: HashMap<u32, u32> = HashMap::new();
-        for (tuple, entry) in self.maps.conntrack.entries()? {
-            if Origin::from_u8(entry.origin) == Origin::Opener
-                && tuple.zone != Zone::WORLD
-                && let Some(endpoint) = endpoints.get(&tuple.src)
-            {
-                *flows.entry(endpoint.ifindex).or_default() += 1;
-            }
-        }
-        for (ifindex, used) in self.maps.endpoint_use.entries()? {
-            let flows = flows.get(&ifindex).copied().unwrap_or(0);
-            if flows != used.flows {
-                self.maps.endpoint_use.insert(ifindex, EndpointUse { flows, ..used })?;
-            }
-        }
-        Ok(())
+        flows::forget(&self.maps, doomed)
     }
 
     /// The drop counters, summed over the CPUs.

@@ -33,7 +33,9 @@ use crate::plan::State;
 /// Where the host-local programs are attached, as links are named for it.
 const CGROUP: &str = "cgroup";
 /// The programs that are attached to the root cgroup.
-const HOST_PROGRAMS: [&str; 8] = [
+const HOST_PROGRAMS: [&str; 10] = [
+    "host_bind4",
+    "host_bind6",
     "host_connect4",
     "host_connect6",
     "host_sendmsg4",

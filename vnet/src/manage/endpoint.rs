@@ -8,6 +8,7 @@ use vnet_common::{Addr, Mac};
 use super::error::there_are;
 use super::host::Host;
 use super::network::list;
+use super::port_map::of_removed;
 use super::{Claim, Done, Error, Manager};
 use crate::plan::expand;
 use crate::reconcile::Machine;
@@ -132,7 +133,7 @@ impl<M: Machine> Manager<M> {
         &self,
         name: &Name,
     ) -> Result<Done<Option<(Endpoint, Vec<PortMap>)>>, Error> {
-        let (transaction, settings) = self.begin()?;
+        let (transaction, settings) = self.begin_settled().await?;
         let Some(endpoint) = transaction.endpoint(name)? else { return Ok(Done::new(None, Vec::new())) };
         let network = match &endpoint.link {
             Some(link) => transaction.network(&link.network)?,
@@ -142,8 +143,10 @@ impl<M: Machine> Manager<M> {
         let blocks_before = transaction.port_blocks()?;
         let mut obsolete = expand::endpoint(&endpoint, network.as_ref());
         for mapping in &mappings {
-            obsolete.extend(expand::port_map(mapping));
             transaction.remove_port_map(mapping)?;
+        }
+        for mapping in &mappings {
+            obsolete.extend(of_removed(&transaction, mapping)?);
         }
         transaction.remove_endpoint(&endpoint)?;
         let config = self.config_if_changed(&transaction, &settings, blocks_before)?;

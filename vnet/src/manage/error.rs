@@ -70,6 +70,16 @@ pub enum Error {
         /// The steps.
         failure: Failure,
     },
+    /// Steps of a move failed after it was decided; the record says where the ports are to lead.
+    #[error(
+        "{mapping} is not complete after the move: {failure}; run the same command again once the cause is gone"
+    )]
+    MovedInPart {
+        /// The mapping as it is to be.
+        mapping: Box<PortMap>,
+        /// The steps.
+        failure: Failure,
+    },
     /// The instance is up, but some of what it had could not be brought back.
     #[error("the instance is up, but not all of it could be brought back: {}", failures.join("; "))]
     Incomplete {
@@ -239,7 +249,8 @@ pub enum Error {
     },
     /// The ports are published already.
     #[error(
-        "{published}/{protocol} is taken: {other} is published, remove it with `vnet portmap rm {remove}`"
+        "{published}/{protocol} is taken: {other} is published, remove it with `vnet portmap rm {name}`, \
+         or have it lead elsewhere with `vnet portmap move {name}`"
     )]
     PortsTaken {
         /// What was to be published.
@@ -248,22 +259,45 @@ pub enum Error {
         protocol: Protocol,
         /// What is published.
         other: Box<PortMap>,
-        /// What removes that.
-        remove: String,
+        /// What names it on the command line.
+        name: String,
+    },
+    /// The ports are not published.
+    #[error("{published}/{protocol} is not published: publish it with `vnet portmap add`")]
+    NotPublished {
+        /// What was to be moved.
+        published: Published,
+        /// Its protocol.
+        protocol: Protocol,
+    },
+    /// A program of the host holds one of the ports.
+    #[error(
+        "port {port}/{protocol} is held by {holder} on {on}: stop it, have it use another address or port, or \
+         publish another port"
+    )]
+    PortHeld {
+        /// The port.
+        port: u16,
+        /// Its protocol.
+        protocol: Protocol,
+        /// The program, as well as is known.
+        holder: String,
+        /// The address and port that its socket is bound to.
+        on: std::net::SocketAddr,
     },
     /// The ports are part of a range.
-    #[error(
-        "{published}/{protocol} is not published as such: {other} is, remove it with `vnet portmap rm {remove}`"
-    )]
+    #[error("{published}/{protocol} is not published as such: {other} is, {advice} {name}`")]
     OtherRange {
-        /// What was to be removed.
+        /// What was to be removed or moved.
         published: Published,
         /// Its protocol.
         protocol: Protocol,
         /// What is published.
         other: Box<PortMap>,
-        /// What removes that.
-        remove: String,
+        /// What to do with that, up to its name.
+        advice: &'static str,
+        /// What names it on the command line.
+        name: String,
     },
     /// The host has no such address.
     #[error("{addr} is not an address of this host, which has {addresses}")]
@@ -274,7 +308,10 @@ pub enum Error {
         addresses: String,
     },
     /// The endpoint has no address of the published family.
-    #[error("{host} cannot lead to endpoint {endpoint}, which has no {family} address")]
+    #[error(
+        "{host} cannot lead to endpoint {endpoint}, which has no {family} address, and the families are not \
+         translated into each other: publish on another address of the host, or leave the address out"
+    )]
     TargetFamily {
         /// The host's address.
         host: IpAddr,

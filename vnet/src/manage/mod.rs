@@ -14,10 +14,12 @@
 mod endpoint;
 mod error;
 mod flows;
+mod held;
 mod host;
 mod masquerade;
 mod network;
 mod port_map;
+mod repoint;
 mod up;
 
 #[cfg(test)]
@@ -28,6 +30,7 @@ pub use error::Error;
 pub use masquerade::MasqueradeRequest;
 pub use network::NetworkRequest;
 pub use port_map::PortMapRequest;
+pub use repoint::MoveRequest;
 pub use up::{Downed, Instantiated, UpRequest, down};
 
 use std::net::IpAddr;

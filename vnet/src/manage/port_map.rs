@@ -7,11 +7,12 @@ use vnet_common::Addr;
 use super::endpoint::family;
 use super::error::there_are;
 use super::host::Host;
+use super::network::list;
 use super::{Claim, Done, Error, Manager};
 use crate::instance::Instance;
 use crate::plan::{Resource, expand};
 use crate::reconcile::Machine;
-use crate::spec::{self, Endpoint, PortMap, Protocol, Published, Settings, Target};
+use crate::spec::{self, Clients, Endpoint, PortMap, Protocol, Published, Settings, Target};
 use crate::store::Transaction;
 
 /// Ports to publish.
@@ -23,22 +24,30 @@ pub struct PortMapRequest {
     pub target: Target,
     /// Its protocol.
     pub protocol: Protocol,
+    /// Who may use it; everybody if there are none.
+    pub allow_from: Vec<Clients>,
 }
 
 impl<M: Machine> Manager<M> {
     /// Publishes ports.
     ///
     /// # Errors
-    /// When there is no such target, or the ports cannot be had.
+    /// When there is no such target, or the ports cannot be had: they are published already, or a program of the
+    /// host holds one.
     pub async fn publish(&self, request: &PortMapRequest) -> Result<Done<PortMap>, Error> {
-        let (transaction, settings) = self.begin()?;
+        let (transaction, settings) = self.begin_settled().await?;
         let host = Host::without_routes(&self.machine).await?;
-        let described = self.describe_port_map(&transaction, &settings, &host, request)?;
+        if let Some(addr) = request.published.host {
+            check_host_address(&host, addr)?;
+        }
+        let described = self.describe_port_map(&transaction, &settings, request)?;
+        let mut notes = restrictions(&described);
         let recorded = self.same_port_map(&transaction, &described)?;
         let claim = Claim::of(recorded.as_ref());
         let mapping = match recorded {
             Some(mapping) => mapping,
             None => {
+                notes.extend(self.check_unheld(&described)?);
                 let mapping = PortMap { id: transaction.next_mapping()?, ..described };
                 transaction.put_port_map(&mapping)?;
                 mapping
@@ -55,18 +64,17 @@ impl<M: Machine> Manager<M> {
         }
         let what = format!("mapping {mapping}");
         let ops = self.make(transaction, &what, wanted, refresh.obsolete).await?;
-        Ok(Done::new(mapping, ops))
+        Ok(Done { value: mapping, ops, notes })
     }
 
     /// What is to be published, without a number.
-    fn describe_port_map(
+    pub(super) fn describe_port_map(
         &self,
         transaction: &Transaction,
         settings: &Settings,
-        host: &Host,
         request: &PortMapRequest,
     ) -> Result<PortMap, Error> {
-        let PortMapRequest { published, target, protocol } = request;
+        let PortMapRequest { published, target, protocol, allow_from } = request;
         let endpoint = self.existing_endpoint(transaction, &target.host)?;
         let number = self.publishable(transaction, &endpoint)?;
         if published.ports.count() != target.ports.count() {
@@ -77,11 +85,12 @@ impl<M: Machine> Manager<M> {
                 target_count: target.ports.count(),
             }));
         }
+        if *protocol == Protocol::Sctp && published.ports != target.ports {
+            let (published, target) = (published.ports, target.ports);
+            return Err(Error::Spec(spec::Error::SctpPorts { published, target }));
+        }
         if published.ports.overlaps(settings.nat_ports) {
             return Err(Error::PortsReserved { ports: published.ports, reserved: settings.nat_ports });
-        }
-        if let Some(addr) = published.host {
-            check_host_address(host, addr)?;
         }
         Ok(PortMap {
             id: 0,
@@ -91,6 +100,7 @@ impl<M: Machine> Manager<M> {
             endpoint: endpoint.name,
             target_ports: target.ports,
             number,
+            allow_from: Clients::distinct(allow_from),
         })
     }
 
@@ -111,9 +121,17 @@ impl<M: Machine> Manager<M> {
         if (PortMap { id: wish.id, ..other.clone() }) == *wish {
             return Ok(Some(other));
         }
-        let remove = removal(&self.instance, &other);
+        let name = mapping_name(&self.instance, &other);
+        if (PortMap { id: wish.id, allow_from: wish.allow_from.clone(), ..other.clone() }) == *wish {
+            let what = format!("mapping {other}");
+            let differences = match &other.allow_from[..] {
+                [] => "everybody allowed".to_owned(),
+                clients => format!("allow-from {}", list(clients)),
+            };
+            return Err(Error::Differs { what, differences, remove: format!("vnet portmap rm {name}") });
+        }
         let (published, protocol) = (wish.published, wish.protocol);
-        Err(Error::PortsTaken { published, protocol, other: Box::new(other), remove })
+        Err(Error::PortsTaken { published, protocol, other: Box::new(other), name })
     }
 
     /// Takes published ports back; nothing if they are not published.
@@ -125,22 +143,38 @@ impl<M: Machine> Manager<M> {
         published: &Published,
         protocol: Protocol,
     ) -> Result<Done<Option<PortMap>>, Error> {
-        let (transaction, settings) = self.begin()?;
-        let Some(mapping) = transaction.overlapping(published, protocol)? else {
+        let (transaction, settings) = self.begin_settled().await?;
+        let Some(mapping) =
+            self.published_as(&transaction, published, protocol, "remove it with `vnet portmap rm")?
+        else {
             return Ok(Done::new(None, Vec::new()));
         };
-        if mapping.published != *published {
-            let remove = removal(&self.instance, &mapping);
-            let (published, other) = (*published, Box::new(mapping));
-            return Err(Error::OtherRange { published, protocol, other, remove });
-        }
         let blocks_before = transaction.port_blocks()?;
         transaction.remove_port_map(&mapping)?;
         let config = self.config_if_changed(&transaction, &settings, blocks_before)?;
         let what = format!("mapping {mapping}");
-        let ops = self.unmake(transaction, &what, expand::port_map(&mapping), config).await?;
+        let obsolete = of_removed(&transaction, &mapping)?;
+        let ops = self.unmake(transaction, &what, obsolete, config).await?;
         self.forget(|_, entry| entry.mapping == mapping.id)?;
         Ok(Done::new(Some(mapping), ops))
+    }
+
+    /// The mapping of exactly these ports, if they are published; `advice` is what to do with one that has other
+    /// ports as well, up to its name.
+    pub(super) fn published_as(
+        &self,
+        transaction: &Transaction,
+        published: &Published,
+        protocol: Protocol,
+        advice: &'static str,
+    ) -> Result<Option<PortMap>, Error> {
+        let Some(mapping) = transaction.overlapping(published, protocol)? else { return Ok(None) };
+        if mapping.published == *published {
+            return Ok(Some(mapping));
+        }
+        let name = mapping_name(&self.instance, &mapping);
+        let (published, other) = (*published, Box::new(mapping));
+        Err(Error::OtherRange { published, protocol, other, advice, name })
     }
 
     /// The configuration, if blocks of other lengths are in use than before.
@@ -153,6 +187,42 @@ impl<M: Machine> Manager<M> {
         let now = transaction.port_blocks()?;
         Ok(if now == before { Vec::new() } else { vec![Resource::Config(settings.config(now))] })
     }
+}
+
+/// What goes with a mapping that is recorded no more: all of it but the reservations that other mappings have.
+pub(super) fn of_removed(transaction: &Transaction, mapping: &PortMap) -> Result<Vec<Resource>, Error> {
+    let mut obsolete = Vec::new();
+    for resource in expand::port_map(mapping) {
+        let shared = match &resource {
+            Resource::PortMap { key, .. } => key.is_reservation() && transaction.is_reserved(key)?,
+            _ => false,
+        };
+        if !shared {
+            obsolete.push(resource);
+        }
+    }
+    Ok(obsolete)
+}
+
+/// What is worth knowing of a mapping's restrictions: a family from which nobody may use it, and clients of a
+/// family that it has not.
+fn restrictions(mapping: &PortMap) -> Vec<String> {
+    if mapping.allow_from.is_empty() {
+        return Vec::new();
+    }
+    let has_target = |v4: bool| mapping.targets.iter().any(|target| target.is_ipv4() == v4);
+    let is_v4 = |clients: &Clients| clients.net().addr().is_ipv4();
+    let forgotten = [(true, "IPv4"), (false, "IPv6")].into_iter().filter_map(|(v4, family)| {
+        let none = has_target(v4) && mapping.allow_from.iter().all(|clients| is_v4(clients) != v4);
+        none.then(|| {
+            format!(
+                "no {family} prefix is allowed: over {family} only programs of this host can use {mapping}"
+            )
+        })
+    });
+    let idle = mapping.allow_from.iter().filter(|clients| !has_target(is_v4(clients)));
+    let idle = idle.map(|clients| format!("{clients} allows nobody: {mapping} has no target of that family"));
+    forgotten.chain(idle).collect()
 }
 
 /// The endpoint's addresses that a mapping leads to: of the published address's family, or of both.
@@ -176,8 +246,8 @@ fn check_host_address(host: &Host, addr: IpAddr) -> Result<(), Error> {
     Err(Error::NotOurAddress { addr, addresses })
 }
 
-/// How a mapping is removed.
-fn removal(instance: &Instance, mapping: &PortMap) -> String {
+/// What names a mapping to `rm` and `move`.
+pub(super) fn mapping_name(instance: &Instance, mapping: &PortMap) -> String {
     let PortMap { published, protocol, .. } = mapping;
     let protocol = if *protocol == Protocol::Tcp { String::new() } else { format!(" --proto {protocol}") };
     let instance =

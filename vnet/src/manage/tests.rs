@@ -6,6 +6,7 @@ use tempfile::TempDir;
 use vnet_common::{Addr, CtEntry, Port, PortMapKey, PortMapValue, Proto, Tuple, Zone};
 
 use super::*;
+use crate::kernel::BoundSocket;
 use crate::plan::Veth;
 use crate::reconcile::fake::{Fake, Fault, interface, route};
 use crate::spec::{Name, Namespace, Protocol};
@@ -55,11 +56,12 @@ impl World {
         let store = Store::open(&self.instance()).unwrap();
         let record = store.begin().unwrap();
         format!(
-            "{:?} {:?} {:?} {:?} {:?} {:?} {:b}",
+            "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:b}",
             record.settings().unwrap(),
             record.networks().unwrap(),
             record.endpoints().unwrap(),
             record.port_maps().unwrap(),
+            record.moving().unwrap(),
             record.masquerades().unwrap(),
             record.host_addresses().unwrap(),
             record.port_blocks().unwrap(),
@@ -72,6 +74,17 @@ impl World {
 
     async fn endpoint(&self, name: &str) -> Result<Done<crate::spec::Endpoint>, Error> {
         self.manager().create_endpoint(&endpoint(name)).await
+    }
+
+    async fn move_to(&self, published: &str, target: &str) -> Result<Done<crate::spec::PortMap>, Error> {
+        let (published, target) = (published.parse().unwrap(), target.parse().unwrap());
+        self.manager().repoint(&MoveRequest { published, target, protocol: Protocol::Tcp }).await
+    }
+
+    /// Takes back a TCP mapping, which must be there.
+    async fn unpublish(&self, published: &str) {
+        let done = self.manager().unpublish(&published.parse().unwrap(), Protocol::Tcp).await.unwrap();
+        assert!(done.value.is_some(), "{published} is not published");
     }
 
     async fn publish(&self, published: &str, target: &str) -> Result<Done<crate::spec::PortMap>, Error> {
@@ -110,7 +123,13 @@ fn port_map(published: &str, target: &str) -> PortMapRequest {
         published: published.parse().unwrap(),
         target: target.parse().unwrap(),
         protocol: Protocol::Tcp,
+        allow_from: Vec::new(),
     }
+}
+
+fn restricted(published: &str, target: &str, allow_from: &[&str]) -> PortMapRequest {
+    let allow_from = allow_from.iter().map(|text| text.parse().unwrap()).collect();
+    PortMapRequest { allow_from, ..port_map(published, target) }
 }
 
 fn message<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
@@ -269,6 +288,111 @@ async fn a_failed_mapping_is_undone() {
     };
     fails_cleanly(prepare, async |world| Ok(world.publish("8000-8011", "net1:8000-8011").await?.ops.len()))
         .await;
+}
+
+#[tokio::test]
+async fn a_failed_restricted_mapping_is_undone() {
+    let prepare = async |world: &World| {
+        is_up(world).await;
+        world.endpoint("net1").await.unwrap();
+        // Shares its reservation with the one that fails.
+        world.publish("127.0.0.1:8000", "net1:80").await.unwrap();
+    };
+    let verb = async |world: &World| {
+        let request = restricted("203.0.113.1:8000-8001", "net1:80-81", &["10.0.0.0/8", "192.0.2.0/24"]);
+        Ok(world.manager().publish(&request).await?.ops.len())
+    };
+    fails_cleanly(prepare, verb).await;
+}
+
+async fn has_a_restricted_mapping(world: &World) {
+    is_up(world).await;
+    world.endpoint("net1").await.unwrap();
+    world.endpoint("net2").await.unwrap();
+    let request = restricted("8000-8002", "net1:8000-8002", &["10.0.0.0/8", "fd00::/64"]);
+    world.manager().publish(&request).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failed_move_is_undone() {
+    let prepare = async |world: &World| {
+        is_up(world).await;
+        world.endpoint("net1").await.unwrap();
+        world.endpoint("net2").await.unwrap();
+        world.publish("8000-8002", "net1:8000-8002").await.unwrap();
+    };
+    fails_cleanly(prepare, async |world| Ok(world.move_to("8000-8002", "net2:80-82").await?.ops.len())).await;
+}
+
+/// Of the steps of such a move the first ones write what is new, the others take away what is left of the old.
+#[tokio::test]
+async fn a_failed_move_of_a_restricted_mapping_is_undone_or_completed() {
+    let (steps, whole, record) = {
+        let world = World::new();
+        has_a_restricted_mapping(&world).await;
+        let ops = world.move_to("8000-8002", "net2:80-82").await.unwrap().ops;
+        (ops, world.fake.snapshot(), world.record())
+    };
+    let taken_away = steps.iter().filter(|op| matches!(op, Op::Remove(Resource::AllowFrom { .. }))).count();
+    assert_eq!((taken_away, steps.len()), (2, 2 + 4 + 2), "{steps:?}");
+    for fault in [Fault::Before, Fault::After, Fault::Killed] {
+        for step in 0..steps.len() {
+            let world = World::new();
+            has_a_restricted_mapping(&world).await;
+            let (before, record_before) = (world.fake.snapshot(), world.record());
+            world.fake.fail_at(step, fault);
+            let error = message(world.move_to("8000-8002", "net2:80-82").await);
+            world.fake.heal();
+            if fault != Fault::Killed && step < steps.len() - taken_away {
+                assert!(error.contains("was not made"), "{error}");
+                assert_eq!(world.fake.snapshot(), before, "{fault:?} at {step}: {error}");
+                assert_eq!(world.record(), record_before, "{fault:?} at {step}");
+            } else if fault != Fault::Killed {
+                assert!(error.contains("run the same command again"), "{error}");
+            }
+            world.move_to("8000-8002", "net2:80-82").await.unwrap();
+            assert_eq!(world.fake.snapshot(), whole, "{fault:?} at {step}, then again");
+            assert_eq!(world.record(), record, "{fault:?} at {step}, then again");
+            world.down().await.unwrap();
+            assert_eq!(world.fake.snapshot(), Vec::<String>::new(), "{fault:?} at {step}, then down");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_move_that_was_killed_is_completed_by_whatever_comes_next() {
+    let steps = {
+        let world = World::new();
+        has_a_restricted_mapping(&world).await;
+        world.move_to("8000-8002", "net2:80-82").await.unwrap().ops.len()
+    };
+    // Each of them on its own has to reach what it reaches after a move that was not killed.
+    let then = async |world: &World, what: &str| match what {
+        "up" => drop(world.bring_up(Mode::Apply).await.unwrap()),
+        "add" => drop(world.publish("9000", "net1:80").await.unwrap()),
+        "rm" => world.unpublish("8000-8002").await,
+        target => drop(world.manager().remove_endpoint(&name(target)).await.unwrap()),
+    };
+    for what in ["up", "add", "rm", "net1", "net2"] {
+        let expected = {
+            let world = World::new();
+            has_a_restricted_mapping(&world).await;
+            world.move_to("8000-8002", "net2:80-82").await.unwrap();
+            then(&world, what).await;
+            (world.fake.snapshot(), world.record())
+        };
+        for step in 0..steps {
+            let world = World::new();
+            has_a_restricted_mapping(&world).await;
+            *world.fake.flows.borrow_mut() = vec![flow(1)];
+            world.fake.fail_at(step, Fault::Killed);
+            world.move_to("8000-8002", "net2:80-82").await.unwrap_err();
+            world.fake.heal();
+            then(&world, what).await;
+            assert_eq!((world.fake.snapshot(), world.record()), expected, "killed at {step}, then {what}");
+            assert!(world.fake.flows.borrow().is_empty(), "killed at {step}, then {what}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -555,6 +679,132 @@ async fn ports_that_cannot_be_published_are_refused() {
 }
 
 #[tokio::test]
+async fn sctp_is_published_on_the_target_s_own_port() {
+    let world = World::up().await;
+    world.endpoint("net1").await.unwrap();
+    let sctp = |target| PortMapRequest { protocol: Protocol::Sctp, ..port_map("3868", target) };
+    let error = message(world.manager().publish(&sctp("net1:3869")).await);
+    assert!(error.contains("RFC 9260") && error.contains("TARGET:3868"), "{error}");
+    let done = world.manager().publish(&sctp("net1:3868")).await.unwrap();
+    assert!(done.ops.iter().all(|op| op.to_string().contains("sctp ports 3868-3868")), "{:?}", done.ops);
+    let moved = MoveRequest {
+        published: "3868".parse().unwrap(),
+        target: "net1:80".parse().unwrap(),
+        protocol: Protocol::Sctp,
+    };
+    assert!(message(world.manager().repoint(&moved).await).contains("RFC 9260"));
+}
+
+#[tokio::test]
+async fn a_port_that_a_program_of_the_host_holds_is_refused_with_its_name() {
+    let world = World::up().await;
+    world.endpoint("net1").await.unwrap();
+    let socket = |on: &str, inode| {
+        let on: std::net::SocketAddr = on.parse().unwrap();
+        BoundSocket { addr: on.ip(), port: on.port(), v6only: false, inode }
+    };
+    *world.fake.sockets.borrow_mut() = vec![
+        (Proto::TCP, socket("0.0.0.0:8088", 7)),
+        (Proto::TCP, socket("203.0.113.1:9000", 0)),
+        (Proto::UDP, socket("0.0.0.0:5353", 7)),
+    ];
+    let before = (world.fake.snapshot(), world.record());
+    for (published, expected) in [
+        (
+            "8088",
+            "port 8088/tcp is held by nginx (pid 123) on 0.0.0.0:8088: stop it, have it use another address or \
+             port, or publish another port",
+        ),
+        ("8080-8090", "port 8088/tcp is held by nginx (pid 123) on 0.0.0.0:8088"),
+        ("127.0.0.1:8088", "port 8088/tcp is held by nginx (pid 123) on 0.0.0.0:8088"),
+        ("9000", "port 9000/tcp is held by an unknown process on 203.0.113.1:9000"),
+    ] {
+        let ports: crate::spec::Published = published.parse().unwrap();
+        let error = message(world.publish(published, &format!("net1:{}", ports.ports)).await);
+        assert!(error.contains(expected), "{published}: {error}");
+    }
+    assert_eq!((world.fake.snapshot(), world.record()), before);
+    for free in ["127.0.0.1:9000", "[::1]:8088", "5353"] {
+        world.publish(free, "net1:80").await.unwrap();
+    }
+    // What is published already stays, whoever has bound it meanwhile.
+    world.fake.sockets.borrow_mut().push((Proto::TCP, socket("0.0.0.0:5353", 7)));
+    assert_eq!(world.publish("5353", "net1:80").await.unwrap().ops, []);
+}
+
+#[tokio::test]
+async fn a_reservation_lasts_as_long_as_a_mapping_needs_it() {
+    let world = World::up().await;
+    world.endpoint("net1").await.unwrap();
+    world.endpoint("net2").await.unwrap();
+    let reserved = |world: &World| {
+        let mut ports: Vec<u16> = Vec::new();
+        for resource in world.fake.present.borrow().iter() {
+            if let Resource::PortMap { key, .. } = resource
+                && key.is_reservation()
+            {
+                ports.push(key.port.number());
+            }
+        }
+        ports.sort_unstable();
+        ports
+    };
+    world.publish("8088", "net1:80").await.unwrap();
+    assert!(reserved(&world).is_empty(), "one for all addresses needs none");
+    world.publish("127.0.0.1:8000", "net1:80").await.unwrap();
+    world.publish("203.0.113.1:8000-8001", "net1:80-81").await.unwrap();
+    world.publish("127.0.0.5:8000", "net2:80").await.unwrap();
+    assert_eq!(reserved(&world), [8000, 8000], "a port, and a block of two that begins with it");
+    world.unpublish("127.0.0.1:8000").await;
+    assert_eq!(reserved(&world), [8000, 8000]);
+    world.manager().remove_endpoint(&name("net2")).await.unwrap();
+    assert_eq!(reserved(&world), [8000]);
+    world.publish("[::1]:8000", "net1:80").await.unwrap();
+    assert_eq!(reserved(&world), [8000, 8000], "families apart");
+    world.manager().remove_endpoint(&name("net1")).await.unwrap();
+    assert!(reserved(&world).is_empty());
+}
+
+#[tokio::test]
+async fn restrictions_are_recorded_and_changed_by_no_accident() {
+    let world = World::up().await;
+    world.endpoint("net1").await.unwrap();
+    let publish =
+        async |allow_from: &[&str]| world.manager().publish(&restricted("8088", "net1:80", allow_from)).await;
+    let done = publish(&["192.0.2.0/24", "10.1.0.0/16", "10.0.0.0/8"]).await.unwrap();
+    assert_eq!(
+        done.notes,
+        ["no IPv6 prefix is allowed: over IPv6 only programs of this host can use 8088/tcp to net1:80"]
+    );
+    let again = publish(&["10.0.0.0/8", "192.0.2.0/24"]).await.unwrap();
+    assert_eq!((again.ops, again.value), (Vec::new(), done.value));
+    for others in [&[][..], &["10.0.0.0/8"], &["10.0.0.0/8", "192.0.2.0/24", "fd00::/64"]] {
+        let error = message(publish(others).await);
+        assert_eq!(
+            error,
+            "mapping 8088/tcp to net1:80 is there already, with allow-from 10.0.0.0/8 192.0.2.0/24: to change it, \
+             first run `vnet portmap rm 8088`"
+        );
+    }
+    let clients = |world: &World| world.has(|resource| matches!(resource, Resource::AllowFrom { .. }));
+    assert!(clients(&world));
+    world.unpublish("8088").await;
+    assert!(!clients(&world));
+    let idle = restricted("127.0.0.1:9000", "net1:80", &["fd00::/64"]);
+    let notes = world.manager().publish(&idle).await.unwrap().notes;
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    assert_eq!(
+        notes[1],
+        "fd00::/64 allows nobody: 127.0.0.1:9000/tcp to net1:80 has no target of that family"
+    );
+    let open = message(world.publish("127.0.0.1:9000", "net1:80").await);
+    assert!(open.contains("with allow-from fd00::/64"), "{open}");
+    world.publish("9001", "net1:80").await.unwrap();
+    let error = message(world.manager().publish(&restricted("9001", "net1:80", &["10.0.0.0/8"])).await);
+    assert!(error.contains("with everybody allowed"), "{error}");
+}
+
+#[tokio::test]
 async fn the_configuration_says_which_blocks_there_are() {
     let blocks = |world: &World| {
         let present = world.fake.present.borrow();
@@ -584,7 +834,9 @@ async fn a_range_counts_on_in_the_target() {
     world.publish("127.0.0.1:1003-1010", "net1:33-40").await.unwrap();
     let found: RefCell<Vec<(u16, u8, u16)>> = RefCell::default();
     world.has(|resource| {
-        if let Resource::PortMap { key, value: PortMapValue { port, .. } } = resource {
+        if let Resource::PortMap { key, value: PortMapValue { port, .. } } = resource
+            && !key.is_reservation()
+        {
             found.borrow_mut().push((key.port.number(), key.prefix_len, port.number()));
         }
         false
@@ -613,6 +865,70 @@ async fn taking_ports_back_ends_their_flows() {
     assert!(world.fake.flows.borrow().is_empty(), "all of them were net1's");
 }
 
+#[tokio::test]
+async fn a_moved_mapping_has_another_number_and_its_old_flows_end() {
+    let world = World::up().await;
+    world.endpoint("net1").await.unwrap();
+    world.endpoint("net2").await.unwrap();
+    let made = world.manager().publish(&restricted("8088", "net1:80", &["10.0.0.0/8"])).await.unwrap().value;
+    world.publish("8089", "net1:80").await.unwrap();
+    *world.fake.flows.borrow_mut() = vec![flow(1), flow(2), flow(0)];
+    let done = world.move_to("8088", "net2:8080").await.unwrap();
+    let moved = done.value;
+    assert_eq!((made.id, moved.id, moved.endpoint.as_str()), (1, 3, "net2"));
+    assert_eq!(moved.allow_from, made.allow_from);
+    let left: Vec<u32> = world.fake.flows.borrow().iter().map(|(_, entry)| entry.mapping).collect();
+    assert_eq!(left, [2, 0]);
+    // What the port leads to is exchanged and never absent; who may use it is known before, and forgotten after.
+    let ops: Vec<String> = done.ops.iter().map(ToString::to_string).collect();
+    assert_eq!(ops.len(), 4, "{ops:?}");
+    assert_eq!(ops[0], "create clients 10.0.0.0/8 of mapping 3");
+    assert!(ops[1..3].iter().all(|op| op.starts_with("change published tcp ports 8088-8088")), "{ops:?}");
+    assert_eq!(ops[3], "remove clients 10.0.0.0/8 of mapping 1");
+    assert_eq!(world.move_to("8088", "net2:8080").await.unwrap().ops, [], "it is there already");
+    world.manager().remove_endpoint(&name("net1")).await.unwrap();
+    assert_eq!(world.move_to("8088", "net2:8080").await.unwrap().value, moved, "it was not net1's any more");
+}
+
+#[tokio::test]
+async fn a_move_to_a_target_of_one_family_takes_the_other_back() {
+    let world = World::up().await;
+    world.manager().create_network(&network("v4", "10.2.0.0/24")).await.unwrap();
+    let mut four = endpoint("net4");
+    four.place.as_mut().unwrap().network = name("v4");
+    world.manager().create_endpoint(&four).await.unwrap();
+    world.endpoint("net1").await.unwrap();
+    let entries = |world: &World| {
+        let present = world.fake.present.borrow();
+        present.iter().filter(|resource| matches!(resource, Resource::PortMap { .. })).count()
+    };
+    world.publish("8088", "net1:80").await.unwrap();
+    assert_eq!(entries(&world), 2);
+    world.move_to("8088", "net4:80").await.unwrap();
+    assert_eq!(entries(&world), 1);
+    world.move_to("8088", "net1:80").await.unwrap();
+    assert_eq!(entries(&world), 2);
+}
+
+#[tokio::test]
+async fn what_cannot_be_moved_is_refused() {
+    let world = World::up().await;
+    world.endpoint("net1").await.unwrap();
+    world.publish("8000-8010", "net1:80-90").await.unwrap();
+    let before = (world.fake.snapshot(), world.record());
+    for (published, target, expected) in [
+        ("8011", "net1:80", "8011/tcp is not published: publish it with `vnet portmap add`"),
+        ("8000", "net1:80", "move that with `vnet portmap move 8000-8010`"),
+        ("127.0.0.1:8000", "net1:80", "127.0.0.1:8000/tcp is not published"),
+        ("8000-8010", "net1:80", "8000-8010 are 11 ports"),
+        ("8000-8010", "net9:80-90", "no endpoint net9"),
+    ] {
+        let error = message(world.move_to(published, target).await);
+        assert!(error.contains(expected), "{published} to {target}: {error}");
+    }
+    assert_eq!((world.fake.snapshot(), world.record()), before);
+}
+
 fn flow(mapping: u32) -> (Tuple, CtEntry) {
     let tuple = Tuple {
         src: Addr::v4([203, 0, 113, 9]),
@@ -633,7 +949,8 @@ fn flow(mapping: u32) -> (Tuple, CtEntry) {
         mapping,
         state: 1,
         origin: 1,
-        reserved: [0; 2],
+        flags: 0,
+        reserved: 0,
     };
     (tuple, entry)
 }

@@ -175,6 +175,9 @@ impl<M: Machine> Manager<M> {
 
     /// Brings back what has gone of endpoints and mappings. What cannot be brought back stays recorded.
     async fn bring_back(&self) -> Result<Vec<Op>, Error> {
+        if self.mode == Mode::Apply {
+            self.finish_move().await?;
+        }
         let transaction = self.store.begin()?;
         let mut ops = Vec::new();
         let mut failures = Vec::new();
@@ -207,7 +210,7 @@ impl<M: Machine> Manager<M> {
         if failures.is_empty() { Ok(ops) } else { Err(Error::Incomplete { failures }) }
     }
 
-    async fn plan_recorded(&self, resources: Vec<Resource>) -> Result<Plan, Error> {
+    pub(super) async fn plan_recorded(&self, resources: Vec<Resource>) -> Result<Plan, Error> {
         self.plan(Claim::Recorded.on(resources), Vec::new()).await
     }
 

@@ -79,12 +79,13 @@ fn portmaps() {
         targets: vec!["192.168.0.2".parse().unwrap()],
         target_ports: "80-90".parse().unwrap(),
         number: 1,
+        allow_from: vec!["10.0.0.0/8".parse().unwrap()],
     };
     assert_eq!(
         json(PortMap::from(&mapping)),
         "{\"version\":1,\"portmaps\":[{\"id\":7,\"host\":\"203.0.113.1\",\"port\":8000,\"end\":8010,\
          \"protocol\":\"udp\",\"endpoint\":\"net1\",\"targets\":[\"192.168.0.2\"],\"target_port\":80,\
-         \"target_end\":90}]}\n"
+         \"target_end\":90,\"allow_from\":[\"10.0.0.0/8\"]}]}\n"
     );
 }
 
@@ -127,7 +128,8 @@ fn both_directions_are_one_flow() {
         mapping: 0,
         state: 2,
         origin: 1,
-        reserved: [0; 2],
+        flags: 0,
+        reserved: 0,
     };
     let answer =
         CtEntry { translated: inside.answer(), packets: 4, bytes: 400, last_seen: 95, origin: 2, ..opener };

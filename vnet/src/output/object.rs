@@ -164,7 +164,7 @@ pub struct PortMap {
     pub port: u16,
     /// Last port.
     pub end: u16,
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `sctp`.
     pub protocol: spec::Protocol,
     /// The endpoint it leads to.
     pub endpoint: String,
@@ -174,6 +174,8 @@ pub struct PortMap {
     pub target_port: u16,
     /// The endpoint's port for the last port.
     pub target_end: u16,
+    /// Prefixes of the clients that may use it; none for everybody.
+    pub allow_from: Vec<String>,
 }
 
 impl From<&spec::PortMap> for PortMap {
@@ -188,6 +190,7 @@ impl From<&spec::PortMap> for PortMap {
             targets: mapping.targets.clone(),
             target_port: mapping.target_ports.first(),
             target_end: mapping.target_ports.last(),
+            allow_from: mapping.allow_from.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -195,7 +198,7 @@ impl From<&spec::PortMap> for PortMap {
 impl Listed for PortMap {
     const NOUN: &'static str = "portmaps";
     const HEADER: &'static [&'static str] =
-        &["ID", "HOST", "PORTS", "PROTO", "ENDPOINT", "TARGETS", "TARGET PORTS"];
+        &["ID", "HOST", "PORTS", "PROTO", "ENDPOINT", "TARGETS", "TARGET PORTS", "ALLOW FROM"];
 
     fn row(&self) -> Vec<String> {
         let ports = |first, last| if first == last { format!("{first}") } else { format!("{first}-{last}") };
@@ -207,6 +210,7 @@ impl Listed for PortMap {
             self.endpoint.clone(),
             words(&self.targets),
             ports(self.target_port, self.target_end),
+            if self.allow_from.is_empty() { "*".to_owned() } else { words(&self.allow_from) },
         ]
     }
 }

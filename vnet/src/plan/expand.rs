@@ -7,7 +7,8 @@
 use std::iter;
 use std::net::IpAddr;
 
-use vnet_common::{Addr, Hook, Port, PortMapKey, PortMapValue, Zone};
+use ipnet::IpNet;
+use vnet_common::{Addr, AllowFrom, AllowFromKey, Hook, Port, PortMapKey, PortMapValue, Zone};
 
 use super::{Resource, Veth, blocks};
 use crate::ours;
@@ -141,32 +142,123 @@ fn entry_prefixes(link: &Link) -> Vec<(IpAddr, u8)> {
     given.chain(link_local).collect()
 }
 
-/// The blocks of a mapping: on its address of the host, or on every address of the families its target has.
+/// A mapping: who may use it, its reservations, and its blocks on its address of the host or on every address of
+/// the families its target has. A restricted mapping is never there without its restrictions.
 #[must_use]
 pub fn port_map(mapping: &PortMap) -> Vec<Resource> {
-    let keys = mapping.targets.iter().map(|&target| {
-        let target = Addr::from(target);
-        (mapping.published.host.map_or(target.any_of_family(), Addr::from), target)
+    let clients = mapping
+        .allow_from
+        .iter()
+        .map(|clients| Resource::AllowFrom { key: allow_from(mapping.id, clients.net()) });
+    let reserved = reservations(mapping).into_iter().map(|key| {
+        // Nobody looks at the value.
+        let addr = key.addr.any_of_family();
+        let value = PortMapValue { addr, port: Port::new(0), zone: Zone::WORLD, id: 0, flags: 0 };
+        Resource::PortMap { key, value }
     });
-    keys.flat_map(|(addr, target)| port_map_blocks(mapping, addr, target, mapping.zone())).collect()
+    let published = mapping.targets.iter().flat_map(|&target| {
+        let target = Addr::from(target);
+        let addr = mapping.published.host.map_or(target.any_of_family(), Addr::from);
+        keys(mapping, addr).into_iter().map(move |key| published_block(mapping, key, target))
+    });
+    clients.chain(reserved).chain(published).collect()
 }
 
-fn port_map_blocks(mapping: &PortMap, addr: Addr, target: Addr, zone: Zone) -> Vec<Resource> {
-    let ports = mapping.published.ports;
-    let block = |block: super::Block| Resource::PortMap {
-        key: PortMapKey {
-            addr,
-            port: Port::new(block.first),
-            proto: mapping.protocol.number(),
-            prefix_len: block.prefix_len,
-        },
-        value: PortMapValue {
-            addr: target,
-            port: Port::new(mapping.target_ports.first() + (block.first - ports.first())),
-            zone,
-            id: mapping.id,
-            flags: 0,
-        },
+/// The notes that ports are published on one address of the host, which other mappings may share: those of the
+/// same ports on its other addresses.
+#[must_use]
+pub fn reservations(mapping: &PortMap) -> Vec<PortMapKey> {
+    let host = mapping.published.host.map(Addr::from);
+    host.map_or_else(Vec::new, |host| keys(mapping, PortMapKey::some_of_family(&host)))
+}
+
+/// The keys of a mapping's blocks on an address.
+fn keys(mapping: &PortMap, addr: Addr) -> Vec<PortMapKey> {
+    let proto = mapping.protocol.number();
+    let key = |block: super::Block| PortMapKey {
+        addr,
+        port: Port::new(block.first),
+        proto,
+        prefix_len: block.prefix_len,
     };
-    blocks(ports).into_iter().map(block).collect()
+    blocks(mapping.published.ports).into_iter().map(key).collect()
+}
+
+fn published_block(mapping: &PortMap, key: PortMapKey, target: Addr) -> Resource {
+    let offset = key.port.number() - mapping.published.ports.first();
+    let restricted = if mapping.allow_from.is_empty() { 0 } else { PortMapValue::FLAG_RESTRICTED };
+    let value = PortMapValue {
+        addr: target,
+        port: Port::new(mapping.target_ports.first() + offset),
+        zone: mapping.zone(),
+        id: mapping.id,
+        flags: restricted,
+    };
+    Resource::PortMap { key, value }
+}
+
+/// The key of a prefix of clients that may use a mapping: the mapping's number in full, then the prefix, counted over
+/// 128 bits.
+fn allow_from(mapping: u32, clients: IpNet) -> AllowFromKey {
+    let of_the_128 = if clients.addr().is_ipv4() { 96 } else { 0 };
+    let prefix_len = u32::BITS + of_the_128 + u32::from(clients.prefix_len());
+    AllowFromKey { prefix_len, data: AllowFrom { mapping, client: Addr::from(clients.network()) } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Protocol;
+
+    fn mapping(published: &str, allow_from: &[&str]) -> PortMap {
+        PortMap {
+            id: 7,
+            published: published.parse().unwrap(),
+            protocol: Protocol::Tcp,
+            endpoint: "net1".parse().unwrap(),
+            targets: vec!["192.168.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
+            target_ports: "80-83".parse().unwrap(),
+            number: 1,
+            allow_from: allow_from.iter().map(|text| text.parse().unwrap()).collect(),
+        }
+    }
+
+    #[test]
+    fn restrictions_come_before_what_they_restrict() {
+        let resources = port_map(&mapping("8000-8003", &["10.0.0.0/8", "2001:db8::/32"]));
+        let keys: Vec<(u32, u32, String)> = resources[..2]
+            .iter()
+            .map(|resource| match resource {
+                Resource::AllowFrom { key } => {
+                    (key.prefix_len, key.data.mapping, key.data.client.to_string())
+                }
+                other => panic!("{other}"),
+            })
+            .collect();
+        assert_eq!(keys, [(32 + 96 + 8, 7, "10.0.0.0".to_owned()), (32 + 32, 7, "2001:db8::".to_owned())]);
+        assert_eq!(resources.len(), 4);
+        for resource in &resources[2..] {
+            let Resource::PortMap { value, .. } = resource else { panic!("{resource}") };
+            assert_eq!((value.id, value.flags), (7, PortMapValue::FLAG_RESTRICTED), "{resource}");
+        }
+        let open = port_map(&mapping("8000-8003", &[]));
+        assert!(
+            open.iter()
+                .all(|resource| matches!(resource, Resource::PortMap { value, .. } if value.flags == 0))
+        );
+    }
+
+    #[test]
+    fn what_is_published_on_one_address_is_reserved_for_all_of_its_family() {
+        assert_eq!(reservations(&mapping("8000-8003", &[])), []);
+        for (published, addr) in [
+            ("203.0.113.1:8000-8003", "255.255.255.255"),
+            ("[fd00::1]:8000-8003", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        ] {
+            let reserved = reservations(&mapping(published, &[]));
+            assert_eq!(reserved.len(), 1);
+            assert!(reserved[0].is_reservation());
+            assert_eq!((reserved[0].addr.to_string(), reserved[0].port.number()), (addr.to_owned(), 8000));
+        }
+    }
 }

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use vnet_common::{Addr, DatapathConfig, Hook, Mac, PortMapKey, PortMapValue, Zone};
+use vnet_common::{Addr, AllowFromKey, DatapathConfig, Hook, Mac, PortMapKey, PortMapValue, Zone};
 
 /// Something in the kernel that belongs to an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,7 +107,12 @@ pub enum Resource {
         /// One of [`vnet_common::filtering`], as its network has it.
         filtering: u8,
     },
-    /// A block of published ports.
+    /// Clients that may use a restricted mapping.
+    AllowFrom {
+        /// The mapping, and the clients' prefix.
+        key: AllowFromKey,
+    },
+    /// A block of published ports, or of ports that are reserved because they are published on one address.
     PortMap {
         /// What is published.
         key: PortMapKey,
@@ -166,6 +171,7 @@ impl Resource {
             | (Self::Masquerade { subnet: a, .. }, Self::Masquerade { subnet: b, .. }) => a == b,
             (Self::Veth(a), Self::Veth(b)) => a.host == b.host,
             (Self::Endpoint { addr: a, .. }, Self::Endpoint { addr: b, .. }) => a == b,
+            (Self::AllowFrom { key: a }, Self::AllowFrom { key: b }) => a == b,
             (Self::PortMap { key: a, .. }, Self::PortMap { key: b, .. }) => a == b,
             _ => false,
         }
@@ -204,6 +210,7 @@ impl Resource {
                 | Self::Network { .. }
                 | Self::Masquerade { .. }
                 | Self::Endpoint { .. }
+                | Self::AllowFrom { .. }
                 | Self::PortMap { .. }
         )
     }
@@ -248,8 +255,17 @@ impl fmt::Display for Resource {
             Self::Endpoint { addr, interface, mac, .. } => {
                 write!(f, "endpoint {addr}, {mac}, behind {interface}")
             }
+            Self::AllowFrom { key } => {
+                let (client, bits) = (key.data.client, key.prefix_len.saturating_sub(u32::BITS));
+                let bits = if client.is_v4() { bits.saturating_sub(96) } else { bits };
+                write!(f, "clients {client}/{bits} of mapping {}", key.data.mapping)
+            }
+            Self::PortMap { key, .. } if key.is_reservation() => {
+                let family = if key.addr.is_v4() { "IPv4" } else { "IPv6" };
+                write!(f, "reserved {} ports {}-{} ({family})", key.proto, key.port, last_port(key))
+            }
             Self::PortMap { key, value } => {
-                let last = u32::from(key.port.number()) + (1 << (16 - u32::from(key.prefix_len.min(16)))) - 1;
+                let last = last_port(key);
                 let host =
                     if key.addr.is_unspecified() { "every address".to_owned() } else { key.addr.to_string() };
                 let family = if key.addr.is_v4() { "IPv4" } else { "IPv6" };
@@ -258,6 +274,11 @@ impl fmt::Display for Resource {
             }
         }
     }
+}
+
+/// The last port of a block.
+fn last_port(key: &PortMapKey) -> u32 {
+    u32::from(key.port.number()) + (1 << (16 - u32::from(key.prefix_len.min(16)))) - 1
 }
 
 fn list(addresses: &[IpNet]) -> String {

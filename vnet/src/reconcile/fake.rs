@@ -2,12 +2,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
-use vnet_common::{CtEntry, Mac, Tuple};
+use vnet_common::{CtEntry, Mac, Proto, Tuple};
 
 use super::Machine;
-use crate::kernel::{Interface, Route};
+use crate::kernel::{BoundSocket, Interface, Process, Route};
 use crate::plan::{Op, Resource, State};
 
 /// How a step fails.
@@ -28,6 +29,7 @@ pub(crate) struct Fake {
     pub(crate) host: RefCell<Vec<Interface>>,
     pub(crate) routes: RefCell<Vec<Route>>,
     pub(crate) flows: RefCell<Vec<(Tuple, CtEntry)>>,
+    pub(crate) sockets: RefCell<Vec<(Proto, BoundSocket)>>,
     pub(crate) namespace: Cell<u64>,
     fault: Cell<Option<(usize, Fault)>>,
     steps: Cell<usize>,
@@ -177,6 +179,16 @@ impl Machine for Fake {
         Ok(before - flows.len())
     }
 
+    fn bound_sockets(&self, proto: Proto, ports: RangeInclusive<u16>) -> Result<Vec<BoundSocket>, FakeError> {
+        let sockets = self.sockets.borrow();
+        let held = sockets.iter().filter(|(of, socket)| *of == proto && ports.contains(&socket.port));
+        Ok(held.map(|(_, socket)| socket.clone()).collect())
+    }
+
+    fn holder_of(&self, socket: &BoundSocket) -> Option<Process> {
+        (socket.inode != 0).then(|| Process { name: "nginx".to_owned(), pid: 123 })
+    }
+
     fn has_ipv6(&self) -> bool {
         true
     }
@@ -208,6 +220,14 @@ impl Machine for &Fake {
 
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, FakeError> {
         (**self).forget_flows(doomed)
+    }
+
+    fn bound_sockets(&self, proto: Proto, ports: RangeInclusive<u16>) -> Result<Vec<BoundSocket>, FakeError> {
+        (**self).bound_sockets(proto, ports)
+    }
+
+    fn holder_of(&self, socket: &BoundSocket) -> Option<Process> {
+        (**self).holder_of(socket)
     }
 
     fn has_ipv6(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Prefixes: of a network, and of a masquerade rule.
+//! Prefixes: of a network, of a masquerade rule, and of the clients of a published port.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -30,6 +30,52 @@ impl TryFrom<IpNet> for Cidr {
         let bad = |reason| Error::Masquerade { prefix: net, reason };
         if net.addr().is_loopback() {
             return Err(bad("loopback addresses never leave the host"));
+        }
+        if net.addr().is_multicast() {
+            return Err(bad("multicast addresses are never a source"));
+        }
+        if is_mapped(net.addr()) {
+            return Err(bad("write an IPv4 prefix as IPv4"));
+        }
+        Ok(Self(net))
+    }
+}
+
+/// A prefix of clients that may use a published port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "IpNet", into = "IpNet")]
+pub struct Clients(IpNet);
+
+impl Clients {
+    /// The prefix.
+    #[must_use]
+    pub fn net(self) -> IpNet {
+        self.0
+    }
+
+    /// The same clients in order, none of them named twice.
+    #[must_use]
+    pub fn distinct(given: &[Self]) -> Vec<Self> {
+        let wider = |a: &Self, b: &Self| a != b && a.0.contains(&b.0);
+        let mut distinct: Vec<Self> = given
+            .iter()
+            .filter(|clients| !given.iter().any(|other| wider(other, clients)))
+            .copied()
+            .collect();
+        distinct.sort();
+        distinct.dedup();
+        distinct
+    }
+}
+
+impl TryFrom<IpNet> for Clients {
+    type Error = Error;
+
+    fn try_from(net: IpNet) -> Result<Self, Error> {
+        let net = without_host_bits(net)?;
+        let bad = |reason| Error::Clients { prefix: net, reason };
+        if net.addr().is_loopback() {
+            return Err(bad("programs of the host itself may always use it"));
         }
         if net.addr().is_multicast() {
             return Err(bad("multicast addresses are never a source"));
@@ -158,7 +204,7 @@ macro_rules! prefix {
     };
 }
 
-prefix!(Cidr Subnet);
+prefix!(Cidr Clients Subnet);
 
 #[cfg(test)]
 mod tests {
@@ -236,5 +282,16 @@ mod tests {
         for bad in ["10.0.0.1/8", "127.0.0.0/8", "224.0.0.0/8", "x/8", "::1/128", "::ffff:1.2.3.4/128"] {
             assert!(bad.parse::<Cidr>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn clients_are_any_unicast_prefix_and_those_inside_others_are_left_out() {
+        for bad in ["203.0.113.9", "203.0.113.9/24", "127.0.0.1/32", "224.0.0.0/4", "::ffff:1.2.3.0/120"] {
+            assert!(bad.parse::<Clients>().is_err(), "{bad:?}");
+        }
+        let given = ["fd00::/64", "10.1.0.0/16", "10.0.0.0/8", "192.0.2.7/32", "10.0.0.0/8", "fd00::/16"];
+        let given = given.map(|text| text.parse().unwrap());
+        let distinct: Vec<String> = Clients::distinct(&given).iter().map(ToString::to_string).collect();
+        assert_eq!(distinct, ["10.0.0.0/8", "192.0.2.7/32", "fd00::/16"]);
     }
 }

@@ -57,6 +57,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A prefix no client of a published port can have.
+    #[error("{prefix} cannot be a prefix of clients: {reason}")]
+    Clients {
+        /// The prefix.
+        prefix: IpNet,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// A network with no or too many prefixes.
     #[error("a network has one IPv4 prefix, one IPv6 prefix, or one of each; given: {given}")]
     Prefixes {
@@ -96,6 +104,32 @@ pub enum Error {
         missing: &'static str,
         /// How it is written.
         example: &'static str,
+    },
+    /// Both ports in one word, as other programs want them.
+    #[error(
+        "{text:?} are two ports, and the second one is the target's: write vnet portmap add {published} \
+         TARGET:{target}{protocol}, where TARGET is an endpoint's name or address"
+    )]
+    TwoPorts {
+        /// What was given.
+        text: String,
+        /// What was probably to be published.
+        published: Box<super::Published>,
+        /// What was probably the target's.
+        target: super::Ports,
+        /// What names the protocol, if one was named.
+        protocol: String,
+    },
+    /// Other ports at the target, of a protocol whose ports cannot be translated.
+    #[error(
+        "{published}/sctp cannot lead to port {target}: SCTP's checksum covers the ports (RFC 9260 section 6.8), so \
+         only addresses are translated; write TARGET:{published}"
+    )]
+    SctpPorts {
+        /// Published ports.
+        published: super::Ports,
+        /// The target's.
+        target: super::Ports,
     },
     /// Two ranges of different length.
     #[error(

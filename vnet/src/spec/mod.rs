@@ -12,7 +12,7 @@ mod network;
 mod port_map;
 mod settings;
 
-pub use cidr::{Cidr, Subnet};
+pub use cidr::{Cidr, Clients, Subnet};
 pub use endpoint::{Endpoint, Link, Namespace};
 pub use error::Error;
 pub use masquerade::Masquerade;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use vnet_common::{Proto, Zone};
 
 use super::cidr::is_mapped;
-use super::{Error, Name};
+use super::{Clients, Error, Name};
 
 /// A published port or range of ports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub struct PortMap {
     pub target_ports: Ports,
     /// Number of the endpoint's network.
     pub number: u16,
+    /// Who may use it, none of them named twice; everybody if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_from: Vec<Clients>,
 }
 
 impl PortMap {
@@ -53,6 +56,8 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP. Its ports are not translated.
+    Sctp,
 }
 
 impl Protocol {
@@ -62,6 +67,7 @@ impl Protocol {
         match self {
             Self::Tcp => Proto::TCP,
             Self::Udp => Proto::UDP,
+            Self::Sctp => Proto::SCTP,
         }
     }
 }
@@ -97,6 +103,12 @@ impl Ports {
     #[must_use]
     pub fn count(self) -> u32 {
         u32::from(self.last - self.first) + 1
+    }
+
+    /// Whether it is one of them.
+    #[must_use]
+    pub fn contains(self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
     }
 
     /// Whether both hold a port.
@@ -135,10 +147,13 @@ impl FromStr for Ports {
     fn from_str(text: &str) -> Result<Self, Error> {
         let number = |part: &str| {
             let digits = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-            part.parse::<u16>().ok().filter(|_| digits).ok_or_else(|| Error::Ports {
-                text: text.to_owned(),
-                reason: "a port is a number from 1 to 65535",
-            })
+            let reason = if text.contains('/') {
+                "name the protocol with --proto"
+            } else {
+                "a port is a number from 1 to 65535"
+            };
+            let port = part.parse::<u16>().ok().filter(|_| digits);
+            port.ok_or_else(|| Error::Ports { text: text.to_owned(), reason })
         };
         match text.split_once('-') {
             None => number(text).and_then(|port| (port, port).try_into()),
@@ -174,7 +189,10 @@ impl FromStr for Published {
             return Ok(Self { host: None, ports: text.parse()? });
         };
         let bad = |reason| Error::Address { text: host.to_owned(), reason };
-        let addr = parse_addr(host).ok_or(bad("write [HOST-IP:]PORT[-END], an IPv6 address in brackets"))?;
+        let Some(addr) = parse_addr(host) else {
+            let written = "write [HOST-IP:]PORT[-END], an IPv6 address in brackets";
+            return Err(two_ports(text).unwrap_or_else(|| bad(written)));
+        };
         if addr.is_unspecified() {
             return Err(bad("leave the address out to publish on every address of the host"));
         }
@@ -193,6 +211,21 @@ impl fmt::Display for Published {
             Some(IpAddr::V6(host)) => write!(f, "[{host}]:{}", self.ports),
         }
     }
+}
+
+/// What is wrong with `[HOST-IP:]PORT:PORT[/PROTO]`, which is how other programs have ports published.
+fn two_ports(text: &str) -> Option<Error> {
+    let (ports, protocol) = match text.rsplit_once('/') {
+        Some((ports, protocol)) => (ports, format!(" --proto {protocol}")),
+        None => (text, String::new()),
+    };
+    let (published, target) = ports.rsplit_once(':')?;
+    Some(Error::TwoPorts {
+        text: text.to_owned(),
+        published: Box::new(published.parse().ok()?),
+        target: target.parse().ok()?,
+        protocol,
+    })
 }
 
 /// Where published ports lead: an endpoint, by address or by name, and its ports.
@@ -285,6 +318,32 @@ mod tests {
         ] {
             assert!(bad.parse::<Published>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn two_ports_in_one_word_are_told_apart() {
+        for (text, expected) in [
+            ("8080:80", "vnet portmap add 8080 TARGET:80,"),
+            ("127.0.0.1:8080:80", "vnet portmap add 127.0.0.1:8080 TARGET:80,"),
+            ("[::1]:8080:80", "vnet portmap add [::1]:8080 TARGET:80,"),
+            ("8000-8010:80-90", "vnet portmap add 8000-8010 TARGET:80-90,"),
+            ("53:53/udp", "vnet portmap add 53 TARGET:53 --proto udp,"),
+        ] {
+            let error = text.parse::<Published>().unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+        for (text, expected) in [("net1:80", "HOST-IP"), ("fd00::1:80", "brackets"), ("53/udp", "--proto")] {
+            let error = text.parse::<Published>().unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_mapping_that_was_recorded_before_there_were_restrictions_is_open_to_all() {
+        let recorded = r#"{"id":7,"published":{"host":null,"ports":[8000,8010]},"protocol":"udp","endpoint":"net1",
+            "targets":["192.168.0.2"],"target_ports":[80,90],"number":1}"#;
+        let mapping: PortMap = serde_json::from_str(recorded).unwrap();
+        assert_eq!((mapping.id, mapping.allow_from), (7, Vec::new()));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Published ports in the store: found by what is published, by neighbour, and by endpoint.
 
 use redb::{ReadableTable, ReadableTableMetadata, TableDefinition};
-use vnet_common::Addr;
+use vnet_common::{Addr, PortMapKey};
 
 use super::Error;
 use super::tables::{Json, Transaction, decode};
-use crate::plan::blocks;
+use crate::plan::{blocks, expand};
 use crate::spec::{Name, PortMap, Protocol, Published};
 
 /// Protocol; 0 for every address of the host or 1 for one; that address; first port. Mappings of one protocol and
@@ -14,6 +14,13 @@ type PortKey = (u8, u8, [u8; 16], u16);
 
 const PORT_MAPS: TableDefinition<PortKey, Json> = TableDefinition::new("port_maps");
 const PORT_MAPS_OF: TableDefinition<(&str, PortKey), ()> = TableDefinition::new("port_maps_of");
+/// Ports that are published on one address of the host: protocol, what stands for the address's family, first port
+/// and prefix length of the block; that address.
+type ReservationKey = (u8, [u8; 16], u16, u8, [u8; 16]);
+
+const RESERVATIONS: TableDefinition<ReservationKey, ()> = TableDefinition::new("reservations");
+/// What a mapping was before it was moved, until everything of that is gone.
+const MOVING: &str = "moving";
 /// Number of the next mapping.
 const NEXT: &str = "next_mapping";
 /// How many blocks there are of each prefix length.
@@ -57,6 +64,24 @@ impl Transaction {
         Ok(found)
     }
 
+    /// Whether a mapping has ports reserved under this key.
+    pub fn is_reserved(&self, key: &PortMapKey) -> Result<bool, Error> {
+        let table = self.inner.open_table(RESERVATIONS)?;
+        let on = |host| reservation_key(key, host);
+        let mut found = table.range(on([0; 16])..=on([u8::MAX; 16]))?;
+        Ok(found.next().transpose()?.is_some())
+    }
+
+    /// What a mapping was that is being moved.
+    pub fn moving(&self) -> Result<Option<PortMap>, Error> {
+        self.meta(MOVING)
+    }
+
+    /// Notes what a mapping was that is being moved, or that nothing is left of that.
+    pub fn set_moving(&self, mapping: Option<&PortMap>) -> Result<(), Error> {
+        self.set_meta(MOVING, &mapping)
+    }
+
     /// A number no mapping has had.
     pub fn next_mapping(&self) -> Result<u32, Error> {
         let next = self.meta::<u32>(NEXT)?.max(1);
@@ -69,6 +94,10 @@ impl Transaction {
         let key = own_key(mapping);
         self.put(PORT_MAPS, key, mapping)?;
         self.inner.open_table(PORT_MAPS_OF)?.insert((mapping.endpoint.as_str(), key), ())?;
+        let mut reservations = self.inner.open_table(RESERVATIONS)?;
+        for reserved in own_reservations(mapping) {
+            reservations.insert(reserved, ())?;
+        }
         self.count_blocks(mapping, |count, more| count + more)
     }
 
@@ -77,6 +106,10 @@ impl Transaction {
         let key = own_key(mapping);
         self.inner.open_table(PORT_MAPS)?.remove(key)?;
         self.inner.open_table(PORT_MAPS_OF)?.remove((mapping.endpoint.as_str(), key))?;
+        let mut reservations = self.inner.open_table(RESERVATIONS)?;
+        for reserved in own_reservations(mapping) {
+            reservations.remove(reserved)?;
+        }
         self.count_blocks(mapping, u32::saturating_sub)
     }
 
@@ -105,6 +138,16 @@ impl Transaction {
 
 fn own_key(mapping: &PortMap) -> PortKey {
     key(&mapping.published, mapping.protocol, mapping.published.ports.first())
+}
+
+fn own_reservations(mapping: &PortMap) -> Vec<ReservationKey> {
+    // Without an address there are none.
+    let host = mapping.published.host.map_or([0; 16], |host| Addr::from(host).bytes);
+    expand::reservations(mapping).iter().map(|key| reservation_key(key, host)).collect()
+}
+
+fn reservation_key(key: &PortMapKey, host: [u8; 16]) -> ReservationKey {
+    (key.proto.number, key.addr.bytes, key.port.number(), key.prefix_len, host)
 }
 
 fn key(published: &Published, protocol: Protocol, first: u16) -> PortKey {
