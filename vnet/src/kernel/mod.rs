@@ -6,6 +6,7 @@
 //!          +-- entries        resources that are one entry of a map           -- maps
 //!          +-- bridge, veth   interfaces and what is set on them              -- interface, netlink, sysctl
 //!          +-- netns          namespaces
+//!          +-- netfilter      the rules of the host's firewall, read only
 //!          '-- reserved_ports
 //! ```
 //!
@@ -22,6 +23,7 @@ mod exec;
 mod features;
 mod interface;
 mod maps;
+mod netfilter;
 mod netlink;
 mod netns;
 mod object;
@@ -47,6 +49,7 @@ use self::attachment::Attachment;
 use self::bridge::Bridge;
 use self::maps::Maps;
 use self::netlink::Netlink;
+use crate::firewall::Netfilter;
 use crate::instance::Instance;
 use crate::plan::{Op, Resource, State};
 
@@ -245,6 +248,14 @@ impl Kernel {
             metric: hop.metric,
         };
         Ok(hops.into_iter().map(route).collect())
+    }
+
+    /// The rules of the host's firewall, of every kind.
+    ///
+    /// # Errors
+    /// When the kernel does not list them.
+    pub fn netfilter(&self) -> Result<Netfilter, Error> {
+        netfilter::read().map_err(|source| Error::ReadFirewall { source })
     }
 
     /// The tracked flows: both directions of each, as the map has them. Empty when there is no data path.
