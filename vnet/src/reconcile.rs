@@ -10,6 +10,7 @@ use std::fmt;
 
 use vnet_common::{CtEntry, Tuple};
 
+use crate::firewall::Netfilter;
 use crate::kernel::{self, Interface, Kernel, Route};
 use crate::plan::{Op, Plan, Resource, State};
 
@@ -27,6 +28,8 @@ pub trait Machine {
     async fn interfaces(&self) -> Result<Vec<Interface>, Self::Error>;
     /// The host's routes.
     async fn routes(&self) -> Result<Vec<Route>, Self::Error>;
+    /// The rules of the host's own firewall.
+    fn netfilter(&self) -> Result<Netfilter, Self::Error>;
     /// Forgets the flows for which `doomed` holds.
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, Self::Error>;
     /// Whether it speaks IPv6 at all.
@@ -52,6 +55,10 @@ impl Machine for Kernel {
 
     async fn routes(&self) -> Result<Vec<Route>, kernel::Error> {
         Self::routes(self).await
+    }
+
+    fn netfilter(&self) -> Result<Netfilter, kernel::Error> {
+        Self::netfilter(self)
     }
 
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, kernel::Error> {

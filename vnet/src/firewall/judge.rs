@@ -6,8 +6,8 @@ use super::connection::{Connection, Span};
 use super::rules::{Action, Chain, Condition, Element, Netfilter, Part, Policy, Rule, Table, Test};
 use super::verdict::{Block, By, Owner, Verdict};
 
-/// Chains may call each other this deep (`NFT_JUMP_STACK_SIZE`); the kernel refuses more.
-const DEPTH: usize = 16;
+/// Chains that call each other deeper than this are not followed. nftables allows 16, and nobody needs as many.
+const DEPTH: usize = 32;
 
 /// What the host's firewall would do to a new connection.
 ///

@@ -55,7 +55,8 @@ impl<M: Machine> Manager<M> {
         }
         let what = format!("mapping {mapping}");
         let ops = self.make(transaction, &what, wanted, refresh.obsolete).await?;
-        Ok(Done::new(mapping, ops))
+        let notes = self.firewall_notes(&settings, &host, &mapping);
+        Ok(Done { notes, ..Done::new(mapping, ops) })
     }
 
     /// What is to be published, without a number.
