@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::Value;
-use vnet_tests::lab::{
-    Background, Endpoint, FAMILIES, HOST_V4, HOST_V6, Lab, Netns, OUTSIDE_V4, OUTSIDE_V6, eventually,
-};
+use vnet_tests::lab::{Endpoint, FAMILIES, HOST_V4, HOST_V6, Lab, Netns, OUTSIDE_V4, OUTSIDE_V6, eventually};
 use vnet_tests::peer::{Ask, Ping, Server};
 
 /// What people type to close a host but for a few ports.
@@ -157,7 +155,9 @@ fn what_is_told_of_a_firewall_is_what_it_does() {
             }
             let note = publish(&lab, &port.to_string(), &net1);
             assert_eq!(note.is_empty(), open, "{name}, port {port}: {note}");
-            assert_eq!(verdict(&lab, &port.to_string())["verdict"], if open { "open" } else { "blocked" });
+            let verdict = verdict(&lab, &port.to_string());
+            let expected = if open { "open" } else { "blocked" };
+            assert_eq!(verdict["verdict"], expected, "{name}, port {port}: {verdict}");
             // Whatever it says, the data path answers first.
             for (_, host) in FAMILIES {
                 Ask::tcp((host, port).into()).in_netns(lab.outside());
@@ -190,9 +190,10 @@ fn what_cannot_be_told_in_advance_is_said_to_depend() {
     let lab = Lab::up();
     let net1 = lab.endpoint("net1");
     load(lab.host(), &["nft", "-f"], "workstation.nft");
-    let note = publish(&lab, "3306", &net1);
+    // An address of IPv4, since clients of IPv6 are stopped for certain.
+    let note = publish(&lab, "203.0.113.1:3306", &net1);
     assert!(note.contains("unless the source address makes a difference"), "{note}");
-    let undecided = verdict(&lab, "3306");
+    let undecided = verdict(&lab, "203.0.113.1:3306");
     assert_eq!(
         (&undecided["verdict"], &undecided["why"]),
         (&"undecided".into(), &"the source address".into())
@@ -363,17 +364,18 @@ fn nothing_is_lost_while_a_firewall_is_flushed_and_loaded() {
         Exchange::start(&net1, (OUTSIDE_V6, 7).into()),
     ];
     let mut stream = lab.outside().enter(|| std::net::TcpStream::connect((HOST_V4, 8088))).unwrap();
+    let steps: [fn(&Netns); 8] = [
+        |host| load(host, &["nft", "-f"], "workstation.nft"),
+        |host| drop(run(host, "nft flush ruleset")),
+        |host| load(host, &["iptables-nft-restore"], "ufw.rules"),
+        |host| load(host, &["iptables-legacy-restore"], "ufw.rules"),
+        |host| drop(run(host, "iptables-nft -F")),
+        |host| drop(run(host, "iptables-legacy -F")),
+        |host| drop(run(host, "iptables-nft -t nat -F")),
+        |host| drop(run(host, "iptables-legacy -t nat -F")),
+    ];
     for _ in 0..5 {
-        for step in [
-            |host: &Netns| load(host, &["nft", "-f"], "workstation.nft"),
-            |host| drop(run(host, "nft flush ruleset")),
-            |host| load(host, &["iptables-nft-restore"], "ufw.rules"),
-            |host| load(host, &["iptables-legacy-restore"], "ufw.rules"),
-            |host| drop(run(host, "iptables-nft -F")),
-            |host| drop(run(host, "iptables-legacy -F")),
-            |host| drop(run(host, "iptables-nft -t nat -F")),
-            |host| drop(run(host, "iptables-legacy -t nat -F")),
-        ] {
+        for step in steps {
             step(lab.host());
             stream.write_all(b"still there").unwrap();
             exchanges.iter().for_each(Exchange::goes_on);
