@@ -18,12 +18,14 @@ const BY_HAND: &[&str] = &[
     "-A INPUT -i lo -j ACCEPT",
     "-A INPUT -p icmp -j ACCEPT",
     "-N web",
+    "-N end",
+    "-A INPUT -p tcp --dport 9011 -g end",
     "-A INPUT ! -f -p tcp --syn -j web",
     "-A INPUT ! -i eth+ -j ACCEPT",
     "-A INPUT -s 198.51.100.0/24 -p tcp --dport 3306 -j ACCEPT",
     "-A INPUT -p udp --sport 67 --dport 68 -j ACCEPT",
     "-A web -p tcp --dport 8443 -m comment --comment open -j ACCEPT",
-    "-A web -p tcp -m multiport --dports 9000:9010,9443 -j ACCEPT",
+    "-A web -p tcp -m multiport --dports 9000:9011,9443 -j ACCEPT",
     "-A web -m limit --limit 3/min -j LOG",
 ];
 

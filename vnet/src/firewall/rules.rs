@@ -248,19 +248,13 @@ impl Test {
         Self::Within { ranges: vec![(value.clone(), value)], inverted: false }
     }
 
-    /// The contrary.
+    /// The contrary, if so wanted.
     #[must_use]
-    pub fn not(self) -> Self {
+    pub fn inverted_if(self, wanted: bool) -> Self {
         match self {
-            Self::Within { ranges, inverted } => Self::Within { ranges, inverted: !inverted },
-            Self::InSet { set, inverted } => Self::InSet { set, inverted: !inverted },
+            Self::Within { ranges, inverted } => Self::Within { ranges, inverted: inverted != wanted },
+            Self::InSet { set, inverted } => Self::InSet { set, inverted: inverted != wanted },
         }
-    }
-
-    /// The contrary, if `inverted`.
-    #[must_use]
-    pub fn inverted_if(self, inverted: bool) -> Self {
-        if inverted { self.not() } else { self }
     }
 }
 

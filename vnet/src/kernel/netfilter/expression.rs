@@ -199,10 +199,10 @@ impl Machine {
         let within = |low, high| Test::Within { ranges: vec![(low, high)], inverted: false };
         let test = match data.u32(2)? {
             0 => Test::equals(value),
-            1 => Test::equals(value).not(),
-            2 => within(value, most).not(),
+            1 => Test::equals(value).inverted_if(true),
+            2 => within(value, most).inverted_if(true),
             3 => within(least, value),
-            4 => within(least, value).not(),
+            4 => within(least, value).inverted_if(true),
             5 => within(value, most),
             _ => return None,
         };

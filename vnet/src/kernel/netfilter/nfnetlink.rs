@@ -58,7 +58,8 @@ impl Nfnetlink {
         Ok(Some(Self { socket, sequence: 0 }))
     }
 
-    /// Everything of a kind (`NFT_MSG_GET…`), of one family or (0) of all; `None` where the kernel has no nftables.
+    /// Everything of a kind (`NFT_MSG_GET…`), of one family or (0) of all; `None` where there is no such
+    /// thing, or no nftables.
     pub(super) fn list(&mut self, kind: u8, family: u8, filter: &Filter) -> io::Result<Option<Vec<Message>>> {
         for _ in 1..TRIES {
             match self.list_once(kind, family, filter) {
@@ -111,12 +112,12 @@ fn request(kind: u8, family: u8, filter: &Filter, sequence: u32) -> Vec<u8> {
     request
 }
 
-/// A refusal: the kernel has no nftables (`EINVAL`, `EOPNOTSUPP`), the thing has gone since it was listed, or worse.
+/// A refusal: the kernel has no nftables (`EINVAL`, `EOPNOTSUPP`), the thing has gone since it was listed (`ENOENT`),
+/// or worse.
 fn refusal(payload: &[u8]) -> io::Result<Option<Vec<Message>>> {
     let number = payload.first_chunk().map_or(libc::EPROTO, |bytes| -i32::from_ne_bytes(*bytes));
     match number {
-        libc::EINVAL | libc::EOPNOTSUPP => Ok(None),
-        libc::ENOENT => Ok(Some(Vec::new())),
+        libc::EINVAL | libc::EOPNOTSUPP | libc::ENOENT => Ok(None),
         libc::EINTR => Err(io::ErrorKind::Interrupted.into()),
         number => Err(io::Error::from_raw_os_error(number)),
     }

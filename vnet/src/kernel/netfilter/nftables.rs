@@ -121,7 +121,7 @@ pub(super) fn tables() -> io::Result<Vec<Table>> {
     Ok(tables.into_values().collect())
 }
 
-/// A list; empty where there is no nftables.
+/// A list; empty where there is no such thing.
 fn list(netlink: &mut Nfnetlink, kind: u8, family: u8, filter: &Filter) -> io::Result<Vec<Message>> {
     Ok(netlink.list(kind, family, filter)?.unwrap_or_default())
 }
@@ -197,14 +197,12 @@ fn read_sets(netlink: &mut Nfnetlink, family: u8, table: &mut Table) -> io::Resu
         // Blocklists may be very long, and who connects is not known. Ranges of several things at once are rare.
         let of_no_use = attributes.u32(set::KEY_TYPE).is_some_and(|key| set::ADDRESSES.contains(&key))
             || flags & set::CONCAT != 0 && flags & set::INTERVAL != 0;
-        let elements = if of_no_use {
-            None
-        } else {
-            let of_set = Filter::default().with(element::TABLE, &table.name).with(element::SET, &name);
-            let messages = list(netlink, get::ELEMENTS, family, &of_set)?;
+        let of_set = Filter::default().with(element::TABLE, &table.name).with(element::SET, &name);
+        let messages = if of_no_use { None } else { netlink.list(get::ELEMENTS, family, &of_set)? };
+        let elements = messages.map(|messages| {
             let lists = messages.iter().filter_map(|message| message.attributes().nested(element::LIST));
-            Some(elements(lists.flat_map(Attributes::values), flags & set::INTERVAL != 0))
-        };
+            elements(lists.flat_map(Attributes::values), flags & set::INTERVAL != 0)
+        });
         table.sets.insert(name, Set { elements });
     }
     Ok(())
