@@ -3,14 +3,18 @@
 //! Every object has a `"version"` and one list named for its noun; fields are only ever added. People get
 //! aligned columns and no colour: what is read in a terminal can be read in a pager, a mail and a diff.
 
+mod finding;
 mod flow;
 #[cfg(test)]
 mod golden;
 mod object;
+mod reachable;
 mod table;
 
+pub use finding::Finding;
 pub use flow::{Drop, DropEvent, Flow, FlowEvent, Networks, Side, flows};
 pub use object::{Endpoint, Masquerade, Network, PortMap, Program, Status};
+pub use reachable::{Firewall, Reachable, Uplink};
 pub use table::{age, bytes};
 
 use std::io::{self, Write};

@@ -3,11 +3,12 @@
 use clap::Args;
 
 use super::context::{Context, DryRun, already, note};
+use crate::firewall::Netfilter;
 use crate::kernel::Kernel;
-use crate::manage::{self, Manager, Mode, UpRequest};
+use crate::manage::{self, Manager, Mode, UpRequest, UplinkReach};
 use crate::output::{self, Format, Program};
 use crate::plan::{Resource, State, expand};
-use crate::spec::{InterfaceName, Settings, Subnet};
+use crate::spec::{InterfaceName, PortMap, Settings, Subnet};
 use crate::store::{Store, Transaction};
 
 /// Bring the instance up: programs on the uplinks, and the network `default`.
@@ -107,6 +108,7 @@ async fn gather(context: &Context, kernel: &Kernel) -> anyhow::Result<output::St
     let record = context.record()?;
     manage::check_namespace(&context.instance, kernel, Some(&record.settings))?;
     let (programs, problems) = examine(kernel, &record.transaction, &record.settings).await?;
+    let reachable = reachable(kernel, &record.transaction, &record.settings).await?;
     Ok(output::Status {
         up: true,
         created: Some(record.settings.created),
@@ -117,8 +119,43 @@ async fn gather(context: &Context, kernel: &Kernel) -> anyhow::Result<output::St
         flows: kernel.flows().map_or(0, |entries| entries.len() as u64 / 2),
         programs,
         problems,
+        reachable,
         ..output::Status::not_up(context.instance.name())
     })
+}
+
+/// From where each mapping is reached. A firewall that cannot be read is one more thing that is undecided.
+async fn reachable(
+    kernel: &Kernel,
+    transaction: &Transaction,
+    settings: &Settings,
+) -> anyhow::Result<Vec<output::Reachable>> {
+    let (mappings, networks) = (transaction.port_maps()?, transaction.networks()?);
+    if mappings.is_empty() {
+        return Ok(Vec::new());
+    }
+    let interfaces = kernel.interfaces().await?;
+    let netfilter = kernel.netfilter().unwrap_or_else(|error| Netfilter {
+        unread: vec![format!("rules that could not be read: {:#}", anyhow::Error::from(error))],
+        ..Netfilter::default()
+    });
+    let shown = |mapping: &PortMap| {
+        let by_host = output::Reachable::by_host(mapping);
+        let reach = manage::reach(&netfilter, &interfaces, settings, &networks, mapping);
+        let Some(verdict) = reach.firewall else { return by_host };
+        let uplink = |uplink: UplinkReach| output::Uplink {
+            interface: uplink.interface.to_string(),
+            addresses: uplink.addresses,
+        };
+        output::Reachable {
+            from: "world",
+            uplinks: reach.uplinks.into_iter().map(uplink).collect(),
+            networks: reach.networks.iter().map(ToString::to_string).collect(),
+            firewall: Some(output::Firewall::from(&verdict)),
+            ..by_host
+        }
+    };
+    Ok(mappings.iter().map(shown).collect())
 }
 
 /// The programs that are attached to uplinks, and everything of the instance itself and its networks that is not

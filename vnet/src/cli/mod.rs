@@ -4,6 +4,7 @@
 
 mod completions;
 mod context;
+mod doctor;
 mod drops;
 mod flow;
 mod instance;
@@ -48,6 +49,7 @@ enum Command {
     Up(instance::Up),
     Down(instance::Down),
     Status(instance::Status),
+    Doctor(doctor::Doctor),
     /// Networks: a bridge with its prefixes, gateway and masquerade.
     #[command(subcommand)]
     Network(network::Command),
@@ -73,6 +75,7 @@ impl Command {
             Self::Up(command) => command.run(context).await,
             Self::Down(command) => command.run(context).await,
             Self::Status(command) => command.run(context).await,
+            Self::Doctor(command) => command.run(context).await,
             Self::Network(command) => command.run(context).await,
             Self::Ns(command) => command.run(context).await,
             Self::Portmap(command) => command.run(context).await,
@@ -147,6 +150,8 @@ mod tests {
             "up --uplink eth0 --uplink eth1 --subnet 10.0.0.0/24 --subnet fd00::/64 --bridge br7 --dry-run --json",
             "--instance blue down --dry-run",
             "status --json",
+            "doctor",
+            "doctor --json",
             "network create blue --subnet 10.1.0.0/24 --gateway 10.1.0.254 --mtu 1400 --internal --isolated",
             "network ls",
             "network inspect blue --json",

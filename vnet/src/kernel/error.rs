@@ -84,6 +84,12 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The rules of the host's firewall cannot be listed.
+    #[error("list the rules of the host's firewall")]
+    ReadFirewall {
+        /// Why.
+        source: io::Error,
+    },
     /// An interface cannot be looked at.
     #[error("look at interface {interface}")]
     ReadInterface {

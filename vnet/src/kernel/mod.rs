@@ -6,6 +6,7 @@
 //!          +-- entries        resources that are one entry of a map           -- maps
 //!          +-- bridge, veth   interfaces and what is set on them              -- interface, netlink, sysctl
 //!          +-- netns          namespaces
+//!          +-- netfilter      the rules of the host's firewall, read only
 //!          +-- reserved_ports
 //!          '-- sockets        of the host's own programs
 //! ```
@@ -24,6 +25,7 @@ mod features;
 mod flows;
 mod interface;
 mod maps;
+mod netfilter;
 mod netlink;
 mod netns;
 mod object;
@@ -51,6 +53,7 @@ use self::attachment::Attachment;
 use self::bridge::Bridge;
 use self::maps::Maps;
 use self::netlink::Netlink;
+use crate::firewall::Netfilter;
 use crate::instance::Instance;
 use crate::plan::{Op, Resource, State};
 
@@ -288,6 +291,14 @@ impl Kernel {
     #[must_use]
     pub fn holder_of(socket: &BoundSocket) -> Option<Process> {
         sockets::holder(socket.inode)
+    }
+
+    /// The rules of the host's firewall, of every kind.
+    ///
+    /// # Errors
+    /// When the kernel does not list them.
+    pub fn netfilter(&self) -> Result<Netfilter, Error> {
+        netfilter::read().map_err(|source| Error::ReadFirewall { source })
     }
 
     /// The tracked flows: both directions of each, as the map has them. Empty when there is no data path.

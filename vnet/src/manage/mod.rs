@@ -11,6 +11,7 @@
 //! **Ours is what we recorded.** A bridge, namespace, veth pair or attachment that is there before anything was
 //! noted of it belongs to somebody else: the verb refuses, and nothing changes.
 
+mod doctor;
 mod endpoint;
 mod error;
 mod flows;
@@ -19,17 +20,20 @@ mod host;
 mod masquerade;
 mod network;
 mod port_map;
+mod reachable;
 mod repoint;
 mod up;
 
 #[cfg(test)]
 mod tests;
 
+pub use doctor::{Diagnosis, Finding, checks};
 pub use endpoint::{EndpointRequest, Place};
 pub use error::Error;
 pub use masquerade::MasqueradeRequest;
 pub use network::NetworkRequest;
 pub use port_map::PortMapRequest;
+pub use reachable::{Reach, UplinkReach, reach};
 pub use repoint::MoveRequest;
 pub use up::{Downed, Instantiated, UpRequest, down};
 

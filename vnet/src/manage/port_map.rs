@@ -64,6 +64,7 @@ impl<M: Machine> Manager<M> {
         }
         let what = format!("mapping {mapping}");
         let ops = self.make(transaction, &what, wanted, refresh.obsolete).await?;
+        notes.extend(self.firewall_notes(&settings, &host, &mapping));
         Ok(Done { value: mapping, ops, notes })
     }
 

@@ -1,5 +1,7 @@
 //! Every verb against a machine in memory: what it makes, what it refuses, and what is left when it fails.
 
+mod firewall;
+
 use std::cell::RefCell;
 
 use tempfile::TempDir;

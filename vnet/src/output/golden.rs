@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use vnet_common::{Addr, CtEntry, DropKey, Event, Mac, Port, Proto, Tuple, Zone};
 
 use super::*;
+use crate::firewall::{Block, By, Families, Owner, Verdict};
 use crate::spec;
 
 fn json<T: Listed>(item: T) -> String {
@@ -201,10 +202,61 @@ fn status() {
     assert_eq!(
         String::from_utf8(out).unwrap(),
         "{\"version\":1,\"instance\":\"default\",\"up\":false,\"created\":null,\"uplinks\":[],\"networks\":[],\
-         \"endpoints\":0,\"portmaps\":0,\"flows\":0,\"programs\":[],\"problems\":[]}\n"
+         \"endpoints\":0,\"portmaps\":0,\"flows\":0,\"programs\":[],\"problems\":[],\"reachable\":[]}\n"
     );
     let program = Program { hook: "to_uplink".to_owned(), interface: "eth0".to_owned() };
     assert_eq!(serde_json::to_string(&program).unwrap(), "{\"hook\":\"to_uplink\",\"interface\":\"eth0\"}");
+}
+
+#[test]
+fn reachable() {
+    let mapping = spec::PortMap {
+        id: 7,
+        published: "8000-8010".parse().unwrap(),
+        protocol: spec::Protocol::Tcp,
+        endpoint: "net1".parse().unwrap(),
+        targets: vec!["192.168.0.2".parse().unwrap()],
+        target_ports: "80-90".parse().unwrap(),
+        number: 1,
+        allow_from: Vec::new(),
+    };
+    let block = Block {
+        families: Families::Both,
+        table: "filter".to_owned(),
+        chain: "input".to_owned(),
+        by: By::Policy,
+        owner: Owner::Nft,
+    };
+    let by_host = Reachable::by_host(&mapping);
+    assert_eq!(
+        serde_json::to_string(&by_host).unwrap(),
+        "{\"id\":7,\"published\":\"8000-8010\",\"ports\":11,\"protocol\":\"tcp\",\"target\":\"net1:80-90\",\
+         \"from\":\"host\",\"allow_from\":[],\"uplinks\":[],\"networks\":[],\"firewall\":null}"
+    );
+    let uplink = Uplink { interface: "eth0".to_owned(), addresses: vec!["203.0.113.1".parse().unwrap()] };
+    let by_world = Reachable {
+        from: "world",
+        uplinks: vec![uplink],
+        networks: vec!["default".to_owned()],
+        firewall: Some(Firewall::from(&Verdict::Blocked(block))),
+        ..by_host
+    };
+    let printed = serde_json::to_string(&by_world).unwrap();
+    let expected = "\"from\":\"world\",\"allow_from\":[],\"uplinks\":[{\"interface\":\"eth0\",\"addresses\":[\"203.0.113.1\"]}],\
+                    \"networks\":[\"default\"],\"firewall\":{\"verdict\":\"blocked\",\"owner\":\"nft\",\
+                    \"table\":\"inet filter\",\"chain\":\"input\",\"by\":\"policy\",\"why\":null,\
+                    \"text\":\"would block it: the policy of chain input in table inet filter (nft)\"}}";
+    assert!(printed.ends_with(expected), "{printed}");
+}
+
+#[test]
+fn findings() {
+    let finding = Finding { check: "forward", problem: "it is".to_owned(), fix: "`make`".to_owned() };
+    assert_eq!(finding.text(), "forward: it is\n  fix: `make`");
+    assert_eq!(
+        json(finding),
+        "{\"version\":1,\"findings\":[{\"check\":\"forward\",\"problem\":\"it is\",\"fix\":\"`make`\"}]}\n"
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::table::words;
-use super::{Listed, VERSION, age, table};
+use super::{Listed, Reachable, VERSION, age, reachable, table};
 use crate::plan::expand;
 use crate::spec;
 
@@ -277,6 +277,8 @@ pub struct Status {
     pub programs: Vec<Program>,
     /// What is not as recorded; `vnet up` brings it back.
     pub problems: Vec<String>,
+    /// From where each mapping is reached. Endpoints themselves are not: all of them are behind NAT.
+    pub reachable: Vec<Reachable>,
 }
 
 impl Status {
@@ -295,6 +297,7 @@ impl Status {
             flows: 0,
             programs: Vec::new(),
             problems: Vec::new(),
+            reachable: Vec::new(),
         }
     }
 
@@ -318,6 +321,7 @@ impl Status {
         let Self { endpoints, portmaps, flows, .. } = self;
         writeln!(out, "endpoints: {endpoints}, port mappings: {portmaps}, flows: {flows}\n")?;
         table::print(out, Network::HEADER, self.networks.iter().map(Network::row))?;
+        reachable::print(out, &self.reachable)?;
         if !self.problems.is_empty() {
             writeln!(out, "\nnot as recorded; `vnet up` brings it back:")?;
         }

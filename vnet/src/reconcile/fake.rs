@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use vnet_common::{CtEntry, Mac, Proto, Tuple};
 
 use super::Machine;
+use crate::firewall::Netfilter;
 use crate::kernel::{BoundSocket, Interface, Process, Route};
 use crate::plan::{Op, Resource, State};
 
@@ -31,6 +32,8 @@ pub(crate) struct Fake {
     pub(crate) flows: RefCell<Vec<(Tuple, CtEntry)>>,
     pub(crate) sockets: RefCell<Vec<(Proto, BoundSocket)>>,
     pub(crate) namespace: Cell<u64>,
+    /// The host's own firewall; `None` if it cannot be read.
+    pub(crate) netfilter: RefCell<Option<Netfilter>>,
     fault: Cell<Option<(usize, Fault)>>,
     steps: Cell<usize>,
 }
@@ -48,6 +51,7 @@ impl Fake {
             interface(2, "eth0", Some(1), &["203.0.113.1/24", "2001:db8::1/64"]),
             interface(3, "eth1", Some(2), &["198.51.100.1/24"]),
         ];
+        *fake.netfilter.borrow_mut() = Some(Netfilter::default());
         *fake.routes.borrow_mut() = vec![route("0.0.0.0/0", "eth0"), route("203.0.113.0/24", "eth0")];
         fake
     }
@@ -172,6 +176,10 @@ impl Machine for Fake {
         Ok(self.routes.borrow().clone())
     }
 
+    fn netfilter(&self) -> Result<Netfilter, FakeError> {
+        self.netfilter.borrow().clone().ok_or_else(|| FakeError("no rules for you".to_owned()))
+    }
+
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, FakeError> {
         let mut flows = self.flows.borrow_mut();
         let before = flows.len();
@@ -216,6 +224,10 @@ impl Machine for &Fake {
 
     async fn routes(&self) -> Result<Vec<Route>, FakeError> {
         (**self).routes().await
+    }
+
+    fn netfilter(&self) -> Result<Netfilter, FakeError> {
+        (**self).netfilter()
     }
 
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, FakeError> {

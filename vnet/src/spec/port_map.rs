@@ -87,6 +87,9 @@ pub struct Ports {
 }
 
 impl Ports {
+    /// Every port.
+    pub const ALL: Self = Self { first: 1, last: u16::MAX };
+
     /// First port.
     #[must_use]
     pub fn first(self) -> u16 {
