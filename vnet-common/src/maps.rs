@@ -69,6 +69,8 @@ pub const ALL: [&str; 20] = [
 pub const CONNTRACK_ENTRIES: usize = 262_144;
 /// Confirmed flows that can be tracked at once.
 pub const FLOW_SLOTS_ENTRIES: usize = CONNTRACK_ENTRIES / 2;
+/// Name of the programs' read-only word with the number of entries that [`FLOW_SLOTS`] was made with.
+pub const FLOW_SLOTS_SYMBOL: &str = "FLOW_SLOTS";
 /// Directions of flows that can be waiting for confirmation at once.
 pub const UNCONFIRMED_ENTRIES: usize = 131_072;
 /// Directions of endpoint-independent mappings.
@@ -85,8 +87,8 @@ pub const ALLOW_FROM_ENTRIES: usize = 65_536;
 pub const ENDPOINT_ENTRIES: usize = 16_384;
 /// Prefixes of networks.
 pub const NETWORK_ENTRIES: usize = 1_024;
-/// Masquerade rules.
-pub const MASQUERADE_ENTRIES: usize = 1_024;
+/// Masquerade rules, among them one for each floating address.
+pub const MASQUERADE_ENTRIES: usize = 8_192;
 /// Blocks of published ports.
 pub const PORT_MAP_ENTRIES: usize = 131_072;
 /// Uplinks.

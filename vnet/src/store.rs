@@ -11,6 +11,9 @@
 //!     port_maps               protocol, host address, first port -> PortMap
 //!     port_maps_of            endpoint, protocol, host address, first port        (index)
 //!     masquerades             prefix -> Masquerade
+//!     unmasqueraded           prefix of destinations -> prefix
+//!     floating                address of the host -> Floating
+//!     floating_of             address of an endpoint -> address of the host       (index)
 //!     host_addresses          address -> interface: what the data path was told
 //! ```
 //!
@@ -22,6 +25,7 @@
 //! wanted is committed before the kernel is touched: a command killed at any point leaves a record that the same
 //! command, or `down`, finds.
 
+mod floating;
 mod lock;
 mod port_maps;
 mod tables;

@@ -37,7 +37,7 @@ Examples:
   vnet portmap add '[2001:db8::1]:443' web:8443
   vnet portmap add 10000-19999 media:10000-19999 --proto udp
 
-Ports 49152-65535 are kept for masquerade.")]
+Ports 49152-65535 are kept for masquerade: `vnet up --nat-ports` has it use others.")]
 pub(super) struct Add {
     /// Ports of the host, on one of its addresses or on all.
     #[arg(value_name = "[HOST-IP:]PORT[-END]")]

@@ -6,7 +6,7 @@
 //!          +-- entries        resources that are one entry of a map           -- maps
 //!          +-- bridge, veth   interfaces and what is set on them              -- interface, netlink, sysctl
 //!          +-- netns          namespaces
-//!          '-- reserved_ports
+//!          '-- reserved_ports, forwarding   parameters of the host                -- sysctl, former
 //! ```
 //!
 //! "The host" is the network namespace in which the process runs.
@@ -20,6 +20,8 @@ mod error;
 mod events;
 mod exec;
 mod features;
+mod former;
+mod forwarding;
 mod interface;
 mod maps;
 mod netlink;
@@ -119,7 +121,7 @@ impl Kernel {
     /// When it cannot be looked at.
     pub async fn state(&self, resource: &Resource) -> Result<State, Error> {
         match resource {
-            Resource::DataPath => {
+            Resource::DataPath(_) => {
                 // Another process may have replaced the maps since they were opened.
                 self.maps.close();
                 Ok(programs::state(&self.instance))
@@ -130,6 +132,7 @@ impl Kernel {
             Resource::ReservedPorts { first, last } => {
                 reserved_ports::state(&self.instance, PortRange { first: *first, last: *last })
             }
+            Resource::Forwarding { interface } => forwarding::state(&self.instance, interface),
             Resource::Bridge { name, mac, mtu, addresses } => {
                 Bridge { name, mac: *mac, mtu: *mtu, addresses }.state(&self.netlink).await
             }
@@ -140,6 +143,8 @@ impl Kernel {
             | Resource::HostAddress { .. }
             | Resource::Network { .. }
             | Resource::Masquerade { .. }
+            | Resource::Unmasqueraded { .. }
+            | Resource::Floating { .. }
             | Resource::Endpoint { .. }
             | Resource::PortMap { .. } => entries::state(&self.maps, &self.netlink, resource).await,
         }
@@ -158,9 +163,9 @@ impl Kernel {
 
     async fn create(&self, resource: &Resource) -> Result<(), Error> {
         match resource {
-            Resource::DataPath => {
+            Resource::DataPath(sizes) => {
                 self.maps.close();
-                programs::create(&self.instance, &self.netlink).await
+                programs::create(&self.instance, *sizes, &self.netlink).await
             }
             Resource::Attachment { hook, interface } => {
                 Attachment { instance: &self.instance, hook: *hook, interface }.create(&self.netlink).await
@@ -168,6 +173,7 @@ impl Kernel {
             Resource::ReservedPorts { first, last } => {
                 reserved_ports::create(&self.instance, PortRange { first: *first, last: *last })
             }
+            Resource::Forwarding { interface } => forwarding::create(&self.instance, interface),
             Resource::Bridge { name, mac, mtu, addresses } => {
                 Bridge { name, mac: *mac, mtu: *mtu, addresses }.create(&self.netlink).await
             }
@@ -178,6 +184,8 @@ impl Kernel {
             | Resource::HostAddress { .. }
             | Resource::Network { .. }
             | Resource::Masquerade { .. }
+            | Resource::Unmasqueraded { .. }
+            | Resource::Floating { .. }
             | Resource::Endpoint { .. }
             | Resource::PortMap { .. } => entries::create(&self.maps, &self.netlink, resource).await,
         }
@@ -185,7 +193,7 @@ impl Kernel {
 
     async fn remove(&self, resource: &Resource) -> Result<(), Error> {
         match resource {
-            Resource::DataPath => {
+            Resource::DataPath(_) => {
                 self.maps.close();
                 programs::remove(&self.instance, &self.netlink).await
             }
@@ -193,6 +201,7 @@ impl Kernel {
                 Attachment { instance: &self.instance, hook: *hook, interface }.remove(&self.netlink).await
             }
             Resource::ReservedPorts { .. } => reserved_ports::remove(&self.instance),
+            Resource::Forwarding { interface } => forwarding::remove(&self.instance, interface),
             Resource::Bridge { name, .. } => bridge::remove(&self.netlink, name).await,
             Resource::Namespace { name } => netns::remove(name),
             Resource::Veth(veth) => veth::remove(&self.netlink, veth).await,
@@ -201,6 +210,8 @@ impl Kernel {
             | Resource::HostAddress { .. }
             | Resource::Network { .. }
             | Resource::Masquerade { .. }
+            | Resource::Unmasqueraded { .. }
+            | Resource::Floating { .. }
             | Resource::Endpoint { .. }
             | Resource::PortMap { .. } => entries::remove(&self.maps, &self.netlink, resource).await,
         }

@@ -5,13 +5,12 @@
 //! user had reserved already stays reserved, and so does one that the user reserves while vnet runs.
 
 use std::fmt;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use vnet_common::PortRange;
 
 use super::error::Error;
+use super::former::Former;
 use super::sysctl;
 use crate::instance::Instance;
 use crate::plan::State;
@@ -147,7 +146,7 @@ pub(super) fn create(instance: &Instance, range: PortRange) -> Result<(), Error>
     if all.contains(&automatic) {
         return Err(Error::NoAutomaticPorts { automatic: automatic.to_string(), reserved: all.to_string() });
     }
-    save(instance, &Record { before, ours })?;
+    former(instance).save(&Record { before, ours }.to_string())?;
     sysctl::write(Path::new(RESERVED), &all.to_string())
 }
 
@@ -159,11 +158,7 @@ pub(super) fn remove(instance: &Instance) -> Result<(), Error> {
     if without_ours != now {
         sysctl::write(Path::new(RESERVED), &without_ours.to_string())?;
     }
-    let path = record_path(instance);
-    fs::remove_file(&path).map_err(|source| Error::WriteFile { path, source })?;
-    // The directory goes with its last file.
-    let _ = fs::remove_dir(directory(instance));
-    Ok(())
+    former(instance).remove()
 }
 
 fn reserved() -> Result<PortSet, Error> {
@@ -175,31 +170,16 @@ fn read_ports(path: &Path, parse: impl Fn(&str) -> Option<PortSet>) -> Result<Po
     parse(&text).ok_or_else(|| Error::NotPorts { path: path.to_owned(), text })
 }
 
-fn directory(instance: &Instance) -> PathBuf {
-    instance.run_dir().join("sysctl")
-}
-
-fn record_path(instance: &Instance) -> PathBuf {
-    directory(instance).join("ip_local_reserved_ports")
+fn former(instance: &Instance) -> Former {
+    Former::of(instance, "ip_local_reserved_ports")
 }
 
 fn load(instance: &Instance) -> Result<Option<Record>, Error> {
-    let path = record_path(instance);
-    match fs::read_to_string(&path) {
-        Ok(text) => Record::parse(&text).map(Some).ok_or(Error::NotPorts { path, text }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::ReadFile { path, source }),
+    let Some(text) = former(instance).load()? else { return Ok(None) };
+    match Record::parse(&text) {
+        Some(record) => Ok(Some(record)),
+        None => Err(Error::NotPorts { path: former(instance).path(), text }),
     }
-}
-
-/// Writes the record so that a reader, or a crash, finds the old one or the new one.
-fn save(instance: &Instance, record: &Record) -> Result<(), Error> {
-    let path = record_path(instance);
-    let new = path.with_extension("new");
-    let saved = fs::create_dir_all(directory(instance))
-        .and_then(|()| fs::write(&new, record.to_string()))
-        .and_then(|()| fs::rename(&new, &path));
-    saved.map_err(|source| Error::WriteFile { path, source })
 }
 
 #[cfg(test)]

@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use vnet_common::Addr;
 
 use super::endpoint::family;
-use super::error::there_are;
+use super::error::{protocol_option, there_are};
 use super::host::Host;
 use super::{Claim, Done, Error, Manager};
 use crate::instance::Instance;
 use crate::plan::{Resource, expand};
 use crate::reconcile::Machine;
-use crate::spec::{self, Endpoint, PortMap, Protocol, Published, Settings, Target};
+use crate::spec::{self, Endpoint, Network, PortMap, Protocol, Published, Settings, Target};
 use crate::store::Transaction;
 
 /// Ports to publish.
@@ -68,7 +68,7 @@ impl<M: Machine> Manager<M> {
     ) -> Result<PortMap, Error> {
         let PortMapRequest { published, target, protocol } = request;
         let endpoint = self.existing_endpoint(transaction, &target.host)?;
-        let number = self.publishable(transaction, &endpoint)?;
+        let number = self.publishable(transaction, &endpoint)?.number;
         if published.ports.count() != target.ports.count() {
             return Err(Error::Spec(spec::Error::Lengths {
                 published: published.ports,
@@ -82,6 +82,9 @@ impl<M: Machine> Manager<M> {
         }
         if let Some(addr) = published.host {
             check_host_address(host, addr)?;
+            if let Some(floating) = transaction.floating(addr)? {
+                return Err(Error::Floats { addr, floating: Box::new(floating) });
+            }
         }
         Ok(PortMap {
             id: 0,
@@ -94,15 +97,19 @@ impl<M: Machine> Manager<M> {
         })
     }
 
-    /// The number of the endpoint's network, if the world may reach it.
-    fn publishable(&self, transaction: &Transaction, endpoint: &Endpoint) -> Result<u16, Error> {
+    /// The endpoint's network, if the world may reach it.
+    pub(super) fn publishable(
+        &self,
+        transaction: &Transaction,
+        endpoint: &Endpoint,
+    ) -> Result<Network, Error> {
         let name = &endpoint.name;
         let link = endpoint.link.as_ref().ok_or_else(|| Error::NotLinked { endpoint: name.clone() })?;
         let network = self.existing_network(transaction, &link.network)?;
         if network.internal {
             return Err(Error::InternalNetwork { endpoint: name.clone(), network: network.name });
         }
-        Ok(network.number)
+        Ok(network)
     }
 
     /// The same mapping, if it is there; nothing if nothing is in its way.
@@ -177,9 +184,9 @@ fn check_host_address(host: &Host, addr: IpAddr) -> Result<(), Error> {
 }
 
 /// How a mapping is removed.
-fn removal(instance: &Instance, mapping: &PortMap) -> String {
+pub(super) fn removal(instance: &Instance, mapping: &PortMap) -> String {
     let PortMap { published, protocol, .. } = mapping;
-    let protocol = if *protocol == Protocol::Tcp { String::new() } else { format!(" --proto {protocol}") };
+    let protocol = protocol_option(*protocol);
     let instance =
         if instance.name() == "default" { String::new() } else { format!(" --instance {}", instance.name()) };
     format!("{published}{protocol}{instance}")

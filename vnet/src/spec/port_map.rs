@@ -56,6 +56,9 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// Every one.
+    pub const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
+
     /// Its number.
     #[must_use]
     pub fn number(self) -> Proto {
@@ -231,6 +234,15 @@ impl FromStr for Target {
             None => TargetHost::Name(host.parse()?),
         };
         Ok(Self { host, ports: ports.parse()? })
+    }
+}
+
+impl FromStr for TargetHost {
+    type Err = Error;
+
+    /// Alone, without a port, an IPv6 address has no brackets.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        text.parse().map(Self::Addr).or_else(|_| text.parse().map(Self::Name))
     }
 }
 

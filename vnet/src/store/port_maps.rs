@@ -1,5 +1,7 @@
 //! Published ports in the store: found by what is published, by neighbour, and by endpoint.
 
+use std::net::IpAddr;
+
 use redb::{ReadableTable, ReadableTableMetadata, TableDefinition};
 use vnet_common::Addr;
 
@@ -30,6 +32,19 @@ impl Transaction {
         };
         let other: PortMap = decode(entry?.1.value())?;
         Ok(other.published.ports.overlaps(published.ports).then_some(other))
+    }
+
+    /// A mapping that is published on exactly this address of the host.
+    pub fn port_map_on(&self, host: IpAddr) -> Result<Option<PortMap>, Error> {
+        let table = self.inner.open_table(PORT_MAPS)?;
+        for protocol in Protocol::ALL {
+            let (proto, one, addr) = (protocol.number().number, 1, Addr::from(host).bytes);
+            let mut on_it = table.range((proto, one, addr, 0)..=(proto, one, addr, u16::MAX))?;
+            if let Some(entry) = on_it.next() {
+                return decode(entry?.1.value()).map(Some);
+            }
+        }
+        Ok(None)
     }
 
     /// Every mapping, by protocol, host address and port.
