@@ -398,6 +398,35 @@ mod tests {
     }
 
     #[test]
+    fn a_mapping_on_an_address_is_found_whatever_its_protocol() {
+        let store = Store::in_memory().unwrap();
+        let transaction = store.begin().unwrap();
+        let on =
+            |host: &str| transaction.port_map_on(host.parse().unwrap()).unwrap().map(|mapping| mapping.id);
+        assert_eq!(on("203.0.113.1"), None);
+        for (id, published, protocol) in [
+            (1, "80", Protocol::Tcp),
+            (2, "203.0.113.1:80", Protocol::Tcp),
+            (3, "203.0.113.1:90", Protocol::Tcp),
+            (4, "203.0.113.3:80", Protocol::Udp),
+            (5, "[2001:db8::1]:80", Protocol::Udp),
+        ] {
+            transaction.put_port_map(&PortMap { protocol, ..mapping(id, published) }).unwrap();
+        }
+        for (host, expected) in [
+            ("203.0.113.0", None),
+            ("203.0.113.1", Some(2)),
+            ("203.0.113.2", None),
+            ("203.0.113.3", Some(4)),
+            ("203.0.113.4", None),
+            ("2001:db8::1", Some(5)),
+            ("2001:db8::2", None),
+        ] {
+            assert_eq!(on(host), expected, "{host}");
+        }
+    }
+
+    #[test]
     fn another_version_and_a_damaged_file_are_refused_with_a_way_out() {
         let directory = TempDir::new().unwrap();
         let store = Store::create(&instance(&directory)).unwrap();

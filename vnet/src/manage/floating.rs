@@ -126,14 +126,16 @@ fn address_like(endpoint: &Endpoint, target: &TargetHost, external: IpAddr) -> R
 
 /// The same floating address, if it is there; nothing if neither of the two has another.
 fn same_floating(transaction: &Transaction, wish: &Floating) -> Result<Option<Floating>, Error> {
-    let others = [transaction.floating(wish.external)?, transaction.floating_of(wish.addr)?];
-    for other in others.into_iter().flatten() {
-        if other != *wish {
-            return Err(Error::FloatingTaken { wish: Box::new(wish.clone()), other: Box::new(other) });
+    let other = match transaction.floating(wish.external)? {
+        Some(other) => Some(other),
+        None => transaction.floating_of(wish.addr)?,
+    };
+    match other {
+        Some(other) if other != *wish => {
+            Err(Error::FloatingTaken { wish: Box::new(wish.clone()), other: Box::new(other) })
         }
-        return Ok(Some(other));
+        other => Ok(other),
     }
-    Ok(None)
 }
 
 /// Checks that nothing else says what becomes of either address.

@@ -56,9 +56,6 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// Every one.
-    pub const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
-
     /// Its number.
     #[must_use]
     pub fn number(self) -> Proto {

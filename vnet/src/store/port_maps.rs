@@ -34,15 +34,20 @@ impl Transaction {
         Ok(other.published.ports.overlaps(published.ports).then_some(other))
     }
 
-    /// A mapping that is published on exactly this address of the host.
+    /// A mapping that is published on exactly this address of the host, whatever its protocol.
     pub fn port_map_on(&self, host: IpAddr) -> Result<Option<PortMap>, Error> {
         let table = self.inner.open_table(PORT_MAPS)?;
-        for protocol in Protocol::ALL {
-            let (proto, one, addr) = (protocol.number().number, 1, Addr::from(host).bytes);
-            let mut on_it = table.range((proto, one, addr, 0)..=(proto, one, addr, u16::MAX))?;
-            if let Some(entry) = on_it.next() {
-                return decode(entry?.1.value()).map(Some);
+        let wanted = (1, Addr::from(host).bytes);
+        let mut next = Some(0);
+        while let Some(proto) = next {
+            let Some(entry) = table.range((proto, wanted.0, wanted.1, 0)..)?.next() else { break };
+            let (key, mapping) = entry?;
+            let (found, one, addr, _) = key.value();
+            if (one, addr) == wanted {
+                return decode(mapping.value()).map(Some);
             }
+            // Among those of the protocol that was found the address comes later, or not at all.
+            next = if found > proto && (one, addr) < wanted { Some(found) } else { found.checked_add(1) };
         }
         Ok(None)
     }
