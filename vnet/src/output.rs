@@ -13,7 +13,9 @@ mod table;
 
 pub use finding::Finding;
 pub use flow::{Drop, DropEvent, Flow, FlowEvent, Networks, Side, flows};
-pub use object::{Endpoint, Masquerade, Network, PortMap, Program, Status};
+pub use object::{
+    Endpoint, Excluded, Floating, Masquerade, Masquerades, Network, PortMap, Program, Settings, Status,
+};
 pub use reachable::{Firewall, Reachable, Uplink};
 pub use table::{age, bytes};
 
@@ -104,5 +106,5 @@ pub fn print_details<T: Listed>(out: &mut impl Write, item: &T) -> io::Result<()
     let names = T::HEADER.iter().map(|name| name.to_lowercase());
     let columns = names.zip(item.row());
     let details = item.details().into_iter().map(|(name, value)| (name.to_owned(), value));
-    columns.chain(details).try_for_each(|(name, value)| writeln!(out, "{name:<10}  {value}"))
+    columns.chain(details).try_for_each(|(name, value)| writeln!(out, "{name:<12}  {value}"))
 }

@@ -1,7 +1,7 @@
 //! Observe, plan, apply: the same way up, down and back again.
 //!
 //! Adding fails fast and is undone; removing goes on and reports everything. What is undone is what the plan
-//! created, never what was there before it.
+//! created, and what it changed of which it says how it was before.
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -173,7 +173,7 @@ pub async fn apply<M: Machine>(machine: &M, plan: &Plan) -> Result<(), Failure> 
     for (done, op) in plan.ops.iter().enumerate() {
         if let Err(error) = machine.apply(op).await {
             // The failed step may have been done in part, so it is undone as well.
-            let not_undone = undo(machine, &plan.ops[..=done]).await;
+            let not_undone = undo(machine, plan, done).await;
             let failed = vec![FailedOp { op: op.clone(), error: Box::new(error) }];
             return Err(Failure { failed, not_undone });
         }
@@ -181,9 +181,10 @@ pub async fn apply<M: Machine>(machine: &M, plan: &Plan) -> Result<(), Failure> 
     Ok(())
 }
 
-async fn undo<M: Machine>(machine: &M, done: &[Op]) -> Vec<FailedOp> {
+/// Undoes the steps of a plan up to this one, last first.
+async fn undo<M: Machine>(machine: &M, plan: &Plan, last: usize) -> Vec<FailedOp> {
     let mut not_undone = Vec::new();
-    for op in done.iter().rev().filter_map(Op::inverse) {
+    for op in plan.ops[..=last].iter().rev().filter_map(|op| plan.inverse(op)) {
         if let Err(error) = machine.apply(&op).await {
             not_undone.push(FailedOp { op, error: Box::new(error) });
         }

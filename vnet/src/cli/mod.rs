@@ -6,6 +6,7 @@ mod completions;
 mod context;
 mod doctor;
 mod drops;
+mod floating;
 mod flow;
 mod instance;
 mod masquerade;
@@ -15,12 +16,14 @@ mod portmap;
 
 use std::io;
 use std::process::ExitCode;
+use std::str::FromStr;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use self::context::{Context, Global};
-use crate::manage;
+use crate::{manage, spec};
 
 /// Networks for namespaces on eBPF: addresses, masquerade, published ports. Without iptables, without a daemon.
 #[derive(Debug, Parser)]
@@ -62,6 +65,9 @@ enum Command {
     /// Masquerade: sources that leave the host under the host's address.
     #[command(subcommand)]
     Masquerade(masquerade::Command),
+    /// Floating addresses: addresses of the host that are one endpoint's alone.
+    #[command(subcommand)]
+    Floating(floating::Command),
     /// Flows that are tracked.
     #[command(subcommand)]
     Flow(flow::Command),
@@ -80,6 +86,7 @@ impl Command {
             Self::Ns(command) => command.run(context).await,
             Self::Portmap(command) => command.run(context).await,
             Self::Masquerade(command) => command.run(context).await,
+            Self::Floating(command) => command.run(context).await,
             Self::Flow(command) => command.run(context).await,
             Self::Drops(command) => command.run(context).await,
             Self::Completions(command) => command.run(),
@@ -109,6 +116,14 @@ pub fn main() -> ExitCode {
             ExitCode::from(exit_status(&error))
         }
     }
+}
+
+/// Reads one of a few words, which are listed by `--help` and completed by shells.
+fn one_of<T>(words: &'static [&'static str]) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr<Err = spec::Error> + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(words).try_map(|word| word.parse())
 }
 
 /// Arguments that do not go together.
@@ -148,11 +163,15 @@ mod tests {
         for line in [
             "up",
             "up --uplink eth0 --uplink eth1 --subnet 10.0.0.0/24 --subnet fd00::/64 --bridge br7 --dry-run --json",
+            "up --nat-ports 40000-49999 --timeout udp-replied=5m --timeout tcp-established=7440 --firewall respect",
+            "up --max-flows 1000 --max-unanswered 500 --endpoint-flows 0 --endpoint-unanswered 100",
             "--instance blue down --dry-run",
             "status --json",
             "doctor",
             "doctor --json",
             "network create blue --subnet 10.1.0.0/24 --gateway 10.1.0.254 --mtu 1400 --internal --isolated",
+            "network create blue --subnet 10.1.0.0/24 --gateway-mode routed --udp-mapping address-and-port",
+            "network set blue --tcp-mapping endpoint-independent --filtering address --dry-run",
             "network ls",
             "network inspect blue --json",
             "network rm blue --dry-run",
@@ -174,7 +193,13 @@ mod tests {
             "portmap ls",
             "masquerade add 10.0.0.0/8 --to 203.0.113.1",
             "masquerade rm 10.0.0.0/8",
+            "masquerade exclude 10.8.0.0/16",
+            "masquerade include 10.8.0.0/16 --dry-run",
             "masquerade ls",
+            "floating add 203.0.113.5 192.168.0.2",
+            "floating add 2001:db8::5 net1 --dry-run",
+            "floating rm 203.0.113.5",
+            "floating ls --json",
             "flow ls",
             "flow watch --json",
             "flow flush --dry-run",
@@ -197,6 +222,22 @@ mod tests {
             "--instance a/b status",
             "up --subnet 192.168.0.5/24",
             "up --bridge a-name-that-is-too-long",
+            "up --nat-ports 50000",
+            "up --nat-ports 50000-50062",
+            "up --timeout udp=5m",
+            "up --timeout udp-replied=0",
+            "up --timeout udp-replied",
+            "up --max-flows 0",
+            "up --max-unanswered 16777217",
+            "up --endpoint-flows many",
+            "up --firewall maybe",
+            "network set blue --gateway-mode bridge",
+            "network set --filtering address",
+            "masquerade exclude 10.0.0.1/8",
+            "masquerade include",
+            "floating add 203.0.113.5",
+            "floating add net1 203.0.113.5",
+            "floating add 203.0.113.5 a/b",
             "network create",
             "network create blue",
             "network create ../x --subnet 10.0.0.0/24",

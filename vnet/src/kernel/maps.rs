@@ -17,8 +17,9 @@ use std::path::{Path, PathBuf};
 use aya::maps::{self, Map, MapData, MapError};
 use aya::sys::SyscallError;
 use vnet_common::{
-    Addr, AllowFromKey, CtEntry, DatapathConfig, DropKey, EndpointUse, EndpointValue, HostAddressValue,
-    MappingEntry, MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, PrefixKey, Tuple, UplinkValue,
+    Addr, AllowFromKey, CtEntry, DatapathConfig, DropKey, EndpointUse, EndpointValue, FloatingValue,
+    HostAddressValue, MappingEntry, MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, PrefixKey,
+    Tuple, UplinkValue,
 };
 
 use super::error::Error;
@@ -43,6 +44,8 @@ pub(super) struct Maps {
     pub(super) host_addresses: Table<Addr, HostAddressValue>,
     pub(super) networks: Table<PrefixKey, NetworkValue>,
     pub(super) masquerade: Table<PrefixKey, MasqueradeValue>,
+    pub(super) unmasqueraded: Table<PrefixKey, u32>,
+    pub(super) floating: Table<Addr, FloatingValue>,
     pub(super) endpoints: Table<Addr, EndpointValue>,
     pub(super) allow_from: Table<AllowFromKey, u32>,
     pub(super) port_map: Table<PortMapKey, PortMapValue>,
@@ -64,6 +67,8 @@ impl Maps {
             host_addresses: Table::new(instance, names::HOST_ADDRESSES),
             networks: Table::new(instance, names::NETWORKS),
             masquerade: Table::new(instance, names::MASQUERADE),
+            unmasqueraded: Table::new(instance, names::UNMASQUERADED),
+            floating: Table::new(instance, names::FLOATING),
             endpoints: Table::new(instance, names::ENDPOINTS),
             allow_from: Table::new(instance, names::ALLOW_FROM),
             port_map: Table::new(instance, names::PORT_MAP),
@@ -83,6 +88,8 @@ impl Maps {
         self.host_addresses.close();
         self.networks.close();
         self.masquerade.close();
+        self.unmasqueraded.close();
+        self.floating.close();
         self.endpoints.close();
         self.allow_from.close();
         self.port_map.close();
@@ -239,6 +246,12 @@ fn compare<V: PartialEq + Debug>(found: Option<V>, wanted: &V) -> State {
         Some(found) if found == *wanted => State::Present,
         Some(found) => State::Differs(format!("the map holds {found:?}, not {wanted:?}")),
     }
+}
+
+/// How many entries a pinned map has room for; `None` if there is none.
+pub(super) fn room(pin: &Path, name: &'static str) -> Result<Option<u32>, Error> {
+    let size = open(pin).and_then(|data| data.map(|data| Ok(data.info()?.max_entries())).transpose());
+    size.map_err(|source| read_error(name, source))
 }
 
 /// Opens a pinned map; `None` if nothing is pinned there.

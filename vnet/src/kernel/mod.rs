@@ -7,7 +7,7 @@
 //!          +-- bridge, veth   interfaces and what is set on them              -- interface, netlink, sysctl
 //!          +-- netns          namespaces
 //!          +-- netfilter      the rules of the host's firewall, read only
-//!          +-- reserved_ports
+//!          +-- reserved_ports, forwarding   parameters of the host                -- sysctl, former
 //!          '-- sockets        of the host's own programs
 //! ```
 //!
@@ -23,6 +23,8 @@ mod events;
 mod exec;
 mod features;
 mod flows;
+mod former;
+mod forwarding;
 mod interface;
 mod maps;
 mod netfilter;
@@ -148,7 +150,7 @@ impl Kernel {
     /// When it cannot be looked at.
     pub async fn state(&self, resource: &Resource) -> Result<State, Error> {
         match resource {
-            Resource::DataPath => {
+            Resource::DataPath(_) => {
                 // Another process may have replaced the maps since they were opened.
                 self.maps.close();
                 Ok(programs::state(&self.instance))
@@ -159,6 +161,7 @@ impl Kernel {
             Resource::ReservedPorts { first, last } => {
                 reserved_ports::state(&self.instance, PortRange { first: *first, last: *last })
             }
+            Resource::Forwarding { interface } => forwarding::state(&self.instance, interface),
             Resource::Bridge { name, mac, mtu, addresses } => {
                 Bridge { name, mac: *mac, mtu: *mtu, addresses }.state(&self.netlink).await
             }
@@ -169,6 +172,8 @@ impl Kernel {
             | Resource::HostAddress { .. }
             | Resource::Network { .. }
             | Resource::Masquerade { .. }
+            | Resource::Unmasqueraded { .. }
+            | Resource::Floating { .. }
             | Resource::Endpoint { .. }
             | Resource::AllowFrom { .. }
             | Resource::PortMap { .. } => entries::state(&self.maps, &self.netlink, resource).await,
@@ -188,9 +193,9 @@ impl Kernel {
 
     async fn create(&self, resource: &Resource) -> Result<(), Error> {
         match resource {
-            Resource::DataPath => {
+            Resource::DataPath(sizes) => {
                 self.maps.close();
-                programs::create(&self.instance, &self.netlink).await
+                programs::create(&self.instance, *sizes, &self.netlink).await
             }
             Resource::Attachment { hook, interface } => {
                 Attachment { instance: &self.instance, hook: *hook, interface }.create(&self.netlink).await
@@ -198,6 +203,7 @@ impl Kernel {
             Resource::ReservedPorts { first, last } => {
                 reserved_ports::create(&self.instance, PortRange { first: *first, last: *last })
             }
+            Resource::Forwarding { interface } => forwarding::create(&self.instance, interface),
             Resource::Bridge { name, mac, mtu, addresses } => {
                 Bridge { name, mac: *mac, mtu: *mtu, addresses }.create(&self.netlink).await
             }
@@ -208,6 +214,8 @@ impl Kernel {
             | Resource::HostAddress { .. }
             | Resource::Network { .. }
             | Resource::Masquerade { .. }
+            | Resource::Unmasqueraded { .. }
+            | Resource::Floating { .. }
             | Resource::Endpoint { .. }
             | Resource::AllowFrom { .. }
             | Resource::PortMap { .. } => entries::create(&self.maps, &self.netlink, resource).await,
@@ -216,7 +224,7 @@ impl Kernel {
 
     async fn remove(&self, resource: &Resource) -> Result<(), Error> {
         match resource {
-            Resource::DataPath => {
+            Resource::DataPath(_) => {
                 self.maps.close();
                 programs::remove(&self.instance, &self.netlink).await
             }
@@ -224,6 +232,7 @@ impl Kernel {
                 Attachment { instance: &self.instance, hook: *hook, interface }.remove(&self.netlink).await
             }
             Resource::ReservedPorts { .. } => reserved_ports::remove(&self.instance),
+            Resource::Forwarding { interface } => forwarding::remove(&self.instance, interface),
             Resource::Bridge { name, .. } => bridge::remove(&self.netlink, name).await,
             Resource::Namespace { name } => netns::remove(name),
             Resource::Veth(veth) => veth::remove(&self.netlink, veth).await,
@@ -232,6 +241,8 @@ impl Kernel {
             | Resource::HostAddress { .. }
             | Resource::Network { .. }
             | Resource::Masquerade { .. }
+            | Resource::Unmasqueraded { .. }
+            | Resource::Floating { .. }
             | Resource::Endpoint { .. }
             | Resource::AllowFrom { .. }
             | Resource::PortMap { .. } => entries::remove(&self.maps, &self.netlink, resource).await,

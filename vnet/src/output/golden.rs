@@ -25,6 +25,7 @@ fn network() -> spec::Network {
         mtu: 1500,
         internal: false,
         isolated: true,
+        options: spec::NetworkOptions::default(),
     }
 }
 
@@ -34,7 +35,9 @@ fn networks() {
         json(Network::new(&network(), 3)),
         "{\"version\":1,\"networks\":[{\"name\":\"default\",\"number\":1,\"subnets\":[\"192.168.0.0/24\",\
          \"fd00::/64\"],\"gateways\":[\"192.168.0.1\",\"fd00::1\"],\"bridge\":\"vnet0\",\
-         \"mac\":\"02:00:00:00:00:01\",\"mtu\":1500,\"internal\":false,\"isolated\":true,\"endpoints\":3}]}\n"
+         \"mac\":\"02:00:00:00:00:01\",\"mtu\":1500,\"internal\":false,\"isolated\":true,\"endpoints\":3,\
+         \"gateway_mode\":\"nat\",\"udp_mapping\":\"endpoint-independent\",\"tcp_mapping\":\"address-and-port\",\
+         \"filtering\":\"address\"}]}\n"
     );
 }
 
@@ -93,9 +96,39 @@ fn portmaps() {
 #[test]
 fn masquerades() {
     let rule = spec::Masquerade { subnet: "10.0.0.0/8".parse().unwrap(), to: None, network: None };
+    let excluded = ["10.8.0.0/16".parse().unwrap()];
+    let print = |format| {
+        let mut out = Vec::new();
+        Masquerades::new(std::slice::from_ref(&rule), &excluded).print(&mut out, format).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    assert_eq!(
+        print(Format::Json),
+        "{\"version\":1,\"masquerades\":[{\"subnet\":\"10.0.0.0/8\",\"to\":null,\"network\":null}],\
+         \"excluded\":[{\"subnet\":\"10.8.0.0/16\"}]}\n"
+    );
+    assert_eq!(
+        print(Format::Table),
+        "SUBNET      AS          NETWORK\n10.0.0.0/8  (by route)  -\n\nEXCLUDED DESTINATIONS\n10.8.0.0/16\n"
+    );
     assert_eq!(
         json(Masquerade::from(&rule)),
         "{\"version\":1,\"masquerades\":[{\"subnet\":\"10.0.0.0/8\",\"to\":null,\"network\":null}]}\n"
+    );
+}
+
+#[test]
+fn floating() {
+    let floating = spec::Floating {
+        external: "203.0.113.5".parse().unwrap(),
+        endpoint: "net1".parse().unwrap(),
+        addr: "192.168.0.2".parse().unwrap(),
+        number: 1,
+    };
+    assert_eq!(
+        json(Floating::from(&floating)),
+        "{\"version\":1,\"floating\":[{\"external\":\"203.0.113.5\",\"endpoint\":\"net1\",\
+         \"address\":\"192.168.0.2\"}]}\n"
     );
 }
 
@@ -202,7 +235,16 @@ fn status() {
     assert_eq!(
         String::from_utf8(out).unwrap(),
         "{\"version\":1,\"instance\":\"default\",\"up\":false,\"created\":null,\"uplinks\":[],\"networks\":[],\
-         \"endpoints\":0,\"portmaps\":0,\"flows\":0,\"programs\":[],\"problems\":[],\"reachable\":[]}\n"
+         \"endpoints\":0,\"portmaps\":0,\"flows\":0,\"programs\":[],\"problems\":[],\"reachable\":[],\"floating\":0,\
+         \"settings\":null,\"warnings\":[]}\n"
+    );
+    let settings = Settings::from(&spec::Settings::new(1, 2));
+    assert_eq!(
+        serde_json::to_string(&settings).unwrap(),
+        "{\"nat_port\":49152,\"nat_end\":65535,\"timeouts\":{\"fragment\":30,\"icmp-query\":60,\"tcp-closing\":240,\
+         \"tcp-established\":7440,\"tcp-opening\":240,\"udp-replied\":300,\"udp-unreplied\":120},\
+         \"max_flows\":131072,\"max_unanswered\":65536,\"endpoint_flows\":65536,\"endpoint_unanswered\":8192,\
+         \"firewall\":\"bypass\"}"
     );
     let program = Program { hook: "to_uplink".to_owned(), interface: "eth0".to_owned() };
     assert_eq!(serde_json::to_string(&program).unwrap(), "{\"hook\":\"to_uplink\",\"interface\":\"eth0\"}");

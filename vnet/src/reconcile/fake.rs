@@ -88,9 +88,9 @@ impl Fake {
                 present.retain(|other| !other.same_identity(resource));
                 present.push(resource.clone());
             }
-            Op::Remove(Resource::DataPath) => self.present.borrow_mut().retain(|resource| {
+            Op::Remove(Resource::DataPath(_)) => self.present.borrow_mut().retain(|resource| {
                 !(resource.is_map_entry()
-                    || matches!(resource, Resource::DataPath | Resource::Attachment { .. }))
+                    || matches!(resource, Resource::DataPath(_) | Resource::Attachment { .. }))
             }),
             Op::Remove(resource) => self.present.borrow_mut().retain(|other| !other.same_identity(resource)),
         }
@@ -101,7 +101,7 @@ impl Fake {
     fn missing(&self, resource: &Resource) -> Option<String> {
         let has = |test: &dyn Fn(&Resource) -> bool| self.present.borrow().iter().any(test);
         let needs_data_path = resource.is_map_entry() || matches!(resource, Resource::Attachment { .. });
-        if needs_data_path && !has(&|other| *other == Resource::DataPath) {
+        if needs_data_path && !has(&|other| matches!(other, Resource::DataPath(_))) {
             return Some("maps and programs".to_owned());
         }
         let has_interface = |wanted: &str| {
@@ -115,6 +115,7 @@ impl Fake {
         let interfaces: Vec<&str> = match resource {
             Resource::Attachment { interface, .. }
             | Resource::Uplink { interface }
+            | Resource::Forwarding { interface }
             | Resource::HostAddress { interface, .. } => vec![interface],
             Resource::Network { bridge, .. } => vec![bridge],
             Resource::Endpoint { interface, bridge, .. } => vec![interface, bridge],
