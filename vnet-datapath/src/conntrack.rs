@@ -10,6 +10,7 @@ use vnet_common::{Addr, CtEntry, CtState, DatapathConfig, EndpointUse, Origin, P
 
 use crate::mappings;
 use crate::scratch::Scratch;
+use crate::step::Step;
 use crate::tables::{Flow, Tables};
 use crate::wire::tcp;
 
@@ -19,7 +20,7 @@ const MAX_SLOTS: u32 = 16;
 
 /// What a packet means for the state of its flow.
 #[derive(Clone, Copy, Debug)]
-pub struct Step {
+pub struct Sighting {
     /// Its direction.
     pub origin: Origin,
     /// Its TCP flags, 0 for other protocols.
@@ -36,9 +37,9 @@ pub struct Step {
 /// once (a forged one must not), and any later packet brings it back; a new SYN begins a closing one anew.
 #[must_use]
 #[inline(always)]
-pub const fn next(state: CtState, step: Step) -> CtState {
+pub const fn next(state: CtState, sighting: Sighting) -> CtState {
     use CtState::{AnswerClosed, Answered, Closing, Established, New, OpenerClosed, Reset};
-    let Step { origin, flags, trusted } = step;
+    let Sighting { origin, flags, trusted } = sighting;
     if flags & tcp::RST != 0 {
         return Reset;
     }
@@ -187,7 +188,7 @@ pub(crate) fn seen<F: Flow>(tracked: &Tracked<F>, scratch: &mut Scratch) -> bool
     let (old, origin) = (flow.state(), flow.origin());
     // An answer goes to the opener.
     let trusted = scratch.translated.zone != Zone::WORLD;
-    let state = next(old, Step { origin, flags: scratch.headers.tcp_flags(), trusted });
+    let state = next(old, Sighting { origin, flags: scratch.headers.tcp_flags(), trusted });
     if flow.last_seen() == *now && state == old {
         return false;
     }
@@ -197,20 +198,27 @@ pub(crate) fn seen<F: Flow>(tracked: &Tracked<F>, scratch: &mut Scratch) -> bool
     true
 }
 
-/// Brings both halves of the flow in `scratch` to the state in `scratch.progress`.
+/// Brings both halves of the flow in `scratch` to the state in `scratch.progress`, or ends the flow if it cannot go
+/// on: the packet then begins another.
+#[must_use]
 #[inline(always)]
-pub fn advance<T: Tables>(tables: &T, scratch: &mut Scratch) {
+pub fn advance<T: Tables>(tables: &T, scratch: &mut Scratch) -> Step {
+    if has_lost_its_address(tables, scratch) {
+        let Scratch { tuple, spare, .. } = scratch;
+        tables.end(tuple, spare);
+        return Step::BEGIN;
+    }
     let old = CtState::from_u8(scratch.progress.old);
     let mut state = CtState::from_u8(scratch.progress.state);
     scratch.answer = scratch.translated.answer();
     if confirms(old, state) && !tables.is_confirmed(&scratch.tuple) {
         if confirm(tables, scratch) {
-            return;
+            return Step::TRANSLATE;
         }
         state = CtState::Answered;
     }
     let now = scratch.progress.now;
-    let Some(flow) = tables.conntrack(&scratch.tuple) else { return };
+    let Some(flow) = tables.conntrack(&scratch.tuple) else { return Step::TRANSLATE };
     flow.refresh(now, state);
     let (origin, flags) = (flow.origin(), flow.flags());
     match tables.conntrack(&scratch.answer) {
@@ -231,6 +239,18 @@ pub fn advance<T: Tables>(tables: &T, scratch: &mut Scratch) {
     if flags & CtEntry::FLAG_MAPPED != 0 {
         mappings::refresh(tables, scratch, origin);
     }
+    Step::TRANSLATE
+}
+
+/// Whether the packet would leave under an address that routing had chosen and the host has no longer: answers to it
+/// would go astray. Asked once in a second, not when the state changes.
+#[inline(always)]
+fn has_lost_its_address<T: Tables>(tables: &T, scratch: &Scratch) -> bool {
+    let Scratch { tuple, translated, progress, place, .. } = scratch;
+    progress.old == progress.state
+        && translated.zone == Zone::WORLD
+        && tables.conntrack(tuple).is_some_and(|flow| flow.flags() & CtEntry::FLAG_ROUTED != 0)
+        && !tables.owns(&translated.src, place.arrived)
 }
 
 /// Turns `scratch.entry` from that of `scratch.tuple` into its twin's.
@@ -365,8 +385,8 @@ mod tests {
             (Reset, Answer, tcp::RST, Reset),
             (Reset, Opener, FIN_ACK, Reset),
         ] {
-            let step = Step { origin, flags, trusted: false };
-            assert_eq!(next(state, step), expected, "{state:?} {origin:?} {flags:#04x}");
+            let sighting = Sighting { origin, flags, trusted: false };
+            assert_eq!(next(state, sighting), expected, "{state:?} {origin:?} {flags:#04x}");
         }
     }
 
@@ -378,8 +398,8 @@ mod tests {
             (tcp::RST, CtState::Reset),
             (FIN_ACK, CtState::AnswerClosed),
         ] {
-            let step = Step { origin: Origin::Answer, flags, trusted: true };
-            assert_eq!(next(CtState::New, step), expected, "{flags:#04x}");
+            let sighting = Sighting { origin: Origin::Answer, flags, trusted: true };
+            assert_eq!(next(CtState::New, sighting), expected, "{flags:#04x}");
         }
     }
 

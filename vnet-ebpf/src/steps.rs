@@ -12,13 +12,13 @@ unsafe extern "C" {
     fn vnet_from_uplink(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_to_uplink(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_begin_from_endpoint(scratch: *mut Scratch) -> i32;
-    fn vnet_begin_from_uplink(scratch: *mut Scratch) -> i32;
+    fn vnet_begin_from_uplink(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_begin_to_uplink(scratch: *mut Scratch) -> i32;
     fn vnet_world_bound(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_prepare(scratch: *mut Scratch) -> i32;
     fn vnet_try_port(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_complete(scratch: *mut Scratch) -> i32;
-    fn vnet_advance(scratch: *mut Scratch) -> i32;
+    fn vnet_advance(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_rewrite(context: *mut c_void, scratch: *mut Scratch) -> i32;
     pub(crate) fn vnet_end(tuple: *const Tuple, spare: *mut Tuple) -> i32;
     pub(crate) fn vnet_look_at_slot(scratch: *mut Scratch) -> i32;
@@ -61,7 +61,7 @@ impl Steps for Outlined {
         let code = unsafe {
             match self.hook {
                 Hook::FromEndpoint => vnet_begin_from_endpoint(scratch),
-                Hook::FromUplink => vnet_begin_from_uplink(scratch),
+                Hook::FromUplink => vnet_begin_from_uplink(self.context, scratch),
                 Hook::ToUplink => vnet_begin_to_uplink(scratch),
             }
         };
@@ -96,9 +96,9 @@ impl Steps for Outlined {
     }
 
     #[inline(always)]
-    fn advance(&mut self, scratch: &mut Scratch) {
+    fn advance(&mut self, scratch: &mut Scratch) -> Step {
         // SAFETY: as above.
-        unsafe { vnet_advance(scratch) };
+        Step { code: unsafe { vnet_advance(self.context, scratch) } }
     }
 
     #[inline(always)]
@@ -129,8 +129,8 @@ macro_rules! steps {
         $crate::step!(vnet_world_bound(scratch, context: $context) => {
             begin::world_bound(&Maps::new(context.cast()), scratch).code
         });
-        $crate::step!(vnet_begin_from_uplink(scratch) => {
-            begin::begin(&Maps::without_context(), scratch, Hook::FromUplink).code
+        $crate::step!(vnet_begin_from_uplink(scratch, context: $context) => {
+            begin::begin(&Maps::new(context.cast()), scratch, Hook::FromUplink).code
         });
         $crate::step!(vnet_begin_to_uplink(scratch) => {
             begin::begin(&Maps::without_context(), scratch, Hook::ToUplink).code
@@ -150,9 +150,8 @@ macro_rules! steps {
         $crate::step!(vnet_look_at_slot(scratch) => {
             i32::from(conntrack::look_at_slot(&Maps::without_context(), scratch))
         });
-        $crate::step!(vnet_advance(scratch) => {
-            conntrack::advance(&Maps::without_context(), scratch);
-            0
+        $crate::step!(vnet_advance(scratch, context: $context) => {
+            conntrack::advance(&Maps::new(context.cast()), scratch).code
         });
         $crate::step!(vnet_find_target(scratch) => {
             begin::find_target(&Maps::without_context(), scratch).code
