@@ -28,6 +28,8 @@ pub fn begin<T: Tables>(tables: &T, scratch: &mut Scratch, hook: Hook) -> Step {
         Hook::FromEndpoint => beginning.from_endpoint(),
         Hook::FromUplink => beginning.from_world(),
         Hook::ToUplink => beginning.leaving(),
+        // Nothing begins there.
+        Hook::ToBridge => Ok(Step::PASS),
     })
 }
 

@@ -7,6 +7,7 @@ use crate::conntrack::{self, Tracked};
 use crate::neighbour;
 use crate::packet::Packet;
 use crate::parse::{Headers, L4, Parsed, parse};
+use crate::published::published_on;
 use crate::scratch::{Place, Scratch};
 use crate::step::{self, Inline, Step};
 use crate::tables::{Flow, Route, Source, Tables};
@@ -36,6 +37,7 @@ pub fn look<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch,
         Hook::FromEndpoint => from_endpoint(packet, tables, scratch),
         Hook::FromUplink => from_uplink(packet, tables, scratch),
         Hook::ToUplink => to_uplink(packet, tables, scratch),
+        Hook::ToBridge => to_bridge(packet, tables, scratch),
     })
 }
 
@@ -132,6 +134,25 @@ fn to_uplink<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch
     }
     scratch.decided.keep(Verdict::Pass);
     Ok(go_on(&tracked, scratch))
+}
+
+/// A packet that the host's stack has routed into a network. What came in by an uplink has been judged there; by any
+/// other interface an endpoint is reached no more directly than by an uplink, though the host be a router there.
+#[inline(always)]
+fn to_bridge<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch) -> Result<Step, Step> {
+    let Place { ifindex, arrived } = scratch.place;
+    if arrived == ifindex || tables.uplink(arrived).is_some() {
+        return Ok(Step::PASS);
+    }
+    let Ok(Parsed::Ip(headers)) = parse(packet, &mut scratch.tuple) else { return Ok(Step::PASS) };
+    let Tuple { dst, dport, proto, .. } = &scratch.tuple;
+    let Some(endpoint) = tables.endpoint(dst) else { return Ok(Step::PASS) };
+    let open = if endpoint.has(NetworkValue::FLAG_ROUTED) {
+        headers.l4() == L4::Echo || published_on(tables, dst, *dport, *proto).is_some()
+    } else {
+        endpoint.has(NetworkValue::FLAG_UNPROTECTED)
+    };
+    if open { Ok(Step::PASS) } else { Err(Step::drop(DropReason::DirectAccess)) }
 }
 
 /// The packet's flow, if it is tracked.

@@ -11,6 +11,7 @@ unsafe extern "C" {
     fn vnet_from_endpoint(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_from_uplink(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_to_uplink(context: *mut c_void, scratch: *mut Scratch) -> i32;
+    fn vnet_to_bridge(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_begin_from_endpoint(scratch: *mut Scratch) -> i32;
     fn vnet_begin_from_uplink(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_begin_to_uplink(scratch: *mut Scratch) -> i32;
@@ -50,6 +51,7 @@ impl Steps for Outlined {
                 Hook::FromEndpoint => vnet_from_endpoint(self.context, scratch),
                 Hook::FromUplink => vnet_from_uplink(self.context, scratch),
                 Hook::ToUplink => vnet_to_uplink(self.context, scratch),
+                Hook::ToBridge => vnet_to_bridge(self.context, scratch),
             }
         };
         Step { code }
@@ -63,6 +65,7 @@ impl Steps for Outlined {
                 Hook::FromEndpoint => vnet_begin_from_endpoint(scratch),
                 Hook::FromUplink => vnet_begin_from_uplink(self.context, scratch),
                 Hook::ToUplink => vnet_begin_to_uplink(scratch),
+                Hook::ToBridge => Step::PASS.code,
             }
         };
         Step { code }
@@ -73,7 +76,7 @@ impl Steps for Outlined {
         match self.hook {
             // SAFETY: as above.
             Hook::FromEndpoint => Step { code: unsafe { vnet_world_bound(self.context, scratch) } },
-            Hook::FromUplink | Hook::ToUplink => Step::PASS,
+            Hook::FromUplink | Hook::ToUplink | Hook::ToBridge => Step::PASS,
         }
     }
 
@@ -122,6 +125,9 @@ macro_rules! steps {
         });
         $crate::step!(vnet_to_uplink(scratch, context: $context) => {
             pipeline::look(&$packet(context), &Maps::new(context.cast()), scratch, Hook::ToUplink).code
+        });
+        $crate::step!(vnet_to_bridge(scratch, context: $context) => {
+            pipeline::look(&$packet(context), &Maps::new(context.cast()), scratch, Hook::ToBridge).code
         });
         $crate::step!(vnet_begin_from_endpoint(scratch) => {
             begin::begin(&Maps::without_context(), scratch, Hook::FromEndpoint).code
