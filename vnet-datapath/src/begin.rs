@@ -25,8 +25,8 @@ pub fn begin<T: Tables>(tables: &T, scratch: &mut Scratch, hook: Hook) -> Step {
     scratch.opening.mapping = 0;
     let mut beginning = Beginning { tables, scratch };
     Step::of(match hook {
-        Hook::FromEndpoint => beginning.from_endpoint(),
-        Hook::FromUplink => beginning.from_world(),
+        Hook::FromEndpoint => beginning.sent_by_endpoint(),
+        Hook::FromUplink => beginning.sent_by_the_world(),
         Hook::ToUplink => beginning.leaving(),
         // Nothing begins there.
         Hook::ToBridge => Ok(Step::PASS),
@@ -49,7 +49,7 @@ struct Beginning<'a, T> {
 impl<'a, T: Tables> Beginning<'a, T> {
     /// From an endpoint.
     #[inline(always)]
-    fn from_endpoint(&mut self) -> Result<Step, Step> {
+    fn sent_by_endpoint(&mut self) -> Result<Step, Step> {
         let sender = self.sender()?;
         let Tuple { src, dst, .. } = &self.scratch.tuple;
         if self.tables.host_address(dst).is_some() {
@@ -101,7 +101,7 @@ impl<'a, T: Tables> Beginning<'a, T> {
 
     /// From outside: to an address of the host, to an endpoint's, or none of vnet's business.
     #[inline(always)]
-    fn from_world(&mut self) -> Result<Step, Step> {
+    fn sent_by_the_world(&mut self) -> Result<Step, Step> {
         let dst = &self.scratch.tuple.dst;
         if dst.is_loopback() {
             // A port published on a loopback address answers clients of the host alone (moby #45610).

@@ -228,8 +228,8 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn slot(&self, index: u32, tuple: &mut Tuple) {
-        // SAFETY: a map's element and working memory; one that another CPU is writing is no flow's, or another's.
         match maps::FLOW_SLOTS.get_ptr_mut(index) {
+            // SAFETY: a map's element and working memory; one that another CPU is writing is no flow's, or another's.
             Some(slot) => unsafe { core::ptr::copy_nonoverlapping(slot, tuple, 1) },
             None => tuple.proto.number = 0,
         }
