@@ -34,6 +34,35 @@ fn flows_leave_an_address_that_the_host_has_lost_without_any_command() {
     }
 }
 
+#[test]
+fn a_port_is_published_no_longer_on_an_address_that_the_host_has_lost() {
+    let lab = Lab::up();
+    let net1 = lab.endpoint("net1");
+    let _server = Server::echo(&net1, "[::]:80");
+    let moved: IpAddr = "203.0.113.5".parse().expect("an address");
+    lab.host().ip(&format!("addr add {moved}/24 dev {UPLINK}"));
+    lab.vnet_ok(&["portmap", "add", "8088", &format!("{}:80", net1.name())]);
+    Ask::tcp(SocketAddr::new(moved, 8088)).in_netns(lab.outside());
+    // It goes to somebody behind the host, which is its router from now on: no command of vnet is run.
+    lab.host().ip(&format!("addr del {moved}/24 dev {UPLINK}"));
+    let behind = Netns::named(&lab.name("behind"));
+    behind.create();
+    lab.host().ip(&format!("link add lan0 type veth peer name eth0 netns {}", behind.name()));
+    lab.host().ip("link set lan0 up");
+    lab.host().ip("addr add 198.18.0.1/24 dev lan0");
+    lab.host().ip(&format!("route add {moved}/32 dev lan0"));
+    lab.host().write("/proc/sys/net/ipv4/ip_forward", "1");
+    behind.ip(&format!("addr add {moved}/32 dev eth0"));
+    behind.ip("link set eth0 up");
+    behind.ip("route add 198.18.0.1/32 dev eth0");
+    behind.ip("route add default via 198.18.0.1");
+    lab.outside().ip(&format!("route add {moved}/32 via 203.0.113.1"));
+    let theirs = Server::echo(&behind, "0.0.0.0:8088");
+    let answer = Ask::tcp(SocketAddr::new(moved, 8088)).in_netns(lab.outside());
+    assert_eq!(theirs.seen(), [answer.local], "its new owner was reached");
+    behind.delete();
+}
+
 /// A rule set in a namespace.
 fn nft(netns: &Netns, rules: &str) {
     let path = std::env::temp_dir().join(format!("vnet-{}.nft", netns.name()));

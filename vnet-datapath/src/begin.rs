@@ -136,6 +136,13 @@ impl<'a, T: Tables> Beginning<'a, T> {
                 Admission::Admitted => {}
             }
         }
+        // Only an address that the host has at this moment: it may be a router, and have lost this one since vnet looked
+        // (CVE-2025-67499).
+        let receiver =
+            self.tables.endpoint(&self.scratch.translated.dst).ok_or(DropReason::NoSuchEndpoint)?;
+        if !self.tables.owns(&self.scratch.tuple.dst, receiver.bridge) {
+            return Ok(Step::PASS);
+        }
         self.open_for(None, SourcePorts::Own);
         self.scratch.opening.mapped = u8::from(!found);
         self.deliver_from_outside()

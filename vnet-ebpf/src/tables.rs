@@ -3,8 +3,8 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{
-    BPF_ANY, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NO_SRC_ADDR, BPF_FIB_LKUP_RET_NOT_FWDED,
-    BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SRC, BPF_NOEXIST, bpf_sock_tuple,
+    BPF_ANY, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NO_SRC_ADDR,
+    BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SRC, BPF_NOEXIST, bpf_sock_tuple,
 };
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{
@@ -374,7 +374,11 @@ impl Tables for Maps {
         // SAFETY: as above. What is for the host itself is not forwarded.
         let answer =
             unsafe { bpf_fib_lookup(self.context, (&raw mut *fib).cast(), size_of::<Fib>() as i32, 0) };
-        answer == i64::from(BPF_FIB_LKUP_RET_NOT_FWDED)
+        match answer as u32 {
+            BPF_FIB_LKUP_RET_NOT_FWDED => true,
+            BPF_FIB_LKUP_RET_FWD_DISABLED => self.host_address(addr).is_some(),
+            _ => false,
+        }
     }
 
     #[inline(always)]
