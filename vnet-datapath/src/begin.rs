@@ -125,10 +125,13 @@ impl<'a, T: Tables> Beginning<'a, T> {
                 return Ok(Step::PASS);
             }
         } else {
-            match self.admit() {
-                Admission::Unmapped => return Ok(Step::PASS),
-                Admission::Filtered => return Err(DropReason::Filtered),
-                Admission::Admitted => {}
+            let admission = self.admit();
+            // A mapping is for all peers, a socket of the host may be for one: it has not been in the way before.
+            if admission == Admission::Unmapped || self.tables.host_socket(&self.scratch.tuple) {
+                return Ok(Step::PASS);
+            }
+            if admission == Admission::Filtered {
+                return Err(DropReason::Filtered);
             }
         }
         self.open_for(None, SourcePorts::Own);

@@ -107,15 +107,9 @@ pub fn try_port<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     let opening = &scratch.opening;
     let mapped = opening.mapped != 0 && opening.ports == SourcePorts::Host as u8;
     let first = opening.attempt == 0;
-    if first
-        && mapped
-        && let Some(port) = mappings::port(tables, scratch)
-    {
-        scratch.translated.sport = port;
-        if take(tables, scratch) {
-            mappings::permit(tables, scratch);
-            return true;
-        }
+    if first && mapped && mappings::port(tables, scratch) && take(tables, scratch) {
+        mappings::permit(tables, scratch);
+        return true;
     }
     if !choose(tables, scratch) || (mapped && !mappings::claim(tables, scratch)) {
         return false;
@@ -171,8 +165,12 @@ fn choose<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
 /// Takes the answers to `scratch.translated`, if nobody waits for them.
 #[inline(always)]
 fn take<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
-    let Scratch { translated, answer, spare, entry, .. } = scratch;
+    let Scratch { tuple, translated, answer, spare, entry, .. } = scratch;
     *answer = translated.answer();
+    // A socket that sends to its own external port, and would be answered by itself: there is but one such tuple.
+    if answer == tuple {
+        return false;
+    }
     // Makes room if the holder of the tuple has expired.
     if conntrack::lookup(tables, answer, spare).is_some() || tables.add_flow(answer, entry).is_none() {
         return false;

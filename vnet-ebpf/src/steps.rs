@@ -12,7 +12,7 @@ unsafe extern "C" {
     fn vnet_from_uplink(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_to_uplink(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_begin_from_endpoint(scratch: *mut Scratch) -> i32;
-    fn vnet_begin_from_uplink(scratch: *mut Scratch) -> i32;
+    fn vnet_begin_from_uplink(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_begin_to_uplink(scratch: *mut Scratch) -> i32;
     fn vnet_world_bound(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_prepare(scratch: *mut Scratch) -> i32;
@@ -61,7 +61,7 @@ impl Steps for Outlined {
         let code = unsafe {
             match self.hook {
                 Hook::FromEndpoint => vnet_begin_from_endpoint(scratch),
-                Hook::FromUplink => vnet_begin_from_uplink(scratch),
+                Hook::FromUplink => vnet_begin_from_uplink(self.context, scratch),
                 Hook::ToUplink => vnet_begin_to_uplink(scratch),
             }
         };
@@ -129,8 +129,8 @@ macro_rules! steps {
         $crate::step!(vnet_world_bound(scratch, context: $context) => {
             begin::world_bound(&Maps::new(context.cast()), scratch).code
         });
-        $crate::step!(vnet_begin_from_uplink(scratch) => {
-            begin::begin(&Maps::without_context(), scratch, Hook::FromUplink).code
+        $crate::step!(vnet_begin_from_uplink(scratch, context: $context) => {
+            begin::begin(&Maps::new(context.cast()), scratch, Hook::FromUplink).code
         });
         $crate::step!(vnet_begin_to_uplink(scratch) => {
             begin::begin(&Maps::without_context(), scratch, Hook::ToUplink).code

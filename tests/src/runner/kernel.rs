@@ -252,6 +252,14 @@ impl Runner for Kernel {
         host::flows(&model)
     }
 
+    fn mappings(&mut self) -> HashMap<Tuple, MappingEntry> {
+        self.tables.mappings.entries()
+    }
+
+    fn endpoint_use(&mut self) -> HashMap<u32, EndpointUse> {
+        self.tables.endpoint_use.entries()
+    }
+
     fn drops(&mut self) -> HashMap<DropKey, u64> {
         let sum = |entry: Result<(Abi<DropKey>, PerCpuValues<u64>), _>| {
             let (Abi(key), values) = entry.expect("a drop counter");

@@ -4,6 +4,7 @@
 mod hairpin;
 mod lifetime;
 mod malformed;
+mod mappings;
 mod masquerade;
 mod neighbours;
 mod published;
@@ -18,7 +19,7 @@ use vnet_tests::runner::{Host, Kernel, Runner, Stage, Way};
 
 /// Every case, by subject.
 fn table() -> Vec<Case> {
-    let subjects: [fn() -> Vec<Case>; 7] = [
+    let subjects: [fn() -> Vec<Case>; 8] = [
         masquerade::cases,
         published::cases,
         hairpin::cases,
@@ -26,6 +27,7 @@ fn table() -> Vec<Case> {
         stack::cases,
         lifetime::cases,
         malformed::cases,
+        mappings::cases,
     ];
     subjects.iter().flat_map(|subject| subject()).collect()
 }
