@@ -95,7 +95,7 @@ fn afford<T: Tables>(tables: &T, scratch: &mut Scratch, now: u32) -> bool {
             return true;
         }
         // Some of its flows may be over, and nobody has met them yet.
-        let _ = conntrack::free_slot(tables, scratch);
+        let _ = conntrack::sweep(tables, scratch);
     }
     let _ = tables.endpoint_use(owner, |used| used.refused = used.refused.wrapping_add(1));
     false

@@ -22,6 +22,7 @@ unsafe extern "C" {
     fn vnet_rewrite(context: *mut c_void, scratch: *mut Scratch) -> i32;
     pub(crate) fn vnet_end(tuple: *const Tuple, spare: *mut Tuple) -> i32;
     pub(crate) fn vnet_look_at_slot(scratch: *mut Scratch) -> i32;
+    pub(crate) fn vnet_sweep_slot(scratch: *mut Scratch) -> i32;
     pub(crate) fn vnet_find_target(scratch: *mut Scratch) -> i32;
     pub(crate) fn vnet_admit(scratch: *mut Scratch) -> i32;
 }
@@ -149,6 +150,9 @@ macro_rules! steps {
         });
         $crate::step!(vnet_look_at_slot(scratch) => {
             i32::from(conntrack::look_at_slot(&Maps::without_context(), scratch))
+        });
+        $crate::step!(vnet_sweep_slot(scratch) => {
+            i32::from(conntrack::sweep_slot(&Maps::without_context(), scratch))
         });
         $crate::step!(vnet_advance(scratch) => {
             conntrack::advance(&Maps::without_context(), scratch);

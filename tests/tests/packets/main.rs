@@ -8,6 +8,7 @@ mod mappings;
 mod masquerade;
 mod neighbours;
 mod published;
+mod quota;
 mod stack;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +20,7 @@ use vnet_tests::runner::{Host, Kernel, Runner, Stage, Way};
 
 /// Every case, by subject.
 fn table() -> Vec<Case> {
-    let subjects: [fn() -> Vec<Case>; 8] = [
+    let subjects: [fn() -> Vec<Case>; 9] = [
         masquerade::cases,
         published::cases,
         hairpin::cases,
@@ -28,6 +29,7 @@ fn table() -> Vec<Case> {
         lifetime::cases,
         malformed::cases,
         mappings::cases,
+        quota::cases,
     ];
     subjects.iter().flat_map(|subject| subject()).collect()
 }
