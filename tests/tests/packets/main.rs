@@ -1,6 +1,7 @@
 //! The packet table: what becomes of a packet, in one sentence each, on the host, as a TC classifier and as an XDP
 //! program.
 
+mod exposure_modes;
 mod hairpin;
 mod lifetime;
 mod malformed;
@@ -20,7 +21,7 @@ use vnet_tests::runner::{Host, Kernel, Runner, Stage, Way};
 
 /// Every case, by subject.
 fn table() -> Vec<Case> {
-    let subjects: [fn() -> Vec<Case>; 9] = [
+    let subjects: [fn() -> Vec<Case>; 10] = [
         masquerade::cases,
         published::cases,
         hairpin::cases,
@@ -30,6 +31,7 @@ fn table() -> Vec<Case> {
         malformed::cases,
         mappings::cases,
         quota::cases,
+        exposure_modes::cases,
     ];
     subjects.iter().flat_map(|subject| subject()).collect()
 }

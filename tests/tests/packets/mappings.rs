@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use vnet_common::filtering::{ADDRESS, ADDRESS_AND_PORT, ENDPOINT_INDEPENDENT};
 use vnet_common::mapping::{ENDPOINT_INDEPENDENT_TCP, ENDPOINT_INDEPENDENT_UDP};
-use vnet_common::{CtState, DropReason, MasqueradeValue, PortRange, Proto};
+use vnet_common::{
+    Addr, CtState, DropReason, MasqueradeValue, Port, PortMapKey, PortMapValue, PortRange, Proto,
+};
 use vnet_datapath::model::Model;
 use vnet_tests::case::world::{Family, NET1, NET2, NET3, at, published, subnets};
 use vnet_tests::case::{Case, Flow, Mapped, SLACK, tuple};
@@ -18,7 +20,7 @@ const LIFETIME: u32 = 30;
 const UDP: Proto = Proto::UDP;
 
 pub(super) fn cases() -> Vec<Case> {
-    let subjects: [fn(&Family) -> Vec<Case>; 10] = [
+    let subjects: [fn(&Family) -> Vec<Case>; 13] = [
         one_port,
         one_address,
         no_sharing,
@@ -29,6 +31,9 @@ pub(super) fn cases() -> Vec<Case> {
         hairpin,
         same_under_pressure,
         tcp,
+        simultaneous_open,
+        in_mid_stream,
+        sctp,
     ];
     subjects.into_iter().flat_map(for_both_families).collect()
 }
@@ -675,5 +680,142 @@ fn tcp(f: &Family) -> Vec<Case> {
             mapping(),
             Mapped::new(tcp, at(f.net2, 50_002), at(f.host, 50_002)).sent_to(moved).just_seen(),
         ]),
+    ]
+}
+
+/// RFC 5382 REQ-2: both SYNs cross, and then both SYN-ACKs.
+fn simultaneous_open(f: &Family) -> Vec<Case> {
+    let (client, server, seen) = (at(f.net1, 1234), at(f.www, 80), at(f.host, 60_000));
+    let flow = Flow::masqueraded(Proto::TCP, client, server, 60_000);
+    let done = flow.established();
+    vec![
+        Case::from_uplink("T5382-2a: a SYN in answer to a SYN comes in", Frame::tcp(server, seen).syn())
+            .given(usual)
+            .tracked([flow])
+            .delivered(NET1, Frame::tcp(server, client).syn())
+            .leaves([done.just_seen()]),
+        Case::from_endpoint(NET1, "T5382-2a: and is answered", Frame::tcp(client, server).syn().ack())
+            .given(usual)
+            .tracked([done])
+            .forwarded(Frame::tcp(seen, server).syn().ack())
+            .leaves([done.just_seen()]),
+        Case::from_uplink("T5382-2a: as is the other", Frame::tcp(server, seen).syn().ack())
+            .given(usual)
+            .tracked([done])
+            .delivered(NET1, Frame::tcp(server, client).syn().ack())
+            .leaves([done.just_seen()]),
+    ]
+}
+
+/// Flows of which nothing is known any more.
+fn in_mid_stream(f: &Family) -> Vec<Case> {
+    let (client, server) = (at(f.net1, 50_000), at(f.www, 80));
+    let (stranger, web, target) = (at(f.www, 9), at(f.host, published::WEB.port), at(f.net1, 80));
+    let data = |from, to| Frame::tcp(from, to).ack().psh().payload(b"and furthermore");
+    let fin = |from, to| Frame::tcp(from, to).ack().fin();
+    let flow = Flow::masqueraded(Proto::TCP, client, server, 50_000);
+    let public = Flow::published(Proto::TCP, stranger, web, target).by(published::WEB.id);
+    vec![
+        Case::from_endpoint(
+            NET1,
+            "D5: a connection in mid-stream is picked up with its port",
+            data(client, server),
+        )
+        .given(usual)
+        .forwarded(data(at(f.host, 50_000), server))
+        .leaves([flow.just_seen()]),
+        Case::from_endpoint(NET1, "D5: one that ends too", fin(client, server))
+            .given(usual)
+            .forwarded(fin(at(f.host, 50_000), server))
+            .leaves([flow.just_seen()]),
+        Case::from_endpoint(
+            NET1,
+            "D5: with another port if its own is taken, which the server resets",
+            data(client, server),
+        )
+        .given(usual)
+        .given(range(50_000, 50_002))
+        .tracked([Flow::masqueraded(Proto::TCP, at(f.net2, 50_000), server, 50_000).established()])
+        .forwarded(data(at(f.host, 50_002), server))
+        .leaves([
+            Flow::masqueraded(Proto::TCP, at(f.net2, 50_000), server, 50_000).established(),
+            Flow::masqueraded(Proto::TCP, client, server, 50_002).just_seen(),
+        ]),
+        Case::from_uplink(
+            "D5: the server's side is left to the host, which resets it",
+            data(server, at(f.host, 50_000)),
+        )
+        .given(usual)
+        .passes(),
+        Case::from_uplink("D5: a published port's connection is picked up from outside", data(stranger, web))
+            .given(usual)
+            .delivered(NET1, data(stranger, target))
+            .leaves([public.just_seen()]),
+    ]
+}
+
+/// An SCTP packet with an INIT chunk. Its CRC covers ports, and no addresses: it stays what it is.
+fn init(from: SocketAddr, to: SocketAddr) -> Frame {
+    let mut packet = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+    packet.extend([0; 4]);
+    packet.extend([0xde, 0xad, 0xbe, 0xef]);
+    packet.extend([1, 0, 0, 20, 0, 0, 0, 1, 0, 1, 0, 0, 0, 10, 0, 10, 0, 0, 0, 1]);
+    Frame::protocol(from.ip(), to.ip(), Proto::SCTP.number).payload(&packet)
+}
+
+/// RFC 9260, and RFC 3257 section 4.4 on why ports stay.
+fn sctp(f: &Family) -> Vec<Case> {
+    let (client, server) = (at(f.net1, 5000), at(f.www, 36_412));
+    let seen = at(f.host, 5000);
+    let flow = Flow::masqueraded(Proto::SCTP, client, server, 5000);
+    let (dialled, target, stranger) = (at(f.host, 2905), at(f.net1, 2905), at(f.www, 7));
+    let public = Flow::published(Proto::SCTP, stranger, dialled, target).by(20);
+    let key = PortMapKey {
+        addr: Addr::from(f.host).any_of_family(),
+        port: Port::new(2905),
+        proto: Proto::SCTP,
+        prefix_len: 16,
+    };
+    let value =
+        PortMapValue { addr: f.net1.into(), port: Port::new(2905), zone: NET1.zone, id: 20, flags: 0 };
+    let publish = move |model: &mut Model| {
+        usual(model);
+        model.port_map.insert(key, value);
+    };
+    vec![
+        Case::from_endpoint(
+            NET1,
+            "SCTP leaves with its own port, whatever it is, and its CRC",
+            init(client, server),
+        )
+        .given(usual)
+        .forwarded(init(seen, server))
+        .leaves([flow.just_seen()]),
+        Case::from_uplink("an SCTP answer finds back", init(server, seen))
+            .given(usual)
+            .tracked([flow])
+            .delivered(NET1, init(server, client))
+            .leaves([flow.established().just_seen()]),
+        Case::from_endpoint(
+            NET1,
+            "SCTP whose port is another's towards the same server is refused",
+            init(client, server),
+        )
+        .given(usual)
+        .tracked([Flow::masqueraded(Proto::SCTP, at(f.net2, 5000), server, 5000)])
+        .dropped(DropReason::NoFreePort),
+        Case::from_uplink("a published SCTP port leads to the target's same port", init(stranger, dialled))
+            .given(publish)
+            .delivered(NET1, init(stranger, target))
+            .leaves([public.just_seen()]),
+        Case::from_endpoint(NET1, "its answer leaves", init(target, stranger))
+            .given(publish)
+            .tracked([public])
+            .forwarded(init(dialled, stranger))
+            .leaves([public.in_state(CtState::Answered).just_seen()]),
+        Case::from_endpoint(NET2, "a neighbour dials a published SCTP port", init(at(f.net2, 9), dialled))
+            .given(publish)
+            .delivered(NET1, init(at(f.host, 9), target))
+            .leaves([Flow::hairpin(Proto::SCTP, at(f.net2, 9), dialled, (target, 9)).by(20).just_seen()]),
     ]
 }
