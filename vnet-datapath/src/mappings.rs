@@ -80,8 +80,9 @@ pub(crate) fn port<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
 /// Takes the external port of `scratch.translated` for the source of `scratch.tuple`; `false` if it is another's.
 ///
 /// A socket that has a port keeps it: one more is for the peers alone towards which somebody else uses the first.
+/// `owned` says that it had one and that is no use.
 #[inline(always)]
-pub(crate) fn claim<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
+pub(crate) fn claim<T: Tables>(tables: &T, scratch: &mut Scratch, owned: bool) -> bool {
     let Scratch { tuple, translated, spare, noted, mapping, opening, .. } = scratch;
     let now = tables.now();
     outside(translated, translated.src.any_of_family(), spare);
@@ -107,7 +108,11 @@ pub(crate) fn claim<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
         return false;
     }
     mapping.translated = spare.answer();
-    let _ = tables.add_mapping(noted, mapping);
+    if tables.add_mapping(noted, mapping).is_none() && !owned {
+        // Another packet of the socket was faster, on another CPU: there is a port now.
+        tables.remove_mapping(spare);
+        return false;
+    }
     true
 }
 
