@@ -16,6 +16,7 @@
 //! packet and bytes counted in the flow, for what is translated; checksums that add up, for what has changed.
 
 mod flow;
+mod mapped;
 pub mod random;
 pub mod world;
 
@@ -23,7 +24,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use vnet_common::{DropKey, DropReason, Hook, Tuple};
+use vnet_common::{DropKey, DropReason, EndpointUse, Hook, MappingEntry, Tuple};
 use vnet_datapath::model::Model;
 use vnet_datapath::{NextHop, Verdict};
 
@@ -34,6 +35,7 @@ use crate::runner::{Arrival, Fate, Host, Outcome, Refused, Runner, Way};
 use self::world::{BRIDGE, Endpoint, Family, HOST_MAC, PEER_MAC, STRAY, UPLINK};
 
 pub use flow::{Entry, Flow, SLACK, describe as describe_flow, differences, tuple};
+pub use mapped::Mapped;
 
 /// A packet, the world it meets, and what must become of it.
 #[must_use]
@@ -46,6 +48,7 @@ pub struct Case {
     frame: Sent,
     model: Model,
     given: Vec<Flow>,
+    mappings: Vec<Mapped>,
     ways: &'static [Way],
     expected: Expectation,
 }
@@ -68,6 +71,8 @@ struct Expected {
     frame: Option<Frame>,
     /// `None` is "as they were".
     flows: Option<Vec<Flow>>,
+    /// `None` is "as they were".
+    mappings: Option<Vec<Mapped>>,
     /// Where to, of what is forwarded or delivered.
     next_hop: Option<NextHop>,
     receiver: Option<u32>,
@@ -75,7 +80,7 @@ struct Expected {
 
 impl Expected {
     const fn only(fate: Fate) -> Self {
-        Self { fate, frame: None, flows: None, next_hop: None, receiver: None }
+        Self { fate, frame: None, flows: None, mappings: None, next_hop: None, receiver: None }
     }
 }
 
@@ -119,6 +124,7 @@ impl Case {
             frame: Sent::Described(Box::new(frame)),
             model: world::world(),
             given: Vec::new(),
+            mappings: Vec::new(),
             ways: EVERYWHERE,
             expected: Expectation::Fixed(Box::new(Expected::only(Fate::Passed))),
         }
@@ -172,6 +178,12 @@ impl Case {
     /// These flows are tracked.
     pub fn tracked(mut self, flows: impl IntoIterator<Item = Flow>) -> Self {
         self.given.extend(flows);
+        self
+    }
+
+    /// These endpoint-independent mappings are there.
+    pub fn mapped(mut self, mappings: impl IntoIterator<Item = Mapped>) -> Self {
+        self.mappings.extend(mappings);
         self
     }
 
@@ -246,6 +258,12 @@ impl Case {
     /// These flows, and no others, are tracked afterwards. Unless a case says so they are those from before.
     pub fn leaves(mut self, flows: impl IntoIterator<Item = Flow>) -> Self {
         self.fixed().flows = Some(flows.into_iter().collect());
+        self
+    }
+
+    /// These mappings, and no others, are there afterwards. Unless a case says so they are those from before.
+    pub fn leaves_mappings(mut self, mappings: impl IntoIterator<Item = Mapped>) -> Self {
+        self.fixed().mappings = Some(mappings.into_iter().collect());
         self
     }
 
@@ -328,7 +346,13 @@ impl Case {
         let arrival = self.arrival(&bytes);
         runner.fill(&model);
         let outcome = runner.run(&arrival).map_err(|Refused| Failure::Refused)?;
-        let after = After { outcome, flows: runner.flows(), drops: runner.drops() };
+        let after = After {
+            outcome,
+            flows: runner.flows(),
+            mappings: runner.mappings(),
+            endpoint_use: runner.endpoint_use(),
+            drops: runner.drops(),
+        };
         let mut complaints = self.check(&after);
         if runner.way() != Way::Host {
             complaints.extend(self.compare_with_host(&model, &arrival, &after));
@@ -358,6 +382,7 @@ impl Case {
             let table = if confirmed { &model.conntrack } else { &model.unconfirmed };
             table.borrow_mut().insert(tuple, entry);
         }
+        model.mappings.borrow_mut().extend(mapped::entries(&self.mappings, model.clock));
         model
     }
 
@@ -382,6 +407,7 @@ impl Case {
         complaints.extend(expected.check_fate(&after.outcome));
         complaints.extend(self.check_frame(expected, &after.outcome.frame));
         complaints.extend(self.check_flows(expected, &after.flows));
+        complaints.extend(self.check_mappings(expected, &after.mappings));
         complaints.extend(self.check_counts(expected, &after.flows));
         complaints.extend(self.check_drops(expected, &after.drops));
         complaints
@@ -406,6 +432,11 @@ impl Case {
         let flows = expected.flows.as_ref().unwrap_or(&self.given);
         let wanted = flows.iter().flat_map(|flow| flow.entries(now)).collect();
         differences(&wanted, found)
+    }
+
+    fn check_mappings(&self, expected: &Expected, found: &HashMap<Tuple, MappingEntry>) -> Vec<String> {
+        let mappings = expected.mappings.as_ref().unwrap_or(&self.mappings);
+        mapped::differences(&mapped::entries(mappings, world::now()), found)
     }
 
     /// The packet is counted once if it was translated, and never otherwise.
@@ -444,6 +475,11 @@ impl Case {
         }
         let Ok(outcome) = host.run(arrival) else { unreachable!("the host runs anything") };
         let mut complaints = differences(&host.flows(), &kernel.flows);
+        complaints.extend(mapped::differences(&host.mappings(), &kernel.mappings));
+        let (host_use, kernel_use) = (in_use(&host.endpoint_use()), in_use(&kernel.endpoint_use));
+        if host_use != kernel_use {
+            complaints.push(format!("endpoints use {kernel_use:?}, but {host_use:?} on the host"));
+        }
         if !outcome.fate.agrees_with(kernel.outcome.fate) {
             complaints.push(format!("{:?}, but {:?} on the host", kernel.outcome.fate, outcome.fate));
         }
@@ -480,10 +516,20 @@ fn length_of_packet(frame: &[u8]) -> u64 {
     if frame[14] >> 4 == 4 { word(16) } else { 40 + word(18) }
 }
 
+/// What endpoints have in use, but for what depends on the second: interface, flows, flows refused.
+fn in_use(endpoints: &HashMap<u32, EndpointUse>) -> Vec<(u32, u32, u64)> {
+    let mut list: Vec<_> =
+        endpoints.iter().map(|(ifindex, used)| (*ifindex, used.flows, used.refused)).collect();
+    list.sort_unstable();
+    list
+}
+
 /// What a run left behind.
 struct After {
     outcome: Outcome,
     flows: HashMap<Tuple, Entry>,
+    mappings: HashMap<Tuple, MappingEntry>,
+    endpoint_use: HashMap<u32, EndpointUse>,
     drops: HashMap<DropKey, u64>,
 }
 

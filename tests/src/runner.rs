@@ -10,7 +10,7 @@ mod stage;
 
 use std::collections::HashMap;
 
-use vnet_common::{DropKey, DropReason, Hook, Tuple};
+use vnet_common::{DropKey, DropReason, EndpointUse, Hook, MappingEntry, Tuple};
 use vnet_datapath::Verdict;
 use vnet_datapath::model::Model;
 
@@ -109,6 +109,12 @@ pub trait Runner {
 
     /// The flow tables.
     fn flows(&mut self) -> HashMap<Tuple, Entry>;
+
+    /// Endpoint-independent mappings.
+    fn mappings(&mut self) -> HashMap<Tuple, MappingEntry>;
+
+    /// What endpoints have in use, by interface.
+    fn endpoint_use(&mut self) -> HashMap<u32, EndpointUse>;
 
     /// Packets dropped since the tables were filled.
     fn drops(&mut self) -> HashMap<DropKey, u64>;

@@ -130,10 +130,13 @@ impl<'a, T: Tables> Beginning<'a, T> {
                 return Ok(Step::PASS);
             }
         } else {
-            match self.admit() {
-                Admission::Unmapped => return Ok(Step::PASS),
-                Admission::Filtered => return Err(Step::drop(DropReason::Filtered)),
-                Admission::Admitted => {}
+            let admission = self.admit();
+            // A mapping is for all peers, a socket of the host may be for one: it has not been in the way before.
+            if admission == Admission::Unmapped || self.tables.host_socket(&self.scratch.tuple) {
+                return Ok(Step::PASS);
+            }
+            if admission == Admission::Filtered {
+                return Err(Step::drop(DropReason::Filtered));
             }
         }
         // Only an address that the host has at this moment: it may be a router, and have lost this one since vnet looked

@@ -319,14 +319,43 @@ pub fn look_at_slot<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     let Scratch { noted, spare, progress, .. } = scratch;
     progress.slot = tables.next_slot();
     tables.slot(progress.slot, noted);
-    if noted.proto.number == 0 || !tables.is_confirmed(noted) {
-        return true;
+    noted.proto.number == 0 || !tables.is_confirmed(noted) || end_if_over(tables, noted, spare)
+}
+
+/// Looks at the next few slots that have ever been used: whether a flow was over, and has been removed.
+///
+/// Not what [`free_slot`] does: as long as there are free slots, that comes across no flows.
+#[inline(always)]
+pub(crate) fn sweep<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
+    for _ in 0..MAX_SLOTS {
+        if tables.sweep_slot(scratch) {
+            return true;
+        }
     }
-    let Some(flow) = tables.conntrack(noted) else { return true };
-    if !is_over(tables, noted.proto, &flow, tables.now()).unwrap_or(false) {
+    false
+}
+
+/// Looks at the next slot to be swept: whether the flow in it was over, and has been removed.
+#[inline(always)]
+pub fn sweep_slot<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
+    let Scratch { noted, spare, .. } = scratch;
+    tables.slot(tables.next_swept(), noted);
+    if noted.proto.number == 0 {
+        // Slots are used one after the other: those behind it have not been used either.
+        tables.sweep_anew();
         return false;
     }
-    tables.end(noted, spare);
+    tables.is_confirmed(noted) && end_if_over(tables, noted, spare)
+}
+
+/// Removes a flow if it is over; whether it is gone.
+#[inline(always)]
+fn end_if_over<T: Tables>(tables: &T, tuple: &Tuple, spare: &mut Tuple) -> bool {
+    let Some(flow) = tables.conntrack(tuple) else { return true };
+    if !is_over(tables, tuple.proto, &flow, tables.now()).unwrap_or(false) {
+        return false;
+    }
+    tables.end(tuple, spare);
     true
 }
 

@@ -41,6 +41,8 @@ pub struct Model {
     pub slot_count: u32,
     /// The next of these to look at.
     pub hand: Cell<u32>,
+    /// The next of these to sweep.
+    pub sweep: Cell<u32>,
     /// What endpoints have in use, by interface.
     pub endpoint_use: RefCell<HashMap<u32, EndpointUse>>,
     /// Endpoint-independent mappings.
@@ -88,6 +90,7 @@ impl Default for Model {
             slots: RefCell::default(),
             slot_count: FLOW_SLOTS_ENTRIES as u32,
             hand: Cell::new(0),
+            sweep: Cell::new(0),
             endpoint_use: RefCell::default(),
             mappings: RefCell::default(),
             began: RefCell::default(),
@@ -310,6 +313,18 @@ impl Tables for Model {
         let next = if self.hand.get() < self.slot_count { self.hand.get() } else { 0 };
         self.hand.set(next + 1);
         next
+    }
+
+    #[inline]
+    fn next_swept(&self) -> u32 {
+        let next = if self.sweep.get() < self.slot_count { self.sweep.get() } else { 0 };
+        self.sweep.set(next + 1);
+        next
+    }
+
+    #[inline]
+    fn sweep_anew(&self) {
+        self.sweep.set(0);
     }
 
     #[inline]

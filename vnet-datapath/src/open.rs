@@ -74,15 +74,16 @@ pub fn complete<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
         tables.flow_began(&scratch.tuple, &scratch.entry);
         return true;
     }
-    tables.remove_flow(&scratch.answer);
     // Another packet of this flow was faster on another CPU (two datagrams of one socket): follow it.
-    match tables.conntrack(&scratch.tuple) {
-        Some(flow) => {
-            flow.translate(&mut scratch.translated);
-            true
-        }
-        None => false,
+    let Some(flow) = tables.conntrack(&scratch.tuple) else {
+        tables.remove_flow(&scratch.answer);
+        return false;
+    };
+    if !flow.leads_to_answer_of(&scratch.answer) {
+        tables.remove_flow(&scratch.answer);
     }
+    flow.translate(&mut scratch.translated);
+    true
 }
 
 /// Charges the endpoint that opens the flow, if one does.
@@ -98,7 +99,7 @@ fn afford<T: Tables>(tables: &T, scratch: &mut Scratch, now: u32) -> bool {
             return true;
         }
         // Some of its flows may be over, and nobody has met them yet.
-        let _ = conntrack::free_slot(tables, scratch);
+        let _ = conntrack::sweep(tables, scratch);
     }
     let _ = tables.endpoint_use(owner, |used| used.refused = used.refused.wrapping_add(1));
     false
@@ -109,18 +110,12 @@ fn afford<T: Tables>(tables: &T, scratch: &mut Scratch, now: u32) -> bool {
 pub fn try_port<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     let opening = &scratch.opening;
     let mapped = opening.mapped != 0 && opening.ports == SourcePorts::Host as u8;
-    let first = opening.attempt == 0;
-    if first
-        && mapped
-        && let Some(port) = mappings::port(tables, scratch)
-    {
-        scratch.translated.sport = port;
-        if take(tables, scratch) {
-            mappings::permit(tables, scratch);
-            return true;
-        }
+    let owned = mapped && mappings::port(tables, scratch);
+    if owned && take(tables, scratch) {
+        mappings::permit(tables, scratch);
+        return true;
     }
-    if !choose(tables, scratch) || (mapped && !mappings::claim(tables, scratch)) {
+    if !choose(tables, scratch) || (mapped && !mappings::claim(tables, scratch, owned)) {
         return false;
     }
     if take(tables, scratch) {
@@ -174,11 +169,18 @@ fn choose<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
 /// Takes the answers to `scratch.translated`, if nobody waits for them.
 #[inline(always)]
 fn take<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
-    let Scratch { translated, answer, spare, entry, .. } = scratch;
+    let Scratch { tuple, translated, answer, spare, entry, .. } = scratch;
     *answer = translated.answer();
-    // Makes room if the holder of the tuple has expired.
-    if conntrack::lookup(tables, answer, spare).is_some() || tables.add_flow(answer, entry).is_none() {
+    // A socket that sends to its own external port, and would be answered by itself: there is but one such tuple.
+    if answer == tuple {
         return false;
+    }
+    // Makes room if the holder of the tuple has expired.
+    let taken = conntrack::lookup(tables, answer, spare).is_some();
+    if taken || tables.add_flow(answer, entry).is_none() {
+        // It may be this very flow's: its other half was evicted, or another CPU is about to add that.
+        let own = tables.conntrack(answer).is_some_and(|flow| flow.leads_to_answer_of(tuple));
+        return own && !tables.is_confirmed(answer);
     }
     // It may just have moved from one table to the other, and is in both for a moment.
     if tables.is_confirmed(answer) {

@@ -125,6 +125,10 @@ pub trait Tables: Ports {
 
     /// The slot to look at next: each is named in turn, to whichever CPU asks.
     fn next_slot(&self) -> u32;
+    /// The slot to sweep next: each in turn, from the first on after [`Self::sweep_anew`].
+    fn next_swept(&self) -> u32;
+    /// Makes the first slot the next to sweep.
+    fn sweep_anew(&self);
     /// The flow noted in a slot; all zero for none.
     fn slot(&self, index: u32, tuple: &mut Tuple);
     /// Notes a flow in a slot.
@@ -190,6 +194,15 @@ pub trait Tables: Ports {
         Self: Sized,
     {
         conntrack::look_at_slot(self, scratch)
+    }
+
+    /// [`conntrack::sweep_slot`], likewise.
+    #[inline(always)]
+    fn sweep_slot(&self, scratch: &mut Scratch) -> bool
+    where
+        Self: Sized,
+    {
+        conntrack::sweep_slot(self, scratch)
     }
 
     /// [`begin::find_target`], likewise.

@@ -227,6 +227,27 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn next_swept(&self) -> u32 {
+        let Some(hand) = maps::FLOW_HAND.get_ptr_mut(0) else { return 0 };
+        let slots = environment::flow_slots();
+        // SAFETY: as above.
+        unsafe {
+            bpf_spin_lock((&raw mut (*hand).lock).cast());
+            let next = if (*hand).sweep < slots { (*hand).sweep } else { 0 };
+            (*hand).sweep = next.wrapping_add(1);
+            bpf_spin_unlock((&raw mut (*hand).lock).cast());
+            next
+        }
+    }
+
+    #[inline(always)]
+    fn sweep_anew(&self) {
+        let Some(hand) = maps::FLOW_HAND.get_ptr_mut(0) else { return };
+        // SAFETY: the map's only element. Not under its lock: whichever CPU is last, the sweep goes on.
+        unsafe { (*hand).sweep = 0 };
+    }
+
+    #[inline(always)]
     fn slot(&self, index: u32, tuple: &mut Tuple) {
         match maps::FLOW_SLOTS.get_ptr_mut(index) {
             // SAFETY: a map's element and working memory; one that another CPU is writing is no flow's, or another's.
@@ -434,6 +455,12 @@ impl Tables for Maps {
     fn look_at_slot(&self, scratch: &mut Scratch) -> bool {
         // SAFETY: as above.
         unsafe { steps::vnet_look_at_slot(scratch) != 0 }
+    }
+
+    #[inline(always)]
+    fn sweep_slot(&self, scratch: &mut Scratch) -> bool {
+        // SAFETY: as above.
+        unsafe { steps::vnet_sweep_slot(scratch) != 0 }
     }
 
     #[inline(always)]

@@ -9,7 +9,7 @@ use super::world::{Family, zone_of};
 
 /// How long ago a given flow was last seen, unless [`Flow::aged`] says otherwise: longer than a moment, shorter
 /// than any timeout.
-const AGE: u32 = 8;
+pub(super) const AGE: u32 = 8;
 /// Time that may pass between the writing of a case's flows and the reading of their times, in seconds.
 pub const SLACK: u32 = 3;
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bytemuck::Zeroable;
-use vnet_common::{CtEntry, DropKey, DropReason, Hook, PortRange, Tuple};
+use vnet_common::{CtEntry, DropKey, DropReason, EndpointUse, Hook, MappingEntry, PortRange, Tuple};
 use vnet_datapath::checksum::Delta;
 use vnet_datapath::model::Model;
 use vnet_datapath::pipeline;
@@ -79,6 +79,14 @@ impl Runner for Host {
 
     fn flows(&mut self) -> HashMap<Tuple, Entry> {
         flows(&self.model)
+    }
+
+    fn mappings(&mut self) -> HashMap<Tuple, MappingEntry> {
+        self.model.mappings.borrow().clone()
+    }
+
+    fn endpoint_use(&mut self) -> HashMap<u32, EndpointUse> {
+        self.model.endpoint_use.borrow().clone()
     }
 
     fn drops(&mut self) -> HashMap<DropKey, u64> {

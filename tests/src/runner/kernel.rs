@@ -118,6 +118,7 @@ impl Kernel {
         model.endpoint_use.replace(self.tables.endpoint_use.entries());
         let next = self.tables.next_slot();
         model.hand.set(next);
+        model.sweep.set(self.tables.flow_hand.value(&0).sweep);
         model.slots.replace((0..next).map(|slot| (slot, self.tables.flow_slots.value(&slot))).collect());
     }
 
@@ -250,6 +251,14 @@ impl Runner for Kernel {
         let model = Model::default();
         self.learnt(&model);
         host::flows(&model)
+    }
+
+    fn mappings(&mut self) -> HashMap<Tuple, MappingEntry> {
+        self.tables.mappings.entries()
+    }
+
+    fn endpoint_use(&mut self) -> HashMap<u32, EndpointUse> {
+        self.tables.endpoint_use.entries()
     }
 
     fn drops(&mut self) -> HashMap<DropKey, u64> {

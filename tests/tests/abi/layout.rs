@@ -68,7 +68,7 @@ pub(super) fn layouts() -> Vec<Layout> {
         }),
         layout!(MappingEntry { translated, last_seen, filtering, reserved }),
         layout!(bpf_spin_lock { val }),
-        layout!(FlowHand { lock, next }),
+        layout!(FlowHand { lock, next, sweep }),
         layout!(EndpointUse { lock, flows, credit, credited, refused }),
         layout!(FragmentKey { src, dst, id, zone, proto, reserved }),
         layout!(FragmentValue { src, dst, zone, reserved, id, began }),

@@ -1,13 +1,16 @@
 //! The packet table: what becomes of a packet, in one sentence each, on the host, as a TC classifier and as an XDP
 //! program.
 
+mod exposure_modes;
 mod guard;
 mod hairpin;
 mod lifetime;
 mod malformed;
+mod mappings;
 mod masquerade;
 mod neighbours;
 mod published;
+mod quota;
 mod stack;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +22,7 @@ use vnet_tests::runner::{Host, Kernel, Runner, Stage, Way};
 
 /// Every case, by subject.
 fn table() -> Vec<Case> {
-    let subjects: [fn() -> Vec<Case>; 8] = [
+    let subjects: [fn() -> Vec<Case>; 11] = [
         masquerade::cases,
         published::cases,
         hairpin::cases,
@@ -28,6 +31,9 @@ fn table() -> Vec<Case> {
         lifetime::cases,
         malformed::cases,
         guard::cases,
+        mappings::cases,
+        quota::cases,
+        exposure_modes::cases,
     ];
     subjects.iter().flat_map(|subject| subject()).collect()
 }
