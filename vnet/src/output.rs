@@ -7,10 +7,12 @@ mod flow;
 #[cfg(test)]
 mod golden;
 mod object;
+mod stats;
 mod table;
 
-pub use flow::{Drop, DropEvent, Flow, FlowEvent, Networks, Side, flows};
+pub use flow::{Drop, DropEvent, Flow, FlowEvent, Names, Networks, Side};
 pub use object::{Endpoint, Masquerade, Network, PortMap, Program, Status};
+pub use stats::{EndpointStats, FlowStats, Forecast, PortStats, StateStats, TableStats};
 pub use table::{age, bytes};
 
 use std::io::{self, Write};

@@ -11,6 +11,7 @@ use std::ops::RangeInclusive;
 
 use vnet_common::{CtEntry, Proto, Tuple};
 
+use crate::flow::Tables;
 use crate::kernel::{self, BoundSocket, Interface, Kernel, Process, Route};
 use crate::plan::{Op, Plan, Resource, State};
 
@@ -28,6 +29,8 @@ pub trait Machine {
     async fn interfaces(&self) -> Result<Vec<Interface>, Self::Error>;
     /// The host's routes.
     async fn routes(&self) -> Result<Vec<Route>, Self::Error>;
+    /// The tracked flows.
+    fn flow_tables(&self) -> Result<Tables, Self::Error>;
     /// Forgets the flows for which `doomed` holds.
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, Self::Error>;
     /// The host's sockets that hold one of these ports.
@@ -61,6 +64,10 @@ impl Machine for Kernel {
 
     async fn routes(&self) -> Result<Vec<Route>, kernel::Error> {
         Self::routes(self).await
+    }
+
+    fn flow_tables(&self) -> Result<Tables, kernel::Error> {
+        Self::flow_tables(self)
     }
 
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, kernel::Error> {

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use vnet_common::{CtEntry, Mac, Proto, Tuple};
 
 use super::Machine;
+use crate::flow::Tables;
 use crate::kernel::{BoundSocket, Interface, Process, Route};
 use crate::plan::{Op, Resource, State};
 
@@ -172,6 +173,10 @@ impl Machine for Fake {
         Ok(self.routes.borrow().clone())
     }
 
+    fn flow_tables(&self) -> Result<Tables, FakeError> {
+        Ok(Tables { confirmed: self.flows.borrow().iter().copied().collect(), ..Tables::default() })
+    }
+
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, FakeError> {
         let mut flows = self.flows.borrow_mut();
         let before = flows.len();
@@ -216,6 +221,10 @@ impl Machine for &Fake {
 
     async fn routes(&self) -> Result<Vec<Route>, FakeError> {
         (**self).routes().await
+    }
+
+    fn flow_tables(&self) -> Result<Tables, FakeError> {
+        (**self).flow_tables()
     }
 
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, FakeError> {
