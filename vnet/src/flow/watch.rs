@@ -65,7 +65,7 @@ impl Watch {
     ///
     /// Whatever it has come to since is told by the next look.
     pub fn began(&mut self, flow: Flow) -> Vec<Told> {
-        let flow = Flow { state: CtState::New, confirmed: false, ..flow };
+        let flow = at_first(flow);
         match self.known.entry(flow.original) {
             Entry::Occupied(known) if known.get().created == flow.created => Vec::new(),
             Entry::Occupied(mut known) => {
@@ -90,15 +90,27 @@ impl Watch {
                 }
                 Some(old) => {
                     told.push((ended(&old, config, now), old));
-                    told.push((News::Began, flow.clone()));
+                    told.extend(missed(flow));
                 }
-                None => told.push((News::Began, flow.clone())),
+                None => told.extend(missed(flow)),
             }
         }
         told.extend(before.into_values().map(|old| (ended(&old, config, now), old)));
         told.sort_by_key(|(_, flow)| (flow.created, flow.original));
         told
     }
+}
+
+/// A flow as it was when it began.
+fn at_first(flow: Flow) -> Flow {
+    Flow { state: CtState::New, confirmed: false, ..flow }
+}
+
+/// What there is to tell of a flow whose beginning nobody told.
+fn missed(flow: &Flow) -> Vec<Told> {
+    let began = at_first(flow.clone());
+    let since = difference(&began, flow).map(|news| (news, flow.clone()));
+    std::iter::once((News::Began, began)).chain(since).collect()
 }
 
 fn difference(old: &Flow, new: &Flow) -> Option<News> {
