@@ -152,6 +152,16 @@ fn account<T: Tables>(
     tables.endpoint_use(endpoint.ifindex, |used| change(used, config));
 }
 
+/// Flows without an answer that an endpoint has been given anew since it was last given any.
+#[must_use]
+#[inline(always)]
+pub const fn earned(used: &EndpointUse, config: &DatapathConfig, now: u32) -> u32 {
+    let limit = config.unanswered;
+    let elapsed = now.saturating_sub(used.credited) as u64;
+    let period = if config.udp_unreplied == 0 { 1 } else { config.udp_unreplied as u64 };
+    if elapsed >= period { limit } else { (elapsed.wrapping_mul(limit as u64) / period) as u32 }
+}
+
 /// Charges an endpoint for a flow that it is about to begin: whether it may.
 ///
 /// Flows without an answer are credited: each costs one of `unanswered`, comes back with the first answer, and all of
@@ -159,13 +169,10 @@ fn account<T: Tables>(
 #[inline(always)]
 pub(crate) fn charge(used: &mut EndpointUse, config: &DatapathConfig, now: u32) -> bool {
     let limit = config.unanswered;
-    let elapsed = u64::from(now.saturating_sub(used.credited));
-    let period = if config.udp_unreplied == 0 { 1 } else { u64::from(config.udp_unreplied) };
-    let earned =
-        if elapsed >= period { u64::from(limit) } else { elapsed.wrapping_mul(u64::from(limit)) / period };
+    let earned = earned(used, config, now);
     // Fractions are kept by waiting until there is a whole one.
     if earned > 0 {
-        used.credit = used.credit.saturating_add(earned as u32);
+        used.credit = used.credit.saturating_add(earned);
         used.credited = now;
     }
     if used.credit > limit {
