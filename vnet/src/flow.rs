@@ -23,7 +23,9 @@ use vnet_datapath::conntrack;
 
 pub use doomed::Doomed;
 pub use filter::{Filter, OfMapping};
-pub use stats::{ALARM, Counted, EndpointFill, Fill, Forecast, PortFill, StateShare, Stats, Usage, forecast};
+pub use stats::{
+    ALARM, Counted, EndpointFill, Fill, Forecast, PortFill, Room, StateShare, Stats, Usage, forecast,
+};
 pub use watch::{Ended, News, Told, Watch};
 
 /// The entries of the flow tables: one for each direction.

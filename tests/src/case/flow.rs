@@ -119,9 +119,9 @@ impl Flow {
         Self { flags: self.flags | CtEntry::FLAG_MAPPED, ..self }
     }
 
-    /// Routing has not chosen its external address.
-    pub const fn not_routed(self) -> Self {
-        Self { flags: self.flags & !CtEntry::FLAG_ROUTED, ..self }
+    /// Routing has chosen its external address.
+    pub const fn routed(self) -> Self {
+        Self { flags: self.flags | CtEntry::FLAG_ROUTED, ..self }
     }
 
     /// Opened by a port mapping.
@@ -135,8 +135,9 @@ impl Flow {
         self
     }
 
-    /// The world sees another address than that of the uplink.
+    /// The world sees another address than that of the uplink, which a rule has chosen.
     pub fn seen_as(mut self, addr: IpAddr) -> Self {
+        self.flags &= !CtEntry::FLAG_ROUTED;
         self.translated.src = addr.into();
         self
     }

@@ -279,7 +279,10 @@ fn ports(f: &Family) -> Vec<Case> {
             "a flow under an address that the host has no longer begins anew under the one it has",
             Frame::udp(client, dns),
         )
-        .tracked([Flow::masqueraded(Proto::UDP, client, dns, 50_000).seen_as(f.nobody).established()])
+        .tracked([Flow::masqueraded(Proto::UDP, client, dns, 50_000)
+            .seen_as(f.nobody)
+            .routed()
+            .established()])
         .forwarded(Frame::udp(at(f.host, 50_000), dns))
         .leaves([Flow::masqueraded(Proto::UDP, client, dns, 50_000).just_seen()]),
         Case::from_endpoint(
@@ -287,14 +290,10 @@ fn ports(f: &Family) -> Vec<Case> {
             "a flow under an address that a rule has chosen goes on, whoever has it",
             Frame::udp(client, dns),
         )
-        .tracked([Flow::masqueraded(Proto::UDP, client, dns, 50_000)
-            .seen_as(f.nobody)
-            .not_routed()
-            .established()])
+        .tracked([Flow::masqueraded(Proto::UDP, client, dns, 50_000).seen_as(f.nobody).established()])
         .forwarded(Frame::udp(at(f.nobody, 50_000), dns))
         .leaves([Flow::masqueraded(Proto::UDP, client, dns, 50_000)
             .seen_as(f.nobody)
-            .not_routed()
             .established()
             .just_seen()]),
         Case::from_endpoint(NET1, "an identifier in use by another ping is moved", request(f.net1, f.www, 7))
@@ -354,8 +353,7 @@ fn rules(f: &Family) -> Vec<Case> {
     let [subnet, _] = subnets(f);
     let narrower = prefix(f.net1, if f.net1.is_ipv4() { 32 } else { 128 });
     let to = f.peer;
-    let masqueraded_as_peer =
-        Flow::masqueraded(Proto::UDP, client, dns, 50_000).seen_as(to).not_routed().just_seen();
+    let masqueraded_as_peer = Flow::masqueraded(Proto::UDP, client, dns, 50_000).seen_as(to).just_seen();
     vec![
         Case::from_endpoint(NET1, "without a rule for its source a packet is dropped", packet())
             .given(move |model| model.masquerade.remove(&subnet))
@@ -392,6 +390,7 @@ fn rules(f: &Family) -> Vec<Case> {
         .by(STRAY, f.stray)
         .leaves([Flow::masqueraded(Proto::UDP, client, at(f.stray, 53), 50_000)
             .seen_as(f.stray_host)
+            .routed()
             .just_seen()]),
     ]
 }

@@ -12,11 +12,11 @@ use vnet_common::{Addr, CtState, DatapathConfig, EndpointUse, Event, Proto};
 
 use super::context::{Context, DryRun, Record, follow, note};
 use super::namespace::existing;
-use crate::flow::{self, Counted, Filter, Flow, OfMapping, Stats, Told, Watch};
+use crate::flow::{self, Counted, Filter, Flow, OfMapping, Room, Stats, Told, Watch};
 use crate::kernel::Kernel;
 use crate::manage::Mode;
 use crate::output::{self, FlowEvent, FlowStats, Names};
-use crate::spec::Name;
+use crate::spec::{Name, TableSizes};
 
 /// How often a watcher looks at the flow tables.
 const LOOK: Duration = Duration::from_secs(1);
@@ -347,7 +347,10 @@ impl Flush {
 }
 
 async fn stats(context: &Context) -> anyhow::Result<()> {
-    let endpoints = context.record()?.transaction.endpoints()?;
+    let record = context.record()?;
+    let endpoints = record.transaction.endpoints()?;
+    let TableSizes { flows, unanswered } = record.settings.tables;
+    let room = Room { confirmed: flows as usize, unanswered: unanswered as usize };
     let kernel = context.kernel().await?;
     let config = config(&kernel)?;
     let mut used: Vec<(String, EndpointUse)> = Vec::new();
@@ -357,8 +360,13 @@ async fn stats(context: &Context) -> anyhow::Result<()> {
         used.push((endpoint.name.to_string(), kernel.endpoint_use(&addresses)?.unwrap_or_else(nothing)));
     }
     let (flows, mappings) = (flow::pair(&kernel.flow_tables()?), kernel.mappings()?);
-    let counted =
-        Counted { flows: &flows, mappings: &mappings, fragments: kernel.fragments()?, endpoints: &used };
+    let counted = Counted {
+        flows: &flows,
+        mappings: &mappings,
+        fragments: kernel.fragments()?,
+        endpoints: &used,
+        room,
+    };
     let stats = Stats::count(&counted, &config, Kernel::now());
     Ok(FlowStats::from(&stats).print(&mut context.out(), context.format)?)
 }

@@ -26,6 +26,17 @@ pub struct Counted<'a> {
     pub fragments: usize,
     /// What each endpoint has in use, by name.
     pub endpoints: &'a [(String, EndpointUse)],
+    /// For how many flows there is room.
+    pub room: Room,
+}
+
+/// For how many flows the tables were made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Confirmed ones.
+    pub confirmed: usize,
+    /// Ones that are not confirmed; there is as much for mappings.
+    pub unanswered: usize,
 }
 
 /// How much is used of something of which there is only so much.
@@ -269,13 +280,13 @@ impl Counting<'_> {
         vec![
             self.confirmed(),
             self.unconfirmed(),
-            entries(maps::MAPPINGS, "entries of mappings", mappings.len(), maps::MAPPING_ENTRIES),
+            entries(maps::MAPPINGS, "entries of mappings", mappings.len(), 2 * self.counted.room.unanswered),
             entries(maps::FRAGMENTS, "fragmented datagrams", fragments, maps::FRAGMENT_ENTRIES),
         ]
     }
 
     fn confirmed(&self) -> Fill {
-        let (usage, over) = self.of_table(true, maps::FLOW_SLOTS_ENTRIES);
+        let (usage, over) = self.of_table(true, self.counted.room.confirmed);
         let mut lifetime = Mean::default();
         let mut recent = 0;
         for flow in self.live().filter(|flow| flow.confirmed) {
@@ -293,7 +304,7 @@ impl Counting<'_> {
     }
 
     fn unconfirmed(&self) -> Fill {
-        let (usage, over) = self.of_table(false, maps::UNCONFIRMED_ENTRIES / 2);
+        let (usage, over) = self.of_table(false, self.counted.room.unanswered);
         Fill {
             map: maps::UNCONFIRMED,
             what: "unconfirmed flows",

@@ -11,6 +11,7 @@ use vnet_common::{
 use super::*;
 
 const NETWORK: Zone = Zone { id: 1 };
+const ROOM: Room = Room { confirmed: 131_072, unanswered: 65_536 };
 const CONFIG: DatapathConfig = DatapathConfig::DEFAULT;
 
 fn addr(text: &str) -> Addr {
@@ -309,7 +310,7 @@ fn a_forecast_is_a_tank_with_a_hole_in_it() {
 }
 
 fn counted(flows: &[Flow], mappings: &HashMap<Tuple, MappingEntry>, now: u32) -> Stats {
-    Stats::count(&Counted { flows, mappings, fragments: 0, endpoints: &[] }, &CONFIG, now)
+    Stats::count(&Counted { flows, mappings, fragments: 0, endpoints: &[], room: ROOM }, &CONFIG, now)
 }
 
 #[test]
@@ -384,7 +385,8 @@ fn what_an_endpoint_may_still_do_is_what_it_was_given_up_to_now() {
     let used = EndpointUse { flows: 9, credit: 20, credited: 1000, refused: 5, ..EndpointUse::zeroed() };
     let endpoints = [("net1".to_owned(), used), ("net2".to_owned(), EndpointUse::zeroed())];
     let mappings = HashMap::new();
-    let counted = Counted { flows: &[], mappings: &mappings, fragments: 0, endpoints: &endpoints };
+    let counted =
+        Counted { flows: &[], mappings: &mappings, fragments: 0, endpoints: &endpoints, room: ROOM };
     let fill = |config, now| Stats::count(&counted, config, now).endpoints;
     let left = |now| fill(&config, now).iter().map(|fill| fill.unanswered_left).collect::<Vec<_>>();
     assert_eq!(left(1000), [Some(20), Some(120)], "one that has sent nothing may do everything");
@@ -404,7 +406,8 @@ fn what_is_four_fifths_full_is_warned_of() {
         let used = EndpointUse { flows, credit, credited: 1000, ..EndpointUse::zeroed() };
         let endpoints = [("net1".to_owned(), used)];
         let mappings = HashMap::new();
-        let counted = Counted { flows: &[], mappings: &mappings, fragments: 0, endpoints: &endpoints };
+        let counted =
+            Counted { flows: &[], mappings: &mappings, fragments: 0, endpoints: &endpoints, room: ROOM };
         Stats::count(&counted, &config, 1000).warnings()
     };
     assert_eq!(warnings(7, 21), [""; 0]);
@@ -419,7 +422,8 @@ fn what_is_four_fifths_full_is_warned_of() {
         DatapathConfig { nat_ports: vnet_common::PortRange { first: 50_000, last: 50_004 }, ..CONFIG };
     let flows: Vec<Flow> = (0..4).map(|n| outgoing(Proto::TCP, n, 50_000 + n)).collect();
     let mappings = HashMap::new();
-    let counted = Counted { flows: &flows, mappings: &mappings, fragments: 8_000, endpoints: &[] };
+    let counted =
+        Counted { flows: &flows, mappings: &mappings, fragments: 8_000, endpoints: &[], room: ROOM };
     let warnings = Stats::count(&counted, &narrow, 1100).warnings();
     assert!(warnings[0].starts_with("fragmented datagrams: 8000 of 8192 in use (97.7 %); "), "{warnings:?}");
     assert!(warnings[1].starts_with("tcp ports of 203.0.113.1: 4 of 5 in use (80.0 %); "), "{warnings:?}");

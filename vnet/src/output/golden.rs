@@ -261,6 +261,7 @@ fn flow_stats() {
         mappings: &std::collections::HashMap::new(),
         fragments: 2,
         endpoints: &[("net1".to_owned(), endpoint)],
+        room: flow::Room { confirmed: 131_072, unanswered: 65_536 },
     };
     let stats = FlowStats::from(&flow::Stats::count(&counted, &DatapathConfig::DEFAULT, 100));
     let mut out = Vec::new();
