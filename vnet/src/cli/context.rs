@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use vnet_common::{Addr, Event};
+use vnet_common::{Addr, Event, Zone};
 
 use crate::events;
 use crate::instance::{BadInstanceName, Instance};
@@ -15,7 +15,7 @@ use crate::kernel::Kernel;
 use crate::manage::{Done, Manager, Mode};
 use crate::output::{self, Format, Listed, Names, Networks};
 use crate::plan::Op;
-use crate::spec::{Link, Settings};
+use crate::spec::{Endpoint, Link, Settings};
 use crate::store::{self, Store, Transaction};
 
 /// Options of every command.
@@ -167,12 +167,16 @@ impl Record {
     pub(super) fn names(&self) -> Result<Names, store::Error> {
         let mut endpoints = HashMap::new();
         for endpoint in self.transaction.endpoints()? {
-            let Some(zone) = endpoint.link.as_ref().map(Link::zone) else { continue };
-            let keys = endpoint.addresses().map(|addr| (zone, Addr::from(addr)));
-            endpoints.extend(keys.map(|key| (key, endpoint.name.to_string())));
+            endpoints.extend(places(&endpoint).map(|place| (place, endpoint.name.to_string())));
         }
         Ok(Names { networks: self.network_names()?, endpoints })
     }
+}
+
+/// How tuples name an endpoint: its network and each of its addresses.
+pub(super) fn places(endpoint: &Endpoint) -> impl Iterator<Item = (Zone, Addr)> {
+    let zone = endpoint.link.as_ref().map(Link::zone);
+    zone.into_iter().flat_map(|zone| endpoint.addresses().map(move |addr| (zone, Addr::from(addr))))
 }
 
 /// The names of the host's interfaces, by index.

@@ -8,9 +8,9 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use tokio::time::{MissedTickBehavior, interval};
-use vnet_common::{Addr, CtState, DatapathConfig, EndpointUse, Event, Proto};
+use vnet_common::{CtState, DatapathConfig, EndpointUse, Event, Proto};
 
-use super::context::{Context, DryRun, Record, follow, note};
+use super::context::{Context, DryRun, Record, follow, note, places};
 use super::namespace::existing;
 use crate::flow::{self, Counted, Filter, Flow, OfMapping, Room, Stats, Told, Watch};
 use crate::kernel::Kernel;
@@ -174,14 +174,8 @@ impl FilterArgs {
     fn filter(self, record: &Record) -> anyhow::Result<Filter> {
         let Self { endpoint, proto, states, port, address, mapping, confirmed, unconfirmed } = self;
         let endpoint = endpoint.map(|name| existing(record, &name)).transpose()?;
-        let addresses = |endpoint: crate::spec::Endpoint| {
-            let zone = endpoint.link.as_ref().map(crate::spec::Link::zone);
-            zone.into_iter()
-                .flat_map(|zone| endpoint.addresses().map(move |addr| (zone, Addr::from(addr))))
-                .collect()
-        };
         Ok(Filter {
-            endpoint: endpoint.map(addresses),
+            endpoint: endpoint.map(|endpoint| places(&endpoint).collect()),
             proto: proto.map(Proto::from),
             states,
             port,

@@ -15,5 +15,5 @@ pub(super) async fn closed() {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
