@@ -4,6 +4,7 @@
 use vnet_common::{Addr, DropReason, EndpointValue, Hook, NetworkValue, Tuple, Zone};
 
 use crate::conntrack::{self, Tracked};
+use crate::fragments;
 use crate::neighbour;
 use crate::packet::Packet;
 use crate::parse::{Headers, Parsed, parse};
@@ -28,15 +29,39 @@ pub fn run<P: Packet, T: Tables>(
     step::run(&mut Inline { packet, tables, hook }, scratch).verdict(scratch)
 }
 
-/// The first step: parses the packet and finds the flow that it belongs to.
+/// The first step: parses the packet.
+#[inline(always)]
+pub fn read<P: Packet>(packet: &P, scratch: &mut Scratch) {
+    fragments::forget(scratch);
+    // Whoever is told of a malformed packet is told what was read of it, and nothing of another.
+    scratch.tuple.src = Addr::ANY_V6;
+    scratch.frame = match parse(packet, &mut scratch.tuple) {
+        Ok(Parsed::Ip(headers)) => {
+            scratch.headers = headers;
+            Scratch::FRAME_IP
+        }
+        Ok(Parsed::Arp) => Scratch::FRAME_ARP,
+        Ok(Parsed::Other) => Scratch::FRAME_OTHER,
+        Err(_) => Scratch::FRAME_MALFORMED,
+    };
+}
+
+/// The second step: finds the flow that the packet belongs to.
 #[must_use]
 #[inline(always)]
 pub fn look<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch, hook: Hook) -> Step {
     Step::of(match hook {
         Hook::FromEndpoint => from_endpoint(packet, tables, scratch),
-        Hook::FromUplink => from_uplink(packet, tables, scratch),
-        Hook::ToUplink => to_uplink(packet, tables, scratch),
+        Hook::FromUplink => from_uplink(tables, scratch),
+        Hook::ToUplink => to_uplink(tables, scratch),
     })
+}
+
+/// [`look`] for [`Hook::ToUplink`], which needs no more of the packet than its headers.
+#[must_use]
+#[inline(always)]
+pub fn look_leaving<T: Tables>(tables: &T, scratch: &mut Scratch) -> Step {
+    Step::of(to_uplink(tables, scratch))
 }
 
 /// A packet that an endpoint sends, on the host-side end of its veth pair: whatever an endpoint may not do, and
@@ -48,15 +73,19 @@ fn from_endpoint<P: Packet, T: Tables>(
     scratch: &mut Scratch,
 ) -> Result<Step, DropReason> {
     let ifindex = scratch.place.ifindex;
-    match parse(packet, &mut scratch.tuple)? {
-        Parsed::Ip(headers) => scratch.headers = headers,
-        Parsed::Arp => return arp(packet, tables, scratch),
-        Parsed::Other => return Err(DropReason::EtherType),
+    match scratch.frame {
+        Scratch::FRAME_IP => {}
+        Scratch::FRAME_ARP => return arp(packet, tables, scratch),
+        Scratch::FRAME_OTHER => return Err(DropReason::EtherType),
+        _ => return Err(DropReason::Malformed),
     }
     let headers = &scratch.headers;
     neighbour::check_icmpv6(packet, tables, headers, ifindex)?;
     let Some(sender) = sender(tables, headers, &scratch.tuple, ifindex)? else { return Ok(Step::PASS) };
     scratch.tuple.zone = sender.zone;
+    if headers.is_source_routed() {
+        return Err(DropReason::SourceRoute);
+    }
     let Tuple { src, dst, .. } = &scratch.tuple;
     if dst.is_loopback() {
         return Err(DropReason::Loopback);
@@ -88,13 +117,10 @@ fn from_endpoint<P: Packet, T: Tables>(
 
 /// A packet that an uplink receives: only what is meant for an endpoint is dropped, all else passes untouched.
 #[inline(always)]
-fn from_uplink<P: Packet, T: Tables>(
-    packet: &P,
-    tables: &T,
-    scratch: &mut Scratch,
-) -> Result<Step, DropReason> {
-    let Ok(Parsed::Ip(headers)) = parse(packet, &mut scratch.tuple) else { return Ok(Step::PASS) };
-    scratch.headers = headers;
+fn from_uplink<T: Tables>(tables: &T, scratch: &mut Scratch) -> Result<Step, DropReason> {
+    if scratch.frame != Scratch::FRAME_IP {
+        return Ok(Step::PASS);
+    }
     match tracked(tables, scratch) {
         Some(tracked) => follow(tables, scratch, &tracked, 0),
         None => Ok(Step::BEGIN),
@@ -104,21 +130,15 @@ fn from_uplink<P: Packet, T: Tables>(
 /// A packet that leaves by an uplink and was not sent there by [`from_endpoint`]: the host's stack has routed
 /// it, because it had options, say. No endpoint's address leaves the host untranslated, unless that was asked for.
 #[inline(always)]
-fn to_uplink<P: Packet, T: Tables>(
-    packet: &P,
-    tables: &T,
-    scratch: &mut Scratch,
-) -> Result<Step, DropReason> {
-    scratch.tuple.src = Addr::ANY_V6;
-    let parsed = parse(packet, &mut scratch.tuple);
+fn to_uplink<T: Tables>(tables: &T, scratch: &mut Scratch) -> Result<Step, DropReason> {
     let src = &scratch.tuple.src;
-    let headers = match parsed {
-        Ok(Parsed::Ip(headers)) => headers,
-        Ok(_) => return Ok(Step::PASS),
+    match scratch.frame {
+        Scratch::FRAME_IP => {}
         // The stack has checked the network header of what it forwards, so the source at least has been read.
-        Err(reason) if tables.endpoint(src).is_some() => return Err(reason),
-        Err(_) => return Ok(Step::PASS),
-    };
+        Scratch::FRAME_MALFORMED if tables.endpoint(src).is_some() => return Err(DropReason::Malformed),
+        _ => return Ok(Step::PASS),
+    }
+    let headers = &scratch.headers;
     let Some(sender) = tables.endpoint(src) else {
         return match tables.network(src) {
             Some(_) => Err(DropReason::SourceAddress),
@@ -128,10 +148,9 @@ fn to_uplink<P: Packet, T: Tables>(
     if sender.bridge != scratch.place.arrived {
         return Err(DropReason::SourceAddress);
     }
-    if !headers.is_translatable() {
+    if !headers.is_translatable() && !headers.piece.is_later() {
         return Err(DropReason::Untranslatable);
     }
-    scratch.headers = headers;
     scratch.tuple.zone = sender.zone;
     let Some(tracked) = tracked(tables, scratch) else { return Ok(Step::BEGIN) };
     tracked.flow.translate(&mut scratch.translated);
@@ -145,8 +164,9 @@ fn to_uplink<P: Packet, T: Tables>(
 /// The packet's flow, if it is tracked.
 #[inline(always)]
 fn tracked<'t, T: Tables>(tables: &'t T, scratch: &mut Scratch) -> Option<Tracked<T::Flow<'t>>> {
-    let Scratch { tuple, spare, headers, .. } = scratch;
-    if headers.is_translatable() { conntrack::lookup(tables, tuple, spare) } else { None }
+    let has_tuple = fragments::meet(tables, scratch);
+    let Scratch { tuple, spare, .. } = scratch;
+    if has_tuple { conntrack::lookup(tables, tuple, spare) } else { None }
 }
 
 /// A packet of a tracked flow, from a bridge or (0) an uplink.
@@ -158,6 +178,9 @@ fn follow<T: Tables>(
     bridge: u32,
 ) -> Result<Step, DropReason> {
     let Scratch { tuple, translated, headers, decided, .. } = &mut *scratch;
+    if headers.is_source_routed() {
+        return Err(DropReason::SourceRoute);
+    }
     tracked.flow.translate(translated);
     if translated.zone == Zone::WORLD {
         let query = ways::query(headers, tuple, bridge, Source::Given);

@@ -1,6 +1,7 @@
 //! The packet table: what becomes of a packet, in one sentence each, on the host, as a TC classifier and as an XDP
 //! program.
 
+mod fragments;
 mod hairpin;
 mod lifetime;
 mod malformed;
@@ -18,7 +19,7 @@ use vnet_tests::runner::{Host, Kernel, Runner, Stage, Way};
 
 /// Every case, by subject.
 fn table() -> Vec<Case> {
-    let subjects: [fn() -> Vec<Case>; 7] = [
+    let subjects: [fn() -> Vec<Case>; 8] = [
         masquerade::cases,
         published::cases,
         hairpin::cases,
@@ -26,6 +27,7 @@ fn table() -> Vec<Case> {
         stack::cases,
         lifetime::cases,
         malformed::cases,
+        fragments::cases,
     ];
     subjects.iter().flat_map(|subject| subject()).collect()
 }
