@@ -57,6 +57,8 @@ impl<'a, T: Tables> Beginning<'a, T> {
             Ok(Step::PASS)
         } else if self.tables.network(dst).is_some() {
             Err(DropReason::OtherNetwork)
+        } else if self.scratch.headers.is_icmp_error() {
+            Err(DropReason::Unrelated)
         } else if !self.scratch.headers.is_translatable() {
             Err(DropReason::Untranslatable)
         } else {

@@ -46,6 +46,13 @@ impl Delta {
         self.replace(a, e).replace(b, f).replace(c, g).replace(d, h)
     }
 
+    /// Both differences.
+    #[must_use]
+    #[inline(always)]
+    pub const fn and(self, other: Self) -> Self {
+        Self { sum: self.sum.wrapping_add(other.sum) }
+    }
+
     #[inline(always)]
     const fn replace(self, from: u32, to: u32) -> Self {
         if from == to {
@@ -89,6 +96,42 @@ impl Delta {
             0 => [0xff; 2],
             sum => sum.to_ne_bytes(),
         }
+    }
+}
+
+/// One's complement sum of bytes: RFC 1071.
+#[derive(Clone, Copy, Debug)]
+pub struct Sum {
+    /// Of 32-bit words, carries not yet folded back in.
+    total: u64,
+}
+
+impl Sum {
+    /// Of nothing.
+    pub const NONE: Self = Self { total: 0 };
+
+    /// Adds four bytes at an even offset.
+    #[must_use]
+    #[inline(always)]
+    pub const fn add4(self, bytes: [u8; 4]) -> Self {
+        // Fewer than 2^32 words are ever added.
+        Self { total: self.total.wrapping_add(u32::from_ne_bytes(bytes) as u64) }
+    }
+
+    /// Whether the bytes, their checksum among them, are intact.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_whole(self) -> bool {
+        self.folded() == u16::MAX
+    }
+
+    #[inline(always)]
+    const fn folded(self) -> u16 {
+        let total = (self.total & 0xffff_ffff) + (self.total >> 32);
+        let total = (total & 0xffff) + ((total >> 16) & 0xffff) + (total >> 32);
+        let total = (total & 0xffff) + (total >> 16);
+        let total = (total & 0xffff) + (total >> 16);
+        total as u16
     }
 }
 

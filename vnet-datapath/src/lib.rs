@@ -58,6 +58,7 @@ pub mod pipeline;
 #[cfg(test)]
 mod properties;
 mod published;
+pub mod related;
 mod scratch;
 pub mod step;
 mod tables;

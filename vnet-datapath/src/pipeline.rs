@@ -80,6 +80,9 @@ fn from_endpoint<P: Packet, T: Tables>(
     if to_all || src.is_v6_link_local() || dst.is_v6_link_local() {
         return Ok(Step::PASS);
     }
+    if scratch.headers.is_icmp_error() {
+        return Ok(related(scratch, Hook::FromEndpoint));
+    }
     match tracked(tables, scratch) {
         Some(tracked) => follow(tables, scratch, &tracked, sender.bridge),
         None => Ok(Step::BEGIN),
@@ -95,6 +98,9 @@ fn from_uplink<P: Packet, T: Tables>(
 ) -> Result<Step, DropReason> {
     let Ok(Parsed::Ip(headers)) = parse(packet, &mut scratch.tuple) else { return Ok(Step::PASS) };
     scratch.headers = headers;
+    if scratch.headers.is_icmp_error() {
+        return Ok(related(scratch, Hook::FromUplink));
+    }
     match tracked(tables, scratch) {
         Some(tracked) => follow(tables, scratch, &tracked, 0),
         None => Ok(Step::BEGIN),
@@ -128,11 +134,14 @@ fn to_uplink<P: Packet, T: Tables>(
     if sender.bridge != scratch.place.arrived {
         return Err(DropReason::SourceAddress);
     }
-    if !headers.is_translatable() {
+    if !headers.is_translatable() && !headers.is_icmp_error() {
         return Err(DropReason::Untranslatable);
     }
     scratch.headers = headers;
     scratch.tuple.zone = sender.zone;
+    if headers.is_icmp_error() {
+        return Ok(related(scratch, Hook::ToUplink));
+    }
     let Some(tracked) = tracked(tables, scratch) else { return Ok(Step::BEGIN) };
     tracked.flow.translate(&mut scratch.translated);
     if scratch.translated.zone != Zone::WORLD {
@@ -140,6 +149,13 @@ fn to_uplink<P: Packet, T: Tables>(
     }
     scratch.decided.keep(Verdict::Pass);
     Ok(go_on(&tracked, scratch))
+}
+
+/// An ICMP error, to be looked into.
+#[inline(always)]
+fn related(scratch: &mut Scratch, hook: Hook) -> Step {
+    scratch.quoted.hook = hook as u8;
+    Step::RELATED
 }
 
 /// The packet's flow, if it is tracked.

@@ -4,6 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use vnet_common::{Addr, CtEntry, Mac, MappingEntry, Tuple};
 
 use crate::parse::Headers;
+use crate::related::Quoted;
 use crate::tables::NextHop;
 use crate::verdict::{Delivery, Verdict};
 
@@ -32,6 +33,8 @@ pub struct Scratch {
     pub progress: Progress,
     /// The packet's headers.
     pub headers: Headers,
+    /// Where the headers stand that it quotes, if it is an ICMP error.
+    pub quoted: Quoted,
     /// Where it was met.
     pub place: Place,
     /// What becomes of it.

@@ -8,6 +8,7 @@ use crate::nat;
 use crate::open;
 use crate::packet::Packet;
 use crate::pipeline;
+use crate::related;
 use crate::scratch::Scratch;
 use crate::tables::Tables;
 use crate::verdict::Verdict;
@@ -34,6 +35,10 @@ impl Step {
     pub const ADVANCE: Self = Self { code: 260 };
     /// It is to get the tuple `scratch.translated`, and what is in `scratch.decided` is to become of it.
     pub const TRANSLATE: Self = Self { code: 258 };
+    /// It is an ICMP error, which may be about a packet of a flow.
+    pub const RELATED: Self = Self { code: 272 };
+    /// It is about the packet of a flow that has the tuple `scratch.noted`: [`related::relay`] is to be done.
+    pub const RELAY: Self = Self { code: 273 };
     /// What is in `scratch.decided` is to become of it, as it is.
     pub const DONE: Self = Self { code: 259 };
 
@@ -83,6 +88,10 @@ pub trait Steps {
     fn begin(&mut self, scratch: &mut Scratch) -> Step;
     /// Decides on one that an endpoint sends to the world: [`begin::world_bound`].
     fn world_bound(&mut self, scratch: &mut Scratch) -> Step;
+    /// Decides on an ICMP error: [`related::relate`].
+    fn relate(&mut self, scratch: &mut Scratch) -> Step;
+    /// Changes it: [`related::relay`].
+    fn relay(&mut self, scratch: &mut Scratch) -> bool;
     /// Pays for a flow: [`open::prepare`].
     fn prepare(&mut self, scratch: &mut Scratch) -> bool;
     /// Tries a source port: [`open::try_port`].
@@ -99,6 +108,12 @@ pub trait Steps {
 #[inline(always)]
 pub fn run<S: Steps>(steps: &mut S, scratch: &mut Scratch) -> Step {
     let mut step = steps.look(scratch);
+    if step == Step::RELATED {
+        step = steps.relate(scratch);
+        if step == Step::RELAY {
+            return if steps.relay(scratch) { Step::DONE } else { Step::drop(DropReason::Rewrite) };
+        }
+    }
     if step == Step::BEGIN {
         step = steps.begin(scratch);
         if step == Step::WORLD {
@@ -142,6 +157,16 @@ impl<P: Packet, T: Tables> Steps for Inline<'_, P, T> {
     #[inline(always)]
     fn world_bound(&mut self, scratch: &mut Scratch) -> Step {
         begin::world_bound(self.tables, scratch)
+    }
+
+    #[inline(always)]
+    fn relate(&mut self, scratch: &mut Scratch) -> Step {
+        related::relate(self.packet, self.tables, scratch)
+    }
+
+    #[inline(always)]
+    fn relay(&mut self, scratch: &mut Scratch) -> bool {
+        related::relay(self.packet, scratch).is_some()
     }
 
     #[inline(always)]

@@ -15,6 +15,8 @@ unsafe extern "C" {
     fn vnet_begin_from_uplink(scratch: *mut Scratch) -> i32;
     fn vnet_begin_to_uplink(scratch: *mut Scratch) -> i32;
     fn vnet_world_bound(context: *mut c_void, scratch: *mut Scratch) -> i32;
+    fn vnet_relate(context: *mut c_void, scratch: *mut Scratch) -> i32;
+    fn vnet_relay(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_prepare(scratch: *mut Scratch) -> i32;
     fn vnet_try_port(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_complete(scratch: *mut Scratch) -> i32;
@@ -78,6 +80,18 @@ impl Steps for Outlined {
     }
 
     #[inline(always)]
+    fn relate(&mut self, scratch: &mut Scratch) -> Step {
+        // SAFETY: as above.
+        Step { code: unsafe { vnet_relate(self.context, scratch) } }
+    }
+
+    #[inline(always)]
+    fn relay(&mut self, scratch: &mut Scratch) -> bool {
+        // SAFETY: as above.
+        unsafe { vnet_relay(self.context, scratch) != 0 }
+    }
+
+    #[inline(always)]
     fn prepare(&mut self, scratch: &mut Scratch) -> bool {
         // SAFETY: as above.
         unsafe { vnet_prepare(scratch) != 0 }
@@ -135,6 +149,12 @@ macro_rules! steps {
         $crate::step!(vnet_begin_to_uplink(scratch) => {
             begin::begin(&Maps::without_context(), scratch, Hook::ToUplink).code
         });
+        $crate::step!(vnet_relate(scratch, context: $context) => {
+            related::relate(&$packet(context), &Maps::new(context.cast()), scratch).code
+        });
+        $crate::step!(vnet_relay(scratch, context: $context) => {
+            i32::from(related::relay(&mut $packet(context), scratch).is_some())
+        });
         $crate::step!(vnet_prepare(scratch) => {
             i32::from(open::prepare(&Maps::without_context(), scratch))
         });
@@ -181,7 +201,7 @@ macro_rules! step {
         #[inline(never)]
         extern "C" fn $name($($context: *mut $type,)? scratch: *mut $crate::Scratch) -> i32 {
             #[allow(unused_imports, reason = "one list for all steps")]
-            use $crate::{Hook, Maps, begin, conntrack, mappings, nat, open, pipeline};
+            use $crate::{Hook, Maps, begin, conntrack, mappings, nat, open, pipeline, related};
             // SAFETY: the caller's working memory, or nothing.
             let Some($scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
             $body

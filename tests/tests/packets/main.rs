@@ -2,6 +2,7 @@
 //! program.
 
 mod hairpin;
+mod icmp;
 mod lifetime;
 mod malformed;
 mod masquerade;
@@ -18,12 +19,13 @@ use vnet_tests::runner::{Host, Kernel, Runner, Stage, Way};
 
 /// Every case, by subject.
 fn table() -> Vec<Case> {
-    let subjects: [fn() -> Vec<Case>; 7] = [
+    let subjects: [fn() -> Vec<Case>; 8] = [
         masquerade::cases,
         published::cases,
         hairpin::cases,
         neighbours::cases,
         stack::cases,
+        icmp::cases,
         lifetime::cases,
         malformed::cases,
     ];

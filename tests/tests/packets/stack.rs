@@ -108,7 +108,7 @@ fn untranslatable(f: &Family) -> Vec<Case> {
             let offender = Frame::udp(dns, client);
             Frame::icmp_error(f.net1, f.www, IcmpError::PortUnreachable, &offender)
         })
-        .dropped(DropReason::Untranslatable),
+        .dropped(DropReason::Unrelated),
         Case::from_endpoint(
             NET1,
             "an echo with a code is no ping",
@@ -320,7 +320,7 @@ fn stopped(f: &Family) -> Vec<Case> {
             "an ICMP error of an endpoint does not leave through the stack either",
             Frame::icmp(f.net1, f.www, 3, 1),
         )
-        .dropped(DropReason::Untranslatable),
+        .dropped(DropReason::Unrelated),
         Case::to_uplink(
             "a packet of a flow between endpoints does not leave",
             Frame::tcp(at(f.net1, 80), at(f.host, 50_000)).ack(),
