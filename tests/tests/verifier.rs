@@ -17,9 +17,9 @@ use vnet_tests::runner::load;
 /// Instructions that the verifier of Linux 6.18 looked at, by program, with all features. Record what
 /// `cargo test --test verifier -- --nocapture` prints when a change is worth it.
 const RECORDED: [(&str, u32); 15] = [
-    ("from_endpoint", 53_890),
-    ("from_uplink", 52_484),
-    ("to_uplink", 44_879),
+    ("from_endpoint", 56_074),
+    ("from_uplink", 54_751),
+    ("to_uplink", 46_793),
     ("host_bind4", 8_976),
     ("host_bind6", 11_916),
     ("host_connect4", 9_517),
@@ -30,8 +30,8 @@ const RECORDED: [(&str, u32); 15] = [
     ("host_recvmsg6", 206),
     ("host_sendmsg4", 9_517),
     ("host_sendmsg6", 9_454),
-    ("xdp_from_endpoint", 63_538),
-    ("xdp_from_uplink", 61_516),
+    ("xdp_from_endpoint", 65_082),
+    ("xdp_from_uplink", 62_904),
 ];
 
 /// What a count may grow by before somebody has to look, in percent. Another compiler moves the counts too: what
@@ -39,7 +39,7 @@ const RECORDED: [(&str, u32); 15] = [
 const MARGIN: u32 = 50;
 
 /// Maps that are not pinned, because nobody but the programs has any use for them.
-const UNPINNED: [&str; 2] = ["fib", "scratch"];
+const UNPINNED: [&str; 4] = ["fib", "icmp_budget", "quote", "scratch"];
 
 #[test]
 fn every_program_passes_within_its_budget() {

@@ -47,7 +47,7 @@ struct Beginning<'a, T> {
 impl<'a, T: Tables> Beginning<'a, T> {
     /// From an endpoint.
     #[inline(always)]
-    fn from_endpoint(&mut self) -> Result<Step, DropReason> {
+    fn from_endpoint(&mut self) -> Result<Step, Step> {
         let sender = self.sender()?;
         let Tuple { src, dst, .. } = &self.scratch.tuple;
         if self.tables.host_address(dst).is_some() {
@@ -56,11 +56,11 @@ impl<'a, T: Tables> Beginning<'a, T> {
             // The network's own addresses that are nobody's, broadcast among them: the bridge knows best.
             Ok(Step::PASS)
         } else if self.tables.network(dst).is_some() {
-            Err(DropReason::OtherNetwork)
+            Err(Step::drop(DropReason::OtherNetwork))
         } else if self.scratch.headers.is_icmp_error() {
-            Err(DropReason::Unrelated)
+            Err(Step::drop(DropReason::Unrelated))
         } else if !self.scratch.headers.is_translatable() {
-            Err(DropReason::Untranslatable)
+            Err(Step::drop(DropReason::Untranslatable))
         } else {
             Ok(Step::WORLD)
         }
@@ -78,7 +78,7 @@ impl<'a, T: Tables> Beginning<'a, T> {
     /// The receiver sees an external address (RFC 4787 REQ-9a), so that its answers come back here, even if client
     /// and receiver are neighbours.
     #[inline(always)]
-    fn host_bound(&mut self, sender: &EndpointValue) -> Result<Step, DropReason> {
+    fn host_bound(&mut self, sender: &EndpointValue) -> Result<Step, Step> {
         // Only the first packet of a connection can be meant for an endpoint: any other is the answer to a socket of
         // the host, whose port may by chance be the same number.
         if matches!(self.l4(), L4::Tcp(flags) if flags & (tcp::SYN | tcp::ACK) != tcp::SYN) {
@@ -87,11 +87,11 @@ impl<'a, T: Tables> Beginning<'a, T> {
         if !self.find_target()? {
             match self.admit() {
                 Admission::Unmapped => return Ok(Step::PASS),
-                Admission::Filtered => return Err(DropReason::Filtered),
+                Admission::Filtered => return Err(Step::drop(DropReason::Filtered)),
                 Admission::Admitted => {}
             }
             if self.scratch.translated.zone != sender.zone {
-                return Err(DropReason::OtherNetwork);
+                return Err(Step::drop(DropReason::OtherNetwork));
             }
         }
         self.scratch.translated.src = self.scratch.tuple.dst;
@@ -101,11 +101,11 @@ impl<'a, T: Tables> Beginning<'a, T> {
 
     /// From outside: to an address of the host, to an endpoint's, or none of vnet's business.
     #[inline(always)]
-    fn from_world(&mut self) -> Result<Step, DropReason> {
+    fn from_world(&mut self) -> Result<Step, Step> {
         let dst = &self.scratch.tuple.dst;
         if dst.is_loopback() {
             // A port published on a loopback address answers clients of the host alone (moby #45610).
-            return Err(DropReason::Loopback);
+            return Err(Step::drop(DropReason::Loopback));
         }
         if self.tables.host_address(dst).is_some() {
             return self.published_to();
@@ -119,7 +119,7 @@ impl<'a, T: Tables> Beginning<'a, T> {
     /// From outside to an address of the host: a published port, a floating address, the external port of an
     /// endpoint's mapping, or the host itself. The receiver sees the client's own address.
     #[inline(always)]
-    fn published_to(&mut self) -> Result<Step, DropReason> {
+    fn published_to(&mut self) -> Result<Step, Step> {
         let found = self.find_target()?;
         if found {
             // Nobody is waiting for a reset.
@@ -129,7 +129,7 @@ impl<'a, T: Tables> Beginning<'a, T> {
         } else {
             match self.admit() {
                 Admission::Unmapped => return Ok(Step::PASS),
-                Admission::Filtered => return Err(DropReason::Filtered),
+                Admission::Filtered => return Err(Step::drop(DropReason::Filtered)),
                 Admission::Admitted => {}
             }
         }
@@ -140,7 +140,7 @@ impl<'a, T: Tables> Beginning<'a, T> {
 
     /// From outside to an endpoint's own address.
     #[inline(always)]
-    fn direct(&mut self, network: &NetworkValue) -> Result<Step, DropReason> {
+    fn direct(&mut self, network: &NetworkValue) -> Result<Step, Step> {
         let open = if network.flags & NetworkValue::FLAG_ROUTED != 0 {
             // What is published for a routed endpoint answers on its own address; anybody may ask whether it is there.
             self.l4() == L4::Echo || self.published_on_destination()?
@@ -148,7 +148,7 @@ impl<'a, T: Tables> Beginning<'a, T> {
             network.flags & NetworkValue::FLAG_UNPROTECTED != 0 && self.scratch.headers.is_translatable()
         };
         if !open {
-            return Err(DropReason::DirectAccess);
+            return Err(Step::drop(DropReason::DirectAccess));
         }
         self.scratch.translated = self.scratch.tuple;
         self.scratch.translated.zone = network.zone;
@@ -158,17 +158,17 @@ impl<'a, T: Tables> Beginning<'a, T> {
 
     /// First packet of a flow from outside; its tuple is in `scratch.translated` already.
     #[inline(always)]
-    fn deliver_from_outside(&mut self) -> Result<Step, DropReason> {
+    fn deliver_from_outside(&mut self) -> Result<Step, Step> {
         // An address of ours out there is forged.
         if self.tables.network(&self.scratch.tuple.src).is_some() {
-            return Err(DropReason::SourceAddress);
+            return Err(Step::drop(DropReason::SourceAddress));
         }
         self.deliver()
     }
 
     /// First packet of a flow towards an endpoint; its tuple is in `scratch.translated` already.
     #[inline(always)]
-    fn deliver(&mut self) -> Result<Step, DropReason> {
+    fn deliver(&mut self) -> Result<Step, Step> {
         let Scratch { tuple, translated, headers, decided, .. } = &mut *self.scratch;
         let verdict = ways::deliver(self.tables, headers, &translated.dst)?;
         decided.keep(ways::respect(self.tables, tuple, CtState::New, verdict));
@@ -177,7 +177,7 @@ impl<'a, T: Tables> Beginning<'a, T> {
 
     /// To the world: masqueraded, and handed to the next hop.
     #[inline(always)]
-    fn world_bound(&mut self) -> Result<Step, DropReason> {
+    fn world_bound(&mut self) -> Result<Step, Step> {
         let sender = self.sender()?;
         let Scratch { tuple, headers, .. } = &*self.scratch;
         let query = ways::query(headers, tuple, sender.bridge, Source::Wanted);
@@ -193,7 +193,7 @@ impl<'a, T: Tables> Beginning<'a, T> {
 
     /// To the world by the host's stack, which has chosen the uplink.
     #[inline(always)]
-    fn leaving(&mut self) -> Result<Step, DropReason> {
+    fn leaving(&mut self) -> Result<Step, Step> {
         let sender = self.sender()?;
         let uplink = self.tables.uplink(self.scratch.place.ifindex).ok_or(DropReason::NotAnUplink)?;
         self.masquerade(sender, own_address(uplink, &self.scratch.headers))?;

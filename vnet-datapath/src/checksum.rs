@@ -118,6 +118,35 @@ impl Sum {
         Self { total: self.total.wrapping_add(u32::from_ne_bytes(bytes) as u64) }
     }
 
+    /// Adds an IPv6 address.
+    #[must_use]
+    #[inline(always)]
+    pub const fn add_addr(self, addr: &Addr) -> Self {
+        let [a, b, c, d] = words(addr);
+        Self { total: self.total.wrapping_add(a as u64 + b as u64 + c as u64 + d as u64) }
+    }
+
+    /// The sum of both.
+    #[must_use]
+    #[inline(always)]
+    pub const fn and(self, other: Self) -> Self {
+        Self { total: self.total.wrapping_add(other.total) }
+    }
+
+    /// A sum that was folded already, over bytes from an even offset on.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(folded: u32) -> Self {
+        Self { total: folded as u64 }
+    }
+
+    /// The checksum of the bytes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn checksum(self) -> [u8; 2] {
+        (!self.folded()).to_ne_bytes()
+    }
+
     /// Whether the bytes, their checksum among them, are intact.
     #[must_use]
     #[inline(always)]

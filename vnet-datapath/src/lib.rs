@@ -42,6 +42,7 @@
     )
 )]
 
+pub mod answer;
 pub mod begin;
 pub mod checksum;
 pub mod conntrack;

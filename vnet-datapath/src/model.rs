@@ -12,6 +12,7 @@ use vnet_common::{
     PortMapValue, PrefixKey, Tuple, UplinkValue,
 };
 
+use crate::answer::Budget;
 use crate::local::LocalTables;
 use crate::tables::{Flow, Mapping, NextHop, Ports, Route, RouteQuery, Source, Tables};
 
@@ -45,6 +46,8 @@ pub struct Model {
     pub endpoint_use: RefCell<HashMap<u32, EndpointUse>>,
     /// Endpoint-independent mappings.
     pub mappings: RefCell<HashMap<Tuple, MappingEntry>>,
+    /// ICMP errors sent.
+    pub icmp_budget: Cell<Budget>,
     /// Flows that began, in order.
     pub began: RefCell<Vec<(Tuple, CtEntry)>>,
     /// Endpoints' addresses.
@@ -90,6 +93,7 @@ impl Default for Model {
             hand: Cell::new(0),
             endpoint_use: RefCell::default(),
             mappings: RefCell::default(),
+            icmp_budget: Cell::new(Budget::zeroed()),
             began: RefCell::default(),
             endpoints: HashMap::new(),
             networks: HashMap::new(),
@@ -414,6 +418,14 @@ impl Tables for Model {
     #[inline]
     fn host_socket(&self, tuple: &Tuple) -> bool {
         self.host_sockets.contains(tuple)
+    }
+
+    #[inline]
+    fn icmp_budget<R>(&self, change: impl FnOnce(&mut Budget) -> R) -> Option<R> {
+        let mut budget = self.icmp_budget.get();
+        let result = change(&mut budget);
+        self.icmp_budget.set(budget);
+        Some(result)
     }
 
     #[inline]

@@ -1,6 +1,7 @@
 //! The three stories: a packet sent by an endpoint, one received by an uplink, one about to leave by an uplink
 //! after a detour through the host's stack. Each reads: parse, look up, decide, check, rewrite, verdict.
 
+use bytemuck::Zeroable as _;
 use vnet_common::{Addr, DropReason, EndpointValue, Hook, NetworkValue, Tuple, Zone};
 
 use crate::conntrack::{self, Tracked};
@@ -217,7 +218,8 @@ fn sender<'t, T: Tables>(
 #[inline(always)]
 fn arp<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch) -> Result<Step, DropReason> {
     let Some(request) = neighbour::arp(packet, tables, scratch.place.ifindex)? else { return Ok(Step::PASS) };
-    scratch.headers.wire_length = 0;
+    // Nothing of an earlier packet.
+    scratch.headers = Headers::zeroed();
     match other(tables, request.sender, &request.target) {
         Some(sibling) => to_sibling(request.sender, sibling, scratch),
         None => Ok(Step::PASS),

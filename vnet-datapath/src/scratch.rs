@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use vnet_common::{Addr, CtEntry, Mac, MappingEntry, Tuple};
 
+use crate::answer::Answer;
 use crate::parse::Headers;
 use crate::related::Quoted;
 use crate::tables::NextHop;
@@ -39,6 +40,8 @@ pub struct Scratch {
     pub place: Place,
     /// What becomes of it.
     pub decided: Decided,
+    /// What is said about it, if it is dropped.
+    pub answering: Answer,
 }
 
 /// Where a packet was met.

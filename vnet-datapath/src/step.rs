@@ -2,6 +2,7 @@
 
 use vnet_common::{DropReason, Hook};
 
+use crate::answer;
 use crate::begin;
 use crate::conntrack;
 use crate::nat;
@@ -52,11 +53,8 @@ impl Step {
     /// The step of a story that may end in a drop.
     #[must_use]
     #[inline(always)]
-    pub const fn of(result: Result<Self, DropReason>) -> Self {
-        match result {
-            Ok(step) => step,
-            Err(reason) => Self::drop(reason),
-        }
+    pub fn of<E: Into<Self>>(result: Result<Self, E>) -> Self {
+        result.unwrap_or_else(Into::into)
     }
 
     /// The reason to drop it.
@@ -76,6 +74,15 @@ impl Step {
             Self::DONE => Ok(scratch.decided.verdict()),
             step => step.reason().map_or(Ok(Verdict::Pass), Err),
         }
+    }
+}
+
+/// For stories that end in a drop early: the same number either way leaves the compiler no payload that is only there at
+/// times, which it would compute with all the same, and the verifier refuse.
+impl From<DropReason> for Step {
+    #[inline(always)]
+    fn from(reason: DropReason) -> Self {
+        Self::drop(reason)
     }
 }
 
@@ -102,11 +109,28 @@ pub trait Steps {
     fn advance(&mut self, scratch: &mut Scratch);
     /// Changes the packet: [`nat::rewrite`].
     fn rewrite(&mut self, scratch: &mut Scratch) -> bool;
+    /// Decides what is said about a packet that is dropped: [`answer::decide`].
+    fn answer(&mut self, scratch: &mut Scratch);
 }
 
-/// Takes a packet all its way. `scratch.place` says where it was met.
+/// Takes a packet all its way. `scratch.place` says where it was met. If it is dropped, `scratch.answering` says what is
+/// to be answered, for whoever carries out the verdict to do.
 #[inline(always)]
 pub fn run<S: Steps>(steps: &mut S, scratch: &mut Scratch) -> Step {
+    scratch.answering.kind = 0;
+    let step = way(steps, scratch);
+    if let Some(reason) = step.reason()
+        && answer::is_answered(reason)
+    {
+        scratch.answering.reason = reason as u8;
+        steps.answer(scratch);
+    }
+    step
+}
+
+/// All that a packet goes through.
+#[inline(always)]
+fn way<S: Steps>(steps: &mut S, scratch: &mut Scratch) -> Step {
     let mut step = steps.look(scratch);
     if step == Step::RELATED {
         step = steps.relate(scratch);
@@ -192,5 +216,10 @@ impl<P: Packet, T: Tables> Steps for Inline<'_, P, T> {
     #[inline(always)]
     fn rewrite(&mut self, scratch: &mut Scratch) -> bool {
         nat::rewrite(self.packet, scratch).is_some()
+    }
+
+    #[inline(always)]
+    fn answer(&mut self, scratch: &mut Scratch) {
+        answer::decide(self.tables, scratch);
     }
 }

@@ -5,6 +5,7 @@ use vnet_common::{
     MappingEntry, MasqueradeValue, NetworkValue, Origin, PortMapKey, PortMapValue, Tuple, UplinkValue,
 };
 
+use crate::answer::Budget;
 use crate::mappings::{self, Admission};
 use crate::scratch::Scratch;
 use crate::step::Step;
@@ -166,6 +167,8 @@ pub trait Tables: Ports {
     fn route(&self, query: &RouteQuery<'_>) -> Route;
     /// Whether a socket of the host would take a packet with this tuple that arrives from the world.
     fn host_socket(&self, tuple: &Tuple) -> bool;
+    /// Looks at and changes how many ICMP errors this CPU has sent.
+    fn icmp_budget<R>(&self, change: impl FnOnce(&mut Budget) -> R) -> Option<R>;
     /// Seconds since boot.
     fn now(&self) -> u32;
     /// A number nobody can foresee.

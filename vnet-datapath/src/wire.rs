@@ -20,6 +20,8 @@ pub const IPV4_TTL: u32 = NETWORK + offset_of!(Ipv4Hdr, ttl) as u32;
 pub const IPV4_CHECKSUM: u32 = NETWORK + offset_of!(Ipv4Hdr, check) as u32;
 /// IPv4 source, with the destination behind it.
 pub const IPV4_ADDRESSES: u32 = NETWORK + offset_of!(Ipv4Hdr, src_addr) as u32;
+/// First byte behind a plain IPv4 header.
+pub const IPV4_PAYLOAD: u32 = NETWORK + Ipv4Hdr::LEN as u32;
 /// IPv6 hop limit.
 pub const IPV6_HOP_LIMIT: u32 = NETWORK + offset_of!(Ipv6Hdr, hop_limit) as u32;
 /// IPv6 source, with the destination behind it.
@@ -60,6 +62,14 @@ pub mod icmp {
     pub const TIME_EXCEEDED: u8 = 11;
     /// ICMP parameter problem.
     pub const PARAMETER_PROBLEM: u8 = 12;
+    /// Code of "unreachable", of either family: no route.
+    pub const NO_ROUTE: u8 = 0;
+    /// Code of ICMP "unreachable": it does not fit and must not be fragmented.
+    pub const FRAGMENTATION_NEEDED: u8 = 4;
+    /// Code of ICMP "unreachable": communication administratively prohibited (RFC 1812 section 5.2.7.1).
+    pub const PROHIBITED: u8 = 13;
+    /// Code of ICMPv6 "unreachable": as much.
+    pub const V6_PROHIBITED: u8 = 1;
     /// ICMPv6 destination unreachable.
     pub const V6_UNREACHABLE: u8 = 1;
     /// ICMPv6 packet too big.

@@ -26,7 +26,7 @@ pub use tables::Maps;
 #[cfg(target_arch = "bpf")]
 pub use {
     vnet_common::{Hook, Tuple},
-    vnet_datapath::{Scratch, begin, conntrack, mappings, nat, open, pipeline, related},
+    vnet_datapath::{Scratch, answer, begin, conntrack, mappings, nat, open, pipeline, related},
 };
 
 #[cfg(target_arch = "bpf")]

@@ -22,6 +22,8 @@ unsafe extern "C" {
     fn vnet_complete(scratch: *mut Scratch) -> i32;
     fn vnet_advance(scratch: *mut Scratch) -> i32;
     fn vnet_rewrite(context: *mut c_void, scratch: *mut Scratch) -> i32;
+    fn vnet_decide_on_answer(scratch: *mut Scratch) -> i32;
+    pub(crate) fn vnet_build_answer(context: *mut c_void, scratch: *mut Scratch) -> i32;
     pub(crate) fn vnet_end(tuple: *const Tuple, spare: *mut Tuple) -> i32;
     pub(crate) fn vnet_look_at_slot(scratch: *mut Scratch) -> i32;
     pub(crate) fn vnet_find_target(scratch: *mut Scratch) -> i32;
@@ -120,6 +122,12 @@ impl Steps for Outlined {
         // SAFETY: as above.
         unsafe { vnet_rewrite(self.context, scratch) != 0 }
     }
+
+    #[inline(always)]
+    fn answer(&mut self, scratch: &mut Scratch) {
+        // SAFETY: as above.
+        unsafe { vnet_decide_on_answer(scratch) };
+    }
 }
 
 /// Defines the steps for one kind of program: its context, whose type the verifier wants to know, and its packet.
@@ -167,6 +175,13 @@ macro_rules! steps {
         $crate::step!(vnet_rewrite(scratch, context: $context) => {
             i32::from(nat::rewrite(&mut $packet(context), scratch).is_some())
         });
+        $crate::step!(vnet_decide_on_answer(scratch) => {
+            answer::decide(&Maps::without_context(), scratch);
+            0
+        });
+        $crate::step!(vnet_build_answer(scratch, context: $context) => {
+            i32::from(answer::build(&mut $packet(context), scratch).is_some())
+        });
         $crate::step!(vnet_look_at_slot(scratch) => {
             i32::from(conntrack::look_at_slot(&Maps::without_context(), scratch))
         });
@@ -201,7 +216,7 @@ macro_rules! step {
         #[inline(never)]
         extern "C" fn $name($($context: *mut $type,)? scratch: *mut $crate::Scratch) -> i32 {
             #[allow(unused_imports, reason = "one list for all steps")]
-            use $crate::{Hook, Maps, begin, conntrack, mappings, nat, open, pipeline, related};
+            use $crate::{Hook, Maps, answer, begin, conntrack, mappings, nat, open, pipeline, related};
             // SAFETY: the caller's working memory, or nothing.
             let Some($scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
             $body

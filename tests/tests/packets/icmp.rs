@@ -1,17 +1,26 @@
-//! ICMP errors: those about packets of flows are translated, outside and inside, and leave the flows as they are.
+//! ICMP errors: those about packets of flows are translated, outside and inside, and leave the flows as they are; what is
+//! dropped is answered with one, if a router would.
 
 use std::net::{IpAddr, SocketAddr};
 
-use vnet_common::{CtState, DropReason, Proto};
-use vnet_tests::case::world::{Family, MTU, NET1, NET2, V4, V6, at};
+use bytemuck::Zeroable as _;
+use vnet_common::{
+    Addr, CtState, DropReason, EndpointUse, Hook, Mac, NetworkValue, PortMapValue, PortRange, Proto,
+    UplinkValue, Zone,
+};
+use vnet_datapath::model::Model;
+use vnet_tests::case::world::{
+    Family, HOST_MAC, MTU, NET1, NET2, PEER_MAC, UPLINK, V4, V6, at, now, published, world,
+};
 use vnet_tests::case::{Case, Flow};
-use vnet_tests::frame::{DESTINATION_OPTIONS, Frame, HOP_BY_HOP, ROUTING};
+use vnet_tests::frame::{BROADCAST_MAC, DESTINATION_OPTIONS, Frame, HOP_BY_HOP, IcmpError, ROUTING};
+use vnet_tests::runner::{Arrival, Fate, Kernel, Runner as _, Stage};
 
 use super::for_both_families;
 use super::masquerade::echo;
 
 pub(super) fn cases() -> Vec<Case> {
-    let subjects: [fn(&Family) -> Vec<Case>; 8] = [
+    let subjects: [fn(&Family) -> Vec<Case>; 12] = [
         from_the_world,
         from_endpoints,
         between_endpoints,
@@ -20,6 +29,10 @@ pub(super) fn cases() -> Vec<Case> {
         cut_short,
         unrelated,
         flows_stay_as_they_are,
+        answered_to_the_world,
+        answered_to_endpoints,
+        quoted_by_answers,
+        not_answered,
     ];
     let mut cases: Vec<Case> = subjects.into_iter().flat_map(for_both_families).collect();
     cases.extend(ipv4_quotes());
@@ -153,7 +166,7 @@ fn from_the_world(f: &Family) -> Vec<Case> {
 }
 
 /// A flow to a published port, a packet of it as it was received, and as it was sent.
-fn published(f: &Family) -> (Flow, Frame, Frame) {
+fn to_published(f: &Family) -> (Flow, Frame, Frame) {
     let (client, public, server) = (at(f.www, 9), at(f.host, 5353), at(f.net2, 53));
     let flow = Flow::published(Proto::UDP, client, public, server).by(2);
     let frame = |to| Frame::udp(client, to).payload(b"query");
@@ -161,7 +174,7 @@ fn published(f: &Family) -> (Flow, Frame, Frame) {
 }
 
 fn from_endpoints(f: &Family) -> Vec<Case> {
-    let (flow, received, sent) = published(f);
+    let (flow, received, sent) = to_published(f);
     let mut cases: Vec<Case> = kinds(f)
         .into_iter()
         .map(|kind| {
@@ -251,7 +264,7 @@ fn between_endpoints(f: &Family) -> Vec<Case> {
 }
 
 fn through_the_stack(f: &Family) -> Vec<Case> {
-    let (flow, received, sent) = published(f);
+    let (flow, received, sent) = to_published(f);
     let kind = port_unreachable(f);
     let inside = Flow::hairpin(Proto::TCP, at(f.net2, 50_000), at(f.host, 8088), (at(f.net1, 80), 50_500));
     let hairpin = Frame::tcp(at(f.host, 50_500), at(f.net1, 80)).syn();
@@ -358,7 +371,7 @@ fn fragments(f: &Family) -> Vec<Case> {
     let piece = |from, n: usize| Frame::udp(from, www).payload(&[1; 64]).fragments(40)[n][14..].to_vec();
     // Reassembly took too long: what came of the datagram is quoted.
     let kind = if f.net1.is_ipv4() { (11, 1) } else { (3, 1) };
-    let (flow_in, ..) = published(f);
+    let (flow_in, ..) = to_published(f);
     let later = Frame::udp(at(f.www, 9), at(f.net2, 53)).payload(&[1; 64]).fragments(40)[1][14..].to_vec();
     vec![
         Case::from_uplink(
@@ -387,7 +400,7 @@ fn fragments(f: &Family) -> Vec<Case> {
 /// Quotes of every length that is too short.
 fn cut_short(f: &Family) -> Vec<Case> {
     let mut cases = Vec::new();
-    let (flow_in, received, _) = published(f);
+    let (flow_in, received, _) = to_published(f);
     for (name, Masqueraded { flow, seen, .. }) in masqueraded(f) {
         for length in 0..network(f) + 8 {
             cases.push(
@@ -415,7 +428,7 @@ fn cut_short(f: &Family) -> Vec<Case> {
 }
 
 fn unrelated(f: &Family) -> Vec<Case> {
-    let (flow, received, sent) = published(f);
+    let (flow, received, sent) = to_published(f);
     let kind = port_unreachable(f);
     let (own, seen, www) = (at(f.net1, 1_234), at(f.host, 60_000), at(f.www, 53));
     let out = Flow::masqueraded(Proto::UDP, own, www, 60_000).established();
@@ -556,6 +569,219 @@ fn flows_stay_as_they_are(f: &Family) -> Vec<Case> {
         .collect()
 }
 
+/// An endpoint's MTU that is smaller than the uplink's.
+const NARROW: u16 = 1300;
+
+fn narrow(model: &mut Model) {
+    model.endpoints.values_mut().for_each(|endpoint| endpoint.mtu = NARROW);
+}
+
+fn sized(f: &Family, from: SocketAddr, to: SocketAddr, size: u16) -> Frame {
+    Frame::udp(from, to).payload(&vec![1; usize::from(size) - network(f) - 8])
+}
+
+fn answered_to_the_world(f: &Family) -> Vec<Case> {
+    let (client, public, server) = (at(f.www, 9), at(f.host, published::DNS.port), at(f.net2, 53));
+    let flow = Flow::published(Proto::UDP, client, public, server).by(2);
+    let (own, seen, dns) = (at(f.net1, 1_234), at(f.host, 60_000), at(f.www, 53));
+    let out = Flow::masqueraded(Proto::UDP, own, dns, 60_000).established();
+    let too_big = IcmpError::TooBig { mtu: NARROW };
+    let routed = |model: &mut Model| {
+        model.networks.values_mut().for_each(|network| network.flags |= NetworkValue::FLAG_ROUTED);
+        narrow(model);
+    };
+    let open = Flow::published(echo(f), at(f.www, 7), at(f.net1, 7), at(f.net1, 7)).established();
+    vec![
+        Case::from_uplink("a client whose datagram just fits is let in", sized(f, client, public, NARROW))
+            .given(narrow)
+            .delivered(NET2, sized(f, client, server, NARROW))
+            .leaves([flow.just_seen()]),
+        Case::from_uplink("a client is told what fits the endpoint", sized(f, client, public, NARROW + 1))
+            .given(narrow)
+            .refused(DropReason::TooBig, too_big),
+        Case::from_uplink("so is a client whose flow is tracked", sized(f, client, public, NARROW + 1))
+            .given(narrow)
+            .tracked([flow])
+            .refused(DropReason::TooBig, too_big),
+        Case::from_uplink(
+            "a server is told what fits the endpoint that it answers",
+            sized(f, dns, seen, MTU),
+        )
+        .given(narrow)
+        .tracked([out])
+        .refused(DropReason::TooBig, too_big),
+        Case::from_uplink(
+            "a server whose answer has no hop left is told",
+            Frame::echo_reply(f.www, f.host, 60_000, 1).ttl(1),
+        )
+        .tracked([Flow::masqueraded(echo(f), at(f.net1, 7), at(f.www, 7), 60_000)])
+        .refused(DropReason::HopLimit, IcmpError::TimeExceeded),
+        Case::from_uplink(
+            "of a routed endpoint's MTU it is told by the host's address",
+            Frame::echo_request(f.www, f.net1, 7, 1).payload(&vec![1; usize::from(NARROW)]),
+        )
+        .given(routed)
+        .tracked([open])
+        .refused(DropReason::TooBig, too_big)
+        .answered_by(f.host),
+    ]
+}
+
+fn answered_to_endpoints(f: &Family) -> Vec<Case> {
+    let (client, dns) = (at(f.net1, 50_000), at(f.www, 53));
+    let (neighbour, public, server) = (at(f.net1, 50_000), at(f.host, published::DNS.port), at(f.net2, 53));
+    let inside = Flow::hairpin(Proto::UDP, neighbour, public, (server, 50_500)).by(2);
+    let too_many = |model: &mut Model| {
+        model.config.endpoint_flows = 5;
+        let used = EndpointUse { flows: 5, credit: 100, credited: model.clock, ..EndpointUse::zeroed() };
+        model.endpoint_use.borrow_mut().insert(NET1.ifindex, used);
+    };
+    let sends = |name: &str| Case::from_endpoint(NET1, name, Frame::udp(client, dns).payload(b"?"));
+    vec![
+        sends("an endpoint with too many flows is told that it may have no more")
+            .given(too_many)
+            .refused(DropReason::Quota, IcmpError::Prohibited),
+        sends("an endpoint is told that there is no room for its flow")
+            .tracked([Flow::masqueraded(Proto::UDP, client, dns, 50_000).only_answer().aged(1)])
+            .given(|model| model.config.nat_ports = PortRange { first: 50_000, last: 50_000 })
+            .refused(DropReason::NoFreePort, IcmpError::Prohibited),
+        sends("an endpoint is told that no uplink has an address of the family")
+            .given(|model| {
+                let uplink = UplinkValue { v4: Addr::ANY_V4, v6: Addr::ANY_V6 };
+                model.uplinks.insert(UPLINK, uplink);
+                model.routes.iter_mut().for_each(|route| route.source = Addr::ANY_V6);
+            })
+            .on_host_only()
+            .refused(DropReason::NoSourceAddress, IcmpError::NetworkUnreachable),
+        Case::from_endpoint(
+            NET1,
+            "an endpoint is told what fits a neighbour's published port",
+            sized(f, neighbour, public, NARROW + 1),
+        )
+        .given(narrow)
+        .refused(DropReason::TooBig, IcmpError::TooBig { mtu: NARROW }),
+        Case::from_endpoint(
+            NET2,
+            "an endpoint is told what fits the neighbour that it answers",
+            sized(f, server, at(f.host, 50_500), NARROW + 1),
+        )
+        .given(narrow)
+        .tracked([inside])
+        .refused(DropReason::TooBig, IcmpError::TooBig { mtu: NARROW }),
+        Case::to_uplink(
+            "an endpoint with too many flows is told even if the stack forwards what it sends",
+            Frame::udp(client, dns).payload(b"?"),
+        )
+        .given(too_many)
+        .refused(DropReason::Quota, IcmpError::Prohibited),
+    ]
+}
+
+/// As much as there is, and not more than is sensible.
+fn quoted_by_answers(f: &Family) -> Vec<Case> {
+    let (client, public) = (at(f.www, 9), at(f.host, published::WEB.port));
+    let most = if f.net1.is_ipv4() { 548 } else { 1232 };
+    let headers = network(f) + 20;
+    let with = |payload: usize| Frame::tcp(client, public).syn().payload(&vec![0xa5; payload]).ttl(1);
+    let mut cases: Vec<Case> = [0, 1, 2, 3, most - headers - 1, most - headers, most - headers + 1, 1400]
+        .into_iter()
+        .map(|payload| {
+            Case::from_uplink(
+                &format!("of a packet with {payload} bytes of payload as much is quoted as there may be"),
+                with(payload),
+            )
+            .refused(DropReason::HopLimit, IcmpError::TimeExceeded)
+        })
+        .collect();
+    cases.extend([
+        Case::from_uplink("what only fills up the frame is not quoted", with(1).trailer(&[0xff; 20]))
+            .refused(DropReason::HopLimit, IcmpError::TimeExceeded),
+        Case::from_uplink("of an aggregate the beginning is quoted", with(3000))
+            .in_segments_of(1000)
+            .refused(DropReason::HopLimit, IcmpError::TimeExceeded),
+    ]);
+    cases
+}
+
+/// RFC 1812 section 4.3.2.7.
+fn not_answered(f: &Family) -> Vec<Case> {
+    let (client, public) = (at(f.www, 9), at(f.host, published::WEB.port));
+    let syn = || Frame::tcp(client, public).syn().ttl(1);
+    let tracked = |client, dialled| Flow::published(Proto::TCP, client, dialled, at(f.net1, 80)).by(1);
+    vec![
+        Case::from_uplink("more errors than there may be in a second are not sent", syn())
+            .given(|model| model.config.icmp_errors = 0)
+            .dropped(DropReason::HopLimit),
+        Case::from_uplink("what came to everybody on the link is not answered", syn())
+            .link(syn().macs(PEER_MAC, BROADCAST_MAC))
+            .dropped(DropReason::HopLimit),
+        Case::from_uplink("what came to many on the link is not answered", syn())
+            .link(syn().macs(PEER_MAC, Mac::new([0x33, 0x33, 0, 0, 0, 1])))
+            .dropped(DropReason::HopLimit),
+        Case::from_uplink(
+            "an address of the host's own is not answered",
+            Frame::tcp(at(f.stray_host, 9), public).syn().ttl(1),
+        )
+        .tracked([tracked(at(f.stray_host, 9), public)])
+        .dropped(DropReason::HopLimit),
+        Case::from_uplink(
+            "a loopback address is not answered",
+            Frame::tcp(at(f.loopback, 9), public).syn().ttl(1),
+        )
+        .dropped(DropReason::HopLimit),
+        Case::from_uplink("many are not answered", Frame::tcp(at(f.multicast, 9), public).syn().ttl(1))
+            .dropped(DropReason::HopLimit),
+        Case::from_uplink(
+            "an endpoint's address in the world is not answered",
+            Frame::tcp(at(f.net2, 9), public).ttl(1),
+        )
+        .tracked([tracked(at(f.net2, 9), public).in_zone(Zone::WORLD)])
+        .dropped(DropReason::HopLimit),
+        Case::from_uplink("who may not use a mapping is told nothing", Frame::tcp(client, public).syn())
+            .given(|model| {
+                model
+                    .port_map
+                    .values_mut()
+                    .for_each(|mapping| mapping.flags |= PortMapValue::FLAG_RESTRICTED);
+            })
+            .dropped(DropReason::NotAllowed),
+        Case::from_uplink(
+            "who addresses an endpoint directly is told nothing",
+            Frame::tcp(client, at(f.net1, 80)).syn(),
+        )
+        .dropped(DropReason::DirectAccess),
+        Case::from_endpoint(
+            NET1,
+            "who uses another's address is told nothing",
+            Frame::tcp(at(f.net2, 50_000), at(f.www, 80)).syn(),
+        )
+        .given(|model| model.masquerade.clear())
+        .dropped(DropReason::SourceAddress),
+        Case::from_endpoint(
+            NET1,
+            "an endpoint without a gateway is told nothing",
+            Frame::tcp(at(f.net1, 50_000), at(f.www, 80)).syn(),
+        )
+        .given(|model| {
+            model.masquerade.clear();
+            model.networks.values_mut().for_each(|network| network.gateway = Addr::ANY_V6);
+        })
+        .dropped(DropReason::NoMasquerade),
+        Case::from_endpoint(
+            NET1,
+            "an endpoint's other protocols are dropped in silence",
+            Frame::protocol(f.net1, f.net3, 47).payload(&[0; 20]),
+        )
+        .dropped(DropReason::OtherNetwork),
+        Case::from_endpoint(
+            NET1,
+            "an endpoint's fragments are dropped in silence",
+            Frame::udp(at(f.net1, 1), at(f.net3, 1)).payload(&[1; 16]).fragment(8, false),
+        )
+        .dropped(DropReason::OtherNetwork),
+    ]
+}
+
 fn ipv4_quotes() -> Vec<Case> {
     let f = &V4;
     let mut cases = Vec::new();
@@ -592,7 +818,7 @@ fn ipv4_quotes() -> Vec<Case> {
         )
         .passes(),
         {
-            let (flow, received, _) = published(f);
+            let (flow, received, _) = to_published(f);
             Case::from_endpoint(
                 NET2,
                 "an endpoint's error whose quote has a wrong header checksum is dropped",
@@ -658,4 +884,30 @@ fn ipv6_quotes() -> Vec<Case> {
         .uncounted(),
     ]);
     cases.into_iter().map(|case| case.of_family(f)).collect()
+}
+
+#[test]
+fn a_cpu_sends_so_many_errors_in_a_second_and_no_more() {
+    const LIMIT: u32 = 10;
+    Stage::run(|stage| {
+        let mut kernel = Kernel::tc(stage);
+        let mut model = world();
+        model.config.icmp_errors = LIMIT;
+        kernel.fill(&model);
+        let last_hop = Frame::tcp(at(V4.www, 9), at(V4.host, published::WEB.port)).syn().ttl(1);
+        let frame = last_hop.macs(PEER_MAC, HOST_MAC).build();
+        let arrival =
+            Arrival { hook: Hook::FromUplink, ifindex: UPLINK, came_in_by: 0, segment: 0, frame: &frame };
+        let (begun, mut answered, mut dropped) = (now(), 0, 0);
+        for _ in 0..20 * LIMIT {
+            let outcome = kernel.run(&arrival).expect("a whole frame");
+            dropped += u32::from(outcome.fate == Fate::Dropped(DropReason::HopLimit));
+            answered += u32::from(outcome.answer.is_some());
+        }
+        // Each CPU that this ran on has a count of its own.
+        let cpus = std::thread::available_parallelism().expect("a number of CPUs").get();
+        let most = LIMIT * (now() - begun + 1) * u32::try_from(cpus).expect("few");
+        assert_eq!(dropped, 20 * LIMIT, "counted as drops, answered or not");
+        assert!((LIMIT..=most).contains(&answered), "{answered} answers, and {most} allowed");
+    });
 }

@@ -329,13 +329,13 @@ fn stopped(f: &Family) -> Vec<Case> {
         .dropped(DropReason::Untranslatable),
         Case::to_uplink("without a rule nothing leaves through the stack", Frame::udp(client, dns))
             .given(move |model| model.masquerade.remove(&subnet))
-            .dropped(DropReason::NoMasquerade),
+            .refused(DropReason::NoMasquerade, IcmpError::Prohibited),
         Case::to_uplink("nothing of an internal network leaves through the stack", Frame::udp(client, dns))
             .given(|model| flag(model, NetworkValue::FLAG_INTERNAL))
-            .dropped(DropReason::Internal),
+            .refused(DropReason::Internal, IcmpError::Prohibited),
         Case::to_uplink("nothing leaves by what is not an uplink any more", Frame::udp(client, dns))
             .given(|model| model.uplinks.clear())
-            .dropped(DropReason::NotAnUplink),
+            .refused(DropReason::NotAnUplink, IcmpError::Prohibited),
         Case::to_uplink(
             "nothing leaves as an address that the uplink does not have",
             Frame::udp(client, dns),
@@ -344,7 +344,7 @@ fn stopped(f: &Family) -> Vec<Case> {
             let uplink = model.uplinks.get_mut(&UPLINK).unwrap();
             (uplink.v4, uplink.v6) = (Addr::ANY_V4, Addr::ANY_V6);
         })
-        .dropped(DropReason::NoSourceAddress),
+        .refused(DropReason::NoSourceAddress, IcmpError::NetworkUnreachable),
         Case::to_uplink(
             "an endpoint of another network leaves by its own bridge only",
             Frame::udp(at(f.net3, 1), dns),
