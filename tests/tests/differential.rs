@@ -88,6 +88,7 @@ struct Counts {
     forwarded: usize,
     delivered: usize,
     dropped: usize,
+    answered: usize,
     began: usize,
     drawn: usize,
     numbered: usize,
@@ -98,6 +99,7 @@ impl Counts {
     fn note(&mut self, outcome: &Outcome) {
         self.compared += 1;
         self.began += outcome.began.len();
+        self.answered += usize::from(outcome.answer.is_some());
         *match outcome.fate {
             Fate::Passed => &mut self.passed,
             Fate::Forwarded | Fate::Redirected => &mut self.forwarded,
@@ -115,6 +117,7 @@ impl Counts {
             forwarded,
             delivered,
             dropped,
+            answered,
             began,
             drawn,
             numbered,
@@ -125,7 +128,7 @@ impl Counts {
             begun.elapsed().as_secs_f64()
         ));
         report(format_args!(
-            "  {passed} passed, {forwarded} forwarded, {delivered} delivered, {dropped} dropped"
+            "  {passed} passed, {forwarded} forwarded, {delivered} delivered, {dropped} dropped, {answered} of them answered"
         ));
         report(format_args!("  {began} flows began, {drawn} of them from a drawn port"));
         report(format_args!(
@@ -220,7 +223,13 @@ impl Pair {
         self.host.model().clock = before;
         self.tell_what_was_drawn(bytes, &kernel);
         let Ok(host) = self.host.run(&arrival) else { unreachable!("the host runs anything") };
-        if !host.fate.agrees_with(kernel.fate) || host.frame != kernel.frame || host.began != kernel.began {
+        // XDP programs send none.
+        let answers_differ = self.kernel.way() == Way::Tc && host.answer != kernel.answer;
+        if !host.fate.agrees_with(kernel.fate)
+            || host.frame != kernel.frame
+            || host.began != kernel.began
+            || answers_differ
+        {
             self.fail(&packet, &format!("host\n{}\n{:?}\n{}", show(&host), self.kernel.way(), show(&kernel)));
         }
         self.counts.note(&host);
@@ -278,6 +287,9 @@ impl Pair {
 }
 
 fn show(outcome: &Outcome) -> String {
-    let Outcome { fate, frame, began, verdict: _ } = outcome;
-    format!("  {fate:?}\n  {}\n  {}\n  began {began:?}", describe(frame), hex(frame))
+    let Outcome { fate, frame, answer, began, verdict: _ } = outcome;
+    let answer = answer
+        .as_ref()
+        .map_or_else(|| "nothing".to_owned(), |answer| format!("{}\n  {}", describe(answer), hex(answer)));
+    format!("  {fate:?}\n  {}\n  {}\n  answered {answer}\n  began {began:?}", describe(frame), hex(frame))
 }

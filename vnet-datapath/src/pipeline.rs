@@ -1,6 +1,7 @@
 //! The three stories: a packet sent by an endpoint, one received by an uplink, one about to leave by an uplink
 //! after a detour through the host's stack. Each reads: parse, look up, decide, check, rewrite, verdict.
 
+use bytemuck::Zeroable as _;
 use vnet_common::{Addr, DropReason, EndpointValue, Hook, NetworkValue, Tuple, Zone};
 
 use crate::conntrack::{self, Tracked};
@@ -34,6 +35,7 @@ pub fn run<P: Packet, T: Tables>(
 #[inline(always)]
 pub fn read<P: Packet>(packet: &P, scratch: &mut Scratch) {
     fragments::forget(scratch);
+    scratch.answering.kind = 0;
     // Whoever is told of a malformed packet is told what was read of it, and nothing of another.
     scratch.tuple.src = Addr::ANY_V6;
     scratch.frame = match parse(packet, &mut scratch.tuple) {
@@ -118,6 +120,9 @@ fn from_endpoint<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scr
     if to_all || src.is_v6_link_local() || dst.is_v6_link_local() {
         return Ok(Step::PASS);
     }
+    if scratch.headers.is_icmp_error() {
+        return Ok(related(scratch, Hook::FromEndpoint));
+    }
     match tracked(tables, scratch) {
         Some(tracked) => follow(tables, scratch, &tracked, sender.bridge),
         None => Ok(Step::BEGIN),
@@ -129,6 +134,9 @@ fn from_endpoint<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scr
 fn from_uplink<T: Tables>(tables: &T, scratch: &mut Scratch) -> Result<Step, Step> {
     if scratch.frame != Scratch::FRAME_IP {
         return Ok(Step::PASS);
+    }
+    if scratch.headers.is_icmp_error() {
+        return Ok(related(scratch, Hook::FromUplink));
     }
     match tracked(tables, scratch) {
         Some(tracked) => follow(tables, scratch, &tracked, 0),
@@ -159,10 +167,13 @@ fn to_uplink<T: Tables>(tables: &T, scratch: &mut Scratch) -> Result<Step, Step>
     if sender.bridge != scratch.place.arrived {
         return Err(Step::drop(DropReason::SourceAddress));
     }
-    if !headers.is_translatable() && !headers.piece.is_later() {
+    if !(headers.is_translatable() || headers.piece.is_later() || headers.is_icmp_error()) {
         return Err(Step::drop(DropReason::Untranslatable));
     }
     scratch.tuple.zone = sender.zone;
+    if headers.is_icmp_error() {
+        return Ok(related(scratch, Hook::ToUplink));
+    }
     let Some(tracked) = tracked(tables, scratch) else { return Ok(Step::BEGIN) };
     tracked.flow.translate(&mut scratch.translated);
     if scratch.translated.zone != Zone::WORLD {
@@ -189,6 +200,13 @@ fn to_bridge<T: Tables>(tables: &T, scratch: &Scratch) -> Result<Step, Step> {
         endpoint.has(NetworkValue::FLAG_UNPROTECTED)
     };
     if open { Ok(Step::PASS) } else { Err(Step::drop(DropReason::DirectAccess)) }
+}
+
+/// An ICMP error, to be looked into.
+#[inline(always)]
+fn related(scratch: &mut Scratch, hook: Hook) -> Step {
+    scratch.quoted.hook = hook as u8;
+    Step::RELATED
 }
 
 /// The packet's flow, if it is tracked.
@@ -262,7 +280,8 @@ fn sender<'t, T: Tables>(
 #[inline(always)]
 fn arp<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch) -> Result<Step, Step> {
     let Some(request) = neighbour::arp(packet, tables, scratch.place.ifindex)? else { return Ok(Step::PASS) };
-    scratch.headers.wire_length = 0;
+    // Nothing of an earlier packet.
+    scratch.headers = Headers::zeroed();
     match other(tables, request.sender, &request.target) {
         Some(sibling) => to_sibling(request.sender, sibling, scratch),
         None => Ok(Step::PASS),
