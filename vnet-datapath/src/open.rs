@@ -68,8 +68,12 @@ pub fn complete<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     entry.packets = 1;
     entry.bytes = u64::from(opening.length);
     if tables.add_flow(&scratch.tuple, &scratch.entry).is_some() {
-        tables.flow_began(&scratch.tuple, &scratch.entry);
-        return true;
+        // It may have been confirmed just now, in the other table.
+        if !tables.is_confirmed(&scratch.tuple) {
+            tables.flow_began(&scratch.tuple, &scratch.entry);
+            return true;
+        }
+        tables.remove_unconfirmed(&scratch.tuple);
     }
     // Another packet of this flow was faster on another CPU (two datagrams of one socket): follow it.
     let Some(flow) = tables.conntrack(&scratch.tuple) else {
