@@ -32,7 +32,7 @@ use crate::frame::dissect::{Network, dissect};
 use crate::frame::{Frame, describe};
 use crate::runner::{Arrival, Fate, Host, Outcome, Refused, Runner, Way};
 
-use self::world::{BRIDGE, Endpoint, Family, HOST_MAC, PEER_MAC, UPLINK};
+use self::world::{BRIDGE, Endpoint, Family, HOST_MAC, PEER_MAC, STRAY, UPLINK};
 
 pub use flow::{Entry, Flow, SLACK, describe as describe_flow, differences, tuple};
 pub use mapped::Mapped;
@@ -106,6 +106,12 @@ impl Case {
     pub fn to_uplink(name: &str, frame: Frame) -> Self {
         let case = Self::new(Hook::ToUplink, UPLINK, name, frame.macs(HOST_MAC, PEER_MAC));
         Self { came_in_by: BRIDGE, ways: NOT_XDP, ..case }
+    }
+
+    /// The host is about to send into network 1 a frame that it received by the interface that is no uplink.
+    pub fn to_bridge(name: &str, frame: Frame) -> Self {
+        let case = Self::new(Hook::ToBridge, BRIDGE, name, frame.macs(HOST_MAC, PEER_MAC));
+        Self { came_in_by: STRAY, ways: NOT_XDP, ..case }
     }
 
     fn new(hook: Hook, ifindex: u32, name: &str, frame: Frame) -> Self {

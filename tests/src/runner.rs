@@ -39,7 +39,7 @@ pub struct Arrival<'a> {
     /// The interface whose hook it is.
     pub ifindex: u32,
     /// The interface on which the host received it, 0 if the host itself sends it. Matters to
-    /// [`Hook::ToUplink`].
+    /// [`Hook::ToUplink`] and [`Hook::ToBridge`].
     pub came_in_by: u32,
     /// Payload in bytes of each segment of an aggregate, 0 for a plain packet.
     pub segment: u32,

@@ -4,11 +4,12 @@ use serde_json::Value;
 use vnet_tests::lab::{FAMILIES, Lab, UPLINK, eventually};
 use vnet_tests::peer::{Ask, Ping, Server};
 
-const LISTS: [(&[&str], &str); 6] = [
+const LISTS: [(&[&str], &str); 7] = [
     (&["ns", "ls"], "endpoints"),
     (&["network", "ls"], "networks"),
     (&["portmap", "ls"], "portmaps"),
     (&["masquerade", "ls"], "masquerades"),
+    (&["floating", "ls"], "floating"),
     (&["flow", "ls"], "flows"),
     (&["drops"], "drops"),
 ];
@@ -50,7 +51,7 @@ fn nonsense_is_a_usage_error() {
 fn help_and_version_are_no_errors() {
     let lab = Lab::new();
     let help = lab.vnet_ok(&["--help"]).stdout;
-    for noun in ["up", "down", "status", "network", "ns", "portmap", "masquerade", "flow"] {
+    for noun in ["up", "down", "status", "network", "ns", "portmap", "masquerade", "floating", "flow"] {
         assert!(help.contains(noun), "no {noun} in {help}");
     }
     assert!(lab.vnet_ok(&["--version"]).stdout.contains("vnet"));
@@ -110,12 +111,15 @@ fn doing_it_twice_is_doing_it_once() {
     let lab = Lab::new();
     let (net1, blue) = (lab.name("net1"), lab.name("blue"));
     let publish = ["portmap", "add", "8088", &format!("{net1}:80")];
-    let commands: [&[&str]; 5] = [
+    let commands: [&[&str]; 8] = [
         &["up"],
         &["network", "create", &blue, "--subnet", "10.55.0.0/24"],
         &["ns", "create", &net1, "--network", &blue, "--ip", "10.55.0.9"],
         &publish,
         &["masquerade", "add", "172.31.0.0/24"],
+        &["masquerade", "exclude", "10.8.0.0/16"],
+        &["network", "set", &blue, "--gateway-mode", "nat-unprotected"],
+        &["floating", "add", "203.0.113.1", &net1],
     ];
     for command in commands {
         lab.vnet_ok(command);
@@ -132,7 +136,7 @@ fn doing_it_twice_is_doing_it_once() {
 /// What was asked for, as it is listed, without what changes by itself.
 fn all_lists(lab: &Lab) -> Vec<Value> {
     let mut items: Vec<Value> =
-        LISTS[..4].iter().flat_map(|(args, list)| lab.vnet_list(args, list)).collect();
+        LISTS[..5].iter().flat_map(|(args, list)| lab.vnet_list(args, list)).collect();
     for item in &mut items {
         item.as_object_mut().expect("an object").remove("age");
     }

@@ -28,7 +28,14 @@ const SEED: u64 = 20_240_229;
 
 #[test]
 fn tc_does_what_the_host_does() {
-    let hooks = &[Hook::FromEndpoint, Hook::FromEndpoint, Hook::FromUplink, Hook::FromUplink, Hook::ToUplink];
+    let hooks = &[
+        Hook::FromEndpoint,
+        Hook::FromEndpoint,
+        Hook::FromUplink,
+        Hook::FromUplink,
+        Hook::ToUplink,
+        Hook::ToBridge,
+    ];
     Stage::run(|stage| compare(Kernel::tc(stage), hooks));
 }
 

@@ -15,6 +15,7 @@ const MOMENTS: [u64; 14] = [0, 1, 2, 3, 5, 8, 12, 17, 23, 30, 40, 55, 80, 120];
 fn down_leaves_the_host_as_it_was() {
     let lab = Lab::new();
     lab.host().write("/proc/sys/net/ipv4/ip_local_reserved_ports", "8080,50000-50010");
+    lab.host().ip(&format!("addr add 203.0.113.5/32 dev {UPLINK}"));
     let before = lab.snapshot();
     lab.vnet_ok(&["up"]);
     let (net1, net2) = (lab.endpoint("net1"), lab.endpoint("net2"));
@@ -26,6 +27,10 @@ fn down_leaves_the_host_as_it_was() {
         lab.vnet_ok(&["portmap", "add", &ports, &format!("{}:{ports}", endpoint.name())]);
     }
     lab.vnet_ok(&["masquerade", "add", "172.31.0.0/24"]);
+    lab.vnet_ok(&["masquerade", "exclude", "10.8.0.0/16"]);
+    lab.vnet_ok(&["network", "set", &blue, "--gateway-mode", "routed"]);
+    lab.vnet_ok(&["floating", "add", "203.0.113.5", net2.name()]);
+    lab.vnet_ok(&["up", "--nat-ports", "55000-55999", "--firewall", "respect"]);
     let _server = Server::echo(lab.outside(), "[::]:7");
     for (outside, _) in FAMILIES {
         Ask::tcp((outside, 7).into()).in_netns(&net1);
@@ -189,6 +194,44 @@ fn a_down_that_is_killed_is_completed_by_down() {
         lab.vnet_ok(&["down"]);
         lab.snapshot().assert_same_as(&before);
     }
+}
+
+#[test]
+fn a_change_that_is_killed_is_completed_by_the_same_command() {
+    let lab = Lab::new();
+    lab.host().ip(&format!("addr add 203.0.113.5/32 dev {UPLINK}"));
+    let untouched = lab.snapshot();
+    lab.vnet_ok(&["up"]);
+    let net1 = lab.endpoint("net1");
+    let before = lab.snapshot();
+    let changes: [(&[&str], &[&str]); 4] = [
+        (
+            &["up", "--nat-ports", "55000-55999", "--firewall", "respect"],
+            &["up", "--nat-ports", "49152-65535", "--firewall", "bypass"],
+        ),
+        (
+            &["network", "set", "default", "--gateway-mode", "routed"],
+            &["network", "set", "default", "--gateway-mode", "nat"],
+        ),
+        (&["masquerade", "exclude", "10.8.0.0/16"], &["masquerade", "include", "10.8.0.0/16"]),
+        (&["floating", "add", "203.0.113.5", net1.name()], &["floating", "rm", "203.0.113.5"]),
+    ];
+    for (there, back) in changes {
+        for moment in MOMENTS {
+            for change in [there, back] {
+                let mut command = lab.vnet_start(change);
+                thread::sleep(Duration::from_millis(moment));
+                command.signal(Signal::SIGKILL);
+                command.wait();
+                lab.vnet_ok(change);
+            }
+            let status = lab.vnet_json(&["status"]);
+            assert_eq!(status["problems"].as_array().map(Vec::len), Some(0), "{status:#}");
+            lab.snapshot().assert_same_as(&before);
+        }
+    }
+    lab.vnet_ok(&["down"]);
+    lab.snapshot().assert_same_as(&untouched);
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub struct CtEntry {
 impl CtEntry {
     /// The flow belongs to an endpoint-independent mapping, which it keeps alive.
     pub const FLAG_MAPPED: u8 = 1;
+    /// Its external address is one that routing has chosen: the flow ends when the host has it no longer.
+    pub const FLAG_ROUTED: u8 = 2;
 
     /// The key of the entry of the other direction.
     #[must_use]

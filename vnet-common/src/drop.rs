@@ -99,6 +99,8 @@ drop_reasons! {
     SourceRoute = 26, "source-route";
     /// An endpoint's external port is not open to this sender.
     Filtered = 27, "filtered";
+    /// An endpoint sent what only a DHCP server sends.
+    DhcpServer = 28, "dhcp-server";
 }
 
 /// Key of the drop counters: where and why.

@@ -69,6 +69,8 @@ pub const ALL: [&str; 20] = [
 pub const CONNTRACK_ENTRIES: usize = 262_144;
 /// Confirmed flows that can be tracked at once.
 pub const FLOW_SLOTS_ENTRIES: usize = CONNTRACK_ENTRIES / 2;
+/// Name of the programs' read-only word with the number of entries that [`FLOW_SLOTS`] was made with.
+pub const FLOW_SLOTS_SYMBOL: &str = "FLOW_SLOTS";
 /// Directions of flows that can be waiting for confirmation at once.
 pub const UNCONFIRMED_ENTRIES: usize = 131_072;
 /// Directions of endpoint-independent mappings.

@@ -20,8 +20,9 @@
 //! keeps eight rules:
 //!
 //! 1. Never form a slice over packet memory. Headers are `[u8; N]` values.
-//! 2. Every function is `#[inline(always)]`: outlined ones break on the verifier's limits on arguments,
-//!    returned structs and stack.
+//! 2. Every function is `#[inline(always)]`, and what is to be a function of its own in the kernel is a step
+//!    ([`step::Steps`]) or an outlined method of [`Tables`]: it takes [`Scratch`] and returns a number. Others break on
+//!    the verifier's limits on arguments, returned structs and stack.
 //! 3. At most four parameters; group into structs.
 //! 4. No indexing by a non-constant, no `unwrap`, no arithmetic that can overflow-panic, no `unreachable!`.
 //! 5. Loops have a `const` bound named for its meaning.

@@ -5,7 +5,7 @@
 //! name each other, and one more for each address that was sent to. All of them may be evicted under pressure, which
 //! costs no flow anything, only that the socket's next one may get another port.
 
-use vnet_common::{Addr, MappingEntry, Origin, Port, Proto, Tuple, Zone, filtering};
+use vnet_common::{Addr, DatapathConfig, MappingEntry, Origin, Port, Proto, Tuple, Zone, filtering};
 
 use crate::scratch::Scratch;
 use crate::tables::{Mapping, Tables};
@@ -31,15 +31,20 @@ fn outside(translated: &Tuple, from: Addr, key: &mut Tuple) {
 }
 
 /// Seconds that a mapping is kept without a packet: as long as any of its flows.
+#[must_use]
 #[inline(always)]
-fn is_over<T: Tables>(tables: &T, proto: Proto, mapping: &T::Mapping<'_>, now: u32) -> bool {
-    let Some(config) = tables.config() else { return true };
-    let longest = match proto {
+pub const fn timeout(config: &DatapathConfig, proto: Proto) -> u32 {
+    match proto {
         Proto::UDP if config.udp_replied > config.udp_unreplied => config.udp_replied,
         Proto::UDP => config.udp_unreplied,
         _ => config.tcp_established,
-    };
-    now.saturating_sub(mapping.last_seen()) > longest
+    }
+}
+
+#[inline(always)]
+fn is_over<T: Tables>(tables: &T, proto: Proto, mapping: &T::Mapping<'_>, now: u32) -> bool {
+    let Some(config) = tables.config() else { return true };
+    now.saturating_sub(mapping.last_seen()) > timeout(config, proto)
 }
 
 /// Gives `scratch.translated` the external port of the mapping that `scratch.tuple` belongs to, on the address that it

@@ -427,6 +427,11 @@ impl Tables for Model {
     }
 
     #[inline]
+    fn owns(&self, addr: &Addr, _arrived: u32) -> bool {
+        self.host_addresses.contains_key(addr)
+    }
+
+    #[inline]
     fn host_socket(&self, tuple: &Tuple) -> bool {
         self.host_sockets.contains(tuple)
     }

@@ -56,6 +56,9 @@ pub fn prepare<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     entry.mapping = opening.mapping;
     entry.state = CtState::New as u8;
     entry.flags = if opening.mapped != 0 { CtEntry::FLAG_MAPPED } else { 0 };
+    if opening.routed != 0 {
+        entry.flags |= CtEntry::FLAG_ROUTED;
+    }
     entry.reserved = 0;
     entry.translated = tuple.answer();
     entry.origin = Origin::Answer as u8;

@@ -6,7 +6,8 @@ use vnet_common::{Addr, DropReason, EndpointValue, Hook, NetworkValue, Tuple, Zo
 use crate::conntrack::{self, Tracked};
 use crate::neighbour;
 use crate::packet::Packet;
-use crate::parse::{Headers, Parsed, parse};
+use crate::parse::{Headers, L4, Parsed, parse};
+use crate::published::published_on;
 use crate::scratch::{Place, Scratch};
 use crate::step::{self, Inline, Step};
 use crate::tables::{Flow, Route, Source, Tables};
@@ -36,34 +37,35 @@ pub fn look<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch,
         Hook::FromEndpoint => from_endpoint(packet, tables, scratch),
         Hook::FromUplink => from_uplink(packet, tables, scratch),
         Hook::ToUplink => to_uplink(packet, tables, scratch),
+        Hook::ToBridge => to_bridge(packet, tables, scratch),
     })
 }
 
 /// A packet that an endpoint sends, on the host-side end of its veth pair: whatever an endpoint may not do, and
 /// whatever cannot be understood, is dropped.
 #[inline(always)]
-fn from_endpoint<P: Packet, T: Tables>(
-    packet: &P,
-    tables: &T,
-    scratch: &mut Scratch,
-) -> Result<Step, DropReason> {
+fn from_endpoint<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch) -> Result<Step, Step> {
     let ifindex = scratch.place.ifindex;
     match parse(packet, &mut scratch.tuple)? {
         Parsed::Ip(headers) => scratch.headers = headers,
         Parsed::Arp => return arp(packet, tables, scratch),
-        Parsed::Other => return Err(DropReason::EtherType),
+        Parsed::Other => return Err(Step::drop(DropReason::EtherType)),
     }
     let headers = &scratch.headers;
     neighbour::check_icmpv6(packet, tables, headers, ifindex)?;
     let Some(sender) = sender(tables, headers, &scratch.tuple, ifindex)? else { return Ok(Step::PASS) };
     scratch.tuple.zone = sender.zone;
+    scratch.place.arrived = sender.bridge;
     let Tuple { src, dst, .. } = &scratch.tuple;
     if dst.is_loopback() {
-        return Err(DropReason::Loopback);
+        return Err(Step::drop(DropReason::Loopback));
     }
     // "This host" is nobody on a wire (RFC 1122 section 3.2.1.3, RFC 4291 section 2.5.2).
     if dst.is_unspecified() {
-        return Err(DropReason::Malformed);
+        return Err(Step::drop(DropReason::Malformed));
+    }
+    if is_from_dhcp_server(headers, &scratch.tuple) {
+        return Err(Step::drop(DropReason::DhcpServer));
     }
     let to_all = dst.is_multicast_or_broadcast();
     let sibling = if to_all {
@@ -88,11 +90,7 @@ fn from_endpoint<P: Packet, T: Tables>(
 
 /// A packet that an uplink receives: only what is meant for an endpoint is dropped, all else passes untouched.
 #[inline(always)]
-fn from_uplink<P: Packet, T: Tables>(
-    packet: &P,
-    tables: &T,
-    scratch: &mut Scratch,
-) -> Result<Step, DropReason> {
+fn from_uplink<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch) -> Result<Step, Step> {
     let Ok(Parsed::Ip(headers)) = parse(packet, &mut scratch.tuple) else { return Ok(Step::PASS) };
     scratch.headers = headers;
     match tracked(tables, scratch) {
@@ -104,11 +102,7 @@ fn from_uplink<P: Packet, T: Tables>(
 /// A packet that leaves by an uplink and was not sent there by [`from_endpoint`]: the host's stack has routed
 /// it, because it had options, say. No endpoint's address leaves the host untranslated, unless that was asked for.
 #[inline(always)]
-fn to_uplink<P: Packet, T: Tables>(
-    packet: &P,
-    tables: &T,
-    scratch: &mut Scratch,
-) -> Result<Step, DropReason> {
+fn to_uplink<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch) -> Result<Step, Step> {
     scratch.tuple.src = Addr::ANY_V6;
     let parsed = parse(packet, &mut scratch.tuple);
     let src = &scratch.tuple.src;
@@ -116,30 +110,49 @@ fn to_uplink<P: Packet, T: Tables>(
         Ok(Parsed::Ip(headers)) => headers,
         Ok(_) => return Ok(Step::PASS),
         // The stack has checked the network header of what it forwards, so the source at least has been read.
-        Err(reason) if tables.endpoint(src).is_some() => return Err(reason),
+        Err(reason) if tables.endpoint(src).is_some() => return Err(Step::drop(reason)),
         Err(_) => return Ok(Step::PASS),
     };
     let Some(sender) = tables.endpoint(src) else {
         return match tables.network(src) {
-            Some(_) => Err(DropReason::SourceAddress),
+            Some(_) => Err(Step::drop(DropReason::SourceAddress)),
             None => Ok(Step::PASS),
         };
     };
     if sender.bridge != scratch.place.arrived {
-        return Err(DropReason::SourceAddress);
+        return Err(Step::drop(DropReason::SourceAddress));
     }
     if !headers.is_translatable() {
-        return Err(DropReason::Untranslatable);
+        return Err(Step::drop(DropReason::Untranslatable));
     }
     scratch.headers = headers;
     scratch.tuple.zone = sender.zone;
     let Some(tracked) = tracked(tables, scratch) else { return Ok(Step::BEGIN) };
     tracked.flow.translate(&mut scratch.translated);
     if scratch.translated.zone != Zone::WORLD {
-        return Err(DropReason::Untranslatable);
+        return Err(Step::drop(DropReason::Untranslatable));
     }
     scratch.decided.keep(Verdict::Pass);
     Ok(go_on(&tracked, scratch))
+}
+
+/// A packet that the host's stack has routed into a network. What came in by an uplink has been judged there; by any
+/// other interface an endpoint is reached no more directly than by an uplink, though the host be a router there.
+#[inline(always)]
+fn to_bridge<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch) -> Result<Step, Step> {
+    let Place { ifindex, arrived } = scratch.place;
+    if arrived == ifindex || tables.uplink(arrived).is_some() {
+        return Ok(Step::PASS);
+    }
+    let Ok(Parsed::Ip(headers)) = parse(packet, &mut scratch.tuple) else { return Ok(Step::PASS) };
+    let Tuple { dst, dport, proto, .. } = &scratch.tuple;
+    let Some(endpoint) = tables.endpoint(dst) else { return Ok(Step::PASS) };
+    let open = if endpoint.has(NetworkValue::FLAG_ROUTED) {
+        headers.l4() == L4::Echo || published_on(tables, dst, *dport, *proto).is_some()
+    } else {
+        endpoint.has(NetworkValue::FLAG_UNPROTECTED)
+    };
+    if open { Ok(Step::PASS) } else { Err(Step::drop(DropReason::DirectAccess)) }
 }
 
 /// The packet's flow, if it is tracked.
@@ -156,7 +169,7 @@ fn follow<T: Tables>(
     scratch: &mut Scratch,
     tracked: &Tracked<T::Flow<'_>>,
     bridge: u32,
-) -> Result<Step, DropReason> {
+) -> Result<Step, Step> {
     let Scratch { tuple, translated, headers, decided, .. } = &mut *scratch;
     tracked.flow.translate(translated);
     if translated.zone == Zone::WORLD {
@@ -176,6 +189,14 @@ fn follow<T: Tables>(
 #[inline(always)]
 fn go_on<F: Flow>(tracked: &Tracked<F>, scratch: &mut Scratch) -> Step {
     if conntrack::seen(tracked, scratch) { Step::ADVANCE } else { Step::TRANSLATE }
+}
+
+/// Whether only a DHCP server sends it (RFC 2131 section 4.1, RFC 8415 section 7.2): a neighbour that listened to it
+/// would take its gateway and name server from an endpoint.
+#[inline(always)]
+fn is_from_dhcp_server(headers: &Headers, tuple: &Tuple) -> bool {
+    let (server, client) = if headers.is_v4() { (67, 68) } else { (547, 546) };
+    headers.l4() == L4::Udp && tuple.sport.number() == server && tuple.dport.number() == client
 }
 
 /// Whose packet it is: `None` for one without a source yet, which may only speak to its neighbours.
@@ -199,7 +220,7 @@ fn sender<'t, T: Tables>(
 
 /// An ARP message of an endpoint.
 #[inline(always)]
-fn arp<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch) -> Result<Step, DropReason> {
+fn arp<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch) -> Result<Step, Step> {
     let Some(request) = neighbour::arp(packet, tables, scratch.place.ifindex)? else { return Ok(Step::PASS) };
     scratch.headers.wire_length = 0;
     match other(tables, request.sender, &request.target) {
@@ -218,16 +239,12 @@ fn other<'t, T: Tables>(tables: &'t T, sender: &EndpointValue, target: &Addr) ->
 
 /// To an endpoint of the same network: switched, not routed, so nothing in it changes.
 #[inline(always)]
-fn to_sibling(
-    sender: &EndpointValue,
-    sibling: &EndpointValue,
-    scratch: &mut Scratch,
-) -> Result<Step, DropReason> {
+fn to_sibling(sender: &EndpointValue, sibling: &EndpointValue, scratch: &mut Scratch) -> Result<Step, Step> {
     if sender.zone != sibling.zone {
-        return Err(DropReason::OtherNetwork);
+        return Err(Step::drop(DropReason::OtherNetwork));
     }
     if sender.has(NetworkValue::FLAG_ISOLATED) && sender.ifindex != sibling.ifindex {
-        return Err(DropReason::Isolated);
+        return Err(Step::drop(DropReason::Isolated));
     }
     // The bridge drops what does not fit, and counts it.
     if scratch.headers.wire_length > sibling.mtu {

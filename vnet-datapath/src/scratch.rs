@@ -44,8 +44,7 @@ pub struct Scratch {
 pub struct Place {
     /// The interface whose hook it is.
     pub ifindex: u32,
-    /// For a packet that leaves: the interface on which it arrived, as the host's stack saw it; the bridge, for one of
-    /// an endpoint.
+    /// The interface on which the host's stack sees it arrive: the bridge, for a packet of an endpoint.
     pub arrived: u32,
 }
 
@@ -122,10 +121,14 @@ pub struct Opening {
     pub ports: u8,
     /// 1 if all flows of this source port share one external port, or the flow came in through such a mapping.
     pub mapped: u8,
+    /// 1 if routing has chosen the external address.
+    pub routed: u8,
     /// One of [`vnet_common::filtering`], for a mapping.
     pub filtering: u8,
     /// Which attempt at finding a source port it is, from 0.
     pub attempt: u8,
+    /// Zero.
+    pub reserved: [u8; 7],
 }
 
 /// Which source ports a flow may get on its far side.

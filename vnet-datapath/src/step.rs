@@ -44,13 +44,13 @@ impl Step {
         Self { code: reason as i32 }
     }
 
-    /// The step of a story that may end in a drop.
+    /// The step of a story that may have ended early. Both ways of ending are numbers, so that the compiler has nothing
+    /// undefined to carry along, which the verifier would refuse.
     #[must_use]
     #[inline(always)]
-    pub const fn of(result: Result<Self, DropReason>) -> Self {
+    pub const fn of(result: Result<Self, Self>) -> Self {
         match result {
-            Ok(step) => step,
-            Err(reason) => Self::drop(reason),
+            Ok(step) | Err(step) => step,
         }
     }
 
@@ -74,6 +74,13 @@ impl Step {
     }
 }
 
+impl From<DropReason> for Step {
+    #[inline(always)]
+    fn from(reason: DropReason) -> Self {
+        Self::drop(reason)
+    }
+}
+
 /// Takes the steps, each of which may be kept out of line: what is inlined is verified anew for every way that leads
 /// there, and takes its part of a small stack.
 pub trait Steps {
@@ -90,7 +97,7 @@ pub trait Steps {
     /// Makes the flow complete: [`open::complete`].
     fn complete(&mut self, scratch: &mut Scratch) -> bool;
     /// Tells the flow: [`conntrack::advance`].
-    fn advance(&mut self, scratch: &mut Scratch);
+    fn advance(&mut self, scratch: &mut Scratch) -> Step;
     /// Changes the packet: [`nat::rewrite`].
     fn rewrite(&mut self, scratch: &mut Scratch) -> bool;
 }
@@ -99,6 +106,9 @@ pub trait Steps {
 #[inline(always)]
 pub fn run<S: Steps>(steps: &mut S, scratch: &mut Scratch) -> Step {
     let mut step = steps.look(scratch);
+    if step == Step::ADVANCE {
+        step = steps.advance(scratch);
+    }
     if step == Step::BEGIN {
         step = steps.begin(scratch);
         if step == Step::WORLD {
@@ -107,9 +117,6 @@ pub fn run<S: Steps>(steps: &mut S, scratch: &mut Scratch) -> Step {
         if step == Step::OPEN {
             step = open::open(steps, scratch);
         }
-    } else if step == Step::ADVANCE {
-        steps.advance(scratch);
-        step = Step::TRANSLATE;
     }
     if step != Step::TRANSLATE {
         return step;
@@ -160,8 +167,8 @@ impl<P: Packet, T: Tables> Steps for Inline<'_, P, T> {
     }
 
     #[inline(always)]
-    fn advance(&mut self, scratch: &mut Scratch) {
-        conntrack::advance(self.tables, scratch);
+    fn advance(&mut self, scratch: &mut Scratch) -> Step {
+        conntrack::advance(self.tables, scratch)
     }
 
     #[inline(always)]

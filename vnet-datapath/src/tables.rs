@@ -168,6 +168,9 @@ pub trait Tables: Ports {
 
     /// Asks the host's routing.
     fn route(&self, query: &RouteQuery<'_>) -> Route;
+    /// Whether the host has this address now, as its routing sees it on the interface `arrived`: a bridge, where
+    /// forwarding is on. Where it is not, routing does not say, and [`Ports::host_address`] does.
+    fn owns(&self, addr: &Addr, arrived: u32) -> bool;
     /// Whether a socket of the host would take a packet with this tuple that arrives from the world.
     fn host_socket(&self, tuple: &Tuple) -> bool;
     /// Seconds since boot.

@@ -1,4 +1,4 @@
-//! What the control plane says of the kernel when it loads the programs.
+//! What the control plane says of the kernel and of the maps when it loads the programs.
 
 use vnet_common::features;
 use vnet_common::maps::FLOW_SLOTS_ENTRIES;
@@ -8,16 +8,9 @@ use vnet_common::maps::FLOW_SLOTS_ENTRIES;
 #[unsafe(no_mangle)]
 static FEATURES: u32 = 0;
 
-/// Elements of the map `flow_slots`; replaced before loading when the map gets another size.
+/// How many entries the map `flow_slots` has; replaced before loading if it was made with others.
 #[unsafe(no_mangle)]
 static FLOW_SLOTS: u32 = FLOW_SLOTS_ENTRIES as u32;
-
-/// How many confirmed flows there is room for.
-#[inline(always)]
-pub(crate) fn flow_slots() -> u32 {
-    // SAFETY: as below.
-    unsafe { core::ptr::read_volatile(&raw const FLOW_SLOTS) }
-}
 
 /// Whether the kernel has a feature.
 #[inline(always)]
@@ -26,4 +19,11 @@ pub(crate) fn has(feature: u32) -> bool {
     // SAFETY: a plain static; volatile because the loader replaces its value after compilation.
     let bits = unsafe { core::ptr::read_volatile(&raw const FEATURES) };
     bits & feature != 0
+}
+
+/// How many confirmed flows there is room for.
+#[inline(always)]
+pub fn flow_slots() -> u32 {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const FLOW_SLOTS) }
 }

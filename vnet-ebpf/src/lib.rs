@@ -5,7 +5,7 @@
 #![no_std]
 
 #[cfg(target_arch = "bpf")]
-mod environment;
+pub mod environment;
 #[cfg(target_arch = "bpf")]
 pub mod maps;
 #[cfg(target_arch = "bpf")]

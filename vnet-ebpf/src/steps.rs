@@ -11,6 +11,7 @@ unsafe extern "C" {
     fn vnet_from_endpoint(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_from_uplink(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_to_uplink(context: *mut c_void, scratch: *mut Scratch) -> i32;
+    fn vnet_to_bridge(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_begin_from_endpoint(scratch: *mut Scratch) -> i32;
     fn vnet_begin_from_uplink(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_begin_to_uplink(scratch: *mut Scratch) -> i32;
@@ -18,7 +19,7 @@ unsafe extern "C" {
     fn vnet_prepare(scratch: *mut Scratch) -> i32;
     fn vnet_try_port(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_complete(scratch: *mut Scratch) -> i32;
-    fn vnet_advance(scratch: *mut Scratch) -> i32;
+    fn vnet_advance(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_rewrite(context: *mut c_void, scratch: *mut Scratch) -> i32;
     pub(crate) fn vnet_end(tuple: *const Tuple, spare: *mut Tuple) -> i32;
     pub(crate) fn vnet_look_at_slot(scratch: *mut Scratch) -> i32;
@@ -51,6 +52,7 @@ impl Steps for Outlined {
                 Hook::FromEndpoint => vnet_from_endpoint(self.context, scratch),
                 Hook::FromUplink => vnet_from_uplink(self.context, scratch),
                 Hook::ToUplink => vnet_to_uplink(self.context, scratch),
+                Hook::ToBridge => vnet_to_bridge(self.context, scratch),
             }
         };
         Step { code }
@@ -64,6 +66,7 @@ impl Steps for Outlined {
                 Hook::FromEndpoint => vnet_begin_from_endpoint(scratch),
                 Hook::FromUplink => vnet_begin_from_uplink(self.context, scratch),
                 Hook::ToUplink => vnet_begin_to_uplink(scratch),
+                Hook::ToBridge => Step::PASS.code,
             }
         };
         Step { code }
@@ -74,7 +77,7 @@ impl Steps for Outlined {
         match self.hook {
             // SAFETY: as above.
             Hook::FromEndpoint => Step { code: unsafe { vnet_world_bound(self.context, scratch) } },
-            Hook::FromUplink | Hook::ToUplink => Step::PASS,
+            Hook::FromUplink | Hook::ToUplink | Hook::ToBridge => Step::PASS,
         }
     }
 
@@ -97,9 +100,9 @@ impl Steps for Outlined {
     }
 
     #[inline(always)]
-    fn advance(&mut self, scratch: &mut Scratch) {
+    fn advance(&mut self, scratch: &mut Scratch) -> Step {
         // SAFETY: as above.
-        unsafe { vnet_advance(scratch) };
+        Step { code: unsafe { vnet_advance(self.context, scratch) } }
     }
 
     #[inline(always)]
@@ -123,6 +126,9 @@ macro_rules! steps {
         });
         $crate::step!(vnet_to_uplink(scratch, context: $context) => {
             pipeline::look(&$packet(context), &Maps::new(context.cast()), scratch, Hook::ToUplink).code
+        });
+        $crate::step!(vnet_to_bridge(scratch, context: $context) => {
+            pipeline::look(&$packet(context), &Maps::new(context.cast()), scratch, Hook::ToBridge).code
         });
         $crate::step!(vnet_begin_from_endpoint(scratch) => {
             begin::begin(&Maps::without_context(), scratch, Hook::FromEndpoint).code
@@ -151,12 +157,11 @@ macro_rules! steps {
         $crate::step!(vnet_look_at_slot(scratch) => {
             i32::from(conntrack::look_at_slot(&Maps::without_context(), scratch))
         });
+        $crate::step!(vnet_advance(scratch, context: $context) => {
+            conntrack::advance(&Maps::new(context.cast()), scratch).code
+        });
         $crate::step!(vnet_sweep_slot(scratch) => {
             i32::from(conntrack::sweep_slot(&Maps::without_context(), scratch))
-        });
-        $crate::step!(vnet_advance(scratch) => {
-            conntrack::advance(&Maps::without_context(), scratch);
-            0
         });
         $crate::step!(vnet_find_target(scratch) => {
             begin::find_target(&Maps::without_context(), scratch).code

@@ -3,8 +3,8 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{
-    BPF_ANY, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NO_SRC_ADDR, BPF_FIB_LKUP_RET_SUCCESS,
-    BPF_FIB_LOOKUP_SRC, BPF_NOEXIST, bpf_sock_tuple,
+    BPF_ANY, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NO_SRC_ADDR,
+    BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SRC, BPF_NOEXIST, bpf_sock_tuple,
 };
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{
@@ -249,8 +249,8 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn slot(&self, index: u32, tuple: &mut Tuple) {
-        // SAFETY: a map's element and working memory; one that another CPU is writing is no flow's, or another's.
         match maps::FLOW_SLOTS.get_ptr_mut(index) {
+            // SAFETY: a map's element and working memory; one that another CPU is writing is no flow's, or another's.
             Some(slot) => unsafe { core::ptr::copy_nonoverlapping(slot, tuple, 1) },
             None => tuple.proto.number = 0,
         }
@@ -389,6 +389,20 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn owns(&self, addr: &Addr, arrived: u32) -> bool {
+        let Some(fib) = maps::fib() else { return true };
+        fib.ask_for(addr, arrived);
+        // SAFETY: as above. What is for the host itself is not forwarded.
+        let answer =
+            unsafe { bpf_fib_lookup(self.context, (&raw mut *fib).cast(), size_of::<Fib>() as i32, 0) };
+        match answer as u32 {
+            BPF_FIB_LKUP_RET_NOT_FWDED => true,
+            BPF_FIB_LKUP_RET_FWD_DISABLED => self.host_address(addr).is_some(),
+            _ => false,
+        }
+    }
+
+    #[inline(always)]
     fn host_socket(&self, tuple: &Tuple) -> bool {
         // The helper tells the families apart by the length of the tuple.
         let mut key = [0_u8; 36];
@@ -513,6 +527,23 @@ impl Fib {
         self.flow = 0;
         self.src = Self::field(&query.tuple.src, v4);
         self.dst = Self::field(&query.tuple.dst, v4);
+        self.vlan = 0;
+        self.macs = [0; 12];
+    }
+
+    /// The way to one address, from nowhere in particular.
+    #[inline(always)]
+    fn ask_for(&mut self, addr: &Addr, arrived: u32) {
+        let v4 = addr.is_v4();
+        self.family = if v4 { AF_INET } else { AF_INET6 };
+        self.proto = 0;
+        self.sport = 0;
+        self.dport = 0;
+        self.length = 0;
+        self.ifindex = arrived;
+        self.flow = 0;
+        self.src = [0; 16];
+        self.dst = Self::field(addr, v4);
         self.vlan = 0;
         self.macs = [0; 12];
     }

@@ -3,14 +3,22 @@
 //! Every object has a `"version"` and one list named for its noun; fields are only ever added. People get
 //! aligned columns and no colour: what is read in a terminal can be read in a pager, a mail and a diff.
 
+mod finding;
 mod flow;
 #[cfg(test)]
 mod golden;
 mod object;
+mod reachable;
+mod stats;
 mod table;
 
-pub use flow::{Drop, DropEvent, Flow, FlowEvent, Networks, Side, flows};
-pub use object::{Endpoint, Masquerade, Network, PortMap, Program, Status};
+pub use finding::Finding;
+pub use flow::{Drop, DropEvent, Flow, FlowEvent, Names, Networks, Side};
+pub use object::{
+    Endpoint, Excluded, Floating, Masquerade, Masquerades, Network, PortMap, Program, Settings, Status,
+};
+pub use reachable::{Firewall, Reachable, Uplink};
+pub use stats::{EndpointStats, FlowStats, Forecast, PortStats, StateStats, TableStats};
 pub use table::{age, bytes};
 
 use std::io::{self, Write};
@@ -100,5 +108,5 @@ pub fn print_details<T: Listed>(out: &mut impl Write, item: &T) -> io::Result<()
     let names = T::HEADER.iter().map(|name| name.to_lowercase());
     let columns = names.zip(item.row());
     let details = item.details().into_iter().map(|(name, value)| (name.to_owned(), value));
-    columns.chain(details).try_for_each(|(name, value)| writeln!(out, "{name:<10}  {value}"))
+    columns.chain(details).try_for_each(|(name, value)| writeln!(out, "{name:<12}  {value}"))
 }

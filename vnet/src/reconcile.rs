@@ -1,7 +1,7 @@
 //! Observe, plan, apply: the same way up, down and back again.
 //!
 //! Adding fails fast and is undone; removing goes on and reports everything. What is undone is what the plan
-//! created, never what was there before it.
+//! created, and what it changed of which it says how it was before.
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -11,6 +11,8 @@ use std::ops::RangeInclusive;
 
 use vnet_common::{CtEntry, Proto, Tuple};
 
+use crate::firewall::Netfilter;
+use crate::flow::Tables;
 use crate::kernel::{self, BoundSocket, Interface, Kernel, Process, Route};
 use crate::plan::{Op, Plan, Resource, State};
 
@@ -28,6 +30,10 @@ pub trait Machine {
     async fn interfaces(&self) -> Result<Vec<Interface>, Self::Error>;
     /// The host's routes.
     async fn routes(&self) -> Result<Vec<Route>, Self::Error>;
+    /// The rules of the host's own firewall.
+    fn netfilter(&self) -> Result<Netfilter, Self::Error>;
+    /// The tracked flows.
+    fn flow_tables(&self) -> Result<Tables, Self::Error>;
     /// Forgets the flows for which `doomed` holds.
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, Self::Error>;
     /// The host's sockets that hold one of these ports.
@@ -61,6 +67,14 @@ impl Machine for Kernel {
 
     async fn routes(&self) -> Result<Vec<Route>, kernel::Error> {
         Self::routes(self).await
+    }
+
+    fn netfilter(&self) -> Result<Netfilter, kernel::Error> {
+        Self::netfilter(self)
+    }
+
+    fn flow_tables(&self) -> Result<Tables, kernel::Error> {
+        Self::flow_tables(self)
     }
 
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, kernel::Error> {
@@ -166,7 +180,7 @@ pub async fn apply<M: Machine>(machine: &M, plan: &Plan) -> Result<(), Failure> 
     for (done, op) in plan.ops.iter().enumerate() {
         if let Err(error) = machine.apply(op).await {
             // The failed step may have been done in part, so it is undone as well.
-            let not_undone = undo(machine, &plan.ops[..=done]).await;
+            let not_undone = undo(machine, plan, done).await;
             let failed = vec![FailedOp { op: op.clone(), error: Box::new(error) }];
             return Err(Failure { failed, not_undone });
         }
@@ -174,9 +188,10 @@ pub async fn apply<M: Machine>(machine: &M, plan: &Plan) -> Result<(), Failure> 
     Ok(())
 }
 
-async fn undo<M: Machine>(machine: &M, done: &[Op]) -> Vec<FailedOp> {
+/// Undoes the steps of a plan up to this one, last first.
+async fn undo<M: Machine>(machine: &M, plan: &Plan, last: usize) -> Vec<FailedOp> {
     let mut not_undone = Vec::new();
-    for op in done.iter().rev().filter_map(Op::inverse) {
+    for op in plan.ops[..=last].iter().rev().filter_map(|op| plan.inverse(op)) {
         if let Err(error) = machine.apply(&op).await {
             not_undone.push(FailedOp { op, error: Box::new(error) });
         }

@@ -12,6 +12,9 @@
 //!     port_maps_of            endpoint, protocol, host address, first port        (index)
 //!     reservations            protocol, family, block, host address: published on one address (index)
 //!     masquerades             prefix -> Masquerade
+//!     unmasqueraded           prefix of destinations -> prefix
+//!     floating                address of the host -> Floating
+//!     floating_of             address of an endpoint -> address of the host       (index)
 //!     host_addresses          address -> interface: what the data path was told
 //! ```
 //!
@@ -23,6 +26,7 @@
 //! wanted is committed before the kernel is touched: a command killed at any point leaves a record that the same
 //! command, or `down`, finds.
 
+mod floating;
 mod lock;
 mod port_maps;
 mod tables;
@@ -392,6 +396,35 @@ mod tests {
             let found = transaction.overlapping(&published.parse().unwrap(), Protocol::Tcp).unwrap();
             assert_eq!(found.map(|mapping| mapping.id), expected, "{published}");
             assert_eq!(transaction.overlapping(&published.parse().unwrap(), Protocol::Udp).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn a_mapping_on_an_address_is_found_whatever_its_protocol() {
+        let store = Store::in_memory().unwrap();
+        let transaction = store.begin().unwrap();
+        let on =
+            |host: &str| transaction.port_map_on(host.parse().unwrap()).unwrap().map(|mapping| mapping.id);
+        assert_eq!(on("203.0.113.1"), None);
+        for (id, published, protocol) in [
+            (1, "80", Protocol::Tcp),
+            (2, "203.0.113.1:80", Protocol::Tcp),
+            (3, "203.0.113.1:90", Protocol::Tcp),
+            (4, "203.0.113.3:80", Protocol::Udp),
+            (5, "[2001:db8::1]:80", Protocol::Udp),
+        ] {
+            transaction.put_port_map(&PortMap { protocol, ..mapping(id, published) }).unwrap();
+        }
+        for (host, expected) in [
+            ("203.0.113.0", None),
+            ("203.0.113.1", Some(2)),
+            ("203.0.113.2", None),
+            ("203.0.113.3", Some(4)),
+            ("203.0.113.4", None),
+            ("2001:db8::1", Some(5)),
+            ("2001:db8::2", None),
+        ] {
+            assert_eq!(on(host), expected, "{host}");
         }
     }
 

@@ -23,6 +23,7 @@ const PROGRAMS: &[Program] = &[
     Program { name: "bpftool", package: "bpftool", why: "reads the pinned maps by field name" },
     Program { name: "nft", package: "nftables", why: "shows that there are no rules; the rival in benchmarks" },
     Program { name: "iptables-save", package: "iptables", why: "shows that there are no rules; the rival in benchmarks" },
+    Program { name: "iptables-legacy", package: "iptables", why: "a firewall in the kernel's older place for them" },
     Program { name: "iperf3", package: "iperf3", why: "load for the benchmarks" },
     Program { name: "sysctl", package: "procps", why: "settings of the namespaces that play hosts" },
 ];

@@ -8,8 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use vnet_common::{Hook, Mac, Proto, Tuple, Zone};
 
 use super::world::{
-    BRIDGE, ENDPOINTS, Endpoint, FAMILIES, Family, HOST_MAC, NET1, OTHER_BRIDGE, PEER_MAC, UPLINK, V4, V6,
-    at, published,
+    BRIDGE, ENDPOINTS, Endpoint, FAMILIES, Family, HOST_MAC, NET1, OTHER_BRIDGE, PEER_MAC, STRAY, UPLINK, V4,
+    V6, at, published,
 };
 use crate::frame::{DESTINATION_OPTIONS, Frame, HOP_BY_HOP, IcmpError, ROUTING};
 
@@ -122,6 +122,7 @@ impl Traffic {
                 Hook::FromEndpoint => self.sent_by_endpoint(),
                 Hook::FromUplink => self.received_by_uplink(),
                 Hook::ToUplink => self.leaving_by_uplink(),
+                Hook::ToBridge => self.entering_by_bridge(),
             },
         };
         if self.chance.one_in(4) {
@@ -203,6 +204,15 @@ impl Traffic {
         let frame = self.packet(from, family.www);
         let bridge = self.chance.pick(&[BRIDGE, BRIDGE, OTHER_BRIDGE, UPLINK, 0]);
         self.leaving(bridge, frame)
+    }
+
+    fn entering_by_bridge(&mut self) -> Packet {
+        let family = self.family();
+        let from = self.anybody(&family);
+        let to = self.chance.pick(&[family.net1, family.net2, family.nobody]);
+        let bytes = self.packet(from, to).macs(HOST_MAC, PEER_MAC).build();
+        let came_in_by = self.chance.pick(&[STRAY, STRAY, UPLINK, BRIDGE, OTHER_BRIDGE, 0]);
+        Packet { hook: Hook::ToBridge, ifindex: BRIDGE, came_in_by, bytes }
     }
 
     fn sent_by(&mut self, sender: Endpoint, frame: Frame) -> Packet {

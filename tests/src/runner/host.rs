@@ -107,7 +107,7 @@ fn verdict(model: &Model, arrival: &Arrival<'_>, frame: &mut [u8]) -> Result<Ver
     let mut scratch = Scratch::zeroed();
     let place = Place { ifindex: arrival.ifindex, arrived: arrival.came_in_by };
     // What the host itself sends: the classifier does not look at it either.
-    if arrival.hook == Hook::ToUplink && place.arrived == 0 {
+    if matches!(arrival.hook, Hook::ToUplink | Hook::ToBridge) && place.arrived == 0 {
         return Ok(Verdict::Pass);
     }
     pipeline::run(&mut packet, model, &mut scratch, (arrival.hook, place))

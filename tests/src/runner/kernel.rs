@@ -69,7 +69,7 @@ impl Kernel {
         Self::new(stage, Way::Tc, vnet::kernel::OBJECT)
     }
 
-    /// The same logic as XDP programs. They have no [`Hook::ToUplink`].
+    /// The same logic as XDP programs. They have neither [`Hook::ToUplink`] nor [`Hook::ToBridge`].
     #[must_use]
     pub fn xdp(stage: &Stage) -> Self {
         Self::new(stage, Way::Xdp, vnet::kernel::RUNNERS)

@@ -2,6 +2,7 @@
 //! program.
 
 mod exposure_modes;
+mod guard;
 mod hairpin;
 mod lifetime;
 mod malformed;
@@ -21,7 +22,7 @@ use vnet_tests::runner::{Host, Kernel, Runner, Stage, Way};
 
 /// Every case, by subject.
 fn table() -> Vec<Case> {
-    let subjects: [fn() -> Vec<Case>; 10] = [
+    let subjects: [fn() -> Vec<Case>; 11] = [
         masquerade::cases,
         published::cases,
         hairpin::cases,
@@ -29,6 +30,7 @@ fn table() -> Vec<Case> {
         stack::cases,
         lifetime::cases,
         malformed::cases,
+        guard::cases,
         mappings::cases,
         quota::cases,
         exposure_modes::cases,

@@ -274,6 +274,28 @@ fn ports(f: &Family) -> Vec<Case> {
         .given(only(50_000))
         .host_socket(tuple(Proto::UDP, dns, at(f.host, 50_000)))
         .dropped(DropReason::NoFreePort),
+        Case::from_endpoint(
+            NET1,
+            "a flow under an address that the host has no longer begins anew under the one it has",
+            Frame::udp(client, dns),
+        )
+        .tracked([Flow::masqueraded(Proto::UDP, client, dns, 50_000)
+            .seen_as(f.nobody)
+            .routed()
+            .established()])
+        .forwarded(Frame::udp(at(f.host, 50_000), dns))
+        .leaves([Flow::masqueraded(Proto::UDP, client, dns, 50_000).just_seen()]),
+        Case::from_endpoint(
+            NET1,
+            "a flow under an address that a rule has chosen goes on, whoever has it",
+            Frame::udp(client, dns),
+        )
+        .tracked([Flow::masqueraded(Proto::UDP, client, dns, 50_000).seen_as(f.nobody).established()])
+        .forwarded(Frame::udp(at(f.nobody, 50_000), dns))
+        .leaves([Flow::masqueraded(Proto::UDP, client, dns, 50_000)
+            .seen_as(f.nobody)
+            .established()
+            .just_seen()]),
         Case::from_endpoint(NET1, "an identifier in use by another ping is moved", request(f.net1, f.www, 7))
             .given(only(60_000))
             .tracked([ping_taken])
@@ -368,6 +390,7 @@ fn rules(f: &Family) -> Vec<Case> {
         .by(STRAY, f.stray)
         .leaves([Flow::masqueraded(Proto::UDP, client, at(f.stray, 53), 50_000)
             .seen_as(f.stray_host)
+            .routed()
             .just_seen()]),
     ]
 }

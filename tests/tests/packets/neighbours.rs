@@ -366,6 +366,20 @@ fn other_ethertypes() -> Vec<Case> {
         .passes(),
         Case::from_endpoint(
             NET1,
+            "an endpoint offers nobody a lease",
+            Frame::udp(at(V4.net1, 67), at(broadcast, 68)),
+        )
+        .dropped(DropReason::DhcpServer),
+        Case::from_endpoint(
+            NET1,
+            "nor does it to a neighbour directly",
+            Frame::udp(at(V4.net1, 67), at(V4.net2, 68)),
+        )
+        .dropped(DropReason::DhcpServer),
+        Case::from_endpoint(NET1, "nor one of IPv6", Frame::udp(at(V6.net1, 547), at(V6.net2, 546)))
+            .dropped(DropReason::DhcpServer),
+        Case::from_endpoint(
+            NET1,
             "a lease is asked for by nobody: vnet gives addresses out",
             Frame::udp(at("0.0.0.0".parse().unwrap(), 68), at(broadcast, 67)),
         )

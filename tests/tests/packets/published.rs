@@ -2,7 +2,7 @@
 
 use vnet_common::{CtState, DropReason, Proto};
 use vnet_tests::case::world::{Family, MTU, NET1, NET2, NET3, at, published};
-use vnet_tests::case::{Case, Flow};
+use vnet_tests::case::{Case, Flow, tuple};
 use vnet_tests::frame::Frame;
 
 use super::for_both_families;
@@ -165,6 +165,18 @@ fn chosen(f: &Family) -> Vec<Case> {
             Frame::tcp(client, at(f.host, 8192)).syn(),
         )
         .given(|model| model.config.port_blocks = 1 << 11)
+        .passes(),
+        Case::from_uplink(
+            "an answer to a client of the host, whose port is published by chance, is the host's",
+            Frame::udp(client, at(f.host, 5353)),
+        )
+        .host_socket(tuple(Proto::UDP, client, at(f.host, 5353)))
+        .passes(),
+        Case::from_uplink(
+            "and so is a segment of its connection",
+            Frame::tcp(client, at(f.host, 8088)).ack(),
+        )
+        .host_socket(tuple(Proto::TCP, client, at(f.host, 8088)))
         .passes(),
         Case::from_uplink("a TCP port is not published for UDP", Frame::udp(client, at(f.host, 8088)))
             .passes(),

@@ -3,21 +3,29 @@
 use clap::Args;
 
 use super::context::{Context, DryRun, already, note};
+use crate::firewall::Netfilter;
 use crate::kernel::Kernel;
-use crate::manage::{self, Manager, Mode, UpRequest};
+use crate::manage::{self, Manager, Mode, UpRequest, UplinkReach};
 use crate::output::{self, Format, Program};
 use crate::plan::{Resource, State, expand};
-use crate::spec::{InterfaceName, Settings, Subnet};
+use crate::spec::{
+    Firewall, InterfaceName, PortMap, Ports, Settings, SettingsChange, Subnet, TableSizes, TimeoutSetting,
+    parse_nat_ports,
+};
 use crate::store::{Store, Transaction};
 
 /// Bring the instance up: programs on the uplinks, and the network `default`.
 ///
 /// Run again, it adds uplinks, learns the host's new addresses, and brings back whatever of the instance has gone.
+/// Ports, timeouts, limits of endpoints and the way to treat the firewall can be changed at any time; what is not named
+/// stays as it is. The room for flows is fixed until `vnet down`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   vnet up                                          uplinks by default route, 192.168.0.0/24 and a local IPv6 prefix
   vnet up --uplink eth0 --subnet 10.88.0.0/16      another uplink, another prefix
+  vnet up --timeout udp-replied=10m --timeout tcp-established=1d
+  vnet up --firewall respect                       the host's rules for forwarded packets decide on published ports
   vnet up --dry-run                                what it would do")]
 pub(super) struct Up {
     /// An interface that leads to the world [default: every Ethernet interface with a default route].
@@ -30,7 +38,53 @@ pub(super) struct Up {
     #[arg(long, value_name = "IF")]
     bridge: Option<InterfaceName>,
     #[command(flatten)]
+    change: ChangeArgs,
+    #[command(flatten)]
     dry_run: DryRun,
+}
+
+/// What holds for the instance.
+#[derive(Debug, Args)]
+struct ChangeArgs {
+    /// Source ports for masquerade, 64 at least: the host does not choose them, and they cannot be published
+    /// [default: 49152-65535].
+    #[arg(long, value_name = "FIRST-LAST", value_parser = parse_nat_ports)]
+    nat_ports: Option<Ports>,
+    /// How long idle flows are kept, as 90s, 5m, 2h4m or seconds. NAME is tcp-established [default: 2h4m],
+    /// tcp-opening [4m], tcp-closing [4m], udp-unreplied [2m], udp-replied [5m], icmp-query [1m] or fragment [30s].
+    #[arg(long = "timeout", value_name = "NAME=DURATION")]
+    timeouts: Vec<TimeoutSetting>,
+    /// Room for flows that are answered; fixed until `vnet down` [default: 131072].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(TableSizes::BOUNDS))]
+    max_flows: Option<u32>,
+    /// Room for flows that are not, and for endpoint-independent ports; fixed until `vnet down` [default: 65536].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(TableSizes::BOUNDS))]
+    max_unanswered: Option<u32>,
+    /// Most answered flows of one endpoint, 0 for any number [default: 65536].
+    #[arg(long, value_name = "N")]
+    endpoint_flows: Option<u32>,
+    /// Most flows of one endpoint that wait for an answer, 0 for any number [default: 8192].
+    #[arg(long, value_name = "N")]
+    endpoint_unanswered: Option<u32>,
+    /// What the host's firewall has to say about published ports: nothing, as packets go past the host's stack, or
+    /// whether their first packets are forwarded. Uplinks then forward; IPv6 needs Linux 6.17 for that, or
+    /// net.ipv6.conf.all.forwarding [default: bypass].
+    #[arg(long, value_name = "MODE", value_parser = super::one_of::<Firewall>(Firewall::WORDS))]
+    firewall: Option<Firewall>,
+}
+
+impl From<ChangeArgs> for SettingsChange {
+    fn from(args: ChangeArgs) -> Self {
+        Self {
+            nat_ports: args.nat_ports,
+            timeouts: args.timeouts,
+            max_flows: args.max_flows,
+            max_unanswered: args.max_unanswered,
+            endpoint_flows: args.endpoint_flows,
+            endpoint_unanswered: args.endpoint_unanswered,
+            firewall: args.firewall,
+        }
+    }
 }
 
 impl Up {
@@ -38,7 +92,8 @@ impl Up {
         let mode = self.dry_run.mode();
         let kernel = context.kernel().await?;
         let manager = Manager::create(&context.instance, kernel, mode, context.now)?;
-        let request = UpRequest { uplinks: self.uplinks, subnets: self.subnets, bridge: self.bridge };
+        let Self { uplinks, subnets, bridge, change, .. } = self;
+        let request = UpRequest { uplinks, subnets, bridge, change: change.into() };
         let done = manager.up(&request).await?;
         note(&done.notes);
         if mode == Mode::DryRun {
@@ -107,6 +162,7 @@ async fn gather(context: &Context, kernel: &Kernel) -> anyhow::Result<output::St
     let record = context.record()?;
     manage::check_namespace(&context.instance, kernel, Some(&record.settings))?;
     let (programs, problems) = examine(kernel, &record.transaction, &record.settings).await?;
+    let reachable = reachable(kernel, &record.transaction, &record.settings).await?;
     Ok(output::Status {
         up: true,
         created: Some(record.settings.created),
@@ -114,11 +170,49 @@ async fn gather(context: &Context, kernel: &Kernel) -> anyhow::Result<output::St
         networks: super::network::listed(&record.transaction)?,
         endpoints: record.transaction.count_endpoints()?,
         portmaps: record.transaction.count_port_maps()?,
+        floating: record.transaction.count_floatings()?,
         flows: kernel.flows().map_or(0, |entries| entries.len() as u64 / 2),
         programs,
         problems,
+        reachable,
+        settings: Some(output::Settings::from(&record.settings)),
+        warnings: manage::missing_addresses(&record.transaction, &kernel.interfaces().await?)?,
         ..output::Status::not_up(context.instance.name())
     })
+}
+
+/// From where each mapping is reached. A firewall that cannot be read is one more thing that is undecided.
+async fn reachable(
+    kernel: &Kernel,
+    transaction: &Transaction,
+    settings: &Settings,
+) -> anyhow::Result<Vec<output::Reachable>> {
+    let (mappings, networks) = (transaction.port_maps()?, transaction.networks()?);
+    if mappings.is_empty() {
+        return Ok(Vec::new());
+    }
+    let interfaces = kernel.interfaces().await?;
+    let netfilter = kernel.netfilter().unwrap_or_else(|error| Netfilter {
+        unread: vec![format!("rules that could not be read: {:#}", anyhow::Error::from(error))],
+        ..Netfilter::default()
+    });
+    let shown = |mapping: &PortMap| {
+        let by_host = output::Reachable::by_host(mapping);
+        let reach = manage::reach(&netfilter, &interfaces, settings, &networks, mapping);
+        let Some(verdict) = reach.firewall else { return by_host };
+        let uplink = |uplink: UplinkReach| output::Uplink {
+            interface: uplink.interface.to_string(),
+            addresses: uplink.addresses,
+        };
+        output::Reachable {
+            from: "world",
+            uplinks: reach.uplinks.into_iter().map(uplink).collect(),
+            networks: reach.networks.iter().map(ToString::to_string).collect(),
+            firewall: Some(output::Firewall::from(&verdict)),
+            ..by_host
+        }
+    };
+    Ok(mappings.iter().map(shown).collect())
 }
 
 /// The programs that are attached to uplinks, and everything of the instance itself and its networks that is not
@@ -130,6 +224,9 @@ async fn examine(
 ) -> anyhow::Result<(Vec<Program>, Vec<String>)> {
     let mut resources = expand::instance(settings, transaction.port_blocks()?);
     resources.extend(settings.uplinks.iter().flat_map(expand::uplink));
+    if settings.firewall == Firewall::Respect {
+        resources.extend(settings.uplinks.iter().map(expand::forwarding));
+    }
     resources.extend(transaction.networks()?.iter().flat_map(expand::network));
     let mut programs = Vec::new();
     let mut problems = Vec::new();

@@ -12,8 +12,25 @@ use crate::spec::Cidr;
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     Add(Add),
-    /// List the rules; networks bring their own.
+    /// List the rules, of which networks bring their own, and the destinations that are left out.
     Ls,
+    /// Leave destinations out: packets to them keep the endpoints' addresses, as for a tunnel or a network that has
+    /// routes to them. Not for published ports.
+    Exclude {
+        /// The destinations.
+        #[arg(value_name = "CIDR")]
+        destinations: Cidr,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
+    /// Masquerade destinations again that were left out. Those that were not are masqueraded already.
+    Include {
+        /// The destinations, as they were left out.
+        #[arg(value_name = "CIDR")]
+        destinations: Cidr,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
     /// Remove a rule. Flows that it opened go on; one that is not there is removed already.
     Rm {
         /// The sources.
@@ -29,7 +46,10 @@ pub(super) enum Command {
 #[command(after_help = "\
 Examples:
   vnet masquerade add 10.0.0.0/8                       the address that routing would choose
-  vnet masquerade add 10.1.0.0/24 --to 203.0.113.7     a fixed one")]
+  vnet masquerade add 10.1.0.0/24 --to 203.0.113.7     a fixed one
+  vnet masquerade add 192.168.0.3/32 --to 203.0.113.8  one for one endpoint: the longest prefix counts
+
+A rule is for what endpoints begin: `vnet floating add` gives an endpoint an address both ways.")]
 pub(super) struct Add {
     /// The sources.
     #[arg(value_name = "CIDR")]
@@ -46,8 +66,24 @@ impl Command {
         match self {
             Self::Add(command) => command.run(context).await,
             Self::Ls => {
-                let rules = context.record()?.transaction.masquerades()?;
-                context.print_list(&rules.iter().map(output::Masquerade::from).collect::<Vec<_>>())
+                let record = context.record()?;
+                let (rules, excluded) =
+                    (record.transaction.masquerades()?, record.transaction.unmasqueraded()?);
+                Ok(output::Masquerades::new(&rules, &excluded).print(&mut context.out(), context.format)?)
+            }
+            Self::Exclude { destinations, dry_run } => {
+                let mode = dry_run.mode();
+                let done = context.manager(mode).await?.exclude(destinations).await?;
+                let line = format!("destinations {destinations} left out of masquerade");
+                context.print_made(mode, &done, output::Excluded::from(&destinations), &line)
+            }
+            Self::Include { destinations, dry_run } => {
+                let done = context.manager(dry_run.mode()).await?.include(destinations).await?;
+                let line = match &done.value {
+                    Some(_) => format!("destinations {destinations} masqueraded again"),
+                    None => format!("destinations {destinations} are not left out: nothing to do"),
+                };
+                context.print_removed(dry_run.mode(), &done, &line)
             }
             Self::Rm { subnet, dry_run } => {
                 let manager = context.manager(dry_run.mode()).await?;

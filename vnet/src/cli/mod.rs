@@ -4,7 +4,9 @@
 
 mod completions;
 mod context;
+mod doctor;
 mod drops;
+mod floating;
 mod flow;
 mod instance;
 mod masquerade;
@@ -14,12 +16,14 @@ mod portmap;
 
 use std::io;
 use std::process::ExitCode;
+use std::str::FromStr;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use self::context::{Context, Global};
-use crate::manage;
+use crate::{manage, spec};
 
 /// Networks for namespaces on eBPF: addresses, masquerade, published ports. Without iptables, without a daemon.
 #[derive(Debug, Parser)]
@@ -48,6 +52,7 @@ enum Command {
     Up(instance::Up),
     Down(instance::Down),
     Status(instance::Status),
+    Doctor(doctor::Doctor),
     /// Networks: a bridge with its prefixes, gateway and masquerade.
     #[command(subcommand)]
     Network(network::Command),
@@ -60,6 +65,9 @@ enum Command {
     /// Masquerade: sources that leave the host under the host's address.
     #[command(subcommand)]
     Masquerade(masquerade::Command),
+    /// Floating addresses: addresses of the host that are one endpoint's alone.
+    #[command(subcommand)]
+    Floating(floating::Command),
     /// Flows that are tracked.
     #[command(subcommand)]
     Flow(flow::Command),
@@ -73,10 +81,12 @@ impl Command {
             Self::Up(command) => command.run(context).await,
             Self::Down(command) => command.run(context).await,
             Self::Status(command) => command.run(context).await,
+            Self::Doctor(command) => command.run(context).await,
             Self::Network(command) => command.run(context).await,
             Self::Ns(command) => command.run(context).await,
             Self::Portmap(command) => command.run(context).await,
             Self::Masquerade(command) => command.run(context).await,
+            Self::Floating(command) => command.run(context).await,
             Self::Flow(command) => command.run(context).await,
             Self::Drops(command) => command.run(context).await,
             Self::Completions(command) => command.run(),
@@ -106,6 +116,14 @@ pub fn main() -> ExitCode {
             ExitCode::from(exit_status(&error))
         }
     }
+}
+
+/// Reads one of a few words, which are listed by `--help` and completed by shells.
+fn one_of<T>(words: &'static [&'static str]) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr<Err = spec::Error> + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(words).try_map(|word| word.parse())
 }
 
 /// Arguments that do not go together.
@@ -145,9 +163,15 @@ mod tests {
         for line in [
             "up",
             "up --uplink eth0 --uplink eth1 --subnet 10.0.0.0/24 --subnet fd00::/64 --bridge br7 --dry-run --json",
+            "up --nat-ports 40000-49999 --timeout udp-replied=5m --timeout tcp-established=7440 --firewall respect",
+            "up --max-flows 1000 --max-unanswered 500 --endpoint-flows 0 --endpoint-unanswered 100",
             "--instance blue down --dry-run",
             "status --json",
+            "doctor",
+            "doctor --json",
             "network create blue --subnet 10.1.0.0/24 --gateway 10.1.0.254 --mtu 1400 --internal --isolated",
+            "network create blue --subnet 10.1.0.0/24 --gateway-mode routed --udp-mapping address-and-port",
+            "network set blue --tcp-mapping endpoint-independent --filtering address --dry-run",
             "network ls",
             "network inspect blue --json",
             "network rm blue --dry-run",
@@ -169,10 +193,21 @@ mod tests {
             "portmap ls",
             "masquerade add 10.0.0.0/8 --to 203.0.113.1",
             "masquerade rm 10.0.0.0/8",
+            "masquerade exclude 10.8.0.0/16",
+            "masquerade include 10.8.0.0/16 --dry-run",
             "masquerade ls",
+            "floating add 203.0.113.5 192.168.0.2",
+            "floating add 2001:db8::5 net1 --dry-run",
+            "floating rm 203.0.113.5",
+            "floating ls --json",
             "flow ls",
+            "flow ls --all --sort bytes --limit 10 --endpoint net1 --proto icmpv6 --state new,opener-closed --port 80",
+            "flow ls --address 198.51.100.0/24 --mapping 8088 --confirmed",
             "flow watch --json",
+            "flow watch --address 2001:db8::1 --mapping all --unconfirmed",
             "flow flush --dry-run",
+            "flow flush --endpoint net1 --state reset --state closing",
+            "flow stats --json",
             "drops",
             "drops -f",
             "completions bash",
@@ -192,6 +227,22 @@ mod tests {
             "--instance a/b status",
             "up --subnet 192.168.0.5/24",
             "up --bridge a-name-that-is-too-long",
+            "up --nat-ports 50000",
+            "up --nat-ports 50000-50062",
+            "up --timeout udp=5m",
+            "up --timeout udp-replied=0",
+            "up --timeout udp-replied",
+            "up --max-flows 0",
+            "up --max-unanswered 16777217",
+            "up --endpoint-flows many",
+            "up --firewall maybe",
+            "network set blue --gateway-mode bridge",
+            "network set --filtering address",
+            "masquerade exclude 10.0.0.1/8",
+            "masquerade include",
+            "floating add 203.0.113.5",
+            "floating add net1 203.0.113.5",
+            "floating add 203.0.113.5 a/b",
             "network create",
             "network create blue",
             "network create ../x --subnet 10.0.0.0/24",
@@ -204,6 +255,15 @@ mod tests {
             "portmap add 8088 net1:80 --proto icmp",
             "portmap add 8080:80",
             "portmap add 8088 net1:80 --allow-from 10.0.0.1/8",
+            "flow ls --confirmed --unconfirmed",
+            "flow ls --state nonsense",
+            "flow ls --proto 6",
+            "flow ls --port 65536",
+            "flow ls --address somewhere",
+            "flow ls --mapping some",
+            "flow ls --sort size",
+            "flow watch --limit 1",
+            "flow flush --all",
             "portmap move 8088",
             "masquerade add 10.0.0.1/8",
         ] {

@@ -9,7 +9,7 @@ use vnet_common::Mac;
 
 use super::context::{Context, DryRun, Record};
 use crate::kernel::{self, Kernel};
-use crate::manage::{EndpointRequest, Place};
+use crate::manage::{EndpointRequest, Place, RemovedEndpoint};
 use crate::output::{self, Format};
 use crate::plan::expand;
 use crate::spec::{self, Endpoint, InterfaceName, Name, Namespace};
@@ -25,8 +25,8 @@ pub(super) enum Command {
         /// Its name.
         name: Name,
     },
-    /// Remove an endpoint, its namespace unless it was attached, and the ports published for it. One that is not
-    /// there is removed already.
+    /// Remove an endpoint, its namespace unless it was attached, the ports published for it and its floating
+    /// addresses. One that is not there is removed already.
     Rm {
         /// Its name.
         name: Name,
@@ -186,19 +186,22 @@ async fn remove(context: &Context, name: &Name, dry_run: DryRun) -> anyhow::Resu
     let done = manager.remove_endpoint(name).await?;
     let line = match &done.value {
         None => format!("no endpoint {name}: nothing to remove"),
-        Some((_, mappings)) if mappings.is_empty() => format!("endpoint {name} removed"),
-        Some((_, mappings)) => {
-            let mappings: Vec<String> = mappings
-                .iter()
-                .map(|mapping| format!("{}/{}", mapping.published, mapping.protocol))
-                .collect();
-            format!("endpoint {name} removed, and with it its published {}", mappings.join(", "))
+        Some(RemovedEndpoint { mappings, floating, .. }) => {
+            let published = mappings.iter().map(|it| format!("published {}/{}", it.published, it.protocol));
+            let floating = floating.iter().map(|it| format!("floating {}", it.external));
+            let with_it: Vec<String> = published.chain(floating).collect();
+            if with_it.is_empty() {
+                format!("endpoint {name} removed")
+            } else {
+                format!("endpoint {name} removed, and with it its {}", with_it.join(", "))
+            }
         }
     };
     context.print_removed(dry_run.mode(), &done, &line)
 }
 
-fn existing(record: &Record, name: &Name) -> anyhow::Result<Endpoint> {
+/// The endpoint of that name, which must be there.
+pub(super) fn existing(record: &Record, name: &Name) -> anyhow::Result<Endpoint> {
     match record.transaction.endpoint(name)? {
         Some(endpoint) => Ok(endpoint),
         None => {
@@ -218,7 +221,15 @@ fn inspect(context: &Context, name: &Name) -> anyhow::Result<()> {
         Format::Table => {
             output::print_details(&mut context.out(), &endpoint)?;
             let mappings = record.transaction.port_maps_of(name)?;
-            mappings.iter().try_for_each(|mapping| context.print_line(&format!("published   {mapping}")))
+            mappings
+                .iter()
+                .try_for_each(|mapping| context.print_line(&format!("published     {mapping}")))?;
+            for addr in &endpoint.addresses {
+                if let Some(floating) = record.transaction.floating_of(*addr)? {
+                    context.print_line(&format!("floating      {} to {addr}", floating.external))?;
+                }
+            }
+            Ok(())
         }
     }
 }

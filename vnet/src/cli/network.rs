@@ -6,14 +6,15 @@ use std::net::IpAddr;
 use clap::{Args, Subcommand};
 
 use super::context::{Context, DryRun};
-use crate::manage::NetworkRequest;
+use crate::manage::{Mode, NetworkRequest};
 use crate::output::{self, Format};
-use crate::spec::{InterfaceName, Name, Subnet};
+use crate::spec::{Filtering, GatewayMode, InterfaceName, Mapping, Name, NetworkChange, Subnet};
 use crate::store::{self, Transaction};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     Create(Create),
+    Set(Set),
     /// List the networks.
     Ls,
     /// Show one network.
@@ -59,13 +60,62 @@ pub(super) struct Create {
     #[arg(long)]
     isolated: bool,
     #[command(flatten)]
+    options: Options,
+    #[command(flatten)]
     dry_run: DryRun,
+}
+
+/// Change a network that may be in use, from now on: flows that are there go on as they began.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vnet network set blue --gateway-mode routed
+  vnet network set default --tcp-mapping endpoint-independent --filtering endpoint-independent")]
+pub(super) struct Set {
+    /// Its name.
+    name: Name,
+    #[command(flatten)]
+    options: Options,
+    #[command(flatten)]
+    dry_run: DryRun,
+}
+
+/// What can be changed of a network.
+#[derive(Debug, Args)]
+struct Options {
+    /// How the network and the world reach each other [default: nat].
+    ///
+    /// nat: endpoints go out under the host's address, and the world reaches published ports only.
+    /// nat-unprotected: as much, but anybody outside may address the endpoints directly.
+    /// routed: endpoints keep their own addresses, to which the world must have routes, and ports published for them
+    /// answer there; no masquerade.
+    #[arg(long, value_name = "MODE", value_parser = super::one_of::<GatewayMode>(GatewayMode::WORDS), verbatim_doc_comment)]
+    gateway_mode: Option<GatewayMode>,
+    /// External ports of UDP: one for all destinations of a socket, or one for each, where flows may share one
+    /// [default: endpoint-independent].
+    #[arg(long, value_name = "BEHAVIOUR", value_parser = super::one_of::<Mapping>(Mapping::WORDS))]
+    udp_mapping: Option<Mapping>,
+    /// External ports of TCP, likewise [default: address-and-port].
+    #[arg(long, value_name = "BEHAVIOUR", value_parser = super::one_of::<Mapping>(Mapping::WORDS))]
+    tcp_mapping: Option<Mapping>,
+    /// Who may send to an endpoint-independent port: anybody, the addresses that were sent to, or the addresses and
+    /// ports that were [default: address].
+    #[arg(long, value_name = "BEHAVIOUR", value_parser = super::one_of::<Filtering>(Filtering::WORDS))]
+    filtering: Option<Filtering>,
+}
+
+impl Options {
+    fn change(&self) -> NetworkChange {
+        let Self { gateway_mode, udp_mapping, tcp_mapping, filtering } = *self;
+        NetworkChange { gateway_mode, udp_mapping, tcp_mapping, filtering }
+    }
 }
 
 impl Command {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
         match self {
             Self::Create(command) => command.run(context).await,
+            Self::Set(command) => command.run(context).await,
             Self::Ls => context.print_list(&listed(&context.record()?.transaction)?),
             Self::Inspect { name } => inspect(context, &name),
             Self::Rm { name, dry_run } => {
@@ -92,12 +142,35 @@ impl Create {
             mtu: self.mtu,
             internal: self.internal,
             isolated: self.isolated,
+            options: self.options.change(),
         };
         let done = context.manager(mode).await?.create_network(&request).await?;
         let network = output::Network::new(&done.value, 0);
         let line = format!("network {}: {} on {}", network.name, network.subnets.join(" "), network.bridge);
         context.print_made(mode, &done, network, &line)
     }
+}
+
+impl Set {
+    async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let change = self.options.change();
+        if change == NetworkChange::default() {
+            return Err(super::usage("say what to change of the network; --help lists what can be"));
+        }
+        let mode = self.dry_run.mode();
+        let done = context.manager(mode).await?.set_network(&self.name, change).await?;
+        let endpoints = if mode == Mode::Apply { count(context, &self.name)? } else { 0 };
+        let network = output::Network::new(&done.value, endpoints);
+        let line = format!("network {}: {}", network.name, network.choices());
+        context.print_made(mode, &done, network, &line)
+    }
+}
+
+/// How many endpoints a network has.
+fn count(context: &Context, name: &Name) -> anyhow::Result<usize> {
+    let networks = listed(&context.record()?.transaction)?;
+    let network = networks.iter().find(|network| network.name == name.as_str());
+    Ok(network.map_or(0, |network| network.endpoints))
 }
 
 /// Every network, with the number of its endpoints.

@@ -48,7 +48,7 @@ Examples:
   vnet portmap add 22 jump:22 --allow-from 198.51.100.0/24 --allow-from 2001:db8:1::/48
   vnet portmap add 3868 diameter:3868 --proto sctp      the same port: SCTP's cannot be translated
 
-Ports 49152-65535 are kept for masquerade.")]
+Ports 49152-65535 are kept for masquerade: `vnet up --nat-ports` has it use others.")]
 pub(super) struct Add {
     /// Ports of the host, on one of its addresses or on all.
     #[arg(value_name = "[HOST-IP:]PORT[-END]")]

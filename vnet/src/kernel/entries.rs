@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use vnet_common::{
-    ABI_VERSION, Addr, AllowFromKey, DatapathConfig, EndpointValue, HostAddressValue, MasqueradeValue,
-    NetworkValue, PortMapKey, PortMapValue, PrefixKey, UplinkValue,
+    ABI_VERSION, Addr, AllowFromKey, DatapathConfig, EndpointValue, FloatingValue, HostAddressValue,
+    MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, PrefixKey, UplinkValue,
 };
 
 use super::error::Error;
@@ -34,6 +34,8 @@ enum Entry {
     HostAddress(Addr, HostAddressValue),
     Network(PrefixKey, NetworkValue),
     Masquerade(PrefixKey, MasqueradeValue),
+    Unmasqueraded(PrefixKey),
+    Floating(Addr, FloatingValue),
     Endpoint(Addr, EndpointValue),
     AllowFrom(AllowFromKey),
     PortMap(PortMapKey, PortMapValue),
@@ -65,9 +67,15 @@ impl Entry {
                 };
                 Self::Network(prefix(subnet), value)
             }
-            Resource::Masquerade { subnet, to } => {
+            Resource::Masquerade { subnet, to, one_to_one } => {
                 let any = Addr::from(subnet.addr()).any_of_family();
-                Self::Masquerade(prefix(subnet), MasqueradeValue { to: to.map_or(any, Addr::from), flags: 0 })
+                let flags = if *one_to_one { MasqueradeValue::FLAG_ONE_TO_ONE } else { 0 };
+                Self::Masquerade(prefix(subnet), MasqueradeValue { to: to.map_or(any, Addr::from), flags })
+            }
+            Resource::Unmasqueraded { subnet } => Self::Unmasqueraded(prefix(subnet)),
+            Resource::Floating { external, addr, zone } => {
+                let value = FloatingValue { addr: Addr::from(*addr), zone: *zone, reserved: [0; 2] };
+                Self::Floating(Addr::from(*external), value)
             }
             Resource::Endpoint { addr, .. } => Self::Endpoint(*addr, endpoint(resource)?),
             Resource::AllowFrom { key } => Self::AllowFrom(*key),
@@ -87,7 +95,16 @@ impl Entry {
             Self::Uplink(key, value) => maps.uplinks.state(key, value),
             Self::HostAddress(key, value) => maps.host_addresses.state(key, value),
             Self::Network(key, value) => maps.networks.exact_state(key, value),
+            // Only a floating address's own entry has this flag, so it needs not be looked for among the others.
+            Self::Masquerade(key, value)
+                if value.flags & MasqueradeValue::FLAG_ONE_TO_ONE != 0
+                    && maps.masquerade.get(key)? == Some(*value) =>
+            {
+                Ok(State::Present)
+            }
             Self::Masquerade(key, value) => maps.masquerade.exact_state(key, value),
+            Self::Unmasqueraded(key) => maps.unmasqueraded.exact_state(key, &0),
+            Self::Floating(key, value) => maps.floating.state(key, value),
             Self::Endpoint(key, value) => maps.endpoints.state(key, value),
             // None of a mapping's prefixes is inside another, so one that covers it is it.
             Self::AllowFrom(key) => maps.allow_from.state(key, &ALLOWED),
@@ -102,6 +119,8 @@ impl Entry {
             Self::HostAddress(key, value) => maps.host_addresses.insert(key, value),
             Self::Network(key, value) => maps.networks.insert(key, value),
             Self::Masquerade(key, value) => maps.masquerade.insert(key, value),
+            Self::Unmasqueraded(key) => maps.unmasqueraded.insert(key, 0),
+            Self::Floating(key, value) => maps.floating.insert(key, value),
             Self::Endpoint(key, value) => maps.endpoints.insert(key, value),
             Self::AllowFrom(key) => maps.allow_from.insert(key, ALLOWED),
             Self::PortMap(key, value) => maps.port_map.insert(key, value),
@@ -155,6 +174,8 @@ pub(super) async fn remove(maps: &Maps, netlink: &Netlink, resource: &Resource) 
             maps.endpoints.remove(addr)?;
         }
         Resource::AllowFrom { key } => drop(maps.allow_from.remove(key)?),
+        Resource::Unmasqueraded { subnet } => drop(maps.unmasqueraded.remove(&prefix(subnet))?),
+        Resource::Floating { external, .. } => drop(maps.floating.remove(&Addr::from(*external))?),
         Resource::PortMap { key, .. } => drop(maps.port_map.remove(key)?),
         other => unreachable!("{other} is not an entry of a map"),
     }

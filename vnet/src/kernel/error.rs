@@ -84,6 +84,12 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The rules of the host's firewall cannot be listed.
+    #[error("list the rules of the host's firewall")]
+    ReadFirewall {
+        /// Why.
+        source: io::Error,
+    },
     /// An interface cannot be looked at.
     #[error("look at interface {interface}")]
     ReadInterface {
@@ -285,7 +291,7 @@ pub enum Error {
     /// Nothing would be left for the host's own automatic choice.
     #[error(
         "reserving ports {reserved} would leave the host none to choose from: its own range \
-         (net.ipv4.ip_local_port_range) is {automatic}; widen that range, or have vnet use other ports"
+         (net.ipv4.ip_local_port_range) is {automatic}; widen that range, or have vnet use other ports, with --nat-ports"
     )]
     NoAutomaticPorts {
         /// The host's range.

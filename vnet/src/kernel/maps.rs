@@ -12,15 +12,18 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use aya::maps::{self, Map, MapData, MapError};
+use aya::maps::{self, IterableMap, Map, MapData, MapError};
 use aya::sys::SyscallError;
 use vnet_common::{
-    Addr, AllowFromKey, CtEntry, DatapathConfig, DropKey, EndpointUse, EndpointValue, HostAddressValue,
-    MappingEntry, MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, PrefixKey, Tuple, UplinkValue,
+    Addr, AllowFromKey, CtEntry, DatapathConfig, DropKey, EndpointUse, EndpointValue, FloatingValue,
+    FragmentKey, FragmentValue, HostAddressValue, MappingEntry, MasqueradeValue, NetworkValue, PortMapKey,
+    PortMapValue, PrefixKey, Tuple, UplinkValue,
 };
 
+use super::batch;
 use super::error::Error;
 use crate::instance::Instance;
 use crate::plan::State;
@@ -43,6 +46,8 @@ pub(super) struct Maps {
     pub(super) host_addresses: Table<Addr, HostAddressValue>,
     pub(super) networks: Table<PrefixKey, NetworkValue>,
     pub(super) masquerade: Table<PrefixKey, MasqueradeValue>,
+    pub(super) unmasqueraded: Table<PrefixKey, u32>,
+    pub(super) floating: Table<Addr, FloatingValue>,
     pub(super) endpoints: Table<Addr, EndpointValue>,
     pub(super) allow_from: Table<AllowFromKey, u32>,
     pub(super) port_map: Table<PortMapKey, PortMapValue>,
@@ -50,6 +55,7 @@ pub(super) struct Maps {
     pub(super) unconfirmed: Table<Tuple, CtEntry>,
     pub(super) mappings: Table<Tuple, MappingEntry>,
     pub(super) endpoint_use: Table<u32, EndpointUse>,
+    pub(super) fragments: Table<FragmentKey, FragmentValue>,
     drops: PathBuf,
     events: PathBuf,
 }
@@ -64,6 +70,8 @@ impl Maps {
             host_addresses: Table::new(instance, names::HOST_ADDRESSES),
             networks: Table::new(instance, names::NETWORKS),
             masquerade: Table::new(instance, names::MASQUERADE),
+            unmasqueraded: Table::new(instance, names::UNMASQUERADED),
+            floating: Table::new(instance, names::FLOATING),
             endpoints: Table::new(instance, names::ENDPOINTS),
             allow_from: Table::new(instance, names::ALLOW_FROM),
             port_map: Table::new(instance, names::PORT_MAP),
@@ -71,6 +79,7 @@ impl Maps {
             unconfirmed: Table::new(instance, names::UNCONFIRMED),
             mappings: Table::new(instance, names::MAPPINGS),
             endpoint_use: Table::new(instance, names::ENDPOINT_USE),
+            fragments: Table::new(instance, names::FRAGMENTS),
             drops: instance.map_pin(names::DROPS),
             events: instance.map_pin(names::EVENTS),
         }
@@ -83,6 +92,8 @@ impl Maps {
         self.host_addresses.close();
         self.networks.close();
         self.masquerade.close();
+        self.unmasqueraded.close();
+        self.floating.close();
         self.endpoints.close();
         self.allow_from.close();
         self.port_map.close();
@@ -90,6 +101,7 @@ impl Maps {
         self.unconfirmed.close();
         self.mappings.close();
         self.endpoint_use.close();
+        self.fragments.close();
     }
 
     /// The drop counters, summed over the CPUs.
@@ -174,22 +186,16 @@ where
     /// All entries; none if the map does not exist.
     ///
     /// The map may change while it is read: an entry may then be missing or stem from another moment, but none
-    /// is given twice, although the kernel starts over when the entry it stood at is deleted.
+    /// is given twice.
     pub(super) fn entries(&self) -> Result<HashMap<K, V>, Error> {
         self.close();
         let entries = self.with(|map| {
             let mut entries = HashMap::new();
-            // Starting over for ever is cut off: a busy table of n entries is walked twice at most.
-            let bound = 2 * usize::try_from(map_size(map)?).unwrap_or(usize::MAX);
-            for key in map.keys().take(bound) {
-                let key = key?;
-                match map.get(&key, 0) {
-                    Ok(Abi(value)) => drop(entries.insert(key.0, value)),
-                    Err(MapError::KeyNotFound) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            Ok(entries)
+            let all = batch::read(descriptor(map), |key: K, value: V| {
+                entries.insert(key, value);
+            });
+            let all = all.map_err(|io_error| SyscallError { call: "BPF_MAP_LOOKUP_BATCH", io_error })?;
+            if all { Ok(entries) } else { walk(map) }
         });
         entries.map(Option::unwrap_or_default).map_err(|source| read_error(self.name, source))
     }
@@ -241,6 +247,12 @@ fn compare<V: PartialEq + Debug>(found: Option<V>, wanted: &V) -> State {
     }
 }
 
+/// How many entries a pinned map has room for; `None` if there is none.
+pub(super) fn room(pin: &Path, name: &'static str) -> Result<Option<u32>, Error> {
+    let size = open(pin).and_then(|data| data.map(|data| Ok(data.info()?.max_entries())).transpose());
+    size.map_err(|source| read_error(name, source))
+}
+
 /// Opens a pinned map; `None` if nothing is pinned there.
 fn open(pin: &Path) -> Result<Option<MapData>, MapError> {
     match MapData::from_pin(pin) {
@@ -249,13 +261,31 @@ fn open(pin: &Path) -> Result<Option<MapData>, MapError> {
     }
 }
 
-fn map_size<K, V>(map: &Opened<K, V>) -> Result<u32, MapError>
+/// All entries, one after the other: for the kinds of map that cannot be read otherwise.
+///
+/// The kernel starts over when the entry it stood at is deleted.
+fn walk<K, V>(map: &Opened<K, V>) -> Result<HashMap<K, V>, MapError>
 where
-    K: bytemuck::Pod,
+    K: bytemuck::Pod + Eq + Hash,
     V: bytemuck::Pod,
 {
-    use aya::maps::IterableMap;
-    Ok(IterableMap::map(map).info()?.max_entries())
+    let mut entries = HashMap::new();
+    // Starting over for ever is cut off: a busy table of n entries is walked twice at most.
+    let size = IterableMap::map(map).info()?.max_entries();
+    let bound = 2 * usize::try_from(size).unwrap_or(usize::MAX);
+    for key in map.keys().take(bound) {
+        let key = key?;
+        match map.get(&key, 0) {
+            Ok(Abi(value)) => drop(entries.insert(key.0, value)),
+            Err(MapError::KeyNotFound) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(entries)
+}
+
+fn descriptor<K: bytemuck::Pod, V: bytemuck::Pod>(map: &Opened<K, V>) -> BorrowedFd<'_> {
+    IterableMap::map(map).fd().as_fd()
 }
 
 fn errno(error: &MapError) -> Option<i32> {

@@ -6,13 +6,15 @@
 //!          +-- entries        resources that are one entry of a map           -- maps
 //!          +-- bridge, veth   interfaces and what is set on them              -- interface, netlink, sysctl
 //!          +-- netns          namespaces
-//!          +-- reserved_ports
+//!          +-- netfilter      the rules of the host's firewall, read only
+//!          +-- reserved_ports, forwarding   parameters of the host                -- sysctl, former
 //!          '-- sockets        of the host's own programs
 //! ```
 //!
 //! "The host" is the network namespace in which the process runs.
 
 mod attachment;
+mod batch;
 mod bridge;
 mod capabilities;
 mod cgroup;
@@ -22,8 +24,11 @@ mod events;
 mod exec;
 mod features;
 mod flows;
+mod former;
+mod forwarding;
 mod interface;
 mod maps;
+mod netfilter;
 mod netlink;
 mod netns;
 mod object;
@@ -31,6 +36,7 @@ mod pins;
 mod programs;
 mod reserved_ports;
 mod sockets;
+mod stdout;
 mod sysctl;
 mod veth;
 
@@ -42,7 +48,9 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use nix::time::{ClockId, clock_gettime};
-use vnet_common::{CtEntry, DropKey, Event, Mac, PortRange, Proto, Tuple};
+use vnet_common::{
+    Addr, CtEntry, DatapathConfig, DropKey, EndpointUse, Event, Mac, MappingEntry, PortRange, Proto, Tuple,
+};
 
 pub use error::{Error, NetlinkError};
 pub use object::{OBJECT, RUNNERS};
@@ -51,6 +59,8 @@ use self::attachment::Attachment;
 use self::bridge::Bridge;
 use self::maps::Maps;
 use self::netlink::Netlink;
+use crate::firewall::Netfilter;
+use crate::flow::Tables;
 use crate::instance::Instance;
 use crate::plan::{Op, Resource, State};
 
@@ -145,7 +155,7 @@ impl Kernel {
     /// When it cannot be looked at.
     pub async fn state(&self, resource: &Resource) -> Result<State, Error> {
         match resource {
-            Resource::DataPath => {
+            Resource::DataPath(_) => {
                 // Another process may have replaced the maps since they were opened.
                 self.maps.close();
                 Ok(programs::state(&self.instance))
@@ -156,6 +166,7 @@ impl Kernel {
             Resource::ReservedPorts { first, last } => {
                 reserved_ports::state(&self.instance, PortRange { first: *first, last: *last })
             }
+            Resource::Forwarding { interface } => forwarding::state(&self.instance, interface),
             Resource::Bridge { name, mac, mtu, addresses } => {
                 Bridge { name, mac: *mac, mtu: *mtu, addresses }.state(&self.netlink).await
             }
@@ -166,6 +177,8 @@ impl Kernel {
             | Resource::HostAddress { .. }
             | Resource::Network { .. }
             | Resource::Masquerade { .. }
+            | Resource::Unmasqueraded { .. }
+            | Resource::Floating { .. }
             | Resource::Endpoint { .. }
             | Resource::AllowFrom { .. }
             | Resource::PortMap { .. } => entries::state(&self.maps, &self.netlink, resource).await,
@@ -185,9 +198,9 @@ impl Kernel {
 
     async fn create(&self, resource: &Resource) -> Result<(), Error> {
         match resource {
-            Resource::DataPath => {
+            Resource::DataPath(sizes) => {
                 self.maps.close();
-                programs::create(&self.instance, &self.netlink).await
+                programs::create(&self.instance, *sizes, &self.netlink).await
             }
             Resource::Attachment { hook, interface } => {
                 Attachment { instance: &self.instance, hook: *hook, interface }.create(&self.netlink).await
@@ -195,6 +208,7 @@ impl Kernel {
             Resource::ReservedPorts { first, last } => {
                 reserved_ports::create(&self.instance, PortRange { first: *first, last: *last })
             }
+            Resource::Forwarding { interface } => forwarding::create(&self.instance, interface),
             Resource::Bridge { name, mac, mtu, addresses } => {
                 Bridge { name, mac: *mac, mtu: *mtu, addresses }.create(&self.netlink).await
             }
@@ -205,6 +219,8 @@ impl Kernel {
             | Resource::HostAddress { .. }
             | Resource::Network { .. }
             | Resource::Masquerade { .. }
+            | Resource::Unmasqueraded { .. }
+            | Resource::Floating { .. }
             | Resource::Endpoint { .. }
             | Resource::AllowFrom { .. }
             | Resource::PortMap { .. } => entries::create(&self.maps, &self.netlink, resource).await,
@@ -213,7 +229,7 @@ impl Kernel {
 
     async fn remove(&self, resource: &Resource) -> Result<(), Error> {
         match resource {
-            Resource::DataPath => {
+            Resource::DataPath(_) => {
                 self.maps.close();
                 programs::remove(&self.instance, &self.netlink).await
             }
@@ -221,6 +237,7 @@ impl Kernel {
                 Attachment { instance: &self.instance, hook: *hook, interface }.remove(&self.netlink).await
             }
             Resource::ReservedPorts { .. } => reserved_ports::remove(&self.instance),
+            Resource::Forwarding { interface } => forwarding::remove(&self.instance, interface),
             Resource::Bridge { name, .. } => bridge::remove(&self.netlink, name).await,
             Resource::Namespace { name } => netns::remove(name),
             Resource::Veth(veth) => veth::remove(&self.netlink, veth).await,
@@ -229,6 +246,8 @@ impl Kernel {
             | Resource::HostAddress { .. }
             | Resource::Network { .. }
             | Resource::Masquerade { .. }
+            | Resource::Unmasqueraded { .. }
+            | Resource::Floating { .. }
             | Resource::Endpoint { .. }
             | Resource::AllowFrom { .. }
             | Resource::PortMap { .. } => entries::remove(&self.maps, &self.netlink, resource).await,
@@ -290,12 +309,74 @@ impl Kernel {
         sockets::holder(socket.inode)
     }
 
+    /// The rules of the host's firewall, of every kind.
+    ///
+    /// # Errors
+    /// When the kernel does not list them.
+    pub fn netfilter(&self) -> Result<Netfilter, Error> {
+        netfilter::read().map_err(|source| Error::ReadFirewall { source })
+    }
+
     /// The tracked flows: both directions of each, as the map has them. Empty when there is no data path.
     ///
     /// # Errors
     /// When the map cannot be read.
     pub fn flows(&self) -> Result<Vec<(Tuple, CtEntry)>, Error> {
         Ok(flows::all(&self.maps)?.into_iter().collect())
+    }
+
+    /// The tracked flows, table by table. Empty when there is no data path.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn flow_tables(&self) -> Result<Tables, Error> {
+        flows::tables(&self.maps)
+    }
+
+    /// The entries of the flow that begins with this tuple, as many as there are.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn flow(&self, tuple: &Tuple) -> Result<Tables, Error> {
+        flows::halves(&self.maps, tuple)
+    }
+
+    /// The entries of the endpoint-independent mappings.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn mappings(&self) -> Result<HashMap<Tuple, MappingEntry>, Error> {
+        self.maps.mappings.entries()
+    }
+
+    /// How many datagrams in fragments the data path knows.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn fragments(&self) -> Result<usize, Error> {
+        Ok(self.maps.fragments.entries()?.len())
+    }
+
+    /// What the endpoint with one of these addresses has in use; nothing if it has not sent anything yet.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn endpoint_use(&self, addresses: &[IpAddr]) -> Result<Option<EndpointUse>, Error> {
+        for addr in addresses {
+            if let Some(endpoint) = self.maps.endpoints.get(&Addr::from(*addr))? {
+                return self.maps.endpoint_use.get(&endpoint.ifindex);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The configuration of the data path; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn datapath_config(&self) -> Result<Option<DatapathConfig>, Error> {
+        // Read anew: the map that was opened before may be that of an instance which has been taken down since.
+        Ok(self.maps.config.entries()?.remove(&0))
     }
 
     /// Forgets the flows for which `doomed` holds, together with their twins; returns how many entries went.
@@ -347,6 +428,11 @@ impl Kernel {
     /// When there is no data path, or the ring buffer cannot be read.
     pub async fn events(&self, each: &mut dyn FnMut(&Event) -> bool) -> Result<(), Error> {
         events::read(self.maps.events()?, each).await
+    }
+
+    /// Waits until nobody can read standard output any more: for ever if it is a file.
+    pub async fn output_closed() {
+        stdout::closed().await;
     }
 
     /// Replaces the process by a command in a namespace; returns only on failure.

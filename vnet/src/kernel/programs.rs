@@ -23,12 +23,12 @@ use vnet_common::{ABI_VERSION, DatapathConfig, Hook, features, maps};
 
 use super::attachment::{self, Attachment};
 use super::error::Error;
-use super::maps::Table;
+use super::maps::{self as tables, Table};
 use super::netlink::Netlink;
 use super::pins::{self, InterfaceLinks};
 use super::{cgroup, features as kernel_features, object};
 use crate::instance::Instance;
-use crate::plan::State;
+use crate::plan::{State, TableSizes};
 
 /// Where the host-local programs are attached, as links are named for it.
 const CGROUP: &str = "cgroup";
@@ -161,8 +161,8 @@ pub(super) fn state(instance: &Instance) -> State {
     }
 }
 
-/// Loads what is missing.
-pub(super) async fn create(instance: &Instance, netlink: &Netlink) -> Result<(), Error> {
+/// Loads what is missing. Maps that are there keep their sizes.
+pub(super) async fn create(instance: &Instance, sizes: TableSizes, netlink: &Netlink) -> Result<(), Error> {
     let object = object::bytes()?;
     pins::mount_bpffs(instance.bpffs())?;
     let cgroup = cgroup::root()?;
@@ -176,7 +176,10 @@ pub(super) async fn create(instance: &Instance, netlink: &Netlink) -> Result<(),
         return Ok(());
     }
     let kept = take_over(&live, netlink).await?;
-    let filled = fill(&new, kept.as_ref(), object, &cgroup, netlink).await;
+    let filled = match load(object, kept.as_ref(), sizes) {
+        Ok(ebpf) => fill(&new, kept.as_ref(), ebpf, &cgroup, netlink).await,
+        Err(error) => Err(error),
+    };
     if let Err(error) = filled {
         // Best effort: the error to report is the first one.
         let _ = pins::remove_tree(&new.root, InterfaceLinks::Leave);
@@ -232,12 +235,11 @@ async fn take_over<'a>(live: &Place<'a>, netlink: &Netlink) -> Result<Option<Pla
 async fn fill(
     new: &Place<'_>,
     kept: Option<&Place<'_>>,
-    object: &[u8],
+    mut ebpf: Ebpf,
     cgroup: &Path,
     netlink: &Netlink,
 ) -> Result<(), Error> {
     new.make()?;
-    let mut ebpf = load(object, kept)?;
     for (name, map) in ebpf.maps() {
         // Names with a dot are sections of constants, which live as long as the programs; and bpffs has no dots.
         if !name.contains('.') {
@@ -274,10 +276,19 @@ async fn exchange_attached(new: &Place<'_>, ebpf: &mut Ebpf, netlink: &Netlink) 
 }
 
 /// Parses the object and creates its maps, or opens those of another set.
-fn load(object: &[u8], kept: Option<&Place<'_>>) -> Result<Ebpf, Error> {
+fn load(object: &[u8], kept: Option<&Place<'_>>, sizes: TableSizes) -> Result<Ebpf, Error> {
     let bits = kernel_features::of_running_kernel();
+    let flow_slots = match kept {
+        Some(kept) => tables::room(&kept.map(maps::FLOW_SLOTS), maps::FLOW_SLOTS)?,
+        None => None,
+    };
+    let flow_slots = flow_slots.unwrap_or(sizes.flows);
     let mut loader = EbpfLoader::new();
     loader.override_global(features::SYMBOL, &bits, false);
+    loader.override_global(maps::FLOW_SLOTS_SYMBOL, &flow_slots, false);
+    for (name, entries) in sizes.entries() {
+        loader.map_max_entries(name, entries);
+    }
     if let Some(kept) = kept {
         for name in maps::ALL {
             loader.map_pin_path(name, kept.map(name));

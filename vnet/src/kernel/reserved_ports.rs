@@ -5,13 +5,12 @@
 //! user had reserved already stays reserved, and so does one that the user reserves while vnet runs.
 
 use std::fmt;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use vnet_common::PortRange;
 
 use super::error::Error;
+use super::former::Former;
 use super::sysctl;
 use crate::instance::Instance;
 use crate::plan::State;
@@ -117,6 +116,28 @@ impl Record {
     }
 }
 
+/// The steps from one reservation, or none, to another. A command may die between any two of them: what is written
+/// down is at all times at least what vnet has put in.
+struct Change {
+    /// Written down first: what was put in, and what will be.
+    interim: Record,
+    /// The list, written next.
+    list: PortSet,
+    /// Written down last.
+    settled: Record,
+}
+
+impl Change {
+    fn new(record: &Record, now: &PortSet, wanted: &PortSet) -> Self {
+        let before = record.without_ours(now);
+        Self {
+            interim: Record { before: before.clone(), ours: record.ours.union(wanted) },
+            list: before.union(wanted),
+            settled: Record { before, ours: wanted.clone() },
+        }
+    }
+}
+
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "before={}\nours={}", self.before, self.ours)
@@ -139,16 +160,15 @@ pub(super) fn state(instance: &Instance, range: PortRange) -> Result<State, Erro
 /// Reserves the range.
 pub(super) fn create(instance: &Instance, range: PortRange) -> Result<(), Error> {
     let record = load(instance)?.unwrap_or_default();
-    let before = record.without_ours(&reserved()?);
-    let ours = PortSet::of(range);
-    let all = before.union(&ours);
+    let Change { interim, list, settled } = Change::new(&record, &reserved()?, &PortSet::of(range));
     let automatic =
         read_ports(Path::new(AUTOMATIC), |text| PortSet::parse(&text.trim().replace(['\t', ' '], "-")))?;
-    if all.contains(&automatic) {
-        return Err(Error::NoAutomaticPorts { automatic: automatic.to_string(), reserved: all.to_string() });
+    if list.contains(&automatic) {
+        return Err(Error::NoAutomaticPorts { automatic: automatic.to_string(), reserved: list.to_string() });
     }
-    save(instance, &Record { before, ours })?;
-    sysctl::write(Path::new(RESERVED), &all.to_string())
+    former(instance).save(&interim.to_string())?;
+    sysctl::write(Path::new(RESERVED), &list.to_string())?;
+    if settled == interim { Ok(()) } else { former(instance).save(&settled.to_string()) }
 }
 
 /// Takes out what was put in.
@@ -159,11 +179,7 @@ pub(super) fn remove(instance: &Instance) -> Result<(), Error> {
     if without_ours != now {
         sysctl::write(Path::new(RESERVED), &without_ours.to_string())?;
     }
-    let path = record_path(instance);
-    fs::remove_file(&path).map_err(|source| Error::WriteFile { path, source })?;
-    // The directory goes with its last file.
-    let _ = fs::remove_dir(directory(instance));
-    Ok(())
+    former(instance).remove()
 }
 
 fn reserved() -> Result<PortSet, Error> {
@@ -175,31 +191,16 @@ fn read_ports(path: &Path, parse: impl Fn(&str) -> Option<PortSet>) -> Result<Po
     parse(&text).ok_or_else(|| Error::NotPorts { path: path.to_owned(), text })
 }
 
-fn directory(instance: &Instance) -> PathBuf {
-    instance.run_dir().join("sysctl")
-}
-
-fn record_path(instance: &Instance) -> PathBuf {
-    directory(instance).join("ip_local_reserved_ports")
+fn former(instance: &Instance) -> Former {
+    Former::of(instance, "ip_local_reserved_ports")
 }
 
 fn load(instance: &Instance) -> Result<Option<Record>, Error> {
-    let path = record_path(instance);
-    match fs::read_to_string(&path) {
-        Ok(text) => Record::parse(&text).map(Some).ok_or(Error::NotPorts { path, text }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::ReadFile { path, source }),
+    let Some(text) = former(instance).load()? else { return Ok(None) };
+    match Record::parse(&text) {
+        Some(record) => Ok(Some(record)),
+        None => Err(Error::NotPorts { path: former(instance).path(), text }),
     }
-}
-
-/// Writes the record so that a reader, or a crash, finds the old one or the new one.
-fn save(instance: &Instance, record: &Record) -> Result<(), Error> {
-    let path = record_path(instance);
-    let new = path.with_extension("new");
-    let saved = fs::create_dir_all(directory(instance))
-        .and_then(|()| fs::write(&new, record.to_string()))
-        .and_then(|()| fs::rename(&new, &path));
-    saved.map_err(|source| Error::WriteFile { path, source })
 }
 
 #[cfg(test)]
@@ -259,6 +260,32 @@ mod tests {
         let record = Record { before: set("80"), ours: set("49152-65535") };
         assert_eq!(record.without_ours(&set("80,443,49152-65535")).to_string(), "80,443");
         assert_eq!(record.without_ours(&set("443")).to_string(), "443");
+    }
+
+    #[test]
+    fn a_change_that_was_interrupted_takes_nothing_of_vnet_s_for_the_user_s() {
+        for before in ["", "80", "52000-53000,60000", "0-65535"] {
+            let before = set(before);
+            let ours = set("49152-65535");
+            let (record, list) = (Record { before: before.clone(), ours: ours.clone() }, before.union(&ours));
+            for wanted in ["55000-55999", "40000-49999", "49152-65535"].map(set) {
+                let change = Change::new(&record, &list, &wanted);
+                // What is found when it dies before each of its steps, and after the last.
+                for (record, list) in [
+                    (&record, &list),
+                    (&change.interim, &list),
+                    (&change.interim, &change.list),
+                    (&change.settled, &change.list),
+                ] {
+                    assert_eq!(record.without_ours(list), before, "{record} {list}");
+                    let again = Change::new(record, list, &wanted);
+                    assert_eq!(
+                        (again.list, again.settled),
+                        (before.union(&wanted), Record { before: before.clone(), ours: wanted.clone() })
+                    );
+                }
+            }
+        }
     }
 
     #[test]

@@ -40,11 +40,33 @@ impl Setting {
 
     /// What the parameter is instead, if it is not as it is to be.
     pub(super) fn difference(&self) -> Result<Option<String>, Error> {
-        let value = match read(&self.path) {
-            Err(Error::ReadSysctl { source, .. }) if self.may_be_missing(&source) => return Ok(None),
-            value => value?,
-        };
-        Ok((value != self.value).then(|| format!("{} is {value}, not {}", self.path.display(), self.value)))
+        let other = self.current()?.filter(|value| value != self.value);
+        Ok(other.map(|value| format!("{} is {value}, not {}", self.path.display(), self.value)))
+    }
+
+    /// What the parameter is; `None` if the kernel does without it.
+    pub(super) fn current(&self) -> Result<Option<String>, Error> {
+        match read(&self.path) {
+            Err(Error::ReadSysctl { source, .. }) if self.may_be_missing(&source) => Ok(None),
+            value => value.map(Some),
+        }
+    }
+
+    /// The parameter's path, as what it is noted under.
+    pub(super) fn key(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    /// Gives the parameter back what it was before it was applied, unless somebody else has changed it since or its
+    /// interface is gone.
+    pub(super) fn restore(&self, before: &str) -> Result<(), Error> {
+        match read(&self.path) {
+            Ok(value) if value == self.value && value != before => write(&self.path, before),
+            Err(Error::ReadSysctl { source, .. }) if source.kind() != io::ErrorKind::NotFound => {
+                Err(Error::ReadSysctl { path: self.path.clone(), source })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Gives the parameter its value.

@@ -12,7 +12,9 @@ use super::port_map::of_removed;
 use super::{Claim, Done, Error, Manager};
 use crate::plan::expand;
 use crate::reconcile::Machine;
-use crate::spec::{Endpoint, InterfaceName, Link, Name, Namespace, Network, PortMap, Segment, TargetHost};
+use crate::spec::{
+    Endpoint, Floating, InterfaceName, Link, Name, Namespace, Network, PortMap, Segment, TargetHost,
+};
 use crate::store::Transaction;
 use crate::{ipam, ours};
 
@@ -38,6 +40,17 @@ pub struct Place {
     pub mac: Option<Mac>,
     /// Name of its interface in the namespace.
     pub ifname: InterfaceName,
+}
+
+/// An endpoint that is gone, and what has gone with it.
+#[derive(Clone, Debug)]
+pub struct RemovedEndpoint {
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// Its published ports.
+    pub mappings: Vec<PortMap>,
+    /// Its floating addresses.
+    pub floating: Vec<Floating>,
 }
 
 impl<M: Machine> Manager<M> {
@@ -125,14 +138,12 @@ impl<M: Machine> Manager<M> {
         Err(Error::NoneLeft { what: "interface name", name: name.clone() })
     }
 
-    /// Removes an endpoint and the ports published for it; nothing if there is none of that name.
+    /// Removes an endpoint, the ports published for it and its floating addresses; nothing if there is none of that
+    /// name.
     ///
     /// # Errors
     /// When something of it stays.
-    pub async fn remove_endpoint(
-        &self,
-        name: &Name,
-    ) -> Result<Done<Option<(Endpoint, Vec<PortMap>)>>, Error> {
+    pub async fn remove_endpoint(&self, name: &Name) -> Result<Done<Option<RemovedEndpoint>>, Error> {
         let (transaction, settings) = self.begin_settled().await?;
         let Some(endpoint) = transaction.endpoint(name)? else { return Ok(Done::new(None, Vec::new())) };
         let network = match &endpoint.link {
@@ -148,6 +159,14 @@ impl<M: Machine> Manager<M> {
         for mapping in &mappings {
             obsolete.extend(of_removed(&transaction, mapping)?);
         }
+        let mut floating = Vec::new();
+        for addr in endpoint.addresses() {
+            floating.extend(transaction.floating_of(addr)?);
+        }
+        for floating in &floating {
+            obsolete.extend(expand::floating(floating));
+            transaction.remove_floating(floating)?;
+        }
         transaction.remove_endpoint(&endpoint)?;
         let config = self.config_if_changed(&transaction, &settings, blocks_before)?;
         let what = format!("endpoint {name}");
@@ -157,7 +176,7 @@ impl<M: Machine> Manager<M> {
             let ends = [tuple.src, tuple.dst, entry.translated.src, entry.translated.dst];
             ends.iter().any(|end| addresses.contains(end))
         })?;
-        Ok(Done::new(Some((endpoint, mappings)), ops))
+        Ok(Done::new(Some(RemovedEndpoint { endpoint, mappings, floating }), ops))
     }
 
     /// An endpoint that must exist, and where its namespace can be opened.

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use crate::plan::Resource;
 use crate::reconcile::Failure;
-use crate::spec::{InterfaceName, Name, PortMap, Ports, Protocol, Published, TargetHost};
+use crate::spec::{Cidr, Floating, InterfaceName, Name, PortMap, Ports, Protocol, Published, TargetHost};
 use crate::{ipam, spec, store};
 
 /// A command that could not be carried out.
@@ -247,6 +247,39 @@ pub enum Error {
         /// Those that are kept.
         reserved: Ports,
     },
+    /// Ports that masquerade was to have are published.
+    #[error(
+        "{ports} cannot be kept as source ports for masquerade: {mapping} is published, remove it with \
+         `vnet portmap rm {remove}`"
+    )]
+    PortsPublished {
+        /// The ports.
+        ports: Ports,
+        /// What is published.
+        mapping: Box<PortMap>,
+        /// What removes that.
+        remove: String,
+    },
+    /// Choices of a network that can be changed, but not by asking for the network.
+    #[error(
+        "network {network} is there already, with {differences}: to change it, run `vnet network set {network}`"
+    )]
+    OptionsDiffer {
+        /// The network.
+        network: Name,
+        /// What differs.
+        differences: String,
+    },
+    /// An internal network that the world is to reach.
+    #[error(
+        "network {network} cannot have gateway mode {mode}: it is internal, so nothing passes between it and the world"
+    )]
+    InternalMode {
+        /// The network.
+        network: Name,
+        /// The mode.
+        mode: crate::spec::GatewayMode,
+    },
     /// The ports are published already.
     #[error(
         "{published}/{protocol} is taken: {other} is published, remove it with `vnet portmap rm {name}`, \
@@ -307,6 +340,27 @@ pub enum Error {
         /// What it has.
         addresses: String,
     },
+    /// The endpoint's own address is not reached from outside.
+    #[error(
+        "the own addresses of endpoint {endpoint} are behind the NAT of network {network}: publish on an address of the \
+         host, or make the network routed with `vnet network set {network} --gateway-mode routed`"
+    )]
+    NotRouted {
+        /// The endpoint.
+        endpoint: Name,
+        /// Its network.
+        network: Name,
+    },
+    /// A port on the endpoint's own address stays what it is.
+    #[error(
+        "{published} on the endpoint's own address cannot lead to {target}: no port is translated there, so both must be the same"
+    )]
+    DirectPorts {
+        /// What is published.
+        published: Ports,
+        /// Where it is to lead.
+        target: Ports,
+    },
     /// The endpoint has no address of the published family.
     #[error(
         "{host} cannot lead to endpoint {endpoint}, which has no {family} address, and the families are not \
@@ -319,6 +373,81 @@ pub enum Error {
         endpoint: Name,
         /// "IPv4" or "IPv6".
         family: &'static str,
+    },
+    /// An address that cannot be an endpoint's alone.
+    #[error("{external} cannot be a floating address: {reason}")]
+    ExternalAddress {
+        /// The address.
+        external: IpAddr,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The host has not the address that is to float.
+    #[error(
+        "{external} is not an address of this host: add it to an uplink first, with `ip addr add {net} dev UPLINK`"
+    )]
+    ExternalMissing {
+        /// The address.
+        external: IpAddr,
+        /// The address with the length of a host's prefix.
+        net: IpNet,
+    },
+    /// The endpoint's address is of the other family.
+    #[error("{external} cannot lead to {target}, which has no {family} address")]
+    FloatingFamily {
+        /// The host's address.
+        external: IpAddr,
+        /// The endpoint, as it was named.
+        target: TargetHost,
+        /// "IPv4" or "IPv6".
+        family: &'static str,
+    },
+    /// One of the two addresses has another already.
+    #[error(
+        "{} cannot float to {}: {other} floats already, remove it with `vnet floating rm {}`",
+        wish.external, wish.addr, other.external
+    )]
+    FloatingTaken {
+        /// What was wanted.
+        wish: Box<Floating>,
+        /// What is there.
+        other: Box<Floating>,
+    },
+    /// The address that is to float has published ports.
+    #[error(
+        "{external} cannot float: {mapping} is published on it, remove it with `vnet portmap rm {}{}`",
+        mapping.published, protocol_option(mapping.protocol)
+    )]
+    PublishedOn {
+        /// The address.
+        external: IpAddr,
+        /// What is published.
+        mapping: Box<PortMap>,
+    },
+    /// The address has a masquerade rule of its own.
+    #[error("{subnet} has a masquerade rule of its own: remove it first, with `vnet masquerade rm {subnet}`")]
+    MasqueradedAlready {
+        /// The address.
+        subnet: Cidr,
+    },
+    /// The address floats.
+    #[error("{addr} is the floating address {floating}: remove that first, with `vnet floating rm {}`", floating.external)]
+    Floats {
+        /// The address, the host's or the endpoint's.
+        addr: IpAddr,
+        /// The floating address.
+        floating: Box<Floating>,
+    },
+    /// The endpoint keeps its own address towards the world.
+    #[error(
+        "endpoint {endpoint} is on the routed network {network}, so it keeps its own address: a floating address \
+         needs gateway mode nat"
+    )]
+    RoutedNetwork {
+        /// The endpoint.
+        endpoint: Name,
+        /// The network.
+        network: Name,
     },
     /// An address that cannot be masqueraded with.
     #[error("{to} cannot stand for {subnet}: {reason}")]
@@ -345,13 +474,18 @@ fn foreign(resource: &Resource, state: &str) -> String {
             )
         }
         Resource::Veth(veth) => (format!("interface {}", veth.host), "remove it".to_owned()),
-        Resource::DataPath => {
+        Resource::DataPath(_) => {
             ("a data path of this instance's name".to_owned(), "remove it with `vnet down`".to_owned())
         }
         other => (other.to_string(), "remove it".to_owned()),
     };
     let state = if state.is_empty() { String::new() } else { format!(" ({state})") };
     format!("{what} exists{state} and is not vnet's, or its record is lost: {advice}")
+}
+
+/// How the command line names a protocol: nothing for the usual one.
+pub(super) fn protocol_option(protocol: Protocol) -> String {
+    if protocol == Protocol::default() { String::new() } else { format!(" --proto {protocol}") }
 }
 
 /// ": there are A B C", or nothing.

@@ -12,8 +12,8 @@ impl<M: Machine> Manager<M> {
     /// Refuses to publish what a program of the host holds. Gives a note if the kernel does not tell.
     pub(super) fn check_unheld(&self, mapping: &PortMap) -> Result<Option<String>, Error> {
         let protocol = mapping.protocol;
-        // No hook would tell vnet of SCTP sockets bound later either.
-        if protocol == Protocol::Sctp {
+        // No hook would tell vnet of SCTP sockets bound later either; the endpoint's own address is no program's here.
+        if protocol == Protocol::Sctp || mapping.is_direct() {
             return Ok(None);
         }
         let ports = mapping.published.ports;

@@ -6,9 +6,11 @@ use vnet_common::Addr;
 
 use super::host::Host;
 use super::{Claim, Done, Error, Manager};
+use crate::kernel::Interface;
 use crate::plan::expand;
 use crate::reconcile::Machine;
-use crate::spec::{Cidr, Masquerade};
+use crate::spec::{Cidr, Floating, Masquerade};
+use crate::store::{self, Transaction};
 
 /// A masquerade rule to add.
 #[derive(Clone, Debug)]
@@ -37,6 +39,7 @@ impl<M: Machine> Manager<M> {
             Some(rule) if rule.to == to => rule.clone(),
             Some(rule) => return Err(differs(rule)),
             None => {
+                check_not_floating(&transaction, subnet)?;
                 let rule = Masquerade { subnet, to, network: None };
                 transaction.put_masquerade(&rule)?;
                 rule
@@ -61,6 +64,79 @@ impl<M: Machine> Manager<M> {
         let what = format!("masquerade of {subnet}");
         let ops = self.unmake(transaction, &what, vec![expand::masquerade(&rule)], Vec::new()).await?;
         Ok(Done::new(Some(rule), ops))
+    }
+}
+
+impl<M: Machine> Manager<M> {
+    /// Leaves destinations out of masquerade: packets to them keep their source.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn exclude(&self, destinations: Cidr) -> Result<Done<Cidr>, Error> {
+        let (transaction, _) = self.begin()?;
+        let claim = if transaction.is_unmasqueraded(destinations)? { Claim::Recorded } else { Claim::New };
+        transaction.put_unmasqueraded(destinations)?;
+        let what = format!("exclusion of {destinations}");
+        let wanted = claim.on([expand::unmasqueraded(destinations)]);
+        let ops = self.make(transaction, &what, wanted, Vec::new()).await?;
+        Ok(Done::new(destinations, ops))
+    }
+
+    /// Masquerades packets to destinations again; nothing if exactly these are not left out.
+    ///
+    /// # Errors
+    /// When they stay left out.
+    pub async fn include(&self, destinations: Cidr) -> Result<Done<Option<Cidr>>, Error> {
+        let (transaction, _) = self.begin()?;
+        let others = transaction.unmasqueraded()?.into_iter().filter(|other| *other != destinations);
+        let covering = others.filter(|other| other.net().contains(&destinations.net()));
+        let note = |other: Cidr| format!("{other} is left out as well, and holds {destinations}");
+        let notes: Vec<String> = covering.map(note).collect();
+        if !transaction.is_unmasqueraded(destinations)? {
+            return Ok(Done { value: None, ops: Vec::new(), notes });
+        }
+        transaction.remove_unmasqueraded(destinations)?;
+        let what = format!("exclusion of {destinations}");
+        let obsolete = vec![expand::unmasqueraded(destinations)];
+        let ops = self.unmake(transaction, &what, obsolete, Vec::new()).await?;
+        Ok(Done { value: Some(destinations), ops, notes })
+    }
+}
+
+/// What sends under an address that the host has not: masquerade rules and floating addresses whose answers may not
+/// arrive.
+///
+/// # Errors
+/// When the record cannot be read.
+pub fn missing_addresses(
+    transaction: &Transaction,
+    interfaces: &[Interface],
+) -> Result<Vec<String>, store::Error> {
+    let addresses = || interfaces.iter().flat_map(|interface| &interface.addresses);
+    let missing = |addr: IpAddr| addresses().all(|own| own.addr() != addr);
+    let mut found = Vec::new();
+    for Masquerade { subnet, to, .. } in transaction.masquerades()? {
+        if let Some(to) = to.filter(|to| missing(*to)) {
+            found.push(format!("masquerade of {subnet}: {to} is not an address of this host"));
+        }
+    }
+    for Floating { external, .. } in transaction.floatings()? {
+        if missing(external) {
+            found.push(format!("floating address {external}: it is not an address of this host"));
+        }
+    }
+    Ok(found)
+}
+
+/// Checks that the rule is not for an address that floats.
+fn check_not_floating(transaction: &Transaction, subnet: Cidr) -> Result<(), Error> {
+    let addr = subnet.net().addr();
+    if Cidr::host(addr)? != subnet {
+        return Ok(());
+    }
+    match transaction.floating_of(addr)? {
+        Some(floating) => Err(Error::Floats { addr, floating: Box::new(floating) }),
+        None => Ok(()),
     }
 }
 

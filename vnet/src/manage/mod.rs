@@ -11,25 +11,31 @@
 //! **Ours is what we recorded.** A bridge, namespace, veth pair or attachment that is there before anything was
 //! noted of it belongs to somebody else: the verb refuses, and nothing changes.
 
+mod doctor;
 mod endpoint;
 mod error;
+mod floating;
 mod flows;
 mod held;
 mod host;
 mod masquerade;
 mod network;
 mod port_map;
+mod reachable;
 mod repoint;
 mod up;
 
 #[cfg(test)]
 mod tests;
 
-pub use endpoint::{EndpointRequest, Place};
+pub use doctor::{Diagnosis, Finding, checks};
+pub use endpoint::{EndpointRequest, Place, RemovedEndpoint};
 pub use error::Error;
-pub use masquerade::MasqueradeRequest;
+pub use floating::FloatingRequest;
+pub use masquerade::{MasqueradeRequest, missing_addresses};
 pub use network::NetworkRequest;
 pub use port_map::PortMapRequest;
+pub use reachable::{Reach, UplinkReach, reach};
 pub use repoint::MoveRequest;
 pub use up::{Downed, Instantiated, UpRequest, down};
 
@@ -71,6 +77,14 @@ impl<T> Done<T> {
 struct Wanted {
     resource: Resource,
     claim: Claim,
+}
+
+/// What a verb that changes something wants.
+struct Steps {
+    wanted: Vec<Wanted>,
+    obsolete: Vec<Resource>,
+    /// What was recorded before of what it changes or takes away.
+    former: Vec<Resource>,
 }
 
 /// Whether the record knew of a resource before this command.
@@ -136,8 +150,14 @@ impl<M: Machine> Manager<M> {
         wanted: Vec<Wanted>,
         obsolete: Vec<Resource>,
     ) -> Result<Vec<Op>, Error> {
+        self.change(transaction, what, Steps { wanted, obsolete, former: Vec::new() }).await
+    }
+
+    /// As [`Self::make`], and goes back to what was described before if a step fails.
+    async fn change(&self, transaction: Transaction, what: &str, steps: Steps) -> Result<Vec<Op>, Error> {
+        let Steps { wanted, obsolete, former } = steps;
         let gone: Vec<IpAddr> = obsolete.iter().filter_map(Resource::as_host_address).collect();
-        let plan = self.plan(wanted, obsolete).await?;
+        let plan = Plan { former, ..self.plan(wanted, obsolete).await? };
         if self.mode == Mode::DryRun {
             return Ok(plan.ops);
         }

@@ -6,11 +6,14 @@ use vnet_common::Mac;
 
 use super::error::there_are;
 use super::host::Host;
-use super::{Claim, Done, Error, Manager, Wanted};
+use super::{Claim, Done, Error, Manager, Steps, Wanted};
 use crate::ours;
 use crate::plan::{Resource, expand};
 use crate::reconcile::Machine;
-use crate::spec::{Cidr, Endpoint, InterfaceName, Masquerade, Name, Network, Segments, Subnet};
+use crate::spec::{
+    Cidr, Endpoint, GatewayMode, InterfaceName, Masquerade, Name, Network, NetworkChange, NetworkOptions,
+    Segments, Subnet,
+};
 use crate::store::Transaction;
 
 /// A network to make.
@@ -30,6 +33,8 @@ pub struct NetworkRequest {
     pub internal: bool,
     /// Its endpoints do not reach each other.
     pub isolated: bool,
+    /// Choices that can be changed later; as documented without.
+    pub options: NetworkChange,
 }
 
 impl<M: Machine> Manager<M> {
@@ -73,7 +78,7 @@ impl<M: Machine> Manager<M> {
         }
         let mtu = request.mtu.unwrap_or(default_mtu);
         check_mtu(mtu, &segments)?;
-        Ok(Network {
+        let network = Network {
             name: request.name.clone(),
             number: lowest_number(&request.name, &networks)?,
             segments,
@@ -82,7 +87,10 @@ impl<M: Machine> Manager<M> {
             mtu,
             internal: request.internal,
             isolated: request.isolated,
-        })
+            options: request.options.onto(NetworkOptions::default()),
+        };
+        check_mode(&network)?;
+        Ok(network)
     }
 
     fn choose_bridge(
@@ -119,6 +127,47 @@ impl<M: Machine> Manager<M> {
             }
         }
         Err(Error::NoneLeft { what: "hardware address", name: name.clone() })
+    }
+
+    /// Changes what may be changed of a network that is in use. Flows that are there go on as they began.
+    ///
+    /// # Errors
+    /// When there is no such network, or the choices do not go with what it is or has.
+    pub async fn set_network(&self, name: &Name, change: NetworkChange) -> Result<Done<Network>, Error> {
+        let (transaction, _) = self.begin()?;
+        let host = Host::without_routes(&self.machine).await?;
+        let before = self.existing_network(&transaction, name)?;
+        let network = Network { options: change.onto(before.options), ..before.clone() };
+        check_mode(&network)?;
+        let users = users(&transaction, name)?;
+        check_floating(&transaction, &network, &users)?;
+        let (entries, absent): (Vec<_>, Vec<_>) = users.into_iter().partition(|user| is_there(user, &host));
+        let resources = |network: &Network| -> Result<Vec<Resource>, Error> {
+            let wanted = network_resources(&transaction, network, Claim::Recorded)?;
+            let links = entries.iter().filter_map(|endpoint| endpoint.link.as_ref());
+            let entries = links.flat_map(|link| expand::endpoint_entries(link, network));
+            Ok(wanted.into_iter().map(|wanted| wanted.resource).chain(entries).collect())
+        };
+        let former = resources(&before)?;
+        transaction.put_network(&network)?;
+        if network.is_masqueraded() && !before.is_masqueraded() {
+            note_rules(&transaction, &network)?;
+        } else if !network.is_masqueraded() {
+            for rule in rules_of(&transaction, name)? {
+                transaction.remove_masquerade(rule.subnet)?;
+            }
+        }
+        let wanted = Claim::Recorded.on(resources(&network)?);
+        let obsolete = without_rule(&transaction, &network)?;
+        let what = format!("change of network {name}");
+        let ops = self.change(transaction, &what, Steps { wanted, obsolete, former }).await?;
+        let note = |endpoint: &Endpoint| {
+            format!(
+                "endpoint {} is not there: it has the change once `vnet up` brings it back",
+                endpoint.name
+            )
+        };
+        Ok(Done { value: network, ops, notes: absent.iter().map(note).collect() })
     }
 
     /// Removes a network; nothing if there is none of that name.
@@ -161,9 +210,11 @@ impl<M: Machine> Manager<M> {
 /// Notes a network and the masquerade rules that come with it.
 pub(super) fn note_network(transaction: &Transaction, network: &Network) -> Result<(), Error> {
     transaction.put_network(network)?;
-    if network.internal {
-        return Ok(());
-    }
+    if network.is_masqueraded() { note_rules(transaction, network) } else { Ok(()) }
+}
+
+/// Notes the masquerade rules that come with a network.
+fn note_rules(transaction: &Transaction, network: &Network) -> Result<(), Error> {
     for subnet in network.segments.subnets() {
         let subnet = Cidr::try_from(subnet.net())?;
         // A rule somebody added for the same prefix before stays as it is.
@@ -188,6 +239,46 @@ pub(super) fn network_resources(
     let resources: Vec<Resource> =
         expand::network(network).into_iter().chain(rules.iter().map(expand::masquerade)).collect();
     Ok(claim.on(resources))
+}
+
+/// The rules that a network without any recorded may have had: the command that took them back may not have lived to
+/// tell the data path.
+pub(super) fn without_rule(transaction: &Transaction, network: &Network) -> Result<Vec<Resource>, Error> {
+    let mut resources = Vec::new();
+    for subnet in network.segments.subnets() {
+        let subnet = Cidr::try_from(subnet.net())?;
+        if transaction.masquerade(subnet)?.is_none() {
+            resources.push(expand::masquerade(&Masquerade { subnet, to: None, network: None }));
+        }
+    }
+    Ok(resources)
+}
+
+/// Checks that the world may reach a network if it is to.
+fn check_mode(network: &Network) -> Result<(), Error> {
+    let mode = network.options.gateway_mode;
+    if network.internal && mode != GatewayMode::Nat {
+        return Err(Error::InternalMode { network: network.name.clone(), mode });
+    }
+    Ok(())
+}
+
+/// Checks that no endpoint of a routed network has a floating address.
+fn check_floating(transaction: &Transaction, network: &Network, users: &[Endpoint]) -> Result<(), Error> {
+    if network.options.gateway_mode != GatewayMode::Routed {
+        return Ok(());
+    }
+    for addr in users.iter().flat_map(Endpoint::addresses) {
+        if let Some(floating) = transaction.floating_of(addr)? {
+            return Err(Error::Floats { addr, floating: Box::new(floating) });
+        }
+    }
+    Ok(())
+}
+
+/// Whether the host's end of an endpoint's link is there.
+fn is_there(endpoint: &Endpoint, host: &Host) -> bool {
+    endpoint.link.as_ref().is_none_or(|link| host.interface(link.host_interface.as_str()).is_some())
 }
 
 /// The masquerade rules that a network brought.
@@ -225,13 +316,30 @@ fn same_network(request: &NetworkRequest, network: &Network) -> Result<Network, 
     compare("internal", request.internal == network.internal, network.internal.to_string());
     compare("isolated", request.isolated == network.isolated, network.isolated.to_string());
     if differences.is_empty() {
-        return Ok(network.clone());
+        return same_options(request, network);
     }
     Err(Error::Differs {
         what: format!("network {}", network.name),
         differences: differences.join(", "),
         remove: format!("vnet network rm {}", network.name),
     })
+}
+
+/// The network that is there, if it has the choices that are asked for.
+fn same_options(request: &NetworkRequest, network: &Network) -> Result<Network, Error> {
+    let NetworkOptions { gateway_mode, udp_mapping, tcp_mapping, filtering } = network.options;
+    let wanted = request.options.onto(network.options);
+    let choices = [
+        (wanted.gateway_mode == gateway_mode, format!("gateway mode {gateway_mode}")),
+        (wanted.udp_mapping == udp_mapping, format!("UDP mapping {udp_mapping}")),
+        (wanted.tcp_mapping == tcp_mapping, format!("TCP mapping {tcp_mapping}")),
+        (wanted.filtering == filtering, format!("filtering {filtering}")),
+    ];
+    let differences: Vec<String> = choices.into_iter().filter(|(same, _)| !same).map(|(_, is)| is).collect();
+    if differences.is_empty() {
+        return Ok(network.clone());
+    }
+    Err(Error::OptionsDiffer { network: network.name.clone(), differences: differences.join(", ") })
 }
 
 pub(super) fn list(items: &[impl ToString]) -> String {

@@ -5,14 +5,16 @@ use std::net::IpAddr;
 use vnet_common::Addr;
 
 use super::endpoint::family;
-use super::error::there_are;
+use super::error::{protocol_option, there_are};
 use super::host::Host;
 use super::network::list;
 use super::{Claim, Done, Error, Manager};
 use crate::instance::Instance;
 use crate::plan::{Resource, expand};
 use crate::reconcile::Machine;
-use crate::spec::{self, Clients, Endpoint, PortMap, Protocol, Published, Settings, Target};
+use crate::spec::{
+    self, Clients, Endpoint, GatewayMode, Network, PortMap, Protocol, Published, Settings, Target,
+};
 use crate::store::Transaction;
 
 /// Ports to publish.
@@ -37,10 +39,12 @@ impl<M: Machine> Manager<M> {
     pub async fn publish(&self, request: &PortMapRequest) -> Result<Done<PortMap>, Error> {
         let (transaction, settings) = self.begin_settled().await?;
         let host = Host::without_routes(&self.machine).await?;
-        if let Some(addr) = request.published.host {
+        let described = self.describe_port_map(&transaction, &settings, request)?;
+        if let Some(addr) = request.published.host
+            && !described.is_direct()
+        {
             check_host_address(&host, addr)?;
         }
-        let described = self.describe_port_map(&transaction, &settings, request)?;
         let mut notes = restrictions(&described);
         let recorded = self.same_port_map(&transaction, &described)?;
         let claim = Claim::of(recorded.as_ref());
@@ -64,6 +68,7 @@ impl<M: Machine> Manager<M> {
         }
         let what = format!("mapping {mapping}");
         let ops = self.make(transaction, &what, wanted, refresh.obsolete).await?;
+        notes.extend(self.firewall_notes(&settings, &host, &mapping));
         Ok(Done { value: mapping, ops, notes })
     }
 
@@ -76,7 +81,7 @@ impl<M: Machine> Manager<M> {
     ) -> Result<PortMap, Error> {
         let PortMapRequest { published, target, protocol, allow_from } = request;
         let endpoint = self.existing_endpoint(transaction, &target.host)?;
-        let number = self.publishable(transaction, &endpoint)?;
+        let network = self.publishable(transaction, &endpoint)?;
         if published.ports.count() != target.ports.count() {
             return Err(Error::Spec(spec::Error::Lengths {
                 published: published.ports,
@@ -92,27 +97,40 @@ impl<M: Machine> Manager<M> {
         if published.ports.overlaps(settings.nat_ports) {
             return Err(Error::PortsReserved { ports: published.ports, reserved: settings.nat_ports });
         }
-        Ok(PortMap {
+        if let Some(addr) = published.host
+            && let Some(floating) = transaction.floating(addr)?
+        {
+            return Err(Error::Floats { addr, floating: Box::new(floating) });
+        }
+        let mapping = PortMap {
             id: 0,
             published: *published,
             protocol: *protocol,
             targets: targets(&endpoint, published.host)?,
             endpoint: endpoint.name,
             target_ports: target.ports,
-            number,
+            number: network.number,
             allow_from: Clients::distinct(allow_from),
-        })
+        };
+        if mapping.is_direct() {
+            check_direct(&network, &mapping)?;
+        }
+        Ok(mapping)
     }
 
-    /// The number of the endpoint's network, if the world may reach it.
-    fn publishable(&self, transaction: &Transaction, endpoint: &Endpoint) -> Result<u16, Error> {
+    /// The endpoint's network, if the world may reach it.
+    pub(super) fn publishable(
+        &self,
+        transaction: &Transaction,
+        endpoint: &Endpoint,
+    ) -> Result<Network, Error> {
         let name = &endpoint.name;
         let link = endpoint.link.as_ref().ok_or_else(|| Error::NotLinked { endpoint: name.clone() })?;
         let network = self.existing_network(transaction, &link.network)?;
         if network.internal {
             return Err(Error::InternalNetwork { endpoint: name.clone(), network: network.name });
         }
-        Ok(network.number)
+        Ok(network)
     }
 
     /// The same mapping, if it is there; nothing if nothing is in its way.
@@ -237,6 +255,18 @@ fn targets(endpoint: &Endpoint, host: Option<IpAddr>) -> Result<Vec<IpAddr>, Err
     }
 }
 
+/// Checks that a mapping on its endpoint's own address can be had: nothing is translated there.
+fn check_direct(network: &Network, mapping: &PortMap) -> Result<(), Error> {
+    if network.options.gateway_mode != GatewayMode::Routed {
+        return Err(Error::NotRouted { endpoint: mapping.endpoint.clone(), network: network.name.clone() });
+    }
+    if mapping.published.ports != mapping.target_ports {
+        let (published, target) = (mapping.published.ports, mapping.target_ports);
+        return Err(Error::DirectPorts { published, target });
+    }
+    Ok(())
+}
+
 fn check_host_address(host: &Host, addr: IpAddr) -> Result<(), Error> {
     if Addr::from(addr).is_loopback() || host.addresses().any(|own| own == addr) {
         return Ok(());
@@ -249,7 +279,7 @@ fn check_host_address(host: &Host, addr: IpAddr) -> Result<(), Error> {
 /// What names a mapping to `rm` and `move`.
 pub(super) fn mapping_name(instance: &Instance, mapping: &PortMap) -> String {
     let PortMap { published, protocol, .. } = mapping;
-    let protocol = if *protocol == Protocol::Tcp { String::new() } else { format!(" --proto {protocol}") };
+    let protocol = protocol_option(*protocol);
     let instance =
         if instance.name() == "default" { String::new() } else { format!(" --instance {}", instance.name()) };
     format!("{published}{protocol}{instance}")

@@ -1,5 +1,7 @@
 //! Every verb against a machine in memory: what it makes, what it refuses, and what is left when it fails.
 
+mod firewall;
+
 use std::cell::RefCell;
 
 use tempfile::TempDir;
@@ -9,7 +11,9 @@ use super::*;
 use crate::kernel::BoundSocket;
 use crate::plan::Veth;
 use crate::reconcile::fake::{Fake, Fault, interface, route};
-use crate::spec::{Name, Namespace, Protocol};
+use crate::spec::{
+    Cidr, Filtering, Firewall, GatewayMode, Mapping, Name, Namespace, NetworkChange, Protocol, SettingsChange,
+};
 
 /// A host, and the directory its instance keeps its record in.
 struct World {
@@ -56,13 +60,15 @@ impl World {
         let store = Store::open(&self.instance()).unwrap();
         let record = store.begin().unwrap();
         format!(
-            "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:b}",
+            "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:b}",
             record.settings().unwrap(),
             record.networks().unwrap(),
             record.endpoints().unwrap(),
             record.port_maps().unwrap(),
             record.moving().unwrap(),
             record.masquerades().unwrap(),
+            record.unmasqueraded().unwrap(),
+            record.floatings().unwrap(),
             record.host_addresses().unwrap(),
             record.port_blocks().unwrap(),
         )
@@ -105,6 +111,7 @@ fn network(text: &str, subnet: &str) -> NetworkRequest {
         mtu: None,
         internal: false,
         isolated: false,
+        options: NetworkChange::default(),
     }
 }
 
@@ -452,7 +459,7 @@ async fn what_is_not_recorded_as_ours_is_left_alone() {
 #[tokio::test]
 async fn maps_whose_record_is_lost_are_removed_by_down() {
     let world = World::new();
-    world.fake.present.borrow_mut().push(Resource::DataPath);
+    world.fake.present.borrow_mut().push(Resource::DataPath(crate::plan::TableSizes::default()));
     let error = message(world.bring_up(Mode::Apply).await);
     assert!(error.contains("vnet down"), "{error}");
     assert_eq!(world.down().await.unwrap().value, Downed::Leftovers);
@@ -1023,4 +1030,430 @@ async fn another_hosts_instance_is_left_alone() {
     ];
     assert!(errors.iter().all(|error| error.contains("another network namespace")), "{errors:?}");
     assert_eq!(world.fake.snapshot(), before);
+}
+
+fn changed(change: SettingsChange) -> UpRequest {
+    UpRequest { change, ..UpRequest::default() }
+}
+
+/// Everything that can be changed of an instance that is up.
+fn other_settings() -> UpRequest {
+    changed(SettingsChange {
+        nat_ports: Some("40000-40999".parse().unwrap()),
+        timeouts: vec!["udp-replied=10m".parse().unwrap()],
+        endpoint_flows: Some(0),
+        endpoint_unanswered: Some(99),
+        firewall: Some(Firewall::Respect),
+        ..SettingsChange::default()
+    })
+}
+
+fn floating(external: &str, target: &str) -> FloatingRequest {
+    FloatingRequest { external: external.parse().unwrap(), target: target.parse().unwrap() }
+}
+
+fn cidr(text: &str) -> Cidr {
+    text.parse().unwrap()
+}
+
+/// Two endpoints, and further addresses of the host for them.
+async fn has_two_endpoints(world: &World) {
+    let more = ["203.0.113.5/32", "203.0.113.6/32", "2001:db8::5/128"];
+    world.fake.host.borrow_mut()[1].addresses.extend(more.map(|net| net.parse::<ipnet::IpNet>().unwrap()));
+    is_up(world).await;
+    world.endpoint("net1").await.unwrap();
+    world.endpoint("net2").await.unwrap();
+}
+
+fn config(world: &World) -> vnet_common::DatapathConfig {
+    let present = world.fake.present.borrow();
+    let found =
+        present.iter().find_map(|r| if let Resource::Config(config) = r { Some(*config) } else { None });
+    found.expect("a configuration")
+}
+
+/// Flags, mapping and filtering of every entry of an endpoint, and the flags of every prefix of a network.
+fn choices(world: &World) -> (Vec<(u8, u8, u8)>, Vec<u8>) {
+    let present = world.fake.present.borrow();
+    let entries = present.iter().filter_map(|resource| match resource {
+        Resource::Endpoint { flags, mapping, filtering, .. } => Some((*flags, *mapping, *filtering)),
+        _ => None,
+    });
+    let prefixes = present.iter().filter_map(|resource| match resource {
+        Resource::Network { flags, .. } => Some(*flags),
+        _ => None,
+    });
+    (entries.collect(), prefixes.collect())
+}
+
+fn has_rule(world: &World, wanted: &str) -> bool {
+    let wanted: ipnet::IpNet = wanted.parse().unwrap();
+    world.has(|resource| matches!(resource, Resource::Masquerade { subnet, .. } if *subnet == wanted))
+}
+
+#[tokio::test]
+async fn a_failed_change_of_the_settings_is_undone() {
+    let verb = async |world: &World| Ok(world.bring_up_as(&other_settings(), Mode::Apply).await?.ops.len());
+    fails_cleanly(is_up, verb).await;
+}
+
+#[tokio::test]
+async fn a_failed_way_back_to_the_bypass_is_undone() {
+    let prepare = async |world: &World| {
+        world.bring_up_as(&other_settings(), Mode::Apply).await.unwrap();
+    };
+    let bypass = changed(SettingsChange { firewall: Some(Firewall::Bypass), ..SettingsChange::default() });
+    fails_cleanly(prepare, async |world| Ok(world.bring_up_as(&bypass, Mode::Apply).await?.ops.len())).await;
+}
+
+#[tokio::test]
+async fn settings_are_changed_while_it_is_up_and_what_is_not_named_stays() {
+    let world = World::up().await;
+    world.bring_up_as(&other_settings(), Mode::Apply).await.unwrap();
+    let expected = vnet_common::DatapathConfig {
+        nat_ports: vnet_common::PortRange { first: 40_000, last: 40_999 },
+        udp_replied: 600,
+        endpoint_flows: 0,
+        unanswered: 99,
+        flags: vnet_common::DatapathConfig::FLAG_RESPECT_FIREWALL,
+        ..vnet_common::DatapathConfig::DEFAULT
+    };
+    assert_eq!(config(&world), expected);
+    assert!(world.has(|r| *r == Resource::ReservedPorts { first: 40_000, last: 40_999 }));
+    assert!(world.has(|r| matches!(r, Resource::Forwarding { interface } if interface == "eth0")));
+    assert_eq!(world.bring_up(Mode::Apply).await.unwrap().ops, [], "without an option all stays");
+
+    let second = changed(SettingsChange {
+        timeouts: vec!["tcp-established=1h".parse().unwrap()],
+        firewall: Some(Firewall::Bypass),
+        ..SettingsChange::default()
+    });
+    let done = world.bring_up_as(&second, Mode::Apply).await.unwrap();
+    assert_eq!(done.notes, ["timeout tcp-established of 1h is less than 2h4m (RFC 5382 REQ-5)"]);
+    assert_eq!(config(&world), vnet_common::DatapathConfig { tcp_established: 3600, flags: 0, ..expected });
+    assert!(!world.has(|r| matches!(r, Resource::Forwarding { .. })));
+}
+
+#[tokio::test]
+async fn an_uplink_forwards_as_long_as_it_is_one_and_the_firewall_is_respected() {
+    let world = World::up().await;
+    let both = UpRequest { uplinks: vec!["eth1".parse().unwrap()], ..other_settings() };
+    world.bring_up_as(&both, Mode::Apply).await.unwrap();
+    let forwarding = |world: &World| {
+        let present = world.fake.present.borrow();
+        present.iter().filter(|resource| matches!(resource, Resource::Forwarding { .. })).count()
+    };
+    assert_eq!(forwarding(&world), 2);
+    world.fake.host.borrow_mut().retain(|interface| interface.name != "eth1");
+    world.bring_up(Mode::Apply).await.unwrap();
+    assert_eq!(forwarding(&world), 1);
+    world.down().await.unwrap();
+    assert_eq!(world.fake.snapshot(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_room_for_flows_is_fixed_until_down() {
+    let world = World::new();
+    let sized = |flows| changed(SettingsChange { max_flows: Some(flows), ..SettingsChange::default() });
+    world.bring_up_as(&sized(1000), Mode::Apply).await.unwrap();
+    let made = |world: &World, flows| {
+        world.has(
+            |r| matches!(r, Resource::DataPath(sizes) if sizes.flows == flows && sizes.unanswered == 65_536),
+        )
+    };
+    assert!(made(&world, 1000));
+    assert_eq!(world.bring_up_as(&sized(1000), Mode::Apply).await.unwrap().ops, []);
+    let (before, record) = (world.fake.snapshot(), world.record());
+    let error = message(world.bring_up_as(&sized(2000), Mode::Apply).await);
+    assert!(error.contains("room for 1000 flows") && error.contains("`vnet down`"), "{error}");
+    assert_eq!((world.fake.snapshot(), world.record()), (before, record));
+    world.down().await.unwrap();
+    world.bring_up_as(&sized(2000), Mode::Apply).await.unwrap();
+    assert!(made(&world, 2000));
+}
+
+#[tokio::test]
+async fn published_ports_and_ports_for_masquerade_keep_apart() {
+    let world = World::up().await;
+    world.endpoint("net1").await.unwrap();
+    world.publish("40500-40509", "net1:80-89").await.unwrap();
+    let (before, record) = (world.fake.snapshot(), world.record());
+    let error = message(world.bring_up_as(&other_settings(), Mode::Apply).await);
+    assert!(
+        error.contains("40000-40999 cannot be kept") && error.contains("`vnet portmap rm 40500-40509`"),
+        "{error}"
+    );
+    assert_eq!((world.fake.snapshot(), world.record()), (before, record));
+    world.manager().unpublish(&"40500-40509".parse().unwrap(), Protocol::Tcp).await.unwrap();
+    world.bring_up_as(&other_settings(), Mode::Apply).await.unwrap();
+    let error = message(world.publish("40500", "net1:80").await);
+    assert!(error.contains("40000-40999 are kept as source ports"), "{error}");
+    world.publish("50000", "net1:80").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failed_change_of_a_network_is_undone() {
+    let change = NetworkChange {
+        gateway_mode: Some(GatewayMode::Routed),
+        udp_mapping: Some(Mapping::AddressAndPort),
+        filtering: Some(Filtering::AddressAndPort),
+        ..NetworkChange::default()
+    };
+    let set = async |world: &World, change| {
+        Ok(world.manager().set_network(&Name::default_network(), change).await?.ops.len())
+    };
+    fails_cleanly(has_two_endpoints, async |world| set(world, change).await).await;
+    let routed = async |world: &World| {
+        has_two_endpoints(world).await;
+        set(world, change).await.unwrap();
+    };
+    let back = NetworkChange { gateway_mode: Some(GatewayMode::Nat), ..NetworkChange::default() };
+    fails_cleanly(routed, async |world| set(world, back).await).await;
+}
+
+#[tokio::test]
+async fn a_change_of_a_network_reaches_its_prefixes_and_its_endpoints() {
+    let world = World::new();
+    has_two_endpoints(&world).await;
+    assert_eq!(choices(&world), (vec![(0, 1, 1); 6], vec![0; 2]));
+    let change = NetworkChange {
+        gateway_mode: Some(GatewayMode::NatUnprotected),
+        tcp_mapping: Some(Mapping::EndpointIndependent),
+        filtering: Some(Filtering::EndpointIndependent),
+        ..NetworkChange::default()
+    };
+    let default = Name::default_network();
+    let done = world.manager().set_network(&default, change).await.unwrap();
+    assert_eq!(done.ops.len(), 8, "{:?}", done.ops);
+    assert_eq!(choices(&world), (vec![(4, 3, 2); 6], vec![4; 2]));
+    assert_eq!(world.manager().set_network(&default, change).await.unwrap().ops, []);
+    // What was not named stayed, and a new endpoint is like the others.
+    world.endpoint("net3").await.unwrap();
+    assert_eq!(choices(&world).0, vec![(4, 3, 2); 9]);
+    assert_eq!(world.bring_up(Mode::Apply).await.unwrap().ops, []);
+    let error = message(world.manager().set_network(&name("red"), change).await);
+    assert!(error.contains("no network red: there is default"), "{error}");
+}
+
+#[tokio::test]
+async fn a_routed_network_has_no_masquerade_and_gets_it_back() {
+    let world = World::up().await;
+    let routed = NetworkChange { gateway_mode: Some(GatewayMode::Routed), ..NetworkChange::default() };
+    let nat = NetworkChange { gateway_mode: Some(GatewayMode::Nat), ..NetworkChange::default() };
+    let request = NetworkRequest { options: routed, ..network("blue", "10.1.0.0/24") };
+    world.manager().create_network(&request).await.unwrap();
+    assert!(!has_rule(&world, "10.1.0.0/24"));
+    assert_eq!(world.manager().create_network(&request).await.unwrap().ops, []);
+    let set = async |change| world.manager().set_network(&name("blue"), change).await.unwrap();
+    set(nat).await;
+    assert!(has_rule(&world, "10.1.0.0/24"));
+    set(routed).await;
+    assert!(!has_rule(&world, "10.1.0.0/24"));
+    // A rule of the user's own stays what it is, in either mode.
+    let own = MasqueradeRequest { subnet: cidr("10.1.0.0/24"), to: Some("203.0.113.1".parse().unwrap()) };
+    world.manager().add_masquerade(&own).await.unwrap();
+    set(nat).await;
+    set(routed).await;
+    assert!(has_rule(&world, "10.1.0.0/24"));
+
+    let other = NetworkRequest { options: nat, ..request };
+    let error = message(world.manager().create_network(&other).await);
+    assert_eq!(
+        error,
+        "network blue is there already, with gateway mode routed: to change it, run `vnet network set blue`"
+    );
+    let internal = NetworkRequest {
+        internal: true,
+        ..NetworkRequest { options: routed, ..network("in", "10.3.0.0/24") }
+    };
+    let error = message(world.manager().create_network(&internal).await);
+    assert!(error.contains("network in cannot have gateway mode routed: it is internal"), "{error}");
+}
+
+#[tokio::test]
+async fn a_change_leaves_out_an_endpoint_whose_link_is_gone() {
+    let world = World::new();
+    has_two_endpoints(&world).await;
+    let is_gone = |r: &Resource| match r {
+        Resource::Veth(veth) => veth.host == "vn-net2",
+        Resource::Endpoint { interface, .. } | Resource::Attachment { interface, .. } => {
+            interface == "vn-net2"
+        }
+        _ => false,
+    };
+    world.fake.present.borrow_mut().retain(|resource| !is_gone(resource));
+    let change = NetworkChange { filtering: Some(Filtering::AddressAndPort), ..NetworkChange::default() };
+    let done = world.manager().set_network(&Name::default_network(), change).await.unwrap();
+    assert!(done.notes[0].contains("endpoint net2 is not there"), "{:?}", done.notes);
+    world.bring_up(Mode::Apply).await.unwrap();
+    assert_eq!(choices(&world).0, vec![(0, 1, 0); 6]);
+}
+
+#[tokio::test]
+async fn a_failed_exclusion_is_undone() {
+    fails_cleanly(is_up, async |world| Ok(world.manager().exclude(cidr("10.8.0.0/16")).await?.ops.len()))
+        .await;
+}
+
+#[tokio::test]
+async fn destinations_are_left_out_and_taken_in_again() {
+    let world = World::up().await;
+    let is_out = |subnet: &str| {
+        let net = cidr(subnet).net();
+        world.has(|r| matches!(r, Resource::Unmasqueraded { subnet } if *subnet == net))
+    };
+    for out in ["10.8.0.0/16", "10.0.0.0/8", "fd08::/64"] {
+        assert_eq!(world.manager().exclude(cidr(out)).await.unwrap().ops.len(), 1);
+        assert_eq!(world.manager().exclude(cidr(out)).await.unwrap().ops, []);
+        assert!(is_out(out));
+    }
+    world.fake.present.borrow_mut().retain(|r| !matches!(r, Resource::Unmasqueraded { .. }));
+    assert_eq!(world.bring_up(Mode::Apply).await.unwrap().ops.len(), 3, "brought back");
+    let done = world.manager().include(cidr("10.8.0.0/16")).await.unwrap();
+    assert_eq!(done.notes, ["10.0.0.0/8 is left out as well, and holds 10.8.0.0/16"]);
+    assert!(done.value.is_some() && !is_out("10.8.0.0/16") && is_out("10.0.0.0/8"));
+    assert!(world.manager().include(cidr("10.8.0.0/16")).await.unwrap().value.is_none());
+}
+
+#[tokio::test]
+async fn a_failed_floating_address_is_undone() {
+    fails_cleanly(has_two_endpoints, async |world| {
+        Ok(world.manager().add_floating(&floating("203.0.113.5", "net1")).await?.ops.len())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_floating_address_leads_both_ways_and_goes_with_its_endpoint() {
+    let world = World::new();
+    has_two_endpoints(&world).await;
+    let before = world.fake.snapshot();
+    let by_name = floating("203.0.113.5", "net1");
+    let by_address = floating("203.0.113.5", "192.168.0.2");
+    let done = world.manager().add_floating(&by_name).await.unwrap();
+    assert_eq!(done.notes, Vec::<String>::new());
+    assert_eq!(world.manager().add_floating(&by_address).await.unwrap().ops, [], "the same by its address");
+    let out = Resource::Masquerade {
+        subnet: "192.168.0.2/32".parse().unwrap(),
+        to: Some("203.0.113.5".parse().unwrap()),
+        one_to_one: true,
+    };
+    let into = Resource::Floating {
+        external: "203.0.113.5".parse().unwrap(),
+        addr: "192.168.0.2".parse().unwrap(),
+        zone: Zone { id: 1 },
+    };
+    assert!(world.has(|r| *r == out) && world.has(|r| *r == into));
+    world.manager().add_floating(&floating("2001:db8::5", "net1")).await.unwrap();
+    world.manager().add_floating(&floating("203.0.113.6", "net2")).await.unwrap();
+    let whole = world.fake.snapshot();
+    let is_floating =
+        |r: &Resource| matches!(r, Resource::Floating { .. } | Resource::Masquerade { one_to_one: true, .. });
+    world.fake.present.borrow_mut().retain(|resource| !is_floating(resource));
+    world.bring_up(Mode::Apply).await.unwrap();
+    assert_eq!(world.fake.snapshot(), whole, "brought back");
+
+    let removed = world.manager().remove_endpoint(&name("net1")).await.unwrap().value.unwrap();
+    assert_eq!(removed.floating.len(), 2);
+    world.endpoint("net1").await.unwrap();
+    assert!(!world.has(|r| *r == out) && !world.has(|r| *r == into), "the next one does not inherit it");
+    let external = "203.0.113.6".parse().unwrap();
+    assert!(world.manager().remove_floating(external).await.unwrap().value.is_some());
+    assert!(world.manager().remove_floating(external).await.unwrap().value.is_none());
+    assert_eq!(world.fake.snapshot(), before);
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_float_is_refused_with_the_way_out() {
+    let world = World::new();
+    has_two_endpoints(&world).await;
+    let mut internal = network("inner", "10.1.0.0/24");
+    internal.internal = true;
+    world.manager().create_network(&internal).await.unwrap();
+    let mut inner = endpoint("net3");
+    inner.place.as_mut().unwrap().network = name("inner");
+    world.manager().create_endpoint(&inner).await.unwrap();
+    world.publish("203.0.113.6:8088", "net2:80").await.unwrap();
+    let own = MasqueradeRequest { subnet: cidr("192.168.0.3/32"), to: Some("203.0.113.6".parse().unwrap()) };
+    world.manager().add_masquerade(&own).await.unwrap();
+    world.manager().add_floating(&floating("203.0.113.5", "net1")).await.unwrap();
+
+    let (before, record) = (world.fake.snapshot(), world.record());
+    for (external, target, expected) in [
+        ("203.0.113.7", "net2", "`ip addr add 203.0.113.7/32 dev UPLINK`"),
+        ("2001:db8::7", "net2", "`ip addr add 2001:db8::7/128 dev UPLINK`"),
+        ("192.168.0.1", "net2", "it is the gateway of network default"),
+        ("127.0.0.1", "net2", "nobody outside could reach it"),
+        ("203.0.113.6", "net9", "no endpoint net9"),
+        ("203.0.113.6", "net3", "internal network inner"),
+        ("2001:db8::5", "192.168.0.3", "192.168.0.3, which has no IPv6 address"),
+        ("203.0.113.5", "net2", "203.0.113.5 for net1 (192.168.0.2) floats already"),
+        ("203.0.113.6", "net1", "remove it with `vnet floating rm 203.0.113.5`"),
+        ("203.0.113.6", "net2", "`vnet portmap rm 203.0.113.6:8088`"),
+        ("203.0.113.1", "net2", "`vnet masquerade rm 192.168.0.3/32`"),
+    ] {
+        let error = message(world.manager().add_floating(&floating(external, target)).await);
+        assert!(error.contains(expected), "{external} to {target}: {error}");
+    }
+    let error = message(world.publish("203.0.113.5:80", "net1:80").await);
+    assert!(error.contains("`vnet floating rm 203.0.113.5`"), "{error}");
+    let own = MasqueradeRequest { subnet: cidr("192.168.0.2/32"), to: None };
+    let error = message(world.manager().add_masquerade(&own).await);
+    assert!(error.contains("`vnet floating rm 203.0.113.5`"), "{error}");
+    let routed = NetworkChange { gateway_mode: Some(GatewayMode::Routed), ..NetworkChange::default() };
+    let error = message(world.manager().set_network(&Name::default_network(), routed).await);
+    assert!(error.contains("`vnet floating rm 203.0.113.5`"), "{error}");
+    assert_eq!((world.fake.snapshot(), world.record()), (before, record));
+
+    world.manager().remove_floating("203.0.113.5".parse().unwrap()).await.unwrap();
+    let done = world.manager().add_floating(&floating("203.0.113.1", "net1")).await.unwrap();
+    assert!(done.notes[0].contains("the first IPv4 address of eth0"), "{:?}", done.notes);
+    let error = message(world.manager().set_network(&Name::default_network(), routed).await);
+    assert!(error.contains("`vnet floating rm 203.0.113.1`"), "{error}");
+}
+
+#[tokio::test]
+async fn an_endpoint_of_a_routed_network_keeps_its_own_address() {
+    let world = World::new();
+    has_two_endpoints(&world).await;
+    let routed = NetworkChange { gateway_mode: Some(GatewayMode::Routed), ..NetworkChange::default() };
+    world.manager().set_network(&Name::default_network(), routed).await.unwrap();
+    let error = message(world.manager().add_floating(&floating("203.0.113.5", "net1")).await);
+    assert!(error.contains("routed network default"), "{error}");
+}
+
+#[tokio::test]
+async fn taking_a_floating_address_back_ends_the_flows_by_it() {
+    let world = World::new();
+    has_two_endpoints(&world).await;
+    world.manager().add_floating(&floating("203.0.113.5", "net1")).await.unwrap();
+    let (tuple, entry) = flow(0);
+    let [mut into, mut out, other] = [(tuple, entry); 3];
+    into.0.dst = Addr::v4([203, 0, 113, 5]);
+    out.1.translated.src = Addr::v4([203, 0, 113, 5]);
+    *world.fake.flows.borrow_mut() = vec![into, out, other];
+    world.manager().remove_floating("203.0.113.5".parse().unwrap()).await.unwrap();
+    assert_eq!(*world.fake.flows.borrow(), [other]);
+}
+
+#[tokio::test]
+async fn addresses_to_go_out_with_that_the_host_has_not_are_named() {
+    let world = World::new();
+    has_two_endpoints(&world).await;
+    let rule = MasqueradeRequest { subnet: cidr("192.168.0.3/32"), to: Some("203.0.113.6".parse().unwrap()) };
+    world.manager().add_masquerade(&rule).await.unwrap();
+    world.manager().add_floating(&floating("203.0.113.5", "net1")).await.unwrap();
+    let missing = || {
+        let store = Store::open(&world.instance()).unwrap();
+        missing_addresses(&store.begin().unwrap(), &world.fake.host.borrow()).unwrap()
+    };
+    assert_eq!(missing(), Vec::<String>::new());
+    world.fake.host.borrow_mut()[1].addresses.retain(|net| net.prefix_len() != 32);
+    assert_eq!(
+        missing(),
+        [
+            "masquerade of 192.168.0.3/32: 203.0.113.6 is not an address of this host",
+            "floating address 203.0.113.5: it is not an address of this host",
+        ]
+    );
 }

@@ -3,12 +3,16 @@
 use std::fmt;
 
 use super::host::Host;
-use super::network::{default_mtu, default_subnets, list, network_resources, note_network};
-use super::{Claim, Done, Error, Manager, Mode, NetworkRequest, Wanted, check_namespace, kernel};
+use super::network::{default_mtu, default_subnets, list, network_resources, note_network, without_rule};
+use super::port_map::mapping_name;
+use super::{Claim, Done, Error, Manager, Mode, NetworkRequest, Steps, Wanted, check_namespace, kernel};
 use crate::instance::Instance;
 use crate::plan::{self, Op, Plan, Resource, State, expand};
 use crate::reconcile::{self, Failure, Machine};
-use crate::spec::{InterfaceName, Name, Namespace, Network, Settings, Subnet};
+use crate::spec::{
+    Firewall, InterfaceName, Name, Namespace, Network, NetworkChange, Settings, SettingsChange, Subnet,
+    TableSizes, TimeoutSetting,
+};
 use crate::store::{self, Store, Transaction};
 
 /// An instance to bring up.
@@ -20,6 +24,8 @@ pub struct UpRequest {
     pub subnets: Vec<Subnet>,
     /// Bridge of the default network; `vnet0` without.
     pub bridge: Option<InterfaceName>,
+    /// What is to hold for it; what is recorded, or else documented, without.
+    pub change: SettingsChange,
 }
 
 /// An instance that is up.
@@ -56,7 +62,7 @@ impl<M: Machine> Manager<M> {
     /// Brings the instance up, and back to what is recorded of it if something of that has gone.
     ///
     /// # Errors
-    /// When it cannot be, or when the request says something else than what is up.
+    /// When it cannot be, or when the request says something else than what is up and cannot be changed.
     pub async fn up(&self, request: &UpRequest) -> Result<Done<Instantiated>, Error> {
         let fresh = self.store.begin()?.settings()?.is_none();
         let result = self.bring_up(request).await;
@@ -72,8 +78,8 @@ impl<M: Machine> Manager<M> {
         let host = Host::observe(&self.machine).await?;
         let recorded = transaction.settings()?;
         check_namespace(&self.instance, &self.machine, recorded.as_ref())?;
-        let settings = self.settings(recorded.as_ref())?;
-        let Uplinks { uplinks, gone, notes } =
+        let settings = self.settings(&transaction, recorded.as_ref(), &request.change)?;
+        let Uplinks { uplinks, gone, mut notes } =
             self.choose_uplinks(&transaction, &host, &settings.uplinks, &request.uplinks)?;
         let settings = Settings { uplinks, ..settings };
         let network = self.default_network(&transaction, &host, &settings, request)?;
@@ -82,10 +88,19 @@ impl<M: Machine> Manager<M> {
         noted.uplinks.extend(gone.iter().cloned());
         transaction.set_settings(&noted)?;
 
+        notes.extend(request.change.timeouts.iter().copied().filter_map(TimeoutSetting::note));
         let refresh = self.refresh(&transaction, &host)?;
-        let obsolete = gone.iter().flat_map(expand::uplink).chain(refresh.obsolete).collect();
+        let mut obsolete: Vec<Resource> =
+            gone.iter().flat_map(expand::uplink).chain(refresh.obsolete).collect();
+        obsolete.extend(obsolete_choices(&transaction, &settings, &gone)?);
         let wanted = foundation(&transaction, &settings, recorded.as_ref(), refresh.wanted)?;
-        let mut ops = self.make(transaction, "the instance", wanted, obsolete).await?;
+        let mut former = match &recorded {
+            Some(recorded) => of_settings(recorded, transaction.port_blocks()?),
+            None => Vec::new(),
+        };
+        // What is gone cannot be as it was.
+        former.retain(|resource| !gone.iter().any(|name| *resource == expand::forwarding(name)));
+        let mut ops = self.change(transaction, "the instance", Steps { wanted, obsolete, former }).await?;
         if !gone.is_empty() && self.mode == Mode::Apply {
             let transaction = self.store.begin()?;
             transaction.set_settings(&settings)?;
@@ -97,13 +112,37 @@ impl<M: Machine> Manager<M> {
         Ok(Done { value: Instantiated { settings, network }, ops, notes })
     }
 
-    /// What holds for the instance, uplinks apart.
-    fn settings(&self, recorded: Option<&Settings>) -> Result<Settings, Error> {
-        if let Some(settings) = recorded {
-            return Ok(settings.clone());
+    /// What is to hold for the instance, uplinks apart.
+    fn settings(
+        &self,
+        transaction: &Transaction,
+        recorded: Option<&Settings>,
+        change: &SettingsChange,
+    ) -> Result<Settings, Error> {
+        let Some(recorded) = recorded else {
+            let namespace =
+                self.machine.namespace().map_err(kernel("ask for the host's network namespace"))?;
+            return Ok(change.onto(Settings::new(namespace, self.now)));
+        };
+        let settings = change.onto(recorded.clone());
+        check_tables(settings.tables, recorded.tables)?;
+        if settings.nat_ports != recorded.nat_ports {
+            self.check_nat_ports(transaction, &settings)?;
         }
-        let namespace = self.machine.namespace().map_err(kernel("ask for the host's network namespace"))?;
-        Ok(Settings::new(namespace, self.now))
+        Ok(settings)
+    }
+
+    /// Checks that none of the ports for masquerade is published.
+    fn check_nat_ports(&self, transaction: &Transaction, settings: &Settings) -> Result<(), Error> {
+        let ports = settings.nat_ports;
+        let published = transaction.port_maps()?.into_iter().find(|it| it.published.ports.overlaps(ports));
+        match published {
+            None => Ok(()),
+            Some(mapping) => {
+                let remove = mapping_name(&self.instance, &mapping);
+                Err(Error::PortsPublished { ports, mapping: Box::new(mapping), remove })
+            }
+        }
     }
 
     /// The uplinks it has, less those whose interfaces are gone, and those that are named or have a default route.
@@ -163,6 +202,7 @@ impl<M: Machine> Manager<M> {
             mtu: None,
             internal: false,
             isolated: false,
+            options: NetworkChange::default(),
         };
         let network =
             self.describe_network(transaction, host, &plain, default_mtu(host, &settings.uplinks))?;
@@ -173,7 +213,7 @@ impl<M: Machine> Manager<M> {
         Ok(network)
     }
 
-    /// Brings back what has gone of endpoints and mappings. What cannot be brought back stays recorded.
+    /// Brings back what has gone of endpoints, mappings and floating addresses. What cannot be brought back stays recorded.
     async fn bring_back(&self) -> Result<Vec<Op>, Error> {
         if self.mode == Mode::Apply {
             self.finish_move().await?;
@@ -207,6 +247,13 @@ impl<M: Machine> Manager<M> {
                 Err(failure) => failures.push(format!("mapping {mapping}: {failure}")),
             }
         }
+        for floating in transaction.floatings()? {
+            let plan = self.plan_recorded(expand::floating(&floating)).await?;
+            match self.settle(&plan).await {
+                Ok(()) => ops.extend(plan.ops),
+                Err(failure) => failures.push(format!("floating address {floating}: {failure}")),
+            }
+        }
         if failures.is_empty() { Ok(ops) } else { Err(Error::Incomplete { failures }) }
     }
 
@@ -222,7 +269,7 @@ impl<M: Machine> Manager<M> {
     }
 }
 
-/// Everything of an instance but endpoints and mappings.
+/// Everything of an instance but endpoints, mappings and floating addresses.
 fn foundation(
     transaction: &Transaction,
     settings: &Settings,
@@ -234,12 +281,54 @@ fn foundation(
         let known = recorded.filter(|recorded| recorded.uplinks.contains(uplink));
         wanted.extend(Claim::of(known).on(expand::uplink(uplink)));
     }
+    wanted.extend(Claim::Recorded.on(forwarding(settings)));
     wanted.extend(host_addresses);
     for network in transaction.networks()? {
         wanted.extend(network_resources(transaction, &network, Claim::of(recorded))?);
     }
     wanted.extend(free_rules(transaction)?);
+    wanted.extend(Claim::Recorded.on(transaction.unmasqueraded()?.into_iter().map(expand::unmasqueraded)));
     Ok(wanted)
+}
+
+/// What the settings alone ask for, uplinks' programs apart.
+fn of_settings(settings: &Settings, port_blocks: u32) -> Vec<Resource> {
+    expand::instance(settings, port_blocks).into_iter().chain(forwarding(settings)).collect()
+}
+
+/// That the uplinks forward, where the host's stack has to.
+fn forwarding(settings: &Settings) -> Vec<Resource> {
+    match settings.firewall {
+        Firewall::Bypass => Vec::new(),
+        Firewall::Respect => settings.uplinks.iter().map(expand::forwarding).collect(),
+    }
+}
+
+/// What earlier choices asked for, and a command that changed them may not have lived to take away.
+fn obsolete_choices(
+    transaction: &Transaction,
+    settings: &Settings,
+    gone: &[InterfaceName],
+) -> Result<Vec<Resource>, Error> {
+    let bypassed = if settings.firewall == Firewall::Bypass { &settings.uplinks[..] } else { &[] };
+    let mut obsolete: Vec<Resource> = gone.iter().chain(bypassed).map(expand::forwarding).collect();
+    for network in transaction.networks()? {
+        obsolete.extend(without_rule(transaction, &network)?);
+    }
+    Ok(obsolete)
+}
+
+/// Checks that the tables are to be as large as they are: they cannot be made anew under what they hold.
+fn check_tables(wanted: TableSizes, are: TableSizes) -> Result<(), Error> {
+    if wanted == are {
+        return Ok(());
+    }
+    let TableSizes { flows, unanswered } = are;
+    Err(Error::Differs {
+        what: "the instance".to_owned(),
+        differences: format!("room for {flows} flows and {unanswered} unanswered ones"),
+        remove: "vnet down".to_owned(),
+    })
 }
 
 /// The masquerade rules that no network brought.
@@ -332,9 +421,10 @@ fn everything(transaction: &Transaction) -> Result<Vec<Resource>, Error> {
     let mut resources = match transaction.settings()? {
         Some(settings) => {
             let uplinks = settings.uplinks.iter().flat_map(expand::uplink);
-            expand::instance(&settings, 0).into_iter().chain(uplinks).collect()
+            let forwarding = settings.uplinks.iter().map(expand::forwarding);
+            expand::instance(&settings, 0).into_iter().chain(uplinks).chain(forwarding).collect()
         }
-        None => vec![Resource::DataPath],
+        None => vec![Resource::DataPath(TableSizes::default())],
     };
     resources.extend(transaction.networks()?.iter().flat_map(expand::network));
     for endpoint in transaction.endpoints()? {
@@ -349,11 +439,12 @@ fn everything(transaction: &Transaction) -> Result<Vec<Resource>, Error> {
 }
 
 async fn remove_leftovers<M: Machine>(machine: &M, mode: Mode) -> Result<Done<Downed>, Error> {
-    let state = machine.state(&Resource::DataPath).await.map_err(kernel("look for maps and programs"))?;
+    let data_path = Resource::DataPath(TableSizes::default());
+    let state = machine.state(&data_path).await.map_err(kernel("look for maps and programs"))?;
     if state == State::Absent {
         return Ok(Done::new(Downed::Nothing, Vec::new()));
     }
-    let plan = plan::plan(&[], &[(Resource::DataPath, state)]);
+    let plan = plan::plan(&[], &[(data_path, state)]);
     if mode == Mode::Apply {
         let what = "the instance".to_owned();
         reconcile::tear_down(machine, &plan)

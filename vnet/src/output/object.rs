@@ -1,12 +1,13 @@
 //! Networks, endpoints, mappings and rules, as they are printed.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::IpAddr;
 
 use serde::Serialize;
 
 use super::table::words;
-use super::{Listed, VERSION, age, table};
+use super::{Format, Listed, Reachable, VERSION, age, print_json, print_list, reachable, table};
 use crate::plan::expand;
 use crate::spec;
 
@@ -33,6 +34,14 @@ pub struct Network {
     pub isolated: bool,
     /// How many endpoints it has.
     pub endpoints: usize,
+    /// `nat`, `nat-unprotected` or `routed`.
+    pub gateway_mode: spec::GatewayMode,
+    /// External ports of UDP: `endpoint-independent` or `address-and-port`.
+    pub udp_mapping: spec::Mapping,
+    /// External ports of TCP, likewise.
+    pub tcp_mapping: spec::Mapping,
+    /// Who may send to an endpoint-independent port: `endpoint-independent`, `address` or `address-and-port`.
+    pub filtering: spec::Filtering,
 }
 
 impl Network {
@@ -50,11 +59,29 @@ impl Network {
             internal: network.internal,
             isolated: network.isolated,
             endpoints,
+            gateway_mode: network.options.gateway_mode,
+            udp_mapping: network.options.udp_mapping,
+            tcp_mapping: network.options.tcp_mapping,
+            filtering: network.options.filtering,
         }
     }
 
+    /// What can be changed of it, in words.
+    #[must_use]
+    pub fn choices(&self) -> String {
+        let Self { gateway_mode, udp_mapping, tcp_mapping, filtering, .. } = self;
+        format!(
+            "gateway mode {gateway_mode}, UDP mapping {udp_mapping}, TCP mapping {tcp_mapping}, filtering {filtering}"
+        )
+    }
+
     fn flags(&self) -> String {
-        let flags = [(self.internal, "internal"), (self.isolated, "isolated")];
+        let mode = self.gateway_mode;
+        let flags = [
+            (self.internal, "internal"),
+            (self.isolated, "isolated"),
+            (mode != spec::GatewayMode::default(), mode.word()),
+        ];
         words(flags.into_iter().filter(|(set, _)| *set).map(|(_, name)| name))
     }
 }
@@ -77,7 +104,14 @@ impl Listed for Network {
     }
 
     fn details(&self) -> Vec<(&'static str, String)> {
-        vec![("mac", self.mac.clone()), ("number", self.number.to_string())]
+        vec![
+            ("mac", self.mac.clone()),
+            ("number", self.number.to_string()),
+            ("gateway mode", self.gateway_mode.to_string()),
+            ("UDP mapping", self.udp_mapping.to_string()),
+            ("TCP mapping", self.tcp_mapping.to_string()),
+            ("filtering", self.filtering.to_string()),
+        ]
     }
 }
 
@@ -243,6 +277,144 @@ impl Listed for Masquerade {
     }
 }
 
+/// Destinations that masquerade leaves alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Excluded {
+    /// The destinations.
+    pub subnet: String,
+}
+
+impl From<&spec::Cidr> for Excluded {
+    fn from(destinations: &spec::Cidr) -> Self {
+        Self { subnet: destinations.to_string() }
+    }
+}
+
+impl Listed for Excluded {
+    const NOUN: &'static str = "excluded";
+    const HEADER: &'static [&'static str] = &["EXCLUDED DESTINATIONS"];
+
+    fn row(&self) -> Vec<String> {
+        vec![self.subnet.clone()]
+    }
+}
+
+/// Who is masqueraded, and towards whom not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Masquerades {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The rules.
+    pub masquerades: Vec<Masquerade>,
+    /// Destinations that they leave alone.
+    pub excluded: Vec<Excluded>,
+}
+
+impl Masquerades {
+    /// Rules, and destinations that they leave alone.
+    #[must_use]
+    pub fn new(rules: &[spec::Masquerade], excluded: &[spec::Cidr]) -> Self {
+        let masquerades = rules.iter().map(Masquerade::from).collect();
+        Self { version: VERSION, masquerades, excluded: excluded.iter().map(Excluded::from).collect() }
+    }
+
+    /// Prints them: the excluded destinations as a table of their own, if there are any.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn print(&self, out: &mut impl Write, format: Format) -> io::Result<()> {
+        if format == Format::Json {
+            return print_json(out, self);
+        }
+        print_list(out, format, &self.masquerades)?;
+        if self.excluded.is_empty() {
+            return Ok(());
+        }
+        writeln!(out)?;
+        print_list(out, format, &self.excluded)
+    }
+}
+
+/// A floating address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Floating {
+    /// The host's address.
+    pub external: IpAddr,
+    /// The endpoint.
+    pub endpoint: String,
+    /// The endpoint's address.
+    pub address: IpAddr,
+}
+
+impl From<&spec::Floating> for Floating {
+    fn from(floating: &spec::Floating) -> Self {
+        Self { external: floating.external, endpoint: floating.endpoint.to_string(), address: floating.addr }
+    }
+}
+
+impl Listed for Floating {
+    const NOUN: &'static str = "floating";
+    const HEADER: &'static [&'static str] = &["EXTERNAL", "ENDPOINT", "ADDRESS"];
+
+    fn row(&self) -> Vec<String> {
+        vec![self.external.to_string(), self.endpoint.clone(), self.address.to_string()]
+    }
+}
+
+/// What holds for an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Settings {
+    /// First source port for masquerade.
+    pub nat_port: u16,
+    /// Last source port for masquerade.
+    pub nat_end: u16,
+    /// Seconds that idle flows are kept, by the names of `vnet up --timeout`.
+    pub timeouts: BTreeMap<&'static str, u32>,
+    /// Room for answered flows.
+    pub max_flows: u32,
+    /// Room for unanswered flows.
+    pub max_unanswered: u32,
+    /// Most answered flows of one endpoint, 0 for any number.
+    pub endpoint_flows: u32,
+    /// Most unanswered flows of one endpoint, 0 for any number.
+    pub endpoint_unanswered: u32,
+    /// `bypass` or `respect`.
+    pub firewall: spec::Firewall,
+}
+
+impl From<&spec::Settings> for Settings {
+    fn from(settings: &spec::Settings) -> Self {
+        let config = settings.config(0);
+        let timeout = |timeout: &spec::Timeout| (timeout.word(), timeout.of(&config).into());
+        Self {
+            nat_port: settings.nat_ports.first(),
+            nat_end: settings.nat_ports.last(),
+            timeouts: spec::Timeout::ALL.iter().map(timeout).collect(),
+            max_flows: settings.tables.flows,
+            max_unanswered: settings.tables.unanswered,
+            endpoint_flows: settings.quotas.flows,
+            endpoint_unanswered: settings.quotas.unanswered,
+            firewall: settings.firewall,
+        }
+    }
+}
+
+impl Settings {
+    fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        let limit = |limit: u32| if limit == 0 { "any number".to_owned() } else { limit.to_string() };
+        writeln!(out, "source ports for masquerade: {}-{}", self.nat_port, self.nat_end)?;
+        let timeouts = spec::Timeout::ALL.iter().filter_map(|timeout| {
+            let seconds = *self.timeouts.get(timeout.word())?;
+            Some(format!("{timeout} {}", spec::Seconds::try_from(seconds).ok()?))
+        });
+        writeln!(out, "timeouts: {}", timeouts.collect::<Vec<_>>().join(", "))?;
+        writeln!(out, "room for flows: {}, unanswered {}", self.max_flows, self.max_unanswered)?;
+        let (flows, unanswered) = (limit(self.endpoint_flows), limit(self.endpoint_unanswered));
+        writeln!(out, "flows of one endpoint: {flows}, unanswered {unanswered}")?;
+        writeln!(out, "firewall of the host: {}", self.firewall)
+    }
+}
+
 /// A program and where it is attached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Program {
@@ -277,6 +449,14 @@ pub struct Status {
     pub programs: Vec<Program>,
     /// What is not as recorded; `vnet up` brings it back.
     pub problems: Vec<String>,
+    /// From where each mapping is reached. Endpoints themselves are not: all of them are behind NAT.
+    pub reachable: Vec<Reachable>,
+    /// How many floating addresses it has.
+    pub floating: u64,
+    /// What holds for it.
+    pub settings: Option<Settings>,
+    /// What is as recorded and will not work: addresses that the host has not.
+    pub warnings: Vec<String>,
 }
 
 impl Status {
@@ -295,6 +475,10 @@ impl Status {
             flows: 0,
             programs: Vec::new(),
             problems: Vec::new(),
+            reachable: Vec::new(),
+            floating: 0,
+            settings: None,
+            warnings: Vec::new(),
         }
     }
 
@@ -315,12 +499,22 @@ impl Status {
         for uplink in &self.uplinks {
             writeln!(out, "uplink {uplink}: {}", programs(uplink))?;
         }
-        let Self { endpoints, portmaps, flows, .. } = self;
-        writeln!(out, "endpoints: {endpoints}, port mappings: {portmaps}, flows: {flows}\n")?;
+        let Self { endpoints, portmaps, floating, flows, .. } = self;
+        writeln!(
+            out,
+            "endpoints: {endpoints}, port mappings: {portmaps}, floating addresses: {floating}, flows: {flows}"
+        )?;
+        self.settings.iter().try_for_each(|settings| settings.print(out))?;
+        writeln!(out)?;
         table::print(out, Network::HEADER, self.networks.iter().map(Network::row))?;
+        reachable::print(out, &self.reachable)?;
         if !self.problems.is_empty() {
             writeln!(out, "\nnot as recorded; `vnet up` brings it back:")?;
         }
-        self.problems.iter().try_for_each(|problem| writeln!(out, "  {problem}"))
+        self.problems.iter().try_for_each(|problem| writeln!(out, "  {problem}"))?;
+        if !self.warnings.is_empty() {
+            writeln!(out, "\nanswers do not arrive unless somebody routes them here:")?;
+        }
+        self.warnings.iter().try_for_each(|warning| writeln!(out, "  {warning}"))
     }
 }

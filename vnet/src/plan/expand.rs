@@ -12,14 +12,16 @@ use vnet_common::{Addr, AllowFrom, AllowFromKey, Hook, Port, PortMapKey, PortMap
 
 use super::{Resource, Veth, blocks};
 use crate::ours;
-use crate::spec::{Endpoint, InterfaceName, Link, Masquerade, Namespace, Network, PortMap, Settings};
+use crate::spec::{
+    Cidr, Endpoint, Floating, InterfaceName, Link, Masquerade, Namespace, Network, PortMap, Settings,
+};
 
 /// What every instance has, whatever its networks.
 #[must_use]
 pub fn instance(settings: &Settings, port_blocks: u32) -> Vec<Resource> {
     let ports = settings.nat_ports;
     vec![
-        Resource::DataPath,
+        Resource::DataPath(settings.tables),
         Resource::ReservedPorts { first: ports.first(), last: ports.last() },
         Resource::Config(settings.config(port_blocks)),
     ]
@@ -37,13 +39,19 @@ pub fn uplink(interface: &InterfaceName) -> Vec<Resource> {
     ]
 }
 
+/// That an uplink forwards: for packets that go through the host's stack.
+#[must_use]
+pub fn forwarding(interface: &InterfaceName) -> Resource {
+    Resource::Forwarding { interface: interface.to_string() }
+}
+
 /// An address of the host.
 #[must_use]
 pub fn host_address(addr: IpAddr, interface: &str) -> Resource {
     Resource::HostAddress { addr, interface: interface.to_owned() }
 }
 
-/// A network's bridge and its prefixes.
+/// A network's bridge, its prefixes and the guard of what is routed into it.
 #[must_use]
 pub fn network(network: &Network) -> Vec<Resource> {
     let addresses = network.segments.iter().map(|segment| segment.gateway_address()).collect();
@@ -57,7 +65,9 @@ pub fn network(network: &Network) -> Vec<Resource> {
         flags: network.flags(),
         gateway: segment.gateway,
     });
-    std::iter::once(bridge).chain(gateways).chain(prefixes).collect()
+    // After the prefixes and before any endpoint: nobody is reached past it.
+    let guard = Resource::Attachment { hook: Hook::ToBridge, interface: network.bridge.to_string() };
+    iter::once(bridge).chain(gateways).chain(prefixes).chain([guard]).collect()
 }
 
 /// The addresses of a network's bridge: its gateways, and where it has IPv6 the bridge's link-local one.
@@ -70,7 +80,23 @@ pub fn gateways(network: &Network) -> Vec<IpAddr> {
 /// A masquerade rule.
 #[must_use]
 pub fn masquerade(rule: &Masquerade) -> Resource {
-    Resource::Masquerade { subnet: rule.subnet.net(), to: rule.to }
+    Resource::Masquerade { subnet: rule.subnet.net(), to: rule.to, one_to_one: false }
+}
+
+/// Destinations that masquerade leaves alone.
+#[must_use]
+pub fn unmasqueraded(destinations: Cidr) -> Resource {
+    Resource::Unmasqueraded { subnet: destinations.net() }
+}
+
+/// A floating address: what the endpoint sends goes out under it before what arrives for it comes in.
+#[must_use]
+pub fn floating(floating: &Floating) -> Vec<Resource> {
+    let Floating { external, addr, .. } = *floating;
+    vec![
+        Resource::Masquerade { subnet: addr.into(), to: Some(external), one_to_one: true },
+        Resource::Floating { external, addr, zone: floating.zone() },
+    ]
 }
 
 /// An endpoint; `network` is the one it is linked to.
@@ -98,7 +124,15 @@ fn links(endpoint: &Endpoint, link: &Link, network: &Network) -> Vec<Resource> {
     });
     let attachment =
         Resource::Attachment { hook: Hook::FromEndpoint, interface: link.host_interface.to_string() };
-    let entries = entry_prefixes(link).into_iter().map(|(addr, prefix_len)| Resource::Endpoint {
+    // The entries before the program that looks for them: an endpoint speaks as soon as its link is up, and what
+    // it says is not forged.
+    iter::once(veth).chain(endpoint_entries(link, network)).chain([attachment]).collect()
+}
+
+/// The entries of an endpoint's addresses: what of it depends on the choices of its network.
+#[must_use]
+pub fn endpoint_entries(link: &Link, network: &Network) -> Vec<Resource> {
+    let entry = |(addr, prefix_len): (IpAddr, u8)| Resource::Endpoint {
         addr: addr.into(),
         interface: link.host_interface.to_string(),
         bridge: network.bridge.to_string(),
@@ -110,10 +144,8 @@ fn links(endpoint: &Endpoint, link: &Link, network: &Network) -> Vec<Resource> {
         flags: network.flags(),
         mapping: network.mapping(),
         filtering: network.filtering(),
-    });
-    // The entries before the program that looks for them: an endpoint speaks as soon as its link is up, and what
-    // it says is not forged.
-    iter::once(veth).chain(entries).chain([attachment]).collect()
+    };
+    entry_prefixes(link).into_iter().map(entry).collect()
 }
 
 /// Where an endpoint's namespace can be opened.
@@ -165,10 +197,10 @@ pub fn port_map(mapping: &PortMap) -> Vec<Resource> {
 }
 
 /// The notes that ports are published on one address of the host, which other mappings may share: those of the
-/// same ports on its other addresses.
+/// same ports on its other addresses. What is published on the endpoint's own address is in no program's way.
 #[must_use]
 pub fn reservations(mapping: &PortMap) -> Vec<PortMapKey> {
-    let host = mapping.published.host.map(Addr::from);
+    let host = mapping.published.host.filter(|_| !mapping.is_direct()).map(Addr::from);
     host.map_or_else(Vec::new, |host| keys(mapping, PortMapKey::some_of_family(&host)))
 }
 

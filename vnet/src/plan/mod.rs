@@ -18,11 +18,31 @@ pub use blocks::{Block, blocks};
 pub use op::Op;
 pub use resource::{Resource, State, Veth};
 
+/// Part of [`Resource::DataPath`].
+pub use crate::spec::TableSizes;
+
 /// Steps, in the order in which they are to be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The steps.
     pub ops: Vec<Op>,
+    /// What things were described as that the steps change or remove, where they are to be so again if a later step
+    /// fails.
+    pub former: Vec<Resource>,
+}
+
+impl Plan {
+    /// The step that undoes one of these, if anything does: what was created is removed, what was changed or removed
+    /// is made as it was described before.
+    #[must_use]
+    pub fn inverse(&self, op: &Op) -> Option<Op> {
+        let former = |resource: &Resource| self.former.iter().find(|former| former.same_identity(resource));
+        match op {
+            Op::Create(resource) => Some(Op::Remove(resource.clone())),
+            Op::Change(resource) => former(resource).cloned().map(Op::Change),
+            Op::Remove(resource) => former(resource).cloned().map(Op::Create),
+        }
+    }
 }
 
 /// The steps that lead to the desired resources and away from the obsolete ones. Both lists are in the order
@@ -39,7 +59,7 @@ pub fn plan(desired: &[(Resource, State)], obsolete: &[(Resource, State)]) -> Pl
         State::Differs(_) => Some(Op::Change(resource.clone())),
         State::Present => None,
     });
-    Plan { ops: removals.chain(additions).collect() }
+    Plan { ops: removals.chain(additions).collect(), former: Vec::new() }
 }
 
 #[cfg(test)]
@@ -132,16 +152,32 @@ mod tests {
 
         #[test]
         fn undoing_what_was_created_leaves_what_was_there(world in resources(), desired in resources()) {
-            let ops = plan(&observe(&world, &desired), &[]).ops;
+            let plan = plan(&observe(&world, &desired), &[]);
+            let ops = &plan.ops;
             let mut after = world.clone();
             ops.iter().for_each(|op| apply(&mut after, op));
-            ops.iter().rev().filter_map(Op::inverse).for_each(|op| apply(&mut after, &op));
+            ops.iter().rev().filter_map(|op| plan.inverse(op)).for_each(|op| apply(&mut after, &op));
             let untouched = |after: &World| -> World {
                 let changed = |resource: &Resource| ops.contains(&Op::Change(resource.clone()));
                 let identity = |resource: &&Resource| !desired.iter().any(|d| changed(d) && d.same_identity(resource));
                 after.iter().filter(identity).cloned().collect()
             };
             prop_assert_eq!(sorted(&untouched(&after)), sorted(&untouched(&world)));
+        }
+
+        #[test]
+        fn undoing_with_what_was_there_before_leaves_exactly_that(
+            world in resources(), desired in resources(), obsolete in resources(), stop in 0..20_usize,
+        ) {
+            let plan = Plan {
+                former: world.clone(),
+                ..plan(&observe(&world, &desired), &observe(&world, &obsolete))
+            };
+            let done = &plan.ops[..stop.min(plan.ops.len())];
+            let mut after = world.clone();
+            done.iter().for_each(|op| apply(&mut after, op));
+            done.iter().rev().filter_map(|op| plan.inverse(op)).for_each(|op| apply(&mut after, &op));
+            prop_assert_eq!(sorted(&after), sorted(&world));
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::resource::Resource;
 
-/// One step: idempotent, readable, and undone by [`Op::inverse`].
+/// One step: idempotent, readable, and undone by what [`super::Plan::inverse`] says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Make it.
@@ -13,18 +13,6 @@ pub enum Op {
     Change(Resource),
     /// Take it away; one that is not there is taken away already.
     Remove(Resource),
-}
-
-impl Op {
-    /// The step that undoes this one, if anything does: a change cannot be undone from the description alone,
-    /// and what was removed was removed on purpose.
-    #[must_use]
-    pub fn inverse(&self) -> Option<Self> {
-        match self {
-            Self::Create(resource) => Some(Self::Remove(resource.clone())),
-            Self::Change(_) | Self::Remove(_) => None,
-        }
-    }
 }
 
 impl fmt::Display for Op {

@@ -11,11 +11,14 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use vnet_common::{Addr, AllowFromKey, DatapathConfig, Hook, Mac, PortMapKey, PortMapValue, Zone};
 
+use crate::spec::{TableSizes, Timeout};
+
 /// Something in the kernel that belongs to an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resource {
-    /// Maps and programs, loaded and pinned; the host-local programs attached to the root cgroup.
-    DataPath,
+    /// Maps and programs, loaded and pinned; the host-local programs attached to the root cgroup. Maps that are
+    /// there keep their sizes.
+    DataPath(TableSizes),
     /// The configuration entry.
     Config(DatapathConfig),
     /// Ports kept from the host's own automatic choice (`net.ipv4.ip_local_reserved_ports`).
@@ -42,6 +45,11 @@ pub enum Resource {
         /// The address.
         addr: IpAddr,
         /// The interface that has it.
+        interface: String,
+    },
+    /// That an interface of the host forwards, though the host may not.
+    Forwarding {
+        /// The interface.
         interface: String,
     },
     /// A network's bridge, up, with the gateway's addresses, forwarding for its endpoints.
@@ -74,6 +82,22 @@ pub enum Resource {
         subnet: IpNet,
         /// The source to use instead of the one that routing chooses.
         to: Option<IpAddr>,
+        /// Whether the rule is a floating address's: the source has `to` for itself alone.
+        one_to_one: bool,
+    },
+    /// Destinations that masquerade leaves alone.
+    Unmasqueraded {
+        /// The destinations.
+        subnet: IpNet,
+    },
+    /// Where what arrives for a floating address goes.
+    Floating {
+        /// The host's address.
+        external: IpAddr,
+        /// The endpoint's address.
+        addr: IpAddr,
+        /// The endpoint's network.
+        zone: Zone,
     },
     /// A network namespace, visible under `/run/netns`, with its loopback up.
     Namespace {
@@ -159,16 +183,19 @@ impl Resource {
     #[must_use]
     pub fn same_identity(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::DataPath, Self::DataPath)
+            (Self::DataPath(_), Self::DataPath(_))
             | (Self::Config(_), Self::Config(_))
             | (Self::ReservedPorts { .. }, Self::ReservedPorts { .. }) => true,
             (Self::Attachment { .. }, Self::Attachment { .. }) => self == other,
-            (Self::Uplink { interface: a }, Self::Uplink { interface: b }) => a == b,
+            (Self::Uplink { interface: a }, Self::Uplink { interface: b })
+            | (Self::Forwarding { interface: a }, Self::Forwarding { interface: b }) => a == b,
             (Self::HostAddress { addr: a, .. }, Self::HostAddress { addr: b, .. }) => a == b,
             (Self::Bridge { name: a, .. }, Self::Bridge { name: b, .. })
             | (Self::Namespace { name: a }, Self::Namespace { name: b }) => a == b,
             (Self::Network { subnet: a, .. }, Self::Network { subnet: b, .. })
-            | (Self::Masquerade { subnet: a, .. }, Self::Masquerade { subnet: b, .. }) => a == b,
+            | (Self::Masquerade { subnet: a, .. }, Self::Masquerade { subnet: b, .. })
+            | (Self::Unmasqueraded { subnet: a }, Self::Unmasqueraded { subnet: b }) => a == b,
+            (Self::Floating { external: a, .. }, Self::Floating { external: b, .. }) => a == b,
             (Self::Veth(a), Self::Veth(b)) => a.host == b.host,
             (Self::Endpoint { addr: a, .. }, Self::Endpoint { addr: b, .. }) => a == b,
             (Self::AllowFrom { key: a }, Self::AllowFrom { key: b }) => a == b,
@@ -182,7 +209,7 @@ impl Resource {
     pub fn is_exclusive(&self) -> bool {
         matches!(
             self,
-            Self::DataPath
+            Self::DataPath(_)
                 | Self::Attachment { .. }
                 | Self::Bridge { .. }
                 | Self::Namespace { .. }
@@ -209,6 +236,8 @@ impl Resource {
                 | Self::HostAddress { .. }
                 | Self::Network { .. }
                 | Self::Masquerade { .. }
+                | Self::Unmasqueraded { .. }
+                | Self::Floating { .. }
                 | Self::Endpoint { .. }
                 | Self::AllowFrom { .. }
                 | Self::PortMap { .. }
@@ -219,7 +248,7 @@ impl Resource {
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::DataPath => f.write_str("maps and programs"),
+            Self::DataPath(_) => f.write_str("maps and programs"),
             Self::Config(config) => {
                 write!(
                     f,
@@ -228,7 +257,10 @@ impl fmt::Display for Resource {
                 )?;
                 let lengths = (0..16).rev().filter(|length| config.port_blocks & 1 << length != 0);
                 let sizes: Vec<String> = lengths.map(|length| (1_u32 << (16 - length)).to_string()).collect();
-                if sizes.is_empty() { Ok(()) } else { write!(f, ", blocks of {} ports", sizes.join(", ")) }
+                if !sizes.is_empty() {
+                    write!(f, ", blocks of {} ports", sizes.join(", "))?;
+                }
+                differences(config).iter().try_for_each(|difference| write!(f, ", {difference}"))
             }
             Self::ReservedPorts { first, last } => write!(f, "reserved local ports {first}-{last}"),
             Self::Attachment { hook, interface } => write!(f, "program {} on {interface}", hook.name()),
@@ -240,8 +272,11 @@ impl fmt::Display for Resource {
             Self::Network { subnet, bridge, zone, .. } => {
                 write!(f, "network {subnet} on {bridge}, number {}", zone.id)
             }
-            Self::Masquerade { subnet, to: None } => write!(f, "masquerade {subnet}"),
-            Self::Masquerade { subnet, to: Some(to) } => write!(f, "masquerade {subnet} as {to}"),
+            Self::Forwarding { interface } => write!(f, "forwarding of {interface}"),
+            Self::Masquerade { subnet, to: None, .. } => write!(f, "masquerade {subnet}"),
+            Self::Masquerade { subnet, to: Some(to), .. } => write!(f, "masquerade {subnet} as {to}"),
+            Self::Unmasqueraded { subnet } => write!(f, "destinations {subnet} left out of masquerade"),
+            Self::Floating { external, addr, .. } => write!(f, "floating address {external} to {addr}"),
             Self::Namespace { name } => write!(f, "namespace {name}"),
             Self::Veth(veth) => write!(
                 f,
@@ -279,6 +314,27 @@ impl fmt::Display for Resource {
 /// The last port of a block.
 fn last_port(key: &PortMapKey) -> u32 {
     u32::from(key.port.number()) + (1 << (16 - u32::from(key.prefix_len.min(16)))) - 1
+}
+
+/// What of a configuration is not as documented, ports apart.
+fn differences(config: &DatapathConfig) -> Vec<String> {
+    const DEFAULT: DatapathConfig = DatapathConfig::DEFAULT;
+    let timeouts = Timeout::ALL.iter().filter(|timeout| timeout.of(config) != timeout.of(&DEFAULT));
+    let mut differences: Vec<String> =
+        timeouts.map(|timeout| format!("{timeout} {}", timeout.of(config))).collect();
+    for (name, value, default) in [
+        ("flows", config.endpoint_flows, DEFAULT.endpoint_flows),
+        ("unanswered flows", config.unanswered, DEFAULT.unanswered),
+    ] {
+        if value != default {
+            let limit = if value == 0 { "any number of".to_owned() } else { value.to_string() };
+            differences.push(format!("{limit} {name} for each endpoint"));
+        }
+    }
+    if config.flags & DatapathConfig::FLAG_RESPECT_FIREWALL != 0 {
+        differences.push("first packets through the host's firewall".to_owned());
+    }
+    differences
 }
 
 fn list(addresses: &[IpNet]) -> String {

@@ -8,6 +8,8 @@ use ipnet::IpNet;
 use vnet_common::{CtEntry, Mac, Proto, Tuple};
 
 use super::Machine;
+use crate::firewall::Netfilter;
+use crate::flow::Tables;
 use crate::kernel::{BoundSocket, Interface, Process, Route};
 use crate::plan::{Op, Resource, State};
 
@@ -31,6 +33,8 @@ pub(crate) struct Fake {
     pub(crate) flows: RefCell<Vec<(Tuple, CtEntry)>>,
     pub(crate) sockets: RefCell<Vec<(Proto, BoundSocket)>>,
     pub(crate) namespace: Cell<u64>,
+    /// The host's own firewall; `None` if it cannot be read.
+    pub(crate) netfilter: RefCell<Option<Netfilter>>,
     fault: Cell<Option<(usize, Fault)>>,
     steps: Cell<usize>,
 }
@@ -48,6 +52,7 @@ impl Fake {
             interface(2, "eth0", Some(1), &["203.0.113.1/24", "2001:db8::1/64"]),
             interface(3, "eth1", Some(2), &["198.51.100.1/24"]),
         ];
+        *fake.netfilter.borrow_mut() = Some(Netfilter::default());
         *fake.routes.borrow_mut() = vec![route("0.0.0.0/0", "eth0"), route("203.0.113.0/24", "eth0")];
         fake
     }
@@ -84,9 +89,9 @@ impl Fake {
                 present.retain(|other| !other.same_identity(resource));
                 present.push(resource.clone());
             }
-            Op::Remove(Resource::DataPath) => self.present.borrow_mut().retain(|resource| {
+            Op::Remove(Resource::DataPath(_)) => self.present.borrow_mut().retain(|resource| {
                 !(resource.is_map_entry()
-                    || matches!(resource, Resource::DataPath | Resource::Attachment { .. }))
+                    || matches!(resource, Resource::DataPath(_) | Resource::Attachment { .. }))
             }),
             Op::Remove(resource) => self.present.borrow_mut().retain(|other| !other.same_identity(resource)),
         }
@@ -97,7 +102,7 @@ impl Fake {
     fn missing(&self, resource: &Resource) -> Option<String> {
         let has = |test: &dyn Fn(&Resource) -> bool| self.present.borrow().iter().any(test);
         let needs_data_path = resource.is_map_entry() || matches!(resource, Resource::Attachment { .. });
-        if needs_data_path && !has(&|other| *other == Resource::DataPath) {
+        if needs_data_path && !has(&|other| matches!(other, Resource::DataPath(_))) {
             return Some("maps and programs".to_owned());
         }
         let has_interface = |wanted: &str| {
@@ -111,6 +116,7 @@ impl Fake {
         let interfaces: Vec<&str> = match resource {
             Resource::Attachment { interface, .. }
             | Resource::Uplink { interface }
+            | Resource::Forwarding { interface }
             | Resource::HostAddress { interface, .. } => vec![interface],
             Resource::Network { bridge, .. } => vec![bridge],
             Resource::Endpoint { interface, bridge, .. } => vec![interface, bridge],
@@ -172,6 +178,14 @@ impl Machine for Fake {
         Ok(self.routes.borrow().clone())
     }
 
+    fn netfilter(&self) -> Result<Netfilter, FakeError> {
+        self.netfilter.borrow().clone().ok_or_else(|| FakeError("no rules for you".to_owned()))
+    }
+
+    fn flow_tables(&self) -> Result<Tables, FakeError> {
+        Ok(Tables { confirmed: self.flows.borrow().iter().copied().collect(), ..Tables::default() })
+    }
+
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, FakeError> {
         let mut flows = self.flows.borrow_mut();
         let before = flows.len();
@@ -216,6 +230,14 @@ impl Machine for &Fake {
 
     async fn routes(&self) -> Result<Vec<Route>, FakeError> {
         (**self).routes().await
+    }
+
+    fn netfilter(&self) -> Result<Netfilter, FakeError> {
+        (**self).netfilter()
+    }
+
+    fn flow_tables(&self) -> Result<Tables, FakeError> {
+        (**self).flow_tables()
     }
 
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, FakeError> {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 
-/// A prefix without host bits, for any family; what a masquerade rule covers.
+/// A prefix without host bits, for any family: the sources of a masquerade rule, or destinations that are left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "IpNet", into = "IpNet")]
 pub struct Cidr(IpNet);
@@ -19,6 +19,14 @@ impl Cidr {
     #[must_use]
     pub fn net(self) -> IpNet {
         self.0
+    }
+
+    /// One address alone.
+    ///
+    /// # Errors
+    /// As for a prefix.
+    pub fn host(addr: IpAddr) -> Result<Self, Error> {
+        IpNet::from(addr).try_into()
     }
 }
 
@@ -32,7 +40,7 @@ impl TryFrom<IpNet> for Cidr {
             return Err(bad("loopback addresses never leave the host"));
         }
         if net.addr().is_multicast() {
-            return Err(bad("multicast addresses are never a source"));
+            return Err(bad("multicast addresses are not translated"));
         }
         if is_mapped(net.addr()) {
             return Err(bad("write an IPv4 prefix as IPv4"));

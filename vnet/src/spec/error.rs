@@ -95,6 +95,24 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// Not one of a few words.
+    #[error("{text:?} is not a {what}: choose {}", alternatives(words))]
+    Choice {
+        /// What was given.
+        text: String,
+        /// What it was to be.
+        what: &'static str,
+        /// The words.
+        words: &'static [&'static str],
+    },
+    /// Not a time span.
+    #[error("{text:?} is not a duration: {reason}")]
+    Duration {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// Not `[HOST-IP:]PORT[-END]` or `TARGET:PORT[-END]`.
     #[error("{text:?} lacks its {missing}: write it like {example}")]
     Incomplete {
@@ -145,4 +163,12 @@ pub enum Error {
         /// How many.
         target_count: u32,
     },
+}
+
+/// "a, b or c".
+fn alternatives(words: &[&str]) -> String {
+    match words {
+        [first @ .., last] if !first.is_empty() => format!("{} or {last}", first.join(", ")),
+        words => words.concat(),
+    }
 }

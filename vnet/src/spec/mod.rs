@@ -3,23 +3,30 @@
 //! Everything here is parsed once, at the edge, into types that cannot hold a bad value; nothing below looks
 //! again. These types are also what the store writes, so serde lives here and nowhere else in the library.
 
+mod choice;
 mod cidr;
 mod endpoint;
 mod error;
+mod floating;
 mod masquerade;
 mod name;
 mod network;
+mod network_options;
 mod port_map;
 mod settings;
+mod timeout;
 
 pub use cidr::{Cidr, Clients, Subnet};
 pub use endpoint::{Endpoint, Link, Namespace};
 pub use error::Error;
+pub use floating::Floating;
 pub use masquerade::Masquerade;
 pub use name::{InterfaceName, Name};
 pub use network::{Network, Segment, Segments};
+pub use network_options::{Filtering, GatewayMode, Mapping, NetworkChange, NetworkOptions};
 pub use port_map::{PortMap, Ports, Protocol, Published, Target, TargetHost};
-pub use settings::Settings;
+pub use settings::{Firewall, Quotas, Settings, SettingsChange, TableSizes, parse_nat_ports};
+pub use timeout::{Seconds, Timeout, TimeoutSetting, Timeouts};
 
 use vnet_common::Mac;
 

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use vnet_common::{Mac, NetworkValue, Zone, filtering, mapping};
+use vnet_common::{Mac, NetworkValue, Zone};
 
-use super::{Error, InterfaceName, Name, Subnet};
+use super::{Error, GatewayMode, InterfaceName, Name, NetworkOptions, Subnet};
 
 /// A network of endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +28,9 @@ pub struct Network {
     pub internal: bool,
     /// Its endpoints do not reach each other.
     pub isolated: bool,
+    /// What may be changed while it is in use.
+    #[serde(default)]
+    pub options: NetworkOptions,
 }
 
 impl Network {
@@ -42,19 +45,25 @@ impl Network {
     pub fn flags(&self) -> u8 {
         let internal = if self.internal { NetworkValue::FLAG_INTERNAL } else { 0 };
         let isolated = if self.isolated { NetworkValue::FLAG_ISOLATED } else { 0 };
-        internal | isolated
+        internal | isolated | self.options.flags()
+    }
+
+    /// Whether its endpoints go out under another address, so that masquerade rules come with it.
+    #[must_use]
+    pub fn is_masqueraded(&self) -> bool {
+        !self.internal && self.options.gateway_mode != GatewayMode::Routed
     }
 
     /// Which of its endpoints' mappings are endpoint-independent: bits of [`vnet_common::mapping`].
     #[must_use]
     pub fn mapping(&self) -> u8 {
-        mapping::ENDPOINT_INDEPENDENT_UDP
+        self.options.mapping()
     }
 
     /// Who may send to such a mapping: one of [`vnet_common::filtering`].
     #[must_use]
     pub fn filtering(&self) -> u8 {
-        filtering::ADDRESS
+        self.options.filtering()
     }
 }
 
@@ -185,5 +194,16 @@ mod tests {
         ] {
             assert!(segments(subnets, gateways).is_err(), "{subnets:?} {gateways:?}");
         }
+    }
+
+    #[test]
+    fn a_record_of_an_older_version_means_what_was_fixed_then() {
+        let old = r#"{"name":"blue","number":2,"segments":[{"subnet":"10.1.0.0/24","gateway":"10.1.0.1"}],
+            "bridge":"vnet-blue","mac":"02:00:00:00:00:01","mtu":1500,"internal":false,"isolated":true}"#;
+        let network: Network = serde_json::from_str(old).unwrap();
+        assert_eq!(network.options, NetworkOptions::default());
+        assert_eq!((network.flags(), network.is_masqueraded()), (NetworkValue::FLAG_ISOLATED, true));
+        let again: Network = serde_json::from_str(&serde_json::to_string(&network).unwrap()).unwrap();
+        assert_eq!(again, network);
     }
 }

@@ -38,6 +38,12 @@ impl PortMap {
     pub fn zone(&self) -> Zone {
         Zone { id: self.number }
     }
+
+    /// Whether it is published on the endpoint's own address, as endpoints of routed networks can be.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        self.published.host.is_some_and(|host| self.targets.contains(&host))
+    }
 }
 
 impl fmt::Display for PortMap {
@@ -87,6 +93,9 @@ pub struct Ports {
 }
 
 impl Ports {
+    /// Every port.
+    pub const ALL: Self = Self { first: 1, last: u16::MAX };
+
     /// First port.
     #[must_use]
     pub fn first(self) -> u16 {
@@ -264,6 +273,15 @@ impl FromStr for Target {
             None => TargetHost::Name(host.parse()?),
         };
         Ok(Self { host, ports: ports.parse()? })
+    }
+}
+
+impl FromStr for TargetHost {
+    type Err = Error;
+
+    /// Alone, without a port, an IPv6 address has no brackets.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        text.parse().map(Self::Addr).or_else(|_| text.parse().map(Self::Name))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Published ports in the store: found by what is published, by neighbour, and by endpoint.
 
+use std::net::IpAddr;
+
 use redb::{ReadableTable, ReadableTableMetadata, TableDefinition};
 use vnet_common::{Addr, PortMapKey};
 
@@ -37,6 +39,24 @@ impl Transaction {
         };
         let other: PortMap = decode(entry?.1.value())?;
         Ok(other.published.ports.overlaps(published.ports).then_some(other))
+    }
+
+    /// A mapping that is published on exactly this address of the host, whatever its protocol.
+    pub fn port_map_on(&self, host: IpAddr) -> Result<Option<PortMap>, Error> {
+        let table = self.inner.open_table(PORT_MAPS)?;
+        let wanted = (1, Addr::from(host).bytes);
+        let mut next = Some(0);
+        while let Some(proto) = next {
+            let Some(entry) = table.range((proto, wanted.0, wanted.1, 0)..)?.next() else { break };
+            let (key, mapping) = entry?;
+            let (found, one, addr, _) = key.value();
+            if (one, addr) == wanted {
+                return decode(mapping.value()).map(Some);
+            }
+            // Among those of the protocol that was found the address comes later, or not at all.
+            next = if found > proto && (one, addr) < wanted { Some(found) } else { found.checked_add(1) };
+        }
+        Ok(None)
     }
 
     /// Every mapping, by protocol, host address and port.

@@ -19,6 +19,7 @@ const META: TableDefinition<&str, Json> = TableDefinition::new("meta");
 const NETWORKS: TableDefinition<&str, Json> = TableDefinition::new("networks");
 const ENDPOINTS: TableDefinition<&str, Json> = TableDefinition::new("endpoints");
 const MASQUERADES: TableDefinition<([u8; 16], u8), Json> = TableDefinition::new("masquerades");
+const UNMASQUERADED: TableDefinition<([u8; 16], u8), Json> = TableDefinition::new("unmasqueraded");
 const ADDRESSES: TableDefinition<[u8; 16], &str> = TableDefinition::new("addresses");
 const INTERFACES: TableDefinition<&str, &str> = TableDefinition::new("interfaces");
 const HOST_ADDRESSES: TableDefinition<[u8; 16], &str> = TableDefinition::new("host_addresses");
@@ -218,6 +219,27 @@ impl Transaction {
     /// Forgets a masquerade rule.
     pub fn remove_masquerade(&self, subnet: Cidr) -> Result<(), Error> {
         self.inner.open_table(MASQUERADES)?.remove(prefix_key(subnet))?;
+        Ok(())
+    }
+
+    /// Whether destinations are left out of masquerade, exactly these.
+    pub fn is_unmasqueraded(&self, destinations: Cidr) -> Result<bool, Error> {
+        Ok(self.inner.open_table(UNMASQUERADED)?.get(prefix_key(destinations))?.is_some())
+    }
+
+    /// Every prefix of destinations that masquerade leaves alone, in ascending order.
+    pub fn unmasqueraded(&self) -> Result<Vec<Cidr>, Error> {
+        self.all(UNMASQUERADED)
+    }
+
+    /// Notes that destinations are left out of masquerade.
+    pub fn put_unmasqueraded(&self, destinations: Cidr) -> Result<(), Error> {
+        self.put(UNMASQUERADED, prefix_key(destinations), &destinations)
+    }
+
+    /// Forgets that they are.
+    pub fn remove_unmasqueraded(&self, destinations: Cidr) -> Result<(), Error> {
+        self.inner.open_table(UNMASQUERADED)?.remove(prefix_key(destinations))?;
         Ok(())
     }
 

@@ -1,0 +1,151 @@
+//! Floating addresses.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use vnet_common::Addr;
+
+use super::endpoint::family;
+use super::host::Host;
+use super::{Claim, Done, Error, Manager};
+use crate::plan::expand;
+use crate::reconcile::Machine;
+use crate::spec::{Cidr, Endpoint, Floating, GatewayMode, TargetHost};
+use crate::store::Transaction;
+
+/// An address of the host to give to an endpoint.
+#[derive(Clone, Debug)]
+pub struct FloatingRequest {
+    /// The host's address.
+    pub external: IpAddr,
+    /// The endpoint, by its address or its name.
+    pub target: TargetHost,
+}
+
+impl<M: Machine> Manager<M> {
+    /// Gives an address of the host to an endpoint.
+    ///
+    /// # Errors
+    /// When the host has no such address, or one of the two has another already.
+    pub async fn add_floating(&self, request: &FloatingRequest) -> Result<Done<Floating>, Error> {
+        let (transaction, _) = self.begin()?;
+        let host = Host::without_routes(&self.machine).await?;
+        let note = check_external(&transaction, &host, request.external)?;
+        let floating = self.describe_floating(&transaction, request)?;
+        let recorded = same_floating(&transaction, &floating)?;
+        if recorded.is_none() {
+            check_alone(&transaction, &floating)?;
+            transaction.put_floating(&floating)?;
+        }
+        let refresh = self.refresh(&transaction, &host)?;
+        let mut wanted = refresh.wanted;
+        wanted.extend(Claim::of(recorded.as_ref()).on(expand::floating(&floating)));
+        let what = format!("floating address {}", floating.external);
+        let ops = self.make(transaction, &what, wanted, refresh.obsolete).await?;
+        Ok(Done { value: floating, ops, notes: note.into_iter().collect() })
+    }
+
+    fn describe_floating(
+        &self,
+        transaction: &Transaction,
+        request: &FloatingRequest,
+    ) -> Result<Floating, Error> {
+        let FloatingRequest { external, ref target } = *request;
+        let endpoint = self.existing_endpoint(transaction, target)?;
+        let network = self.publishable(transaction, &endpoint)?;
+        if network.options.gateway_mode == GatewayMode::Routed {
+            return Err(Error::RoutedNetwork { endpoint: endpoint.name, network: network.name });
+        }
+        let addr = address_like(&endpoint, target, external)?;
+        Ok(Floating { external, endpoint: endpoint.name, addr, number: network.number })
+    }
+
+    /// Takes an address of the host back from its endpoint, and ends the flows by it; nothing if no endpoint has it.
+    ///
+    /// # Errors
+    /// When something of it stays.
+    pub async fn remove_floating(&self, external: IpAddr) -> Result<Done<Option<Floating>>, Error> {
+        let (transaction, _) = self.begin()?;
+        let Some(floating) = transaction.floating(external)? else { return Ok(Done::new(None, Vec::new())) };
+        transaction.remove_floating(&floating)?;
+        let what = format!("floating address {external}");
+        let ops = self.unmake(transaction, &what, expand::floating(&floating), Vec::new()).await?;
+        let external = Addr::from(external);
+        self.forget(|tuple, entry| {
+            [tuple.src, tuple.dst, entry.translated.src, entry.translated.dst].contains(&external)
+        })?;
+        Ok(Done::new(Some(floating), ops))
+    }
+}
+
+/// Checks that an address is the host's to give; gives a note if the host would miss it.
+fn check_external(transaction: &Transaction, host: &Host, external: IpAddr) -> Result<Option<String>, Error> {
+    let bad = |reason| Err(Error::ExternalAddress { external, reason });
+    let addr = Addr::from(external);
+    if addr.is_unspecified()
+        || addr.is_loopback()
+        || addr.is_multicast_or_broadcast()
+        || addr.is_v6_link_local()
+    {
+        return bad("nobody outside could reach it".to_owned());
+    }
+    for network in transaction.networks()? {
+        if expand::gateways(&network).contains(&external) {
+            return bad(format!("it is the gateway of network {}", network.name));
+        }
+    }
+    let of_family = |net: &&IpNet| net.addr().is_ipv4() == external.is_ipv4();
+    let owner = host.interfaces.iter().find(|interface| {
+        let mut addresses = interface.addresses.iter().filter(of_family);
+        addresses.any(|own| own.addr() == external)
+    });
+    let Some(owner) = owner else {
+        return Err(Error::ExternalMissing { external, net: IpNet::from(external) });
+    };
+    let is_first = owner.addresses.iter().find(of_family).is_some_and(|first| first.addr() == external);
+    let note = || {
+        format!(
+            "{external} is the first {} address of {}: what the host itself offers there is out of reach now",
+            family(external),
+            owner.name
+        )
+    };
+    Ok(is_first.then(note))
+}
+
+/// The endpoint's address of the family of another: the one that was named, if one was.
+fn address_like(endpoint: &Endpoint, target: &TargetHost, external: IpAddr) -> Result<IpAddr, Error> {
+    let named = |addr: &IpAddr| match target {
+        TargetHost::Addr(named) => addr == named,
+        TargetHost::Name(_) => true,
+    };
+    let fits = |addr: &IpAddr| named(addr) && addr.is_ipv4() == external.is_ipv4();
+    let found = endpoint.addresses().find(fits);
+    found.ok_or_else(|| Error::FloatingFamily { external, target: target.clone(), family: family(external) })
+}
+
+/// The same floating address, if it is there; nothing if neither of the two has another.
+fn same_floating(transaction: &Transaction, wish: &Floating) -> Result<Option<Floating>, Error> {
+    let other = match transaction.floating(wish.external)? {
+        Some(other) => Some(other),
+        None => transaction.floating_of(wish.addr)?,
+    };
+    match other {
+        Some(other) if other != *wish => {
+            Err(Error::FloatingTaken { wish: Box::new(wish.clone()), other: Box::new(other) })
+        }
+        other => Ok(other),
+    }
+}
+
+/// Checks that nothing else says what becomes of either address.
+fn check_alone(transaction: &Transaction, floating: &Floating) -> Result<(), Error> {
+    if let Some(mapping) = transaction.port_map_on(floating.external)? {
+        return Err(Error::PublishedOn { external: floating.external, mapping: Box::new(mapping) });
+    }
+    let addr = Cidr::host(floating.addr)?;
+    if transaction.masquerade(addr)?.is_some() {
+        return Err(Error::MasqueradedAlready { subnet: addr });
+    }
+    Ok(())
+}

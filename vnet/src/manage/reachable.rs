@@ -1,0 +1,173 @@
+//! From where a published port is reached, and what the host's own firewall would have said to that.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use vnet_common::Addr;
+
+use super::Manager;
+use super::host::Host;
+use crate::firewall::{Connection, Hook, Link, Netfilter, Verdict, judge};
+use crate::kernel::Interface;
+use crate::reconcile::Machine;
+use crate::spec::{Firewall, InterfaceName, Name, Network, PortMap, Settings};
+
+/// Whom a mapping serves, beside the host itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// The uplinks by which the world reaches it; none if it is published on a loopback address.
+    pub uplinks: Vec<UplinkReach>,
+    /// The networks whose endpoints reach it by the host's addresses.
+    pub networks: Vec<Name>,
+    /// What the host's firewall would have said to the world; `None` for what is not open to the world.
+    pub firewall: Option<Verdict>,
+}
+
+/// An uplink, and the host's addresses there that lead to a mapping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UplinkReach {
+    /// The uplink.
+    pub interface: InterfaceName,
+    /// The addresses, without those that are valid on one link only.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// From where a mapping is reached.
+#[must_use]
+pub fn reach(
+    netfilter: &Netfilter,
+    interfaces: &[Interface],
+    settings: &Settings,
+    networks: &[Network],
+    mapping: &PortMap,
+) -> Reach {
+    if is_for_the_host_alone(mapping) {
+        return Reach { uplinks: Vec::new(), networks: Vec::new(), firewall: None };
+    }
+    let uplink = |interface: &InterfaceName| UplinkReach {
+        interface: interface.clone(),
+        addresses: addresses(interfaces, interface, mapping),
+    };
+    let has_family = |network: &&Network| {
+        network.segments.iter().any(|segment| leads_to(mapping, segment.gateway.is_ipv4()))
+    };
+    Reach {
+        uplinks: settings.uplinks.iter().map(uplink).collect(),
+        networks: networks.iter().filter(has_family).map(|network| network.name.clone()).collect(),
+        firewall: Some(firewall_says(netfilter, interfaces, settings, mapping)),
+    }
+}
+
+/// What the host's firewall would do to a client out there, if the mapping were a program of the host: the gravest
+/// of what it says at all uplinks and for all families.
+#[must_use]
+pub(super) fn firewall_says(
+    netfilter: &Netfilter,
+    interfaces: &[Interface],
+    settings: &Settings,
+    mapping: &PortMap,
+) -> Verdict {
+    if netfilter.is_empty() {
+        return Verdict::Open;
+    }
+    let connections = settings.uplinks.iter().flat_map(|uplink| {
+        let families = [true, false].into_iter().filter(|v4| leads_to(mapping, *v4));
+        families.map(|v4| Connection {
+            hook: Hook::Input,
+            input: link(interfaces, uplink),
+            output: None,
+            v4,
+            destination: addresses(interfaces, uplink, mapping).into_iter().find(|addr| addr.is_ipv4() == v4),
+            protocol: mapping.protocol,
+            ports: mapping.published.ports,
+        })
+    });
+    connections.map(|connection| judge(netfilter, &connection)).fold(Verdict::Open, Verdict::worse)
+}
+
+/// An interface as rules may name it; one that is not there has no index.
+pub(super) fn link(interfaces: &[Interface], name: &InterfaceName) -> Link {
+    let index =
+        interfaces.iter().find(|interface| interface.name == name.as_str()).map_or(0, |found| found.index);
+    Link { name: name.to_string(), index }
+}
+
+/// Whether a mapping is published on a loopback address.
+pub(super) fn is_for_the_host_alone(mapping: &PortMap) -> bool {
+    mapping.published.host.is_some_and(|host| Addr::from(host).is_loopback())
+}
+
+/// Whether a mapping serves clients of a family.
+pub(super) fn leads_to(mapping: &PortMap, v4: bool) -> bool {
+    mapping.targets.iter().any(|target| target.is_ipv4() == v4)
+}
+
+/// The addresses of an uplink that lead to a mapping: the one it is published on, or those of its families.
+fn addresses(interfaces: &[Interface], uplink: &InterfaceName, mapping: &PortMap) -> Vec<IpAddr> {
+    if let Some(host) = mapping.published.host {
+        return vec![host];
+    }
+    let of_uplink = interfaces.iter().filter(|interface| interface.name == uplink.as_str());
+    let own = of_uplink.flat_map(|interface| interface.addresses.iter().map(IpNet::addr));
+    own.filter(|addr| leads_to(mapping, addr.is_ipv4()) && !Addr::from(*addr).is_v6_link_local()).collect()
+}
+
+impl<M: Machine> Manager<M> {
+    /// What is worth knowing of the host's firewall when a port is published. That it cannot be read is no reason
+    /// not to publish.
+    pub(super) fn firewall_notes(&self, settings: &Settings, host: &Host, mapping: &PortMap) -> Vec<String> {
+        // Who says which clients may use it has thought of strangers.
+        let asked = settings.firewall == Firewall::Respect;
+        if asked || is_for_the_host_alone(mapping) || !mapping.allow_from.is_empty() {
+            return Vec::new();
+        }
+        let note = match self.machine.netfilter() {
+            Ok(netfilter) => note(mapping, &firewall_says(&netfilter, &host.interfaces, settings, mapping)),
+            Err(error) => {
+                let why = in_full(&error);
+                Some(format!("what the host's firewall says to {} is not known: {why}", ports(mapping)))
+            }
+        };
+        note.into_iter().collect()
+    }
+}
+
+/// The ways out, for somebody who would rather have it as the firewall says.
+const WAYS_OUT: &str = "restrict it with --allow-from CIDR, publish it on 127.0.0.1 for this host alone, or let the \
+                        firewall decide with `vnet up --firewall respect`";
+
+/// What to tell about a verdict; nothing if the port is as open as the firewall lets people think.
+fn note(mapping: &PortMap, verdict: &Verdict) -> Option<String> {
+    let ports = ports(mapping);
+    let (says, allow) = match verdict {
+        Verdict::Open => return None,
+        Verdict::Blocked(block) => (format!("would block {ports}, by {block}"), Some(block)),
+        Verdict::Undecided { why, block: Some(block) } => {
+            (format!("would block {ports} unless {why} makes a difference, by {block}"), Some(block))
+        }
+        // A stranger passes, so nobody is surprised; but for rules that nobody has seen.
+        Verdict::Undecided { why, block: None } if why.contains("could not be read") => {
+            (format!("may block {ports}: it has {why}"), None)
+        }
+        Verdict::Undecided { block: None, .. } => return None,
+    };
+    let allow = allow.map(|block| {
+        let command = block.allow(mapping.protocol, mapping.published.ports);
+        format!("; if it is meant to be open, `{command}` tells the firewall")
+    });
+    Some(format!(
+        "the host's firewall {says}. vnet's data path answers before it, so the port is open to everybody who reaches \
+         the host: {WAYS_OUT}{}",
+        allow.unwrap_or_default()
+    ))
+}
+
+/// An error with its cause.
+pub(super) fn in_full(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
+}
+
+/// A mapping's ports, in words.
+pub(super) fn ports(mapping: &PortMap) -> String {
+    format!("{}/{}", mapping.published, mapping.protocol)
+}
