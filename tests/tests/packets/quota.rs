@@ -235,6 +235,29 @@ fn one_socket_has_one_external_port_for_many_peers_under_pressure() {
 }
 
 #[test]
+fn a_flow_that_comes_back_again_and_again_takes_no_room_of_others() {
+    const ROOM: u16 = 4;
+    let mut talk = Talk::new(|model| model.slot_count = u32::from(ROOM));
+    let server = at(V4.www, 123);
+    let confirmed = |talk: &mut Talk, port: u16| {
+        let own = at(V4.net1, port);
+        assert_eq!(talk.external(NET1, own, server), Some(port));
+        talk.hears(Frame::udp(server, at(V4.host, port)));
+        talk.host.flows()[&tuple(Proto::UDP, own, server)].confirmed
+    };
+    // As a clock that is asked every so often from one port, each time a little after its flow is over.
+    for _ in 0..3 * ROOM {
+        assert!(confirmed(&mut talk, 50_000));
+        let idle = talk.host.model().config.udp_replied + 1;
+        talk.wait(idle);
+    }
+    for flow in 0..ROOM {
+        assert!(confirmed(&mut talk, 50_000 + flow), "flow {flow} of {ROOM}");
+    }
+    assert!(!confirmed(&mut talk, 50_000 + ROOM), "there is no room for more");
+}
+
+#[test]
 fn an_endpoint_that_sprays_for_ever_leaves_ports_to_others() {
     for family in &FAMILIES {
         let mut talk = Talk::new(|model| {
