@@ -45,6 +45,8 @@ pub struct Case {
     ifindex: u32,
     came_in_by: u32,
     segment: u32,
+    /// What has met the same hook before.
+    before: Vec<Vec<u8>>,
     frame: Sent,
     model: Model,
     given: Vec<Flow>,
@@ -121,6 +123,7 @@ impl Case {
             ifindex,
             came_in_by: 0,
             segment: 0,
+            before: Vec::new(),
             frame: Sent::Described(Box::new(frame)),
             model: world::world(),
             given: Vec::new(),
@@ -147,6 +150,13 @@ impl Case {
         let mut bytes = self.sent();
         change(&mut bytes);
         self.frame = Sent::Bytes(bytes);
+        self
+    }
+
+    /// Another frame with the same link addresses has met the same hook just before, and left what [`Self::leaves`]
+    /// says, counts apart.
+    pub fn after(mut self, frame: Frame) -> Self {
+        self.before.push(self.with_same_link(frame).build());
         self
     }
 
@@ -345,13 +355,19 @@ impl Case {
         let bytes = self.sent();
         let arrival = self.arrival(&bytes);
         runner.fill(&model);
+        let mut earlier = Vec::new();
+        for frame in &self.before {
+            earlier.push(runner.run(&self.arrival(frame)).map_err(|Refused| Failure::Refused)?);
+        }
+        let counted = Counted { flows: runner.flows(), drops: runner.drops() };
         let outcome = runner.run(&arrival).map_err(|Refused| Failure::Refused)?;
         let after = After {
             outcome,
-            flows: runner.flows(),
+            flows: counted.flows_since(runner.flows()),
             mappings: runner.mappings(),
             endpoint_use: runner.endpoint_use(),
-            drops: runner.drops(),
+            drops: counted.drops_since(runner.drops()),
+            earlier,
         };
         let mut complaints = self.check(&after);
         if runner.way() != Way::Host {
@@ -405,7 +421,7 @@ impl Case {
         };
         let mut complaints = Vec::new();
         complaints.extend(expected.check_fate(&after.outcome));
-        complaints.extend(self.check_frame(expected, &after.outcome.frame));
+        complaints.extend(self.check_frame(expected, after));
         complaints.extend(self.check_flows(expected, &after.flows));
         complaints.extend(self.check_mappings(expected, &after.mappings));
         complaints.extend(self.check_counts(expected, &after.flows));
@@ -413,13 +429,27 @@ impl Case {
         complaints
     }
 
-    fn check_frame(&self, expected: &Expected, found: &[u8]) -> Option<String> {
-        let wanted = expected.frame.as_ref().map_or_else(|| self.sent(), Frame::build);
+    fn check_frame(&self, expected: &Expected, after: &After) -> Option<String> {
+        let found = &after.outcome.frame[..];
+        let wanted = match (&expected.frame, self.drawn_identification(after)) {
+            (None, _) => self.sent(),
+            (Some(frame), None) => frame.build(),
+            (Some(frame), Some(id)) => frame.clone().id(id).build(),
+        };
         if wanted != found {
             return Some(differing(&wanted, found));
         }
         let verified = if self.adds_up() { Frame::verify(found) } else { Ok(()) };
         verified.err().map(|error| format!("after the translation: {error}"))
+    }
+
+    /// The identification that translated fragments of IPv4 must have: that of the first, which is drawn.
+    fn drawn_identification(&self, after: &After) -> Option<u16> {
+        let arrived: Vec<_> = self.before.iter().cloned().chain([self.sent()]).collect();
+        let left = after.earlier.iter().chain([&after.outcome]).map(|outcome| &outcome.frame[..]);
+        drawn_identification(
+            arrived.iter().map(Vec::as_slice).zip(left).find(|(arrived, _)| is_first_fragment(arrived))?,
+        )
     }
 
     /// Whether all checksums of what is sent are right.
@@ -473,8 +503,21 @@ impl Case {
         {
             host.draws(translated.sport.number());
         }
+        for (frame, there) in self.before.iter().zip(&kernel.earlier) {
+            if let Some(id) = drawn_identification((frame, &there.frame)) {
+                host.numbers(id);
+            }
+            let Ok(here) = host.run(&self.arrival(frame)) else { unreachable!("the host runs anything") };
+            if here.frame != there.frame {
+                return vec![format!("before that on the host, {}", differing(&here.frame, &there.frame))];
+            }
+        }
+        let counted = Counted { flows: host.flows(), drops: HashMap::new() };
+        if let Some(id) = drawn_identification((&self.sent(), &kernel.outcome.frame)) {
+            host.numbers(id);
+        }
         let Ok(outcome) = host.run(arrival) else { unreachable!("the host runs anything") };
-        let mut complaints = differences(&host.flows(), &kernel.flows);
+        let mut complaints = differences(&counted.flows_since(host.flows()), &kernel.flows);
         complaints.extend(mapped::differences(&host.mappings(), &kernel.mappings));
         let (host_use, kernel_use) = (in_use(&host.endpoint_use()), in_use(&kernel.endpoint_use));
         if host_use != kernel_use {
@@ -524,13 +567,64 @@ fn in_use(endpoints: &HashMap<u32, EndpointUse>) -> Vec<(u32, u32, u64)> {
     list
 }
 
+/// Whether a frame is the first fragment of an IPv4 datagram.
+#[must_use]
+pub fn is_first_fragment(frame: &[u8]) -> bool {
+    matches!(frame, [_, _, _, _, _, _, _, _, _, _, _, _, 8, 0, 0x40..=0x4f, ..])
+        && frame.get(20..22).is_some_and(|field| field[0] & 0x3f == 0x20 && field[1] == 0)
+}
+
+/// Whether a frame is a fragment of an IPv4 datagram, but not the first.
+#[must_use]
+pub fn is_later_fragment(frame: &[u8]) -> bool {
+    matches!(frame, [_, _, _, _, _, _, _, _, _, _, _, _, 8, 0, 0x40..=0x4f, ..])
+        && frame.get(20..22).is_some_and(|field| field[0] & 0x1f != 0 || field[1] != 0)
+}
+
+/// The identification that a translated first fragment of IPv4 got, by what arrived and what left.
+#[must_use]
+pub fn drawn_identification((arrived, left): (&[u8], &[u8])) -> Option<u16> {
+    let changed = is_first_fragment(arrived) && arrived != left;
+    let id = left.get(18..20).filter(|_| changed)?;
+    Some(u16::from_be_bytes([id[0], id[1]]))
+}
+
 /// What a run left behind.
 struct After {
     outcome: Outcome,
+    /// With what the last frame alone has counted.
     flows: HashMap<Tuple, Entry>,
     mappings: HashMap<Tuple, MappingEntry>,
     endpoint_use: HashMap<u32, EndpointUse>,
     drops: HashMap<DropKey, u64>,
+    /// What became of the frames before.
+    earlier: Vec<Outcome>,
+}
+
+/// What was counted before the last frame.
+struct Counted {
+    flows: HashMap<Tuple, Entry>,
+    drops: HashMap<DropKey, u64>,
+}
+
+impl Counted {
+    fn flows_since(&self, mut flows: HashMap<Tuple, Entry>) -> HashMap<Tuple, Entry> {
+        for (tuple, Entry { entry, .. }) in &mut flows {
+            if let Some(before) = self.flows.get(tuple) {
+                entry.packets -= before.entry.packets;
+                entry.bytes -= before.entry.bytes;
+            }
+        }
+        flows
+    }
+
+    fn drops_since(&self, mut drops: HashMap<DropKey, u64>) -> HashMap<DropKey, u64> {
+        for (key, before) in &self.drops {
+            drops.entry(*key).and_modify(|count| *count -= before);
+        }
+        drops.retain(|_, count| *count > 0);
+        drops
+    }
 }
 
 /// Why a case did not hold.

@@ -12,7 +12,7 @@ use vnet_common::mapping::{ENDPOINT_INDEPENDENT_TCP, ENDPOINT_INDEPENDENT_UDP};
 use vnet_common::{CtEntry, Hook, NetworkValue, PortRange, Tuple};
 use vnet_tests::case::random::{Packet, Traffic};
 use vnet_tests::case::world::{NET1, NET3, world};
-use vnet_tests::case::{Entry, describe_flow, hex};
+use vnet_tests::case::{Entry, describe_flow, drawn_identification, hex, is_later_fragment};
 use vnet_tests::frame::describe;
 use vnet_tests::report::report;
 use vnet_tests::runner::{Arrival, Fate, Host, Kernel, Outcome, Runner, Stage, Way};
@@ -90,6 +90,8 @@ struct Counts {
     dropped: usize,
     began: usize,
     drawn: usize,
+    numbered: usize,
+    followed: usize,
 }
 
 impl Counts {
@@ -105,7 +107,19 @@ impl Counts {
     }
 
     fn print(&self, way: Way, begun: Instant) {
-        let Self { compared, refused, uncertain, passed, forwarded, delivered, dropped, began, drawn } = self;
+        let Self {
+            compared,
+            refused,
+            uncertain,
+            passed,
+            forwarded,
+            delivered,
+            dropped,
+            began,
+            drawn,
+            numbered,
+            followed,
+        } = self;
         report(format_args!(
             "{way:?}: {compared} frames compared in {:.1} s, no difference",
             begun.elapsed().as_secs_f64()
@@ -118,6 +132,10 @@ impl Counts {
             "  {refused} more frames refused by the test run: they end before their network header"
         ));
         report(format_args!("  {uncertain} more not compared: the second turned while the program ran"));
+        report(format_args!(
+            "  {numbered} first fragments got another identification, {followed} later ones went where theirs had"
+        ));
+        assert!([numbered, followed].iter().all(|count| **count > compared / 1000), "dull traffic");
         let enough = compared / 50;
         assert!(
             [passed, forwarded, delivered, dropped, began].iter().all(|count| **count > enough),
@@ -200,19 +218,25 @@ impl Pair {
             return;
         }
         self.host.model().clock = before;
-        self.tell_what_was_drawn(&kernel);
+        self.tell_what_was_drawn(bytes, &kernel);
         let Ok(host) = self.host.run(&arrival) else { unreachable!("the host runs anything") };
         if !host.fate.agrees_with(kernel.fate) || host.frame != kernel.frame || host.began != kernel.began {
             self.fail(&packet, &format!("host\n{}\n{:?}\n{}", show(&host), self.kernel.way(), show(&kernel)));
         }
         self.counts.note(&host);
+        self.counts.followed += usize::from(is_later_fragment(bytes) && host.frame != *bytes);
         for (tuple, translated) in &host.began {
             self.traffic.began(tuple, translated);
         }
     }
 
-    /// The kernel draws source ports by chance: the host is told which, and must come to the same if it draws.
-    fn tell_what_was_drawn(&mut self, kernel: &Outcome) {
+    /// The kernel draws source ports and identifications by chance: the host is told which, and must come to the same
+    /// if it draws.
+    fn tell_what_was_drawn(&mut self, sent: &[u8], kernel: &Outcome) {
+        if let Some(id) = drawn_identification((sent, &kernel.frame)) {
+            self.host.numbers(id);
+            self.counts.numbered += 1;
+        }
         let range = self.host.model().config.nat_ports;
         if let Some((tuple, translated)) = kernel.began.first()
             && (range.first..=range.last).contains(&translated.sport.number())

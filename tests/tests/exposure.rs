@@ -122,11 +122,11 @@ fn an_endpoint_cannot_send_what_vnet_does_not_understand() {
     refused(&lab, &net1, &net2, &udp.clone().vlan(7), "ether-type");
     refused(&lab, &net1, &net2, &udp.clone().truncate(30), "malformed");
     for outside in [OUTSIDE_V4, "2001:db8:113::2".parse().unwrap()] {
-        // Without ports there is nothing by which to tell the answers apart: GRE, and the later piece of a datagram.
+        // Without ports there is nothing by which to tell the answers apart.
         let gre = Frame::protocol(net1.addr_like(outside), outside, 47).payload(&[0; 20]).macs(mac, gateway);
         refused(&lab, &net1, &net2, &gre, "untranslatable");
     }
-    refused(&lab, &net1, &net2, &udp.fragment(1480, false).payload(&[0; 32]), "untranslatable");
+    refused(&lab, &net1, &net2, &udp.fragment(1480, false).payload(&[0; 32]), "fragment");
 }
 
 #[test]

@@ -195,7 +195,12 @@ pub(crate) fn seen<F: Flow>(tracked: &Tracked<F>, scratch: &mut Scratch) -> bool
     let (old, origin) = (flow.state(), flow.origin());
     // An answer goes to the opener.
     let trusted = scratch.translated.zone != Zone::WORLD;
-    let state = next(old, Sighting { origin, flags: scratch.headers.tcp_flags(), trusted });
+    // Without its flags a later fragment says nothing that the first has not said.
+    let state = if scratch.headers.piece.is_later() {
+        old
+    } else {
+        next(old, Sighting { origin, flags: scratch.headers.tcp_flags(), trusted })
+    };
     if flow.last_seen() == *now && state == old {
         return false;
     }

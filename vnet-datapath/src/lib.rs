@@ -46,6 +46,7 @@
 pub mod begin;
 pub mod checksum;
 pub mod conntrack;
+pub mod fragments;
 pub mod local;
 pub mod mappings;
 #[cfg(any(test, feature = "model"))]
@@ -66,8 +67,9 @@ mod verdict;
 mod ways;
 pub mod wire;
 
+pub use fragments::Piece;
 pub use packet::{Covers, L4Checksum, Packet, Slice};
-pub use parse::{Headers, L4, Parsed, parse};
+pub use parse::{Headers, L4, Parsed, option_at, parse};
 pub use published::{Target, published, published_on};
 pub use scratch::{Decided, Opening, Place, Progress, Scratch, SourcePorts};
 pub use tables::{Flow, Mapping, NextHop, Ports, Route, RouteQuery, Source, Tables};

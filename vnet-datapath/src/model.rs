@@ -7,9 +7,9 @@ use std::collections::{HashMap, HashSet};
 use bytemuck::Zeroable;
 use vnet_common::maps::FLOW_SLOTS_ENTRIES;
 use vnet_common::{
-    Addr, CtEntry, CtState, DatapathConfig, EndpointUse, EndpointValue, FloatingValue, HostAddressValue,
-    LocalFlowKey, LocalFlowValue, MappingEntry, MasqueradeValue, NetworkValue, Origin, PortMapKey,
-    PortMapValue, PrefixKey, Tuple, UplinkValue,
+    Addr, CtEntry, CtState, DatapathConfig, EndpointUse, EndpointValue, FloatingValue, FragmentKey,
+    FragmentValue, HostAddressValue, LocalFlowKey, LocalFlowValue, MappingEntry, MasqueradeValue,
+    NetworkValue, Origin, PortMapKey, PortMapValue, PrefixKey, Tuple, UplinkValue,
 };
 
 use crate::local::LocalTables;
@@ -47,6 +47,10 @@ pub struct Model {
     pub endpoint_use: RefCell<HashMap<u32, EndpointUse>>,
     /// Endpoint-independent mappings.
     pub mappings: RefCell<HashMap<Tuple, MappingEntry>>,
+    /// What is noted of datagrams in fragments.
+    pub fragments: RefCell<HashMap<FragmentKey, FragmentValue>>,
+    /// The next IPv4 identification to be drawn.
+    pub identification: Cell<u16>,
     /// Flows that began, in order.
     pub began: RefCell<Vec<(Tuple, CtEntry)>>,
     /// Endpoints' addresses.
@@ -93,6 +97,8 @@ impl Default for Model {
             sweep: Cell::new(0),
             endpoint_use: RefCell::default(),
             mappings: RefCell::default(),
+            fragments: RefCell::default(),
+            identification: Cell::new(1),
             began: RefCell::default(),
             endpoints: HashMap::new(),
             networks: HashMap::new(),
@@ -367,6 +373,23 @@ impl Tables for Model {
     #[inline]
     fn remove_mapping(&self, key: &Tuple) {
         self.mappings.borrow_mut().remove(key);
+    }
+
+    #[inline]
+    fn fragment(&self, key: &FragmentKey, to: &mut FragmentValue) -> bool {
+        self.fragments.borrow().get(key).map(|value| *to = *value).is_some()
+    }
+
+    #[inline]
+    fn put_fragment(&self, key: &FragmentKey, value: &FragmentValue) {
+        self.fragments.borrow_mut().insert(*key, *value);
+    }
+
+    #[inline]
+    fn identification(&self) -> [u8; 2] {
+        let id = self.identification.get();
+        self.identification.set(id.wrapping_add(1));
+        id.to_be_bytes()
     }
 
     #[inline]

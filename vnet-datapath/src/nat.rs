@@ -3,6 +3,7 @@
 use vnet_common::Tuple;
 
 use crate::checksum::Delta;
+use crate::fragments;
 use crate::packet::{Covers, Packet};
 use crate::parse::{Headers, L4};
 use crate::scratch::Scratch;
@@ -15,7 +16,8 @@ use crate::wire;
 pub fn rewrite<P: Packet>(packet: &mut P, scratch: &Scratch) -> Option<()> {
     let Scratch { tuple, translated, headers, decided, .. } = scratch;
     let hop = if decided.is_pass() { Hop::Keep } else { Hop::Decrement };
-    Rewrite { headers, from: tuple, to: translated, hop }.apply(packet)
+    Rewrite { headers, from: tuple, to: translated, hop }.apply(packet)?;
+    fragments::renumber(packet, scratch)
 }
 
 /// What to do about the hop limit.
@@ -84,6 +86,10 @@ impl Rewrite<'_> {
     #[inline(always)]
     fn transport<P: Packet>(&self, packet: &mut P) -> Option<()> {
         let Self { headers, from, to, hop: _ } = self;
+        // The checksum is in the first, and covers the whole datagram.
+        if headers.piece.is_later() {
+            return Some(());
+        }
         let sum = headers.l4_checksum();
         if headers.l4() == L4::Sctp || headers.l4() == L4::Echo && headers.is_v4() {
             // These alone have no pseudo-header (RFC 9260, RFC 792).

@@ -1,6 +1,7 @@
 //! A packet, as the logic sees it: bytes at offsets, and checksums that only ever change by a difference.
 
 use crate::checksum::Delta;
+use crate::parse;
 
 /// What a change to a packet means for its transport checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,15 @@ pub trait Packet {
 
     /// `N` bytes from `offset`; `None` if it is not that long.
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+
+    /// [`parse::option_at`], which a runner may keep out of line.
+    #[inline(always)]
+    fn option(&self, at: u32) -> u32
+    where
+        Self: Sized,
+    {
+        parse::option_at(self, at)
+    }
 
     /// Replaces `N` bytes from `offset`; `None` if it is not that long or cannot be written.
     fn store<const N: usize>(&mut self, offset: u32, bytes: &[u8; N]) -> Option<()>;

@@ -4,6 +4,7 @@
 use vnet_common::{Addr, DropReason, EndpointValue, Hook, NetworkValue, Tuple, Zone};
 
 use crate::conntrack::{self, Tracked};
+use crate::fragments;
 use crate::neighbour;
 use crate::packet::Packet;
 use crate::parse::{Headers, L4, Parsed, parse};
@@ -29,16 +30,47 @@ pub fn run<P: Packet, T: Tables>(
     step::run(&mut Inline { packet, tables, hook }, scratch).verdict(scratch)
 }
 
-/// The first step: parses the packet and finds the flow that it belongs to.
+/// The first step: parses the packet.
+#[inline(always)]
+pub fn read<P: Packet>(packet: &P, scratch: &mut Scratch) {
+    fragments::forget(scratch);
+    // Whoever is told of a malformed packet is told what was read of it, and nothing of another.
+    scratch.tuple.src = Addr::ANY_V6;
+    scratch.frame = match parse(packet, &mut scratch.tuple) {
+        Ok(Parsed::Ip(headers)) => {
+            scratch.headers = headers;
+            Scratch::FRAME_IP
+        }
+        Ok(Parsed::Arp) => Scratch::FRAME_ARP,
+        Ok(Parsed::Other) => Scratch::FRAME_OTHER,
+        Err(_) => Scratch::FRAME_MALFORMED,
+    };
+}
+
+/// The second step: finds the flow that the packet belongs to.
 #[must_use]
 #[inline(always)]
 pub fn look<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch, hook: Hook) -> Step {
     Step::of(match hook {
         Hook::FromEndpoint => from_endpoint(packet, tables, scratch),
-        Hook::FromUplink => from_uplink(packet, tables, scratch),
-        Hook::ToUplink => to_uplink(packet, tables, scratch),
-        Hook::ToBridge => to_bridge(packet, tables, scratch),
+        Hook::FromUplink => from_uplink(tables, scratch),
+        Hook::ToUplink => to_uplink(tables, scratch),
+        Hook::ToBridge => to_bridge(tables, scratch),
     })
+}
+
+/// [`look`] for [`Hook::ToUplink`], which needs no more of the packet than its headers.
+#[must_use]
+#[inline(always)]
+pub fn look_leaving<T: Tables>(tables: &T, scratch: &mut Scratch) -> Step {
+    Step::of(to_uplink(tables, scratch))
+}
+
+/// [`look`] for [`Hook::ToBridge`], likewise.
+#[must_use]
+#[inline(always)]
+pub fn look_entering<T: Tables>(tables: &T, scratch: &mut Scratch) -> Step {
+    Step::of(to_bridge(tables, scratch))
 }
 
 /// A packet that an endpoint sends, on the host-side end of its veth pair: whatever an endpoint may not do, and
@@ -46,16 +78,20 @@ pub fn look<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch,
 #[inline(always)]
 fn from_endpoint<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch) -> Result<Step, Step> {
     let ifindex = scratch.place.ifindex;
-    match parse(packet, &mut scratch.tuple)? {
-        Parsed::Ip(headers) => scratch.headers = headers,
-        Parsed::Arp => return arp(packet, tables, scratch),
-        Parsed::Other => return Err(Step::drop(DropReason::EtherType)),
+    match scratch.frame {
+        Scratch::FRAME_IP => {}
+        Scratch::FRAME_ARP => return arp(packet, tables, scratch),
+        Scratch::FRAME_OTHER => return Err(Step::drop(DropReason::EtherType)),
+        _ => return Err(Step::drop(DropReason::Malformed)),
     }
     let headers = &scratch.headers;
     neighbour::check_icmpv6(packet, tables, headers, ifindex)?;
     let Some(sender) = sender(tables, headers, &scratch.tuple, ifindex)? else { return Ok(Step::PASS) };
     scratch.tuple.zone = sender.zone;
     scratch.place.arrived = sender.bridge;
+    if headers.is_source_routed() {
+        return Err(Step::drop(DropReason::SourceRoute));
+    }
     let Tuple { src, dst, .. } = &scratch.tuple;
     if dst.is_loopback() {
         return Err(Step::drop(DropReason::Loopback));
@@ -90,9 +126,10 @@ fn from_endpoint<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scr
 
 /// A packet that an uplink receives: only what is meant for an endpoint is dropped, all else passes untouched.
 #[inline(always)]
-fn from_uplink<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch) -> Result<Step, Step> {
-    let Ok(Parsed::Ip(headers)) = parse(packet, &mut scratch.tuple) else { return Ok(Step::PASS) };
-    scratch.headers = headers;
+fn from_uplink<T: Tables>(tables: &T, scratch: &mut Scratch) -> Result<Step, Step> {
+    if scratch.frame != Scratch::FRAME_IP {
+        return Ok(Step::PASS);
+    }
     match tracked(tables, scratch) {
         Some(tracked) => follow(tables, scratch, &tracked, 0),
         None => Ok(Step::BEGIN),
@@ -102,17 +139,17 @@ fn from_uplink<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scrat
 /// A packet that leaves by an uplink and was not sent there by [`from_endpoint`]: the host's stack has routed
 /// it, because it had options, say. No endpoint's address leaves the host untranslated, unless that was asked for.
 #[inline(always)]
-fn to_uplink<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch) -> Result<Step, Step> {
-    scratch.tuple.src = Addr::ANY_V6;
-    let parsed = parse(packet, &mut scratch.tuple);
+fn to_uplink<T: Tables>(tables: &T, scratch: &mut Scratch) -> Result<Step, Step> {
     let src = &scratch.tuple.src;
-    let headers = match parsed {
-        Ok(Parsed::Ip(headers)) => headers,
-        Ok(_) => return Ok(Step::PASS),
+    match scratch.frame {
+        Scratch::FRAME_IP => {}
         // The stack has checked the network header of what it forwards, so the source at least has been read.
-        Err(reason) if tables.endpoint(src).is_some() => return Err(Step::drop(reason)),
-        Err(_) => return Ok(Step::PASS),
-    };
+        Scratch::FRAME_MALFORMED if tables.endpoint(src).is_some() => {
+            return Err(Step::drop(DropReason::Malformed));
+        }
+        _ => return Ok(Step::PASS),
+    }
+    let headers = &scratch.headers;
     let Some(sender) = tables.endpoint(src) else {
         return match tables.network(src) {
             Some(_) => Err(Step::drop(DropReason::SourceAddress)),
@@ -122,10 +159,9 @@ fn to_uplink<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch
     if sender.bridge != scratch.place.arrived {
         return Err(Step::drop(DropReason::SourceAddress));
     }
-    if !headers.is_translatable() {
+    if !headers.is_translatable() && !headers.piece.is_later() {
         return Err(Step::drop(DropReason::Untranslatable));
     }
-    scratch.headers = headers;
     scratch.tuple.zone = sender.zone;
     let Some(tracked) = tracked(tables, scratch) else { return Ok(Step::BEGIN) };
     tracked.flow.translate(&mut scratch.translated);
@@ -139,12 +175,12 @@ fn to_uplink<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch
 /// A packet that the host's stack has routed into a network. What came in by an uplink has been judged there; by any
 /// other interface an endpoint is reached no more directly than by an uplink, though the host be a router there.
 #[inline(always)]
-fn to_bridge<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch) -> Result<Step, Step> {
+fn to_bridge<T: Tables>(tables: &T, scratch: &Scratch) -> Result<Step, Step> {
     let Place { ifindex, arrived } = scratch.place;
-    if arrived == ifindex || tables.uplink(arrived).is_some() {
+    if arrived == ifindex || tables.uplink(arrived).is_some() || scratch.frame != Scratch::FRAME_IP {
         return Ok(Step::PASS);
     }
-    let Ok(Parsed::Ip(headers)) = parse(packet, &mut scratch.tuple) else { return Ok(Step::PASS) };
+    let headers = &scratch.headers;
     let Tuple { dst, dport, proto, .. } = &scratch.tuple;
     let Some(endpoint) = tables.endpoint(dst) else { return Ok(Step::PASS) };
     let open = if endpoint.has(NetworkValue::FLAG_ROUTED) {
@@ -158,8 +194,9 @@ fn to_bridge<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch
 /// The packet's flow, if it is tracked.
 #[inline(always)]
 fn tracked<'t, T: Tables>(tables: &'t T, scratch: &mut Scratch) -> Option<Tracked<T::Flow<'t>>> {
-    let Scratch { tuple, spare, headers, .. } = scratch;
-    if headers.is_translatable() { conntrack::lookup(tables, tuple, spare) } else { None }
+    let has_tuple = fragments::meet(tables, scratch);
+    let Scratch { tuple, spare, .. } = scratch;
+    if has_tuple { conntrack::lookup(tables, tuple, spare) } else { None }
 }
 
 /// A packet of a tracked flow, from a bridge or (0) an uplink.
@@ -171,6 +208,9 @@ fn follow<T: Tables>(
     bridge: u32,
 ) -> Result<Step, Step> {
     let Scratch { tuple, translated, headers, decided, .. } = &mut *scratch;
+    if headers.is_source_routed() {
+        return Err(Step::drop(DropReason::SourceRoute));
+    }
     tracked.flow.translate(translated);
     if translated.zone == Zone::WORLD {
         let query = ways::query(headers, tuple, bridge, Source::Given);

@@ -1,7 +1,7 @@
 //! Where tuples and entries are put together.
 
 use bytemuck::{Pod, Zeroable};
-use vnet_common::{Addr, CtEntry, Mac, MappingEntry, Tuple};
+use vnet_common::{Addr, CtEntry, FragmentKey, FragmentValue, Mac, MappingEntry, Tuple};
 
 use crate::parse::Headers;
 use crate::tables::NextHop;
@@ -32,10 +32,29 @@ pub struct Scratch {
     pub progress: Progress,
     /// The packet's headers.
     pub headers: Headers,
+    /// What the fragments of the packet's datagram have in common.
+    pub fragment: FragmentKey,
+    /// What is noted of them.
+    pub datagram: FragmentValue,
     /// Where it was met.
     pub place: Place,
     /// What becomes of it.
     pub decided: Decided,
+    /// What kind of frame it is: one of the `FRAME_` constants.
+    pub frame: u8,
+    /// Zero.
+    pub reserved: [u8; 7],
+}
+
+impl Scratch {
+    /// An IP packet, of which the headers and the tuple are here.
+    pub const FRAME_IP: u8 = 0;
+    /// ARP.
+    pub const FRAME_ARP: u8 = 1;
+    /// Anything else.
+    pub const FRAME_OTHER: u8 = 2;
+    /// One that contradicts itself.
+    pub const FRAME_MALFORMED: u8 = 3;
 }
 
 /// Where a packet was met.

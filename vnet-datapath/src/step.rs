@@ -4,6 +4,7 @@ use vnet_common::{DropReason, Hook};
 
 use crate::begin;
 use crate::conntrack;
+use crate::fragments;
 use crate::nat;
 use crate::open;
 use crate::packet::Packet;
@@ -84,10 +85,14 @@ impl From<DropReason> for Step {
 /// Takes the steps, each of which may be kept out of line: what is inlined is verified anew for every way that leads
 /// there, and takes its part of a small stack.
 pub trait Steps {
-    /// Parses and looks up: [`pipeline::look`].
+    /// Parses: [`pipeline::read`].
+    fn read(&mut self, scratch: &mut Scratch);
+    /// Looks up: [`pipeline::look`].
     fn look(&mut self, scratch: &mut Scratch) -> Step;
     /// Decides on a packet of no flow: [`begin::begin`].
     fn begin(&mut self, scratch: &mut Scratch) -> Step;
+    /// Decides on a later fragment of no flow: [`fragments::straggler`].
+    fn straggler(&mut self, scratch: &mut Scratch) -> Step;
     /// Decides on one that an endpoint sends to the world: [`begin::world_bound`].
     fn world_bound(&mut self, scratch: &mut Scratch) -> Step;
     /// Pays for a flow: [`open::prepare`].
@@ -98,6 +103,8 @@ pub trait Steps {
     fn complete(&mut self, scratch: &mut Scratch) -> bool;
     /// Tells the flow: [`conntrack::advance`].
     fn advance(&mut self, scratch: &mut Scratch) -> Step;
+    /// Notes what became of a first fragment: [`fragments::note`].
+    fn note(&mut self, scratch: &mut Scratch);
     /// Changes the packet: [`nat::rewrite`].
     fn rewrite(&mut self, scratch: &mut Scratch) -> bool;
 }
@@ -105,23 +112,39 @@ pub trait Steps {
 /// Takes a packet all its way. `scratch.place` says where it was met.
 #[inline(always)]
 pub fn run<S: Steps>(steps: &mut S, scratch: &mut Scratch) -> Step {
-    let mut step = steps.look(scratch);
-    if step == Step::ADVANCE {
-        step = steps.advance(scratch);
-    }
-    if step == Step::BEGIN {
-        step = steps.begin(scratch);
-        if step == Step::WORLD {
-            step = steps.world_bound(scratch);
-        }
-        if step == Step::OPEN {
-            step = open::open(steps, scratch);
-        }
+    let step = decide(steps, scratch);
+    if fragments::noting(scratch, step) {
+        steps.note(scratch);
     }
     if step != Step::TRANSLATE {
         return step;
     }
     if steps.rewrite(scratch) { Step::DONE } else { Step::drop(DropReason::Rewrite) }
+}
+
+/// All but what changes the packet.
+#[inline(always)]
+fn decide<S: Steps>(steps: &mut S, scratch: &mut Scratch) -> Step {
+    steps.read(scratch);
+    let mut step = steps.look(scratch);
+    if step == Step::ADVANCE {
+        step = steps.advance(scratch);
+    }
+    if step == Step::BEGIN && scratch.headers.piece.is_later() {
+        step = steps.straggler(scratch);
+    } else if step == Step::BEGIN {
+        step = steps.begin(scratch);
+        if step == Step::WORLD {
+            step = steps.world_bound(scratch);
+        }
+        if step == Step::OPEN && scratch.headers.is_source_routed() {
+            return Step::drop(DropReason::SourceRoute);
+        }
+        if step == Step::OPEN {
+            step = open::open(steps, scratch);
+        }
+    }
+    step
 }
 
 /// Every step in one place: how packets in memory are dealt with.
@@ -137,6 +160,11 @@ pub struct Inline<'a, P, T> {
 
 impl<P: Packet, T: Tables> Steps for Inline<'_, P, T> {
     #[inline(always)]
+    fn read(&mut self, scratch: &mut Scratch) {
+        pipeline::read(self.packet, scratch);
+    }
+
+    #[inline(always)]
     fn look(&mut self, scratch: &mut Scratch) -> Step {
         pipeline::look(self.packet, self.tables, scratch, self.hook)
     }
@@ -144,6 +172,11 @@ impl<P: Packet, T: Tables> Steps for Inline<'_, P, T> {
     #[inline(always)]
     fn begin(&mut self, scratch: &mut Scratch) -> Step {
         begin::begin(self.tables, scratch, self.hook)
+    }
+
+    #[inline(always)]
+    fn straggler(&mut self, scratch: &mut Scratch) -> Step {
+        fragments::straggler(self.tables, scratch, self.hook)
     }
 
     #[inline(always)]
@@ -169,6 +202,11 @@ impl<P: Packet, T: Tables> Steps for Inline<'_, P, T> {
     #[inline(always)]
     fn advance(&mut self, scratch: &mut Scratch) -> Step {
         conntrack::advance(self.tables, scratch)
+    }
+
+    #[inline(always)]
+    fn note(&mut self, scratch: &mut Scratch) {
+        fragments::note(self.tables, scratch);
     }
 
     #[inline(always)]

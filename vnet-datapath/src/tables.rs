@@ -1,8 +1,9 @@
 //! Everything the logic asks of the world: maps, routes, sockets, clock and chance.
 
 use vnet_common::{
-    Addr, CtEntry, CtState, DatapathConfig, EndpointUse, EndpointValue, FloatingValue, HostAddressValue,
-    MappingEntry, MasqueradeValue, NetworkValue, Origin, PortMapKey, PortMapValue, Tuple, UplinkValue,
+    Addr, CtEntry, CtState, DatapathConfig, EndpointUse, EndpointValue, FloatingValue, FragmentKey,
+    FragmentValue, HostAddressValue, MappingEntry, MasqueradeValue, NetworkValue, Origin, PortMapKey,
+    PortMapValue, Tuple, UplinkValue,
 };
 
 use crate::mappings::{self, Admission};
@@ -152,6 +153,13 @@ pub trait Tables: Ports {
     fn put_mapping(&self, key: &Tuple, mapping: &MappingEntry);
     /// Removes a mapping, if it is there.
     fn remove_mapping(&self, key: &Tuple);
+
+    /// Copies what is noted of a datagram in fragments; whether there is anything, too old or not.
+    fn fragment(&self, key: &FragmentKey, to: &mut FragmentValue) -> bool;
+    /// Notes what became of a first fragment.
+    fn put_fragment(&self, key: &FragmentKey, value: &FragmentValue);
+    /// An IPv4 identification that nobody can foresee.
+    fn identification(&self) -> [u8; 2];
 
     /// Whose address this is.
     fn endpoint(&self, addr: &Addr) -> Option<&EndpointValue>;

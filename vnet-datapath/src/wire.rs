@@ -16,6 +16,8 @@ use network_types::udp::UdpHdr;
 pub const NETWORK: u32 = EthHdr::LEN as u32;
 /// IPv4 hop limit and protocol, which share a word of the checksum.
 pub const IPV4_TTL: u32 = NETWORK + offset_of!(Ipv4Hdr, ttl) as u32;
+/// IPv4 identification.
+pub const IPV4_ID: u32 = NETWORK + offset_of!(Ipv4Hdr, id) as u32;
 /// IPv4 header checksum.
 pub const IPV4_CHECKSUM: u32 = NETWORK + offset_of!(Ipv4Hdr, check) as u32;
 /// IPv4 source, with the destination behind it.
@@ -78,6 +80,18 @@ pub mod extension {
     pub const FRAGMENT: u8 = 44;
     /// Destination options.
     pub const DESTINATION: u8 = 60;
+}
+
+/// IPv4 options that matter here (RFC 791 section 3.1).
+pub mod option {
+    /// No more options.
+    pub const END: u8 = 0;
+    /// Nothing, one byte long; every other option has its length behind its number.
+    pub const NOTHING: u8 = 1;
+    /// Loose source route.
+    pub const LOOSE_SOURCE_ROUTE: u8 = 131;
+    /// Strict source route.
+    pub const STRICT_SOURCE_ROUTE: u8 = 137;
 }
 
 /// TCP flags (RFC 9293 section 3.1).
@@ -238,7 +252,7 @@ mod tests {
 
     #[test]
     fn offsets_are_those_of_the_rfcs() {
-        assert_eq!((NETWORK, IPV4_TTL, IPV4_CHECKSUM, IPV4_ADDRESSES), (14, 22, 24, 26));
+        assert_eq!((NETWORK, IPV4_ID, IPV4_TTL, IPV4_CHECKSUM, IPV4_ADDRESSES), (14, 18, 22, 24, 26));
         assert_eq!((IPV6_HOP_LIMIT, IPV6_ADDRESSES, IPV6_PAYLOAD), (21, 22, 54));
         assert_eq!((TCP_CHECKSUM, UDP_CHECKSUM, ICMP_CHECKSUM, ICMP_IDENTIFIER), (16, 6, 2, 4));
         assert_eq!(

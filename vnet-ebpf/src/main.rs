@@ -71,7 +71,9 @@ mod programs {
         scratch.place.ifindex = skb.ifindex();
         scratch.place.arrived = arrived;
         // There is no other step on this hook.
-        let step = Outlined::new(context.as_ptr(), Hook::ToBridge).look(scratch);
+        let mut steps = Outlined::new(context.as_ptr(), Hook::ToBridge);
+        steps.read(scratch);
+        let step = steps.look(scratch);
         verdict::tc(&mut skb, Hook::ToBridge, scratch, step)
     }
 

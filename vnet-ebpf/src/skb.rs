@@ -9,7 +9,7 @@ use vnet_common::features;
 use vnet_datapath::checksum::Delta;
 use vnet_datapath::{Covers, L4Checksum, Packet};
 
-use crate::environment;
+use crate::{environment, steps};
 
 /// `BPF_F_IPV6` of `bpf_l4_csum_replace` (Linux 6.16).
 const BPF_F_IPV6: u64 = 1 << 7;
@@ -104,6 +104,12 @@ impl Packet for Skb {
                 bpf_skb_load_bytes(self.0.cast(), offset, bytes.as_mut_ptr().cast(), const { N as u32 });
             (failed == 0).then(|| bytes.assume_init())
         }
+    }
+
+    #[inline(always)]
+    fn option(&self, at: u32) -> u32 {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { steps::vnet_option(self.0.cast(), at) }
     }
 
     #[inline(always)]

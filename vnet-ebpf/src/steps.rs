@@ -8,10 +8,11 @@ use vnet_datapath::Scratch;
 use vnet_datapath::step::{Step, Steps};
 
 unsafe extern "C" {
+    fn vnet_read(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_from_endpoint(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_from_uplink(context: *mut c_void, scratch: *mut Scratch) -> i32;
-    fn vnet_to_uplink(context: *mut c_void, scratch: *mut Scratch) -> i32;
-    fn vnet_to_bridge(context: *mut c_void, scratch: *mut Scratch) -> i32;
+    fn vnet_to_uplink(scratch: *mut Scratch) -> i32;
+    fn vnet_to_bridge(scratch: *mut Scratch) -> i32;
     fn vnet_begin_from_endpoint(scratch: *mut Scratch) -> i32;
     fn vnet_begin_from_uplink(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_begin_to_uplink(scratch: *mut Scratch) -> i32;
@@ -20,7 +21,10 @@ unsafe extern "C" {
     fn vnet_try_port(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_complete(scratch: *mut Scratch) -> i32;
     fn vnet_advance(context: *mut c_void, scratch: *mut Scratch) -> i32;
+    fn vnet_note(scratch: *mut Scratch) -> i32;
+    fn vnet_straggler(scratch: *mut Scratch, hook: u32) -> i32;
     fn vnet_rewrite(context: *mut c_void, scratch: *mut Scratch) -> i32;
+    pub(crate) fn vnet_option(context: *mut c_void, at: u32) -> u32;
     pub(crate) fn vnet_end(tuple: *const Tuple, spare: *mut Tuple) -> i32;
     pub(crate) fn vnet_look_at_slot(scratch: *mut Scratch) -> i32;
     pub(crate) fn vnet_sweep_slot(scratch: *mut Scratch) -> i32;
@@ -45,14 +49,20 @@ impl Outlined {
 
 impl Steps for Outlined {
     #[inline(always)]
-    fn look(&mut self, scratch: &mut Scratch) -> Step {
+    fn read(&mut self, scratch: &mut Scratch) {
         // SAFETY: both pointers are valid for the call.
+        unsafe { vnet_read(self.context, scratch) };
+    }
+
+    #[inline(always)]
+    fn look(&mut self, scratch: &mut Scratch) -> Step {
+        // SAFETY: as above.
         let code = unsafe {
             match self.hook {
                 Hook::FromEndpoint => vnet_from_endpoint(self.context, scratch),
                 Hook::FromUplink => vnet_from_uplink(self.context, scratch),
-                Hook::ToUplink => vnet_to_uplink(self.context, scratch),
-                Hook::ToBridge => vnet_to_bridge(self.context, scratch),
+                Hook::ToUplink => vnet_to_uplink(scratch),
+                Hook::ToBridge => vnet_to_bridge(scratch),
             }
         };
         Step { code }
@@ -70,6 +80,12 @@ impl Steps for Outlined {
             }
         };
         Step { code }
+    }
+
+    #[inline(always)]
+    fn straggler(&mut self, scratch: &mut Scratch) -> Step {
+        // SAFETY: as above.
+        Step { code: unsafe { vnet_straggler(scratch, self.hook as u32) } }
     }
 
     #[inline(always)]
@@ -106,6 +122,12 @@ impl Steps for Outlined {
     }
 
     #[inline(always)]
+    fn note(&mut self, scratch: &mut Scratch) {
+        // SAFETY: as above.
+        unsafe { vnet_note(scratch) };
+    }
+
+    #[inline(always)]
     fn rewrite(&mut self, scratch: &mut Scratch) -> bool {
         // SAFETY: as above.
         unsafe { vnet_rewrite(self.context, scratch) != 0 }
@@ -118,17 +140,21 @@ impl Steps for Outlined {
 #[macro_export]
 macro_rules! steps {
     ($context:ty, $packet:path) => {
+        $crate::step!(vnet_read(scratch, context: $context) => {
+            pipeline::read(&$packet(context), scratch);
+            0
+        });
         $crate::step!(vnet_from_endpoint(scratch, context: $context) => {
             pipeline::look(&$packet(context), &Maps::new(context.cast()), scratch, Hook::FromEndpoint).code
         });
         $crate::step!(vnet_from_uplink(scratch, context: $context) => {
             pipeline::look(&$packet(context), &Maps::new(context.cast()), scratch, Hook::FromUplink).code
         });
-        $crate::step!(vnet_to_uplink(scratch, context: $context) => {
-            pipeline::look(&$packet(context), &Maps::new(context.cast()), scratch, Hook::ToUplink).code
+        $crate::step!(vnet_to_uplink(scratch) => {
+            pipeline::look_leaving(&Maps::without_context(), scratch).code
         });
-        $crate::step!(vnet_to_bridge(scratch, context: $context) => {
-            pipeline::look(&$packet(context), &Maps::new(context.cast()), scratch, Hook::ToBridge).code
+        $crate::step!(vnet_to_bridge(scratch) => {
+            pipeline::look_entering(&Maps::without_context(), scratch).code
         });
         $crate::step!(vnet_begin_from_endpoint(scratch) => {
             begin::begin(&Maps::without_context(), scratch, Hook::FromEndpoint).code
@@ -151,6 +177,10 @@ macro_rules! steps {
         $crate::step!(vnet_complete(scratch) => {
             i32::from(open::complete(&Maps::without_context(), scratch))
         });
+        $crate::step!(vnet_note(scratch) => {
+            fragments::note(&Maps::without_context(), scratch);
+            0
+        });
         $crate::step!(vnet_rewrite(scratch, context: $context) => {
             i32::from(nat::rewrite(&mut $packet(context), scratch).is_some())
         });
@@ -172,6 +202,23 @@ macro_rules! steps {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
+        extern "C" fn vnet_straggler(scratch: *mut $crate::Scratch, hook: u32) -> i32 {
+            // SAFETY: the caller's working memory, or nothing.
+            let (Some(scratch), Some(hook)) = (unsafe { scratch.as_mut() }, $crate::Hook::from_u8(hook as u8))
+            else {
+                return 0;
+            };
+            $crate::fragments::straggler(&$crate::Maps::without_context(), scratch, hook).code
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn vnet_option(context: *mut $context, at: u32) -> u32 {
+            $crate::option_at(&$packet(context), at)
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
         extern "C" fn vnet_end(tuple: *const $crate::Tuple, spare: *mut $crate::Tuple) -> i32 {
             // SAFETY: the caller's working memory, or nothing.
             let (Some(tuple), Some(spare)) = (unsafe { (tuple.as_ref(), spare.as_mut()) }) else { return 0 };
@@ -190,7 +237,7 @@ macro_rules! step {
         #[inline(never)]
         extern "C" fn $name($($context: *mut $type,)? scratch: *mut $crate::Scratch) -> i32 {
             #[allow(unused_imports, reason = "one list for all steps")]
-            use $crate::{Hook, Maps, begin, conntrack, mappings, nat, open, pipeline};
+            use $crate::{Hook, Maps, begin, conntrack, fragments, mappings, nat, open, pipeline};
             // SAFETY: the caller's working memory, or nothing.
             let Some($scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
             $body

@@ -13,8 +13,8 @@ use aya_ebpf::helpers::generated::{
 };
 use vnet_common::{
     Addr, AllowFrom, CtEntry, CtState, DatapathConfig, EndpointUse, EndpointValue, FloatingValue,
-    HostAddressValue, LocalFlowKey, LocalFlowValue, MappingEntry, MasqueradeValue, NetworkValue, Origin,
-    PortMapKey, PortMapValue, Proto, Tuple, UplinkValue, features,
+    FragmentKey, FragmentValue, HostAddressValue, LocalFlowKey, LocalFlowValue, MappingEntry,
+    MasqueradeValue, NetworkValue, Origin, PortMapKey, PortMapValue, Proto, Tuple, UplinkValue, features,
 };
 use vnet_datapath::local::LocalTables;
 use vnet_datapath::mappings::Admission;
@@ -306,6 +306,24 @@ impl Tables for Maps {
     #[inline(always)]
     fn remove_mapping(&self, key: &Tuple) {
         let _ = maps::MAPPINGS.remove(key);
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey, to: &mut FragmentValue) -> bool {
+        let Some(value) = maps::FRAGMENTS.get_ptr(key) else { return false };
+        // SAFETY: a map's value, replaced whole; `to` is working memory.
+        unsafe { core::ptr::copy_nonoverlapping(value, to, 1) };
+        true
+    }
+
+    #[inline(always)]
+    fn put_fragment(&self, key: &FragmentKey, value: &FragmentValue) {
+        let _ = maps::FRAGMENTS.insert(key, value, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn identification(&self) -> [u8; 2] {
+        (self.random() as u16).to_ne_bytes()
     }
 
     #[inline(always)]

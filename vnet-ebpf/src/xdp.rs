@@ -5,6 +5,8 @@ use aya_ebpf::bindings::xdp_md;
 use vnet_datapath::checksum::Delta;
 use vnet_datapath::{Covers, L4Checksum, Packet};
 
+use crate::steps;
+
 /// Headers end well before this; the verifier wants to know that offsets have a bound.
 const MAX_OFFSET: u32 = 4096;
 
@@ -69,6 +71,12 @@ impl Packet for Frame {
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         // SAFETY: `at` has checked that all `N` bytes lie inside the frame; byte arrays have no alignment.
         self.at(offset).map(|bytes| unsafe { *bytes })
+    }
+
+    #[inline(always)]
+    fn option(&self, at: u32) -> u32 {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { steps::vnet_option(self.0.cast(), at) }
     }
 
     #[inline(always)]

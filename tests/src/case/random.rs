@@ -147,6 +147,7 @@ impl Traffic {
             _ if self.chance.one_in(2) => Frame::echo_request(from.ip(), to.ip(), to.port(), 1),
             _ => Frame::echo_reply(from.ip(), to.ip(), to.port(), 1),
         };
+        let frame = if self.chance.one_in(5) { self.piece(frame) } else { frame };
         if tuple.zone == Zone::WORLD {
             return self.arriving(frame);
         }
@@ -280,11 +281,17 @@ impl Traffic {
                 Frame::protocol(from.ip(), to.ip(), self.chance.word() as u8).payload(&self.chance.bytes(40))
             }
             _ => {
-                let offset = 8 * self.chance.below(3) as u16;
-                let more = self.chance.one_in(2);
-                self.udp(from, to).fragment(offset, more)
+                let frame = self.udp(from, to);
+                self.piece(frame)
             }
         }
+    }
+
+    /// A piece of a datagram, of which others may have come or may follow.
+    fn piece(&mut self, frame: Frame) -> Frame {
+        let payload = vec![7; 8 * (1 + self.chance.below(4)) + self.chance.pick(&[0, 0, 0, 0, 4])];
+        let offset = 8 * self.chance.pick(&[0, 0, 0, 1, 2, 3, 5]);
+        frame.payload(&payload).id(self.chance.below(2) as u16).fragment(offset, !self.chance.one_in(3))
     }
 
     fn tcp(&mut self, from: SocketAddr, to: SocketAddr) -> Frame {

@@ -31,6 +31,11 @@ impl Host {
         self.drops = other.drops();
     }
 
+    /// Makes the next IPv4 identification that is drawn be `id`.
+    pub fn numbers(&self, id: u16) {
+        self.model.identification.set(id);
+    }
+
     /// Makes the next source port that is drawn from the range of masquerade be `port`.
     pub fn draws(&self, port: u16) {
         self.model.seed.set(seed_for(port, self.model.config.nat_ports));

@@ -12,8 +12,9 @@ use aya::{Ebpf, EbpfLoader};
 use bytemuck::{Pod, Zeroable};
 use vnet_common::{
     Addr, AllowFrom, AllowFromKey, CtEntry, DatapathConfig, DropKey, DropReason, EndpointUse, EndpointValue,
-    Event, FloatingValue, FlowHand, Hook, HostAddressValue, MappingEntry, MasqueradeValue, NetworkValue,
-    PortMapKey, PortMapValue, PrefixKey, Proto, Tuple, UplinkValue, features, maps as names,
+    Event, FloatingValue, FlowHand, FragmentKey, FragmentValue, Hook, HostAddressValue, MappingEntry,
+    MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, PrefixKey, Proto, Tuple, UplinkValue, features,
+    maps as names,
 };
 use vnet_datapath::model::Model;
 
@@ -129,6 +130,7 @@ impl Kernel {
         model.conntrack.replace(self.tables.conntrack.entries());
         model.unconfirmed.replace(self.tables.unconfirmed.entries());
         model.mappings.replace(self.tables.mappings.entries());
+        model.fragments.replace(self.tables.fragments.entries());
         model.endpoint_use.replace(self.tables.endpoint_use.entries());
         let next = self.tables.next_slot();
         model.hand.set(next);
@@ -329,6 +331,7 @@ struct Tables {
     conntrack: Table<Tuple, CtEntry>,
     unconfirmed: Table<Tuple, CtEntry>,
     mappings: Table<Tuple, MappingEntry>,
+    fragments: Table<FragmentKey, FragmentValue>,
     flow_slots: Table<u32, Tuple>,
     flow_hand: Table<u32, FlowHand>,
     endpoint_use: Table<u32, EndpointUse>,
@@ -350,6 +353,7 @@ impl Tables {
             conntrack: Table::of(object, names::CONNTRACK),
             unconfirmed: Table::of(object, names::UNCONFIRMED),
             mappings: Table::of(object, names::MAPPINGS),
+            fragments: Table::of(object, names::FRAGMENTS),
             flow_slots: Table::of(object, names::FLOW_SLOTS),
             flow_hand: Table::of(object, names::FLOW_HAND),
             endpoint_use: Table::of(object, names::ENDPOINT_USE),
@@ -371,6 +375,7 @@ impl Tables {
         self.conntrack.replace(&model.conntrack.borrow());
         self.unconfirmed.replace(&model.unconfirmed.borrow());
         self.mappings.replace(&model.mappings.borrow());
+        self.fragments.replace(&model.fragments.borrow());
         self.endpoint_use.replace(&model.endpoint_use.borrow());
         self.flow_slots.insert((0..self.next_slot()).map(|slot| (slot, Tuple::zeroed())));
         self.flow_hand.insert([(0, FlowHand::zeroed())]);

@@ -71,7 +71,7 @@ pub(super) fn layouts() -> Vec<Layout> {
         layout!(FlowHand { lock, next, sweep }),
         layout!(EndpointUse { lock, flows, credit, credited, refused }),
         layout!(FragmentKey { src, dst, id, zone, proto, reserved }),
-        layout!(FragmentValue { src, dst, zone, reserved, id, began }),
+        layout!(FragmentValue { began, sport, dport, id, proto, header, fate, reserved }),
         layout!(PrefixKey { prefix_len, addr }),
         layout!(NetworkValue { bridge, zone, flags, reserved, gateway }),
         layout!(MasqueradeValue { to, flags }),

@@ -98,15 +98,9 @@ fn restricted(f: &Family) -> Vec<Case> {
     ]
 }
 
-/// An address of the host that is an endpoint's alone.
-fn external(f: &Family) -> IpAddr {
-    let text = if f.net1.is_ipv4() { "203.0.113.7" } else { "2001:db8:113::7" };
-    text.parse().expect("an address")
-}
-
 /// Gives the first endpoint a floating address, both ways.
 fn float(f: &Family) -> impl FnOnce(&mut Model) + use<> {
-    let (addr, net1) = (Addr::from(external(f)), f.net1);
+    let (addr, net1) = (Addr::from(f.spare), f.net1);
     move |model| {
         usual(model);
         let value = FloatingValue { addr: net1.into(), zone: NET1.zone, reserved: [0; 2] };
@@ -119,7 +113,7 @@ fn float(f: &Family) -> impl FnOnce(&mut Model) + use<> {
 }
 
 fn floating_in(f: &Family) -> Vec<Case> {
-    let out = external(f);
+    let out = f.spare;
     let client = at(f.www, 1234);
     let ping = |to| Frame::echo_request(f.www, to, 7, 1);
     let pong = |from| Frame::echo_reply(from, f.www, 7, 1);
@@ -190,7 +184,7 @@ fn floating_in(f: &Family) -> Vec<Case> {
 }
 
 fn floating_out(f: &Family) -> Vec<Case> {
-    let out = external(f);
+    let out = f.spare;
     let (client, server) = (at(f.net1, 1234), at(f.www, 80));
     let ping = |from| Frame::echo_request(from, f.www, 7, 1);
     let tcp = Flow::masqueraded(TCP, client, server, 1234).seen_as(out);

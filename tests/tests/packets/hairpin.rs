@@ -168,12 +168,6 @@ fn the_host_itself(f: &Family) -> Vec<Case> {
         .passes(),
         Case::from_endpoint(
             NET1,
-            "an endpoint sends the host a fragment",
-            Frame::udp(client, at(f.host, 5353)).fragment(0, true).payload(&[1; 8]),
-        )
-        .passes(),
-        Case::from_endpoint(
-            NET1,
             "an answer to a client on the host passes",
             Frame::tcp(at(f.net1, 80), at(f.gateway, 40_000)).syn().ack(),
         )

@@ -2,6 +2,7 @@
 //! program.
 
 mod exposure_modes;
+mod fragments;
 mod guard;
 mod hairpin;
 mod lifetime;
@@ -22,7 +23,7 @@ use vnet_tests::runner::{Host, Kernel, Runner, Stage, Way};
 
 /// Every case, by subject.
 fn table() -> Vec<Case> {
-    let subjects: [fn() -> Vec<Case>; 11] = [
+    let subjects: [fn() -> Vec<Case>; 12] = [
         masquerade::cases,
         published::cases,
         hairpin::cases,
@@ -34,6 +35,7 @@ fn table() -> Vec<Case> {
         mappings::cases,
         quota::cases,
         exposure_modes::cases,
+        fragments::cases,
     ];
     subjects.iter().flat_map(|subject| subject()).collect()
 }

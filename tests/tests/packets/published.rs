@@ -209,16 +209,6 @@ fn not_ours(f: &Family) -> Vec<Case> {
         })
         .passes(),
         Case::from_uplink("another protocol to the host passes", Frame::protocol(f.www, f.host, 47)).passes(),
-        Case::from_uplink(
-            "a fragment to the host passes",
-            Frame::udp(client, at(f.host, 5353)).fragment(0, true).payload(&[7; 16]),
-        )
-        .passes(),
-        Case::from_uplink(
-            "a later fragment to the host passes",
-            Frame::udp(client, at(f.host, 5353)).fragment(16, false).payload(&[7; 16]),
-        )
-        .passes(),
         Case::from_uplink("a reset to a published port opens nothing", Frame::tcp(client, web).rst())
             .passes(),
         Case::from_uplink("multicast from the world passes", Frame::udp(client, at(f.multicast, 5353)))

@@ -85,25 +85,6 @@ fn untranslatable(f: &Family) -> Vec<Case> {
             Frame::protocol(f.net1, f.www, 33).payload(&[0; 20]),
         )
         .dropped(DropReason::Untranslatable),
-        Case::from_endpoint(
-            NET1,
-            "the first fragment of a datagram does not leave",
-            Frame::udp(client, dns).payload(&[1; 32]).fragment(0, true),
-        )
-        .dropped(DropReason::Untranslatable),
-        Case::from_endpoint(
-            NET1,
-            "a later fragment does not leave",
-            Frame::udp(client, dns).payload(&[1; 32]).fragment(32, false),
-        )
-        .dropped(DropReason::Untranslatable),
-        Case::from_endpoint(
-            NET1,
-            "a fragment does not leave by the flow of its datagram",
-            Frame::udp(client, dns).payload(&[1; 32]).fragment(0, true),
-        )
-        .tracked([Flow::masqueraded(Proto::UDP, client, dns, 50_000)])
-        .dropped(DropReason::Untranslatable),
         Case::from_endpoint(NET1, "an ICMP error to the world does not leave", {
             let offender = Frame::udp(dns, client);
             Frame::icmp_error(f.net1, f.www, IcmpError::PortUnreachable, &offender)
@@ -306,11 +287,6 @@ fn stopped(f: &Family) -> Vec<Case> {
             Frame::udp(at(f.nobody, 1), dns),
         )
         .dropped(DropReason::SourceAddress),
-        Case::to_uplink(
-            "a fragment does not leave through the stack either",
-            Frame::udp(client, dns).payload(&[1; 32]).fragment(0, true),
-        )
-        .dropped(DropReason::Untranslatable),
         Case::to_uplink(
             "a protocol without ports does not leave through the stack either",
             Frame::protocol(f.net1, f.www, 47),
