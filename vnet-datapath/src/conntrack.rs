@@ -299,7 +299,9 @@ fn confirm<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     }
     tables.remove_unconfirmed(&scratch.tuple);
     tables.remove_unconfirmed(&scratch.answer);
-    tables.set_slot(slot, &scratch.tuple);
+    scratch.spare = scratch.tuple;
+    scratch.spare.reserved = tag(scratch.entry.created);
+    tables.set_slot(slot, &scratch.spare);
     let opener = match origin {
         Origin::Opener => &scratch.tuple,
         Origin::Answer => &scratch.answer,
@@ -331,7 +333,25 @@ pub fn look_at_slot<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     let Scratch { noted, spare, progress, .. } = scratch;
     progress.slot = tables.next_slot();
     tables.slot(progress.slot, noted);
-    noted.proto.number == 0 || !tables.is_confirmed(noted) || end_if_over(tables, noted, spare)
+    !holds(tables, noted) || end_if_over(tables, noted, spare)
+}
+
+/// Whether a slot holds the flow that was noted there, which is then in `noted` as its key. Another flow with the same
+/// tuple, which has begun since, is noted elsewhere.
+#[inline(always)]
+fn holds<T: Tables>(tables: &T, noted: &mut Tuple) -> bool {
+    let began = noted.reserved;
+    noted.reserved = 0;
+    noted.proto.number != 0
+        && tables.is_confirmed(noted)
+        && tables.conntrack(noted).is_some_and(|flow| tag(flow.created()) == began)
+}
+
+/// By what a slot tells flows of one tuple apart: there are seconds between them, and many to a wrong guess, which
+/// costs nothing but the slot until that flow is over.
+#[inline(always)]
+const fn tag(created: u32) -> u8 {
+    created as u8
 }
 
 /// Looks at the next few slots that have ever been used: whether a flow was over, and has been removed.
@@ -357,7 +377,7 @@ pub fn sweep_slot<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
         tables.sweep_anew();
         return false;
     }
-    tables.is_confirmed(noted) && end_if_over(tables, noted, spare)
+    holds(tables, noted) && end_if_over(tables, noted, spare)
 }
 
 /// Removes a flow if it is over; whether it is gone.

@@ -165,6 +165,11 @@ impl Flow for ModelFlow<'_> {
     }
 
     #[inline]
+    fn created(&self) -> u32 {
+        self.entry().created
+    }
+
+    #[inline]
     fn last_seen(&self) -> u32 {
         self.entry().last_seen
     }

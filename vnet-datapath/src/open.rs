@@ -12,6 +12,9 @@ use crate::tables::{Flow, Tables};
 /// one destination the chance of failing is 1 in 29, and with half of them none to speak of.
 const MAX_TRIES: u32 = 32;
 
+/// How many of these keep to even or odd ports: rather another port than none (RFC 7857 section 8).
+const PARITY_TRIES: u8 = 16;
+
 /// Times that an endpoint at its limit looks for flows that are over.
 const MAX_RECLAIMS: u32 = 4;
 
@@ -71,8 +74,12 @@ pub fn complete<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     entry.packets = 1;
     entry.bytes = u64::from(opening.length);
     if tables.add_flow(&scratch.tuple, &scratch.entry).is_some() {
-        tables.flow_began(&scratch.tuple, &scratch.entry);
-        return true;
+        // It may have been confirmed just now, in the other table.
+        if !tables.is_confirmed(&scratch.tuple) {
+            tables.flow_began(&scratch.tuple, &scratch.entry);
+            return true;
+        }
+        tables.remove_unconfirmed(&scratch.tuple);
     }
     // Another packet of this flow was faster on another CPU (two datagrams of one socket): follow it.
     let Some(flow) = tables.conntrack(&scratch.tuple) else {
@@ -131,7 +138,7 @@ pub fn try_port<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
 }
 
 /// Chooses a source port: the opener's own at the first attempt, one of the range at random from then on, even for
-/// even and odd for odd (RFC 4787 REQ-4). `false` if it will not do.
+/// even and odd for odd as long as there are such (RFC 4787 REQ-4). `false` if it will not do.
 #[inline(always)]
 fn choose<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     let Some(range) = tables.config().map(|config| config.nat_ports) else { return false };
@@ -154,7 +161,8 @@ fn choose<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
         let span = u32::from(range.last).saturating_sub(u32::from(range.first)).saturating_add(1);
         let draw = (u64::from(tables.random()).wrapping_mul(u64::from(span)) >> 32) as u16;
         let mut port = range.first.wrapping_add(draw);
-        if (port ^ wished) & 1 != 0 && range.first != range.last {
+        let keeps_parity = opening.attempt < PARITY_TRIES;
+        if keeps_parity && (port ^ wished) & 1 != 0 && range.first != range.last {
             port = if port == range.last { port.wrapping_sub(1) } else { port.wrapping_add(1) };
         }
         translated.sport = Port::new(port);

@@ -64,6 +64,8 @@ pub trait Flow {
     fn answer(&self, to: &mut Tuple);
     /// Whether it is the twin of the entry with this key: its packets become the answers to those.
     fn leads_to_answer_of(&self, tuple: &Tuple) -> bool;
+    /// [`CtEntry::created`].
+    fn created(&self) -> u32;
     /// [`CtEntry::last_seen`].
     fn last_seen(&self) -> u32;
     /// [`CtEntry::state`].
@@ -131,7 +133,7 @@ pub trait Tables: Ports {
     fn next_swept(&self) -> u32;
     /// Makes the first slot the next to sweep.
     fn sweep_anew(&self);
-    /// The flow noted in a slot; all zero for none.
+    /// The flow noted in a slot, its last byte telling it from others of that tuple; all zero for none.
     fn slot(&self, index: u32, tuple: &mut Tuple);
     /// Notes a flow in a slot.
     fn set_slot(&self, index: u32, tuple: &Tuple);

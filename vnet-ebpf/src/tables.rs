@@ -80,6 +80,12 @@ impl Flow for MapFlow {
     }
 
     #[inline(always)]
+    fn created(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.0).created }
+    }
+
+    #[inline(always)]
     fn last_seen(&self) -> u32 {
         // SAFETY: as above.
         unsafe { (*self.0).last_seen }

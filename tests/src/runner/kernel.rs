@@ -40,9 +40,17 @@ unsafe impl<T: Pod> aya::Pod for Abi<T> {}
 /// When the object is empty, or the kernel refuses.
 #[must_use]
 pub fn load(object: &[u8], features: u32) -> Ebpf {
+    load_with_room(object, features, names::FLOW_SLOTS_ENTRIES as u32)
+}
+
+/// As [`load`], with room for so many confirmed flows.
+fn load_with_room(object: &[u8], features: u32, flows: u32) -> Ebpf {
     assert!(!object.is_empty(), "built without eBPF programs: `cargo xtask setup`, then build again");
     let mut loader = EbpfLoader::new();
     loader.override_global(features::SYMBOL, &features, true);
+    loader.override_global("FLOW_SLOTS", &flows, true);
+    loader.map_max_entries(names::FLOW_SLOTS, flows);
+    loader.map_max_entries(names::CONNTRACK, 2 * flows);
     loader
         .load(object)
         .unwrap_or_else(|e| panic!("load the eBPF object (are you root?): {:#}", anyhow::Error::from(e)))
@@ -67,17 +75,23 @@ impl Kernel {
     /// When they cannot be loaded, as for [`Self::xdp`].
     #[must_use]
     pub fn tc(stage: &Stage) -> Self {
-        Self::new(stage, Way::Tc, vnet::kernel::OBJECT)
+        Self::tc_with_room(stage, names::FLOW_SLOTS_ENTRIES as u32)
+    }
+
+    /// The same, with room for so many confirmed flows.
+    #[must_use]
+    pub fn tc_with_room(stage: &Stage, flows: u32) -> Self {
+        Self::new(stage, Way::Tc, vnet::kernel::OBJECT, flows)
     }
 
     /// The same logic as XDP programs. They have neither [`Hook::ToUplink`] nor [`Hook::ToBridge`].
     #[must_use]
     pub fn xdp(stage: &Stage) -> Self {
-        Self::new(stage, Way::Xdp, vnet::kernel::RUNNERS)
+        Self::new(stage, Way::Xdp, vnet::kernel::RUNNERS, names::FLOW_SLOTS_ENTRIES as u32)
     }
 
-    fn new(_stage: &Stage, way: Way, object: &[u8]) -> Self {
-        let mut object = load(object, vnet::kernel::Kernel::features());
+    fn new(_stage: &Stage, way: Way, object: &[u8], flows: u32) -> Self {
+        let mut object = load_with_room(object, vnet::kernel::Kernel::features(), flows);
         for (name, program) in object.programs_mut() {
             match program {
                 Program::SchedClassifier(program) => program.load(),
