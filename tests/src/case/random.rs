@@ -267,7 +267,9 @@ impl Traffic {
                 Frame::icmp_error(from.ip(), to.ip(), IcmpError::PortUnreachable, &offender)
             }
             18 => {
-                Frame::protocol(from.ip(), to.ip(), self.chance.word() as u8).payload(&self.chance.bytes(40))
+                let any = self.chance.word() as u8;
+                let protocol = self.chance.pick(&[any, Proto::SCTP.number]);
+                Frame::protocol(from.ip(), to.ip(), protocol).payload(&self.chance.bytes(40))
             }
             _ => {
                 let offset = 8 * self.chance.below(3) as u16;
