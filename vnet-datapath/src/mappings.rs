@@ -10,11 +10,12 @@ use vnet_common::{Addr, MappingEntry, Origin, Port, Proto, Tuple, Zone, filterin
 use crate::scratch::Scratch;
 use crate::tables::{Mapping, Tables};
 
-/// What all packets from an endpoint's port have in common.
+/// What all packets from an endpoint's port have in common that leave under one external address: towards the world
+/// that may be another than towards a neighbour by an address of the host.
 #[inline(always)]
-fn inside(tuple: &Tuple, key: &mut Tuple) {
+fn inside(tuple: &Tuple, external: Addr, key: &mut Tuple) {
     *key = *tuple;
-    key.dst = tuple.src.any_of_family();
+    key.dst = external;
     key.dport = Port::new(0);
 }
 
@@ -45,13 +46,12 @@ fn is_over<T: Tables>(tables: &T, proto: Proto, mapping: &T::Mapping<'_>, now: u
 #[inline(always)]
 pub(crate) fn port<T: Tables>(tables: &T, scratch: &mut Scratch) -> Option<Port> {
     let Scratch { tuple, translated, spare, .. } = scratch;
-    inside(tuple, spare);
+    inside(tuple, translated.src, spare);
     let mapping = tables.mapping(spare)?;
     if is_over(tables, tuple.proto, &mapping, tables.now()) {
         return None;
     }
-    let external = mapping.translated();
-    (external.src == translated.src).then_some(external.sport)
+    Some(mapping.translated().sport)
 }
 
 /// Takes the external port of `scratch.translated` for the source of `scratch.tuple`; `false` if it is another's.
@@ -64,11 +64,14 @@ pub(crate) fn claim<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
         if !is_over(tables, tuple.proto, &other, now) {
             return false;
         }
+        // Its owner may have another external port by now.
         *noted = other.translated().answer();
-        tables.remove_mapping(noted);
+        if tables.mapping(noted).is_some_and(|owner| owner.translated().sport == spare.dport) {
+            tables.remove_mapping(noted);
+        }
         tables.remove_mapping(spare);
     }
-    inside(tuple, noted);
+    inside(tuple, translated.src, noted);
     *mapping = MappingEntry {
         translated: noted.answer(),
         last_seen: now,
@@ -89,20 +92,22 @@ pub(crate) fn release<T: Tables>(tables: &T, scratch: &mut Scratch) {
     let Scratch { tuple, translated, spare, .. } = scratch;
     outside(translated, translated.src.any_of_family(), spare);
     tables.remove_mapping(spare);
-    inside(tuple, spare);
+    inside(tuple, translated.src, spare);
     tables.remove_mapping(spare);
 }
 
 /// Notes that the endpoint has sent to the peer of `scratch.translated`.
 #[inline(always)]
 pub(crate) fn permit<T: Tables>(tables: &T, scratch: &mut Scratch) {
-    let Scratch { translated, spare, mapping, opening, .. } = scratch;
+    let Scratch { tuple, translated, spare, noted, mapping, opening, .. } = scratch;
     if opening.filtering != filtering::ADDRESS {
         return;
     }
+    // The port may get another owner, who has not sent there.
+    inside(tuple, translated.src, noted);
     outside(translated, translated.dst, spare);
     *mapping = MappingEntry {
-        translated: *translated,
+        translated: noted.answer(),
         last_seen: tables.now(),
         filtering: opening.filtering,
         reserved: [0; 3],
@@ -125,10 +130,10 @@ pub(crate) fn refresh<T: Tables>(tables: &T, scratch: &mut Scratch, origin: Orig
     // The endpoint's own direction: this packet's, or that of its answers.
     if outbound {
         *noted = *translated;
-        inside(tuple, spare);
+        inside(tuple, noted.src, spare);
     } else {
         *noted = tuple.answer();
-        inside(answer, spare);
+        inside(answer, noted.src, spare);
     }
     keep(tables, spare, progress.now);
     outside(noted, noted.src.any_of_family(), spare);
@@ -180,7 +185,9 @@ pub fn admit<T: Tables>(tables: &T, scratch: &mut Scratch) -> Admission {
     }
     if mapping.filtering() == filtering::ADDRESS {
         spare.src = if tuple.zone == Zone::WORLD { tuple.src } else { tuple.dst };
-        if tables.mapping(spare).is_some_and(|sent| !is_over(tables, tuple.proto, &sent, now)) {
+        let by_owner =
+            |sent: &T::Mapping<'_>| sent.translated() == to && !is_over(tables, tuple.proto, sent, now);
+        if tables.mapping(spare).is_some_and(|sent| by_owner(&sent)) {
             return Admission::Admitted;
         }
     }

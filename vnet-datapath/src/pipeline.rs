@@ -93,12 +93,24 @@ fn from_uplink<P: Packet, T: Tables>(
     tables: &T,
     scratch: &mut Scratch,
 ) -> Result<Step, DropReason> {
-    let Ok(Parsed::Ip(headers)) = parse(packet, &mut scratch.tuple) else { return Ok(Step::PASS) };
-    scratch.headers = headers;
+    scratch.tuple.dst = Addr::ANY_V6;
+    scratch.headers = match parse(packet, &mut scratch.tuple) {
+        Ok(Parsed::Ip(headers)) => headers,
+        Ok(_) => return Ok(Step::PASS),
+        // A stack that forwards looks at the network header alone.
+        Err(reason) if is_inside(tables, &scratch.tuple.dst) => return Err(reason),
+        Err(_) => return Ok(Step::PASS),
+    };
     match tracked(tables, scratch) {
         Some(tracked) => follow(tables, scratch, &tracked, 0),
         None => Ok(Step::BEGIN),
     }
+}
+
+/// Whether an address is inside a network and not the host's own.
+#[inline(always)]
+fn is_inside<T: Tables>(tables: &T, dst: &Addr) -> bool {
+    tables.host_address(dst).is_none() && tables.network(dst).is_some()
 }
 
 /// A packet that leaves by an uplink and was not sent there by [`from_endpoint`]: the host's stack has routed
