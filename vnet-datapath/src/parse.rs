@@ -307,6 +307,11 @@ fn ipv6<P: Packet>(packet: &P, front: &wire::Front, tuple: &mut Tuple) -> Result
     let claimed = if jumbo { 0 } else { payload.wrapping_add(40) };
     tuple.src = Addr::v6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]);
     tuple.dst = Addr::v6(second.dst);
+    // An IPv4 address in IPv6's clothes is for sockets, never for the wire (RFC 4942 section 2.2): here it would pass for
+    // the real one.
+    if tuple.src.is_v4() || tuple.dst.is_v4() {
+        return Err(DropReason::Malformed);
+    }
     let mut network = Network {
         v4: false,
         proto: first.next_header,

@@ -38,6 +38,7 @@ pub fn read<P: Packet>(packet: &P, scratch: &mut Scratch) {
     scratch.answering.kind = 0;
     // Whoever is told of a malformed packet is told what was read of it, and nothing of another.
     scratch.tuple.src = Addr::ANY_V6;
+    scratch.tuple.dst = Addr::ANY_V6;
     scratch.frame = match parse(packet, &mut scratch.tuple) {
         Ok(Parsed::Ip(headers)) => {
             scratch.headers = headers;
@@ -132,8 +133,13 @@ fn from_endpoint<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scr
 /// A packet that an uplink receives: only what is meant for an endpoint is dropped, all else passes untouched.
 #[inline(always)]
 fn from_uplink<T: Tables>(tables: &T, scratch: &mut Scratch) -> Result<Step, Step> {
-    if scratch.frame != Scratch::FRAME_IP {
-        return Ok(Step::PASS);
+    match scratch.frame {
+        Scratch::FRAME_IP => {}
+        // A stack that forwards looks at the network header alone.
+        Scratch::FRAME_MALFORMED if is_inside(tables, &scratch.tuple.dst) => {
+            return Err(Step::drop(DropReason::Malformed));
+        }
+        _ => return Ok(Step::PASS),
     }
     if scratch.headers.is_icmp_error() {
         return Ok(related(scratch, Hook::FromUplink));
@@ -142,6 +148,12 @@ fn from_uplink<T: Tables>(tables: &T, scratch: &mut Scratch) -> Result<Step, Ste
         Some(tracked) => follow(tables, scratch, &tracked, 0),
         None => Ok(Step::BEGIN),
     }
+}
+
+/// Whether an address is inside a network and not the host's own.
+#[inline(always)]
+fn is_inside<T: Tables>(tables: &T, dst: &Addr) -> bool {
+    tables.host_address(dst).is_none() && tables.network(dst).is_some()
 }
 
 /// A packet that leaves by an uplink and was not sent there by [`from_endpoint`]: the host's stack has routed

@@ -306,7 +306,9 @@ impl Traffic {
                 Frame::icmp_error(from.ip(), to.ip(), IcmpError::PortUnreachable, &offender)
             }
             18 => {
-                Frame::protocol(from.ip(), to.ip(), self.chance.word() as u8).payload(&self.chance.bytes(40))
+                let any = self.chance.word() as u8;
+                let protocol = self.chance.pick(&[any, Proto::SCTP.number]);
+                Frame::protocol(from.ip(), to.ip(), protocol).payload(&self.chance.bytes(40))
             }
             _ => {
                 let frame = self.udp(from, to);
