@@ -213,9 +213,11 @@ impl Packet for Skb {
         self.resize(front.wrapping_add(length))?;
         let mut sum = 0;
         for part in 0..PARTS {
-            // SAFETY: a part of the buffer. The helper takes half a kilobyte at most.
-            let of = unsafe { buffer.cast::<u32>().add(part * (PART / 4)) };
-            let of = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, of, const { PART as u32 }, sum) };
+            // SAFETY: a part of the buffer; the helper takes half a kilobyte at most.
+            let of = unsafe {
+                let from = buffer.cast::<u32>().add(part * (PART / 4));
+                bpf_csum_diff(core::ptr::null_mut(), 0, from, const { PART as u32 }, sum)
+            };
             sum = u32::try_from(of).ok()?;
         }
         Some(Sum::of(sum))
