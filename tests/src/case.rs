@@ -29,7 +29,7 @@ use vnet_datapath::model::Model;
 use vnet_datapath::{NextHop, Verdict};
 
 use crate::frame::dissect::{Network, dissect};
-use crate::frame::{Frame, describe};
+use crate::frame::{Frame, IcmpError, describe};
 use crate::runner::{Arrival, Fate, Host, Outcome, Refused, Runner, Way};
 
 use self::world::{BRIDGE, Endpoint, Family, HOST_MAC, PEER_MAC, STRAY, UPLINK};
@@ -71,6 +71,10 @@ struct Expected {
     fate: Fate,
     /// `None` is "unchanged".
     frame: Option<Frame>,
+    /// Whether a flow counts it, if it changes.
+    counted: bool,
+    /// What is answered, if it is dropped.
+    answer: Option<Frame>,
     /// `None` is "as they were".
     flows: Option<Vec<Flow>>,
     /// `None` is "as they were".
@@ -82,7 +86,16 @@ struct Expected {
 
 impl Expected {
     const fn only(fate: Fate) -> Self {
-        Self { fate, frame: None, flows: None, mappings: None, next_hop: None, receiver: None }
+        Self {
+            fate,
+            frame: None,
+            counted: true,
+            answer: None,
+            flows: None,
+            mappings: None,
+            next_hop: None,
+            receiver: None,
+        }
     }
 }
 
@@ -228,6 +241,20 @@ impl Case {
         self.expects(Expected::only(Fate::Dropped(reason)))
     }
 
+    /// It is dropped unchanged, and answered with an ICMP error: to the world from the address that was dialled, to an
+    /// endpoint from its gateway.
+    pub fn refused(self, reason: DropReason, error: IcmpError) -> Self {
+        let answer = Some(refusal(self.hook, &self.sent(), error));
+        self.expects(Expected { answer, ..Expected::only(Fate::Dropped(reason)) })
+    }
+
+    /// The answer has another source.
+    pub fn answered_by(mut self, addr: IpAddr) -> Self {
+        let expected = self.fixed();
+        expected.answer = expected.answer.take().map(|frame| frame.source(addr));
+        self
+    }
+
     /// It leaves for the next hop of its family as another, with one hop less.
     pub fn forwarded(self, frame: Frame) -> Self {
         let expected = self.forwarding(frame);
@@ -281,6 +308,12 @@ impl Case {
     pub fn with_ttl(mut self, ttl: u8) -> Self {
         let expected = self.fixed();
         expected.frame = expected.frame.take().map(|frame| frame.ttl(ttl));
+        self
+    }
+
+    /// It changes, but is no packet of a flow: none counts it.
+    pub fn uncounted(mut self) -> Self {
+        self.fixed().counted = false;
         self
     }
 
@@ -369,9 +402,9 @@ impl Case {
             drops: counted.drops_since(runner.drops()),
             earlier,
         };
-        let mut complaints = self.check(&after);
+        let mut complaints = self.check(runner.way(), &after);
         if runner.way() != Way::Host {
-            complaints.extend(self.compare_with_host(&model, &arrival, &after));
+            complaints.extend(self.compare_with_host((runner.way(), &model), &arrival, &after));
         }
         if complaints.is_empty() {
             return Ok(());
@@ -407,7 +440,7 @@ impl Case {
         Arrival { hook, ifindex, came_in_by, segment, frame }
     }
 
-    fn check(&self, after: &After) -> Vec<String> {
+    fn check(&self, way: Way, after: &After) -> Vec<String> {
         let drawn;
         let expected = match &self.expected {
             Expectation::Fixed(expected) => expected,
@@ -422,6 +455,9 @@ impl Case {
         let mut complaints = Vec::new();
         complaints.extend(expected.check_fate(&after.outcome));
         complaints.extend(self.check_frame(expected, after));
+        if way != Way::Xdp {
+            complaints.extend(expected.check_answer(after.outcome.answer.as_deref()));
+        }
         complaints.extend(self.check_flows(expected, &after.flows));
         complaints.extend(self.check_mappings(expected, &after.mappings));
         complaints.extend(self.check_counts(expected, &after.flows));
@@ -476,8 +512,8 @@ impl Case {
             .map(|found| (found.entry.packets, found.entry.bytes))
             .filter(|c| *c != (0, 0))
             .collect();
-        let wanted =
-            if expected.frame.is_some() { vec![(1, length_of_packet(&self.sent()))] } else { Vec::new() };
+        let counted = expected.frame.is_some() && expected.counted;
+        let wanted = if counted { vec![(1, length_of_packet(&self.sent()))] } else { Vec::new() };
         (counts != wanted)
             .then(|| format!("packets and bytes counted in flows: {counts:?}, expected {wanted:?}"))
     }
@@ -494,7 +530,12 @@ impl Case {
     }
 
     /// The host, which is told the port that the kernel drew, does the same to the last bit.
-    fn compare_with_host(&self, model: &Model, arrival: &Arrival<'_>, kernel: &After) -> Vec<String> {
+    fn compare_with_host(
+        &self,
+        (kernel_way, model): (Way, &Model),
+        arrival: &Arrival<'_>,
+        kernel: &After,
+    ) -> Vec<String> {
         let mut host = Host::default();
         host.fill(model);
         let range = model.config.nat_ports;
@@ -529,6 +570,9 @@ impl Case {
         if outcome.frame != kernel.outcome.frame {
             complaints.push(format!("on the host, {}", differing(&outcome.frame, &kernel.outcome.frame)));
         }
+        if kernel_way != Way::Xdp && outcome.answer != kernel.outcome.answer {
+            complaints.push("another answer than on the host".to_owned());
+        }
         if outcome.began != kernel.outcome.began {
             complaints.push(format!("{:?} began, but {:?} on the host", kernel.outcome.began, outcome.began));
         }
@@ -537,6 +581,18 @@ impl Case {
 }
 
 impl Expected {
+    fn check_answer(&self, found: Option<&[u8]>) -> Option<String> {
+        match (&self.answer, found) {
+            (None, None) => None,
+            (None, Some(found)) => Some(format!("answered with {}", describe(found))),
+            (Some(wanted), None) => Some(format!("not answered, expected {wanted}")),
+            (Some(wanted), Some(found)) if wanted.build() != found => {
+                Some(format!("the answer: {}", differing(&wanted.build(), found)))
+            }
+            (Some(_), Some(found)) => Frame::verify(found).err().map(|error| format!("the answer: {error}")),
+        }
+    }
+
     fn check_fate(&self, outcome: &Outcome) -> Option<String> {
         if !outcome.fate.agrees_with(self.fate) {
             return Some(format!("{:?}, expected {:?}", outcome.fate, self.fate));
@@ -551,6 +607,29 @@ impl Expected {
             _ => None,
         }
     }
+}
+
+/// The ICMP error about a frame that is dropped: written here once more, as the RFCs have it.
+fn refusal(hook: Hook, sent: &[u8], error: IcmpError) -> Frame {
+    let dissected = dissect(sent).expect("a frame that can be read");
+    let Network::Ip(ip) = dissected.network else { panic!("only IP is answered") };
+    let sender = world::ENDPOINTS.iter().find(|endpoint| endpoint.addrs.contains(&ip.source));
+    let family = Family::of(ip.source);
+    let (from, macs) = match (hook, sender) {
+        (Hook::FromUplink, _) => (ip.destination, (dissected.destination_mac, dissected.source_mac)),
+        (_, Some(sender)) => {
+            let gateway = if sender.bridge == BRIDGE { family.gateway } else { family.other_gateway };
+            (gateway, (sender.gateway_mac, sender.mac))
+        }
+        (_, None) => panic!("{} is no endpoint's address", ip.source),
+    };
+    let v4 = ip.source.is_ipv4();
+    let class = if v4 { 0xc0 } else { 0 };
+    let length = usize::try_from(length_of_packet(sent)).expect("a short packet");
+    Frame::icmp_error_quoting((from, ip.source), error, &sent[14..14 + length])
+        .id(0)
+        .traffic_class(class)
+        .macs(macs.0, macs.1)
 }
 
 /// The length of an IP packet as its header says, from that header on.

@@ -81,8 +81,10 @@ impl Fate {
 pub struct Outcome {
     /// What becomes of the packet.
     pub fate: Fate,
-    /// Its bytes afterwards.
+    /// Its bytes afterwards; of one that is answered, those from before.
     pub frame: Vec<u8>,
+    /// The ICMP error that is sent instead of it, which XDP programs never do.
+    pub answer: Option<Vec<u8>>,
     /// Flows that began: as their packets arrive, and what that becomes.
     pub began: Vec<(Tuple, Tuple)>,
     /// Where exactly it goes; only the host tells.

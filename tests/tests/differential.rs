@@ -2,22 +2,27 @@
 //! that begins agree for every frame, and the flow tables, which live on from frame to frame, agree to the last
 //! count.
 //!
-//! `VNET_SEED` chooses another sequence of frames; a failure names the one that failed.
+//! `VNET_SEED` chooses another sequence of frames, `VNET_FRAMES` how many; a failure names the one that failed.
 
 use std::env;
+use std::str::FromStr;
 use std::time::Instant;
 
 use vnet_common::filtering::{ADDRESS, ADDRESS_AND_PORT, ENDPOINT_INDEPENDENT};
 use vnet_common::mapping::{ENDPOINT_INDEPENDENT_TCP, ENDPOINT_INDEPENDENT_UDP};
-use vnet_common::{CtEntry, Hook, NetworkValue, PortRange, Tuple};
-use vnet_tests::case::random::{Packet, Traffic};
-use vnet_tests::case::world::{NET1, NET3, world};
+use vnet_common::{
+    CtEntry, DatapathConfig, FloatingValue, Hook, MasqueradeValue, NetworkValue, PortMapValue, PortRange,
+    PrefixKey, Tuple,
+};
+use vnet_datapath::model::Model;
+use vnet_tests::case::random::{Chance, Packet, Traffic};
+use vnet_tests::case::world::{FAMILIES, NET1, NET3, published, world};
 use vnet_tests::case::{Entry, describe_flow, drawn_identification, hex, is_later_fragment};
 use vnet_tests::frame::describe;
 use vnet_tests::report::report;
 use vnet_tests::runner::{Arrival, Fate, Host, Kernel, Outcome, Runner, Stage, Way};
 
-/// Frames to be compared, each way.
+/// Frames to be compared, each way, unless `VNET_FRAMES` says otherwise.
 const FRAMES: usize = 60_000;
 /// Frames for which one world lasts.
 const WORLD_LASTS: usize = 5_000;
@@ -44,9 +49,15 @@ fn xdp_does_what_the_host_does() {
     Stage::run(|stage| compare(Kernel::xdp(stage), &[Hook::FromEndpoint, Hook::FromUplink]));
 }
 
+/// A number that the environment may choose.
+fn chosen<T: FromStr>(name: &str, otherwise: T) -> T {
+    let Ok(text) = env::var(name) else { return otherwise };
+    text.parse().unwrap_or_else(|_| panic!("{name} is no number that will do: {text}"))
+}
+
 /// Runs traffic through a kernel's runner and the host's until enough has been compared.
 fn compare(kernel: Kernel, hooks: &'static [Hook]) {
-    let seed = env::var("VNET_SEED").map_or(SEED, |seed| seed.parse().expect("VNET_SEED is a number"));
+    let (seed, frames) = (chosen("VNET_SEED", SEED), chosen("VNET_FRAMES", FRAMES));
     let mut pair = Pair {
         kernel,
         host: Host::default(),
@@ -55,7 +66,7 @@ fn compare(kernel: Kernel, hooks: &'static [Hook]) {
         counts: Counts::default(),
     };
     let begun = Instant::now();
-    while pair.counts.compared < FRAMES {
+    while pair.counts.compared < frames {
         let number = pair.counts.compared;
         if number.is_multiple_of(WORLD_LASTS) {
             pair.compare_tables();
@@ -88,6 +99,7 @@ struct Counts {
     forwarded: usize,
     delivered: usize,
     dropped: usize,
+    answered: usize,
     began: usize,
     drawn: usize,
     numbered: usize,
@@ -98,6 +110,7 @@ impl Counts {
     fn note(&mut self, outcome: &Outcome) {
         self.compared += 1;
         self.began += outcome.began.len();
+        self.answered += usize::from(outcome.answer.is_some());
         *match outcome.fate {
             Fate::Passed => &mut self.passed,
             Fate::Forwarded | Fate::Redirected => &mut self.forwarded,
@@ -115,6 +128,7 @@ impl Counts {
             forwarded,
             delivered,
             dropped,
+            answered,
             began,
             drawn,
             numbered,
@@ -125,7 +139,7 @@ impl Counts {
             begun.elapsed().as_secs_f64()
         ));
         report(format_args!(
-            "  {passed} passed, {forwarded} forwarded, {delivered} delivered, {dropped} dropped"
+            "  {passed} passed, {forwarded} forwarded, {delivered} delivered, {dropped} dropped, {answered} of them answered"
         ));
         report(format_args!("  {began} flows began, {drawn} of them from a drawn port"));
         report(format_args!(
@@ -175,6 +189,7 @@ impl Pair {
         if chance.one_in(4) {
             model.masquerade.retain(|key, _| key.addr.is_v4());
         }
+        choose_modes(&mut model, chance);
         self.kernel.fill(&model);
         self.host.fill(&model);
         self.traffic.forget();
@@ -220,7 +235,13 @@ impl Pair {
         self.host.model().clock = before;
         self.tell_what_was_drawn(bytes, &kernel);
         let Ok(host) = self.host.run(&arrival) else { unreachable!("the host runs anything") };
-        if !host.fate.agrees_with(kernel.fate) || host.frame != kernel.frame || host.began != kernel.began {
+        // XDP programs send none.
+        let answers_differ = self.kernel.way() == Way::Tc && host.answer != kernel.answer;
+        if !host.fate.agrees_with(kernel.fate)
+            || host.frame != kernel.frame
+            || host.began != kernel.began
+            || answers_differ
+        {
             self.fail(&packet, &format!("host\n{}\n{:?}\n{}", show(&host), self.kernel.way(), show(&kernel)));
         }
         self.counts.note(&host);
@@ -277,7 +298,51 @@ impl Pair {
     }
 }
 
+/// What commands may have set beyond that: gateway modes, floating addresses, destinations left out, clients of a
+/// restricted mapping, and the host's firewall.
+fn choose_modes(model: &mut Model, chance: &mut Chance) {
+    for zone in [NET1.zone, NET3.zone] {
+        let flag = chance.pick(&[0, 0, NetworkValue::FLAG_UNPROTECTED, NetworkValue::FLAG_ROUTED]);
+        model.endpoints.values_mut().filter(|endpoint| endpoint.zone == zone).for_each(|it| it.flags |= flag);
+        model.networks.values_mut().filter(|network| network.zone == zone).for_each(|it| it.flags |= flag);
+    }
+    for family in FAMILIES {
+        let own_masquerade = PrefixKey::host(family.net1.into());
+        match chance.below(8) {
+            0 => {
+                let value = FloatingValue { addr: family.net1.into(), zone: NET1.zone, reserved: [0; 2] };
+                model.floating.insert(family.gateway.into(), value);
+                let to = family.gateway.into();
+                let value = MasqueradeValue { to, flags: MasqueradeValue::FLAG_ONE_TO_ONE };
+                model.masquerade.insert(own_masquerade, value);
+            }
+            1 => {
+                let value = MasqueradeValue { to: family.stray_host.into(), flags: 0 };
+                model.masquerade.insert(own_masquerade, value);
+            }
+            2 => {
+                let value = MasqueradeValue { to: family.host.into(), flags: MasqueradeValue::FLAG_EXEMPT };
+                model.masquerade.insert(own_masquerade, value);
+            }
+            3 => drop(model.unmasqueraded.insert(PrefixKey::host(family.www.into()), 0)),
+            _ => {}
+        }
+        if chance.one_in(4) {
+            let (key, mut value) = published::WEB.entry(&family);
+            value.flags |= PortMapValue::FLAG_RESTRICTED;
+            model.port_map.insert(key, value);
+            model.allow_from.insert((value.id, PrefixKey::host(family.www.into())), 0);
+        }
+    }
+    if chance.one_in(4) {
+        model.config.flags |= DatapathConfig::FLAG_RESPECT_FIREWALL;
+    }
+}
+
 fn show(outcome: &Outcome) -> String {
-    let Outcome { fate, frame, began, verdict: _ } = outcome;
-    format!("  {fate:?}\n  {}\n  {}\n  began {began:?}", describe(frame), hex(frame))
+    let Outcome { fate, frame, answer, began, verdict: _ } = outcome;
+    let answer = answer
+        .as_ref()
+        .map_or_else(|| "nothing".to_owned(), |answer| format!("{}\n  {}", describe(answer), hex(answer)));
+    format!("  {fate:?}\n  {}\n  {}\n  answered {answer}\n  began {began:?}", describe(frame), hex(frame))
 }

@@ -59,6 +59,8 @@ impl<'a, T: Tables> Beginning<'a, T> {
             Ok(Step::PASS)
         } else if self.tables.network(dst).is_some() {
             Err(Step::drop(DropReason::OtherNetwork))
+        } else if self.scratch.headers.is_icmp_error() {
+            Err(Step::drop(DropReason::Unrelated))
         } else if !self.scratch.headers.is_translatable() {
             Err(Step::drop(DropReason::Untranslatable))
         } else {

@@ -43,6 +43,7 @@
     )
 )]
 
+pub mod answer;
 pub mod begin;
 pub mod checksum;
 pub mod conntrack;
@@ -60,6 +61,7 @@ pub mod pipeline;
 #[cfg(test)]
 mod properties;
 mod published;
+pub mod related;
 mod scratch;
 pub mod step;
 mod tables;

@@ -148,13 +148,15 @@ fn forget<T: Tables>(tables: &T, inside: &Tuple, outside: &Tuple) {
 /// Notes that the endpoint has sent to the peer of `scratch.translated`.
 #[inline(always)]
 pub(crate) fn permit<T: Tables>(tables: &T, scratch: &mut Scratch) {
-    let Scratch { translated, spare, mapping, opening, .. } = scratch;
+    let Scratch { tuple, translated, spare, noted, mapping, opening, .. } = scratch;
     if opening.filtering != filtering::ADDRESS {
         return;
     }
+    // The port may get another owner, who has not sent there.
+    inside(tuple, translated.src, noted);
     outside(translated, translated.dst, spare);
     *mapping = MappingEntry {
-        translated: *translated,
+        translated: noted.answer(),
         last_seen: tables.now(),
         filtering: opening.filtering,
         reserved: [0; 3],
@@ -232,7 +234,9 @@ pub fn admit<T: Tables>(tables: &T, scratch: &mut Scratch) -> Admission {
     }
     if mapping.filtering() == filtering::ADDRESS {
         spare.src = if tuple.zone == Zone::WORLD { tuple.src } else { tuple.dst };
-        if tables.mapping(spare).is_some_and(|sent| !is_over(tables, tuple.proto, &sent, now)) {
+        let by_owner =
+            |sent: &T::Mapping<'_>| sent.translated() == to && !is_over(tables, tuple.proto, sent, now);
+        if tables.mapping(spare).is_some_and(|sent| by_owner(&sent)) {
             return Admission::Admitted;
         }
     }

@@ -12,6 +12,7 @@ use vnet_common::{
     NetworkValue, Origin, PortMapKey, PortMapValue, PrefixKey, Tuple, UplinkValue,
 };
 
+use crate::answer::Budget;
 use crate::local::LocalTables;
 use crate::tables::{Flow, Mapping, NextHop, Ports, Route, RouteQuery, Source, Tables};
 
@@ -51,6 +52,8 @@ pub struct Model {
     pub fragments: RefCell<HashMap<FragmentKey, FragmentValue>>,
     /// The next IPv4 identification to be drawn.
     pub identification: Cell<u16>,
+    /// ICMP errors sent.
+    pub icmp_budget: Cell<Budget>,
     /// Flows that began, in order.
     pub began: RefCell<Vec<(Tuple, CtEntry)>>,
     /// Endpoints' addresses.
@@ -99,6 +102,7 @@ impl Default for Model {
             mappings: RefCell::default(),
             fragments: RefCell::default(),
             identification: Cell::new(1),
+            icmp_budget: Cell::new(Budget::zeroed()),
             began: RefCell::default(),
             endpoints: HashMap::new(),
             networks: HashMap::new(),
@@ -462,6 +466,14 @@ impl Tables for Model {
     #[inline]
     fn host_socket(&self, tuple: &Tuple) -> bool {
         self.host_sockets.contains(tuple)
+    }
+
+    #[inline]
+    fn icmp_budget<R>(&self, change: impl FnOnce(&mut Budget) -> R) -> Option<R> {
+        let mut budget = self.icmp_budget.get();
+        let result = change(&mut budget);
+        self.icmp_budget.set(budget);
+        Some(result)
     }
 
     #[inline]

@@ -8,10 +8,10 @@ use crate::packet::{L4Checksum, Packet};
 use crate::wire::{self, ethertype, extension, icmp, option};
 
 /// IPv6 extension headers walked over before giving up: more than any honest packet has.
-const MAX_EXTENSIONS: u32 = 4;
+pub(crate) const MAX_EXTENSIONS: u32 = 4;
 
 /// Smallest IPv4 header, in bytes.
-const IPV4_HEADER: u32 = 20;
+pub(crate) const IPV4_HEADER: u32 = 20;
 
 /// IPv4 options that a header has room for.
 const MAX_OPTIONS: u32 = 40;
@@ -121,6 +121,26 @@ impl Headers {
     #[inline(always)]
     pub const fn is_translatable(&self) -> bool {
         matches!(self.kind, TCP | UDP | SCTP | ECHO)
+    }
+
+    /// Whether it is a message of ICMP or ICMPv6, an echo among them.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_icmp(&self) -> bool {
+        matches!(self.kind, ECHO | ICMP)
+    }
+
+    /// Whether it is an ICMP error that quotes the packet which caused it (RFC 792, RFC 4443 section 2.1), and that is
+    /// told to the sender of that. Source quench and redirects are not (RFC 5508 section 7.2).
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_icmp_error(&self) -> bool {
+        self.kind == ICMP
+            && match self.detail {
+                icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM if self.is_v4() => true,
+                icmp::V6_UNREACHABLE..=icmp::V6_PARAMETER_PROBLEM => !self.is_v4(),
+                _ => false,
+            }
     }
 
     /// Where its transport checksum stands.
@@ -287,6 +307,11 @@ fn ipv6<P: Packet>(packet: &P, front: &wire::Front, tuple: &mut Tuple) -> Result
     let claimed = if jumbo { 0 } else { payload.wrapping_add(40) };
     tuple.src = Addr::v6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]);
     tuple.dst = Addr::v6(second.dst);
+    // An IPv4 address in IPv6's clothes is for sockets, never for the wire (RFC 4942 section 2.2): here it would pass for
+    // the real one.
+    if tuple.src.is_v4() || tuple.dst.is_v4() {
+        return Err(DropReason::Malformed);
+    }
     let mut network = Network {
         v4: false,
         proto: first.next_header,
@@ -457,11 +482,8 @@ fn message<P: Packet>(packet: &P, at: &Transport, tuple: &mut Tuple) -> Result<L
         return Err(DropReason::Malformed);
     }
     let echo: wire::Echo = bytemuck::cast(packet.load::<8>(at.offset).ok_or(DropReason::Malformed)?);
-    let is_echo = if tuple.proto == Proto::ICMP {
-        matches!(echo.kind, icmp::ECHO_REQUEST | icmp::ECHO_REPLY)
-    } else {
-        matches!(echo.kind, icmp::V6_ECHO_REQUEST | icmp::V6_ECHO_REPLY)
-    };
+    let is_echo =
+        if tuple.proto == Proto::ICMP { icmp::is_echo(echo.kind) } else { icmp::is_v6_echo(echo.kind) };
     if !is_echo || echo.code != 0 {
         return Ok(L4::Icmp(echo.kind));
     }

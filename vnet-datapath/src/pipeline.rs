@@ -1,6 +1,7 @@
 //! The three stories: a packet sent by an endpoint, one received by an uplink, one about to leave by an uplink
 //! after a detour through the host's stack. Each reads: parse, look up, decide, check, rewrite, verdict.
 
+use bytemuck::Zeroable as _;
 use vnet_common::{Addr, DropReason, EndpointValue, Hook, NetworkValue, Tuple, Zone};
 
 use crate::conntrack::{self, Tracked};
@@ -34,8 +35,10 @@ pub fn run<P: Packet, T: Tables>(
 #[inline(always)]
 pub fn read<P: Packet>(packet: &P, scratch: &mut Scratch) {
     fragments::forget(scratch);
+    scratch.answering.kind = 0;
     // Whoever is told of a malformed packet is told what was read of it, and nothing of another.
     scratch.tuple.src = Addr::ANY_V6;
+    scratch.tuple.dst = Addr::ANY_V6;
     scratch.frame = match parse(packet, &mut scratch.tuple) {
         Ok(Parsed::Ip(headers)) => {
             scratch.headers = headers;
@@ -118,6 +121,9 @@ fn from_endpoint<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scr
     if to_all || src.is_v6_link_local() || dst.is_v6_link_local() {
         return Ok(Step::PASS);
     }
+    if scratch.headers.is_icmp_error() {
+        return Ok(related(scratch, Hook::FromEndpoint));
+    }
     match tracked(tables, scratch) {
         Some(tracked) => follow(tables, scratch, &tracked, sender.bridge),
         None => Ok(Step::BEGIN),
@@ -127,13 +133,27 @@ fn from_endpoint<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scr
 /// A packet that an uplink receives: only what is meant for an endpoint is dropped, all else passes untouched.
 #[inline(always)]
 fn from_uplink<T: Tables>(tables: &T, scratch: &mut Scratch) -> Result<Step, Step> {
-    if scratch.frame != Scratch::FRAME_IP {
-        return Ok(Step::PASS);
+    match scratch.frame {
+        Scratch::FRAME_IP => {}
+        // A stack that forwards looks at the network header alone.
+        Scratch::FRAME_MALFORMED if is_inside(tables, &scratch.tuple.dst) => {
+            return Err(Step::drop(DropReason::Malformed));
+        }
+        _ => return Ok(Step::PASS),
+    }
+    if scratch.headers.is_icmp_error() {
+        return Ok(related(scratch, Hook::FromUplink));
     }
     match tracked(tables, scratch) {
         Some(tracked) => follow(tables, scratch, &tracked, 0),
         None => Ok(Step::BEGIN),
     }
+}
+
+/// Whether an address is inside a network and not the host's own.
+#[inline(always)]
+fn is_inside<T: Tables>(tables: &T, dst: &Addr) -> bool {
+    tables.host_address(dst).is_none() && tables.network(dst).is_some()
 }
 
 /// A packet that leaves by an uplink and was not sent there by [`from_endpoint`]: the host's stack has routed
@@ -159,10 +179,13 @@ fn to_uplink<T: Tables>(tables: &T, scratch: &mut Scratch) -> Result<Step, Step>
     if sender.bridge != scratch.place.arrived {
         return Err(Step::drop(DropReason::SourceAddress));
     }
-    if !headers.is_translatable() && !headers.piece.is_later() {
+    if !(headers.is_translatable() || headers.piece.is_later() || headers.is_icmp_error()) {
         return Err(Step::drop(DropReason::Untranslatable));
     }
     scratch.tuple.zone = sender.zone;
+    if headers.is_icmp_error() {
+        return Ok(related(scratch, Hook::ToUplink));
+    }
     let Some(tracked) = tracked(tables, scratch) else { return Ok(Step::BEGIN) };
     tracked.flow.translate(&mut scratch.translated);
     if scratch.translated.zone != Zone::WORLD {
@@ -189,6 +212,13 @@ fn to_bridge<T: Tables>(tables: &T, scratch: &Scratch) -> Result<Step, Step> {
         endpoint.has(NetworkValue::FLAG_UNPROTECTED)
     };
     if open { Ok(Step::PASS) } else { Err(Step::drop(DropReason::DirectAccess)) }
+}
+
+/// An ICMP error, to be looked into.
+#[inline(always)]
+fn related(scratch: &mut Scratch, hook: Hook) -> Step {
+    scratch.quoted.hook = hook as u8;
+    Step::RELATED
 }
 
 /// The packet's flow, if it is tracked.
@@ -262,7 +292,8 @@ fn sender<'t, T: Tables>(
 #[inline(always)]
 fn arp<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch) -> Result<Step, Step> {
     let Some(request) = neighbour::arp(packet, tables, scratch.place.ifindex)? else { return Ok(Step::PASS) };
-    scratch.headers.wire_length = 0;
+    // Nothing of an earlier packet.
+    scratch.headers = Headers::zeroed();
     match other(tables, request.sender, &request.target) {
         Some(sibling) => to_sibling(request.sender, sibling, scratch),
         None => Ok(Step::PASS),

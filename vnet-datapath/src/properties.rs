@@ -14,6 +14,8 @@ use vnet_common::{
 use crate::model::{Model, ModelRoute};
 use crate::nat::{Hop, Rewrite};
 use crate::pipeline;
+use crate::related;
+use crate::step::Step;
 use crate::tables::NextHop;
 use crate::{Parsed, Place, Scratch, Slice, Verdict, parse, published};
 
@@ -38,8 +40,11 @@ struct Packet {
 
 impl Packet {
     fn bytes(&self) -> Vec<u8> {
+        self.with_transport(&self.transport())
+    }
+
+    fn with_transport(&self, transport: &[u8]) -> Vec<u8> {
         let Self { tuple, .. } = self;
-        let transport = self.transport();
         let mut bytes = vec![2, 0, 0, 0, 0, 9];
         bytes.extend(MAC.bytes);
         if tuple.src.is_v4() {
@@ -160,6 +165,67 @@ fn rewrite(bytes: &mut [u8], to: &Tuple, hop: Hop) -> Tuple {
     from
 }
 
+/// Bytes of a quote from the transport header on; no checksum is cut in two.
+fn quoted_length() -> impl Strategy<Value = usize> {
+    (4_usize..100).prop_map(|words| 2 * words)
+}
+
+/// An ICMP error about a packet, from one address to another, that quotes as many bytes of its transport header and
+/// what follows as said.
+fn error(about: &Packet, (src, dst): (Addr, Addr), (kind, cut): (u8, usize)) -> Vec<u8> {
+    let v4 = dst.is_v4();
+    let header = if v4 { 20 + 4 * about.options } else { 40 };
+    let mut quote = about.bytes().split_off(NETWORK);
+    quote.truncate(header + cut);
+    let (kinds, proto) =
+        if v4 { (&[3_u8, 11, 12][..], Proto::ICMP) } else { (&[1, 2, 3, 4][..], Proto::ICMPV6) };
+    let tuple = Tuple { src, dst, sport: Port::new(0), dport: Port::new(0), proto, ..about.tuple };
+    let kind = kinds[usize::from(kind) % kinds.len()];
+    let message = [vec![kind, 1, 0, 0, 0, 0, 0, 0], quote].concat();
+    let (flags, payload) = (0, Vec::new());
+    let outer = Packet { tuple, flags, hop_limit: 64, options: 0, checksum: true, payload };
+    outer.with_transport(&with_checksum(&tuple, message))
+}
+
+/// The message with its checksum in place.
+fn with_checksum(tuple: &Tuple, mut message: Vec<u8>) -> Vec<u8> {
+    let sum = checksum(&summed(tuple, &message));
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    message
+}
+
+const fn icmp_of(v4: bool) -> Proto {
+    if v4 { Proto::ICMP } else { Proto::ICMPV6 }
+}
+
+/// Gives an error about a packet with one tuple that about the same packet with another, as if it went on through the
+/// host's stack; `inside` if it comes from an endpoint.
+fn relay(bytes: &mut [u8], about: &Tuple, becomes: &Tuple, inside: bool) {
+    let mut model = Model::default();
+    let zone = if inside { INSIDE } else { Zone::WORLD };
+    let mut scratch = Scratch::zeroed();
+    let Ok(Parsed::Ip(headers)) = parse(&Slice::new(bytes), &mut scratch.tuple) else {
+        panic!("not understood")
+    };
+    assert!(headers.is_icmp_error());
+    scratch.headers = headers;
+    scratch.tuple.zone = zone;
+    // The answer to the packet quoted is what the flow is found by.
+    let key = Tuple { zone, ..about.answer() };
+    let mut entry = CtEntry::zeroed();
+    entry.translated = Tuple { zone: INSIDE, ..becomes.answer() };
+    entry.last_seen = model.clock;
+    model.conntrack.borrow_mut().insert(key, entry);
+    let endpoint = |ifindex| EndpointValue { ifindex, mtu: 1500, mac: MAC, ..EndpointValue::zeroed() };
+    model.endpoints.insert(key.src, endpoint(ENDPOINT));
+    model.endpoints.insert(scratch.tuple.src, endpoint(ENDPOINT));
+    model.endpoints.insert(becomes.src, endpoint(ENDPOINT));
+    scratch.quoted.hook = if inside { Hook::FromEndpoint } else { Hook::FromUplink } as u8;
+    assert_eq!(related::relate(&Slice::new(bytes), &model, &mut scratch), Step::RELAY);
+    scratch.decided.keep(Verdict::Pass);
+    related::relay(&mut Slice::new(bytes), &mut scratch).expect("memory can be written");
+}
+
 /// Bytes that look like a packet up to some point.
 fn nearly_a_packet() -> impl Strategy<Value = Vec<u8>> {
     let damage = vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
@@ -230,6 +296,53 @@ proptest! {
         prop_assert!(adds_up(&bytes, &packet, &to));
         let expected = Packet { tuple: to, hop_limit: packet.hop_limit - 1, ..packet };
         prop_assert_eq!(bytes, expected.bytes());
+    }
+
+    /// With as much of the packet as an error quotes, and somebody on the way or the receiver complaining.
+    #[test]
+    fn an_error_becomes_one_about_the_other_packet(
+        ((packet, to), cut, kind) in (packet_and_other(), quoted_length(), any::<u8>()),
+        complainer in any::<[u8; 16]>(),
+    ) {
+        let v4 = to.src.is_v4();
+        let from = if v4 { Addr::v4([192, 0, 2, complainer[0]]) } else { Addr::v6(complainer) };
+        let other = Packet { tuple: to, ..packet.clone() };
+        let mut bytes = error(&other, (from, to.src), (kind, cut));
+        relay(&mut bytes, &to, &packet.tuple, false);
+        prop_assert_eq!(bytes, error(&packet, (from, packet.tuple.src), (kind, cut)));
+    }
+
+    #[test]
+    fn an_error_there_and_back_again_is_the_same(
+        ((packet, to), cut, kind) in (packet_and_other(), quoted_length(), any::<u8>()),
+    ) {
+        let other = Packet { tuple: to, ..packet.clone() };
+        let sent = error(&other, (to.dst, to.src), (kind, cut));
+        let mut bytes = sent.clone();
+        relay(&mut bytes, &to, &packet.tuple, true);
+        prop_assert_eq!(&bytes, &error(&packet, (packet.tuple.dst, packet.tuple.src), (kind, cut)));
+        relay(&mut bytes, &packet.tuple, &to, true);
+        prop_assert_eq!(bytes, sent);
+    }
+
+    /// Its receiver will notice: a change by a difference hides nothing.
+    #[test]
+    fn an_error_with_a_wrong_checksum_keeps_a_wrong_one(
+        ((packet, to), at, bit) in (packet_and_other(), any::<prop::sample::Index>(), 0_u8..8),
+    ) {
+        let v4 = to.src.is_v4();
+        let other = Packet { tuple: to, ..packet.clone() };
+        let mut bytes = error(&other, (to.dst, to.src), (0, 400));
+        // Not in what is read: the quoted network header has a checksum of its own, ports would be another flow's.
+        let message = NETWORK + if v4 { 20 } else { 40 };
+        let header = if v4 { 20 + 4 * packet.options } else { 40 };
+        let spared = [message..message + 2, message + 4..message + 8 + header + 8];
+        let at = message + at.index(bytes.len() - message);
+        prop_assume!(spared.iter().all(|range| !range.contains(&at)));
+        bytes[at] ^= 1 << bit;
+        relay(&mut bytes, &to, &packet.tuple, true);
+        let tuple = Tuple { src: packet.tuple.dst, dst: packet.tuple.src, proto: icmp_of(v4), ..packet.tuple };
+        prop_assert_ne!(checksum(&summed(&tuple, &bytes[message..])), 0);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use bytemuck::{Pod, Zeroable};
 use vnet_common::{Addr, CtEntry, FragmentKey, FragmentValue, Mac, MappingEntry, Tuple};
 
+use crate::answer::Answer;
 use crate::parse::Headers;
+use crate::related::Quoted;
 use crate::tables::NextHop;
 use crate::verdict::{Delivery, Verdict};
 
@@ -36,6 +38,8 @@ pub struct Scratch {
     pub fragment: FragmentKey,
     /// What is noted of them.
     pub datagram: FragmentValue,
+    /// Where the headers stand that it quotes, if it is an ICMP error.
+    pub quoted: Quoted,
     /// Where it was met.
     pub place: Place,
     /// What becomes of it.
@@ -44,6 +48,8 @@ pub struct Scratch {
     pub frame: u8,
     /// Zero.
     pub reserved: [u8; 7],
+    /// What is said about it, if it is dropped.
+    pub answering: Answer,
 }
 
 impl Scratch {

@@ -2,6 +2,7 @@
 
 use vnet_common::{DropReason, Hook};
 
+use crate::answer;
 use crate::begin;
 use crate::conntrack;
 use crate::fragments;
@@ -9,6 +10,7 @@ use crate::nat;
 use crate::open;
 use crate::packet::Packet;
 use crate::pipeline;
+use crate::related;
 use crate::scratch::Scratch;
 use crate::tables::Tables;
 use crate::verdict::Verdict;
@@ -35,6 +37,10 @@ impl Step {
     pub const ADVANCE: Self = Self { code: 260 };
     /// It is to get the tuple `scratch.translated`, and what is in `scratch.decided` is to become of it.
     pub const TRANSLATE: Self = Self { code: 258 };
+    /// It is an ICMP error, which may be about a packet of a flow.
+    pub const RELATED: Self = Self { code: 272 };
+    /// It is about the packet of a flow that has the tuple `scratch.noted`: [`related::relay`] is to be done.
+    pub const RELAY: Self = Self { code: 273 };
     /// What is in `scratch.decided` is to become of it, as it is.
     pub const DONE: Self = Self { code: 259 };
 
@@ -95,6 +101,10 @@ pub trait Steps {
     fn straggler(&mut self, scratch: &mut Scratch) -> Step;
     /// Decides on one that an endpoint sends to the world: [`begin::world_bound`].
     fn world_bound(&mut self, scratch: &mut Scratch) -> Step;
+    /// Decides on an ICMP error: [`related::relate`].
+    fn relate(&mut self, scratch: &mut Scratch) -> Step;
+    /// Changes it: [`related::relay`].
+    fn relay(&mut self, scratch: &mut Scratch) -> bool;
     /// Pays for a flow: [`open::prepare`].
     fn prepare(&mut self, scratch: &mut Scratch) -> bool;
     /// Tries a source port: [`open::try_port`].
@@ -107,12 +117,31 @@ pub trait Steps {
     fn note(&mut self, scratch: &mut Scratch);
     /// Changes the packet: [`nat::rewrite`].
     fn rewrite(&mut self, scratch: &mut Scratch) -> bool;
+    /// Decides what is said about a packet that is dropped: [`answer::decide`].
+    fn answer(&mut self, scratch: &mut Scratch);
 }
 
-/// Takes a packet all its way. `scratch.place` says where it was met.
+/// Takes a packet all its way. `scratch.place` says where it was met. If it is dropped, `scratch.answering` says what is
+/// to be answered, for whoever carries out the verdict to do.
 #[inline(always)]
 pub fn run<S: Steps>(steps: &mut S, scratch: &mut Scratch) -> Step {
+    let step = way(steps, scratch);
+    if let Some(reason) = step.reason()
+        && answer::is_answered(reason)
+    {
+        scratch.answering.reason = reason as u8;
+        steps.answer(scratch);
+    }
+    step
+}
+
+/// All that a packet goes through.
+#[inline(always)]
+fn way<S: Steps>(steps: &mut S, scratch: &mut Scratch) -> Step {
     let step = decide(steps, scratch);
+    if step == Step::RELAY {
+        return if steps.relay(scratch) { Step::DONE } else { Step::drop(DropReason::Rewrite) };
+    }
     if fragments::noting(scratch, step) {
         steps.note(scratch);
     }
@@ -127,6 +156,9 @@ pub fn run<S: Steps>(steps: &mut S, scratch: &mut Scratch) -> Step {
 fn decide<S: Steps>(steps: &mut S, scratch: &mut Scratch) -> Step {
     steps.read(scratch);
     let mut step = steps.look(scratch);
+    if step == Step::RELATED {
+        step = steps.relate(scratch);
+    }
     if step == Step::ADVANCE {
         step = steps.advance(scratch);
     }
@@ -185,6 +217,16 @@ impl<P: Packet, T: Tables> Steps for Inline<'_, P, T> {
     }
 
     #[inline(always)]
+    fn relate(&mut self, scratch: &mut Scratch) -> Step {
+        related::relate(self.packet, self.tables, scratch)
+    }
+
+    #[inline(always)]
+    fn relay(&mut self, scratch: &mut Scratch) -> bool {
+        related::relay(self.packet, scratch).is_some()
+    }
+
+    #[inline(always)]
     fn prepare(&mut self, scratch: &mut Scratch) -> bool {
         open::prepare(self.tables, scratch)
     }
@@ -212,5 +254,10 @@ impl<P: Packet, T: Tables> Steps for Inline<'_, P, T> {
     #[inline(always)]
     fn rewrite(&mut self, scratch: &mut Scratch) -> bool {
         nat::rewrite(self.packet, scratch).is_some()
+    }
+
+    #[inline(always)]
+    fn answer(&mut self, scratch: &mut Scratch) {
+        answer::decide(self.tables, scratch);
     }
 }

@@ -6,6 +6,7 @@ use vnet_common::{
     PortMapValue, Tuple, UplinkValue,
 };
 
+use crate::answer::Budget;
 use crate::mappings::{self, Admission};
 use crate::scratch::Scratch;
 use crate::step::Step;
@@ -183,6 +184,8 @@ pub trait Tables: Ports {
     fn owns(&self, addr: &Addr, arrived: u32) -> bool;
     /// Whether a socket of the host would take a packet with this tuple that arrives from the world.
     fn host_socket(&self, tuple: &Tuple) -> bool;
+    /// Looks at and changes how many ICMP errors this CPU has sent.
+    fn icmp_budget<R>(&self, change: impl FnOnce(&mut Budget) -> R) -> Option<R>;
     /// Seconds since boot.
     fn now(&self) -> u32;
     /// A number nobody can foresee.

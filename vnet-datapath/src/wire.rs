@@ -22,6 +22,8 @@ pub const IPV4_ID: u32 = NETWORK + offset_of!(Ipv4Hdr, id) as u32;
 pub const IPV4_CHECKSUM: u32 = NETWORK + offset_of!(Ipv4Hdr, check) as u32;
 /// IPv4 source, with the destination behind it.
 pub const IPV4_ADDRESSES: u32 = NETWORK + offset_of!(Ipv4Hdr, src_addr) as u32;
+/// First byte behind a plain IPv4 header.
+pub const IPV4_PAYLOAD: u32 = NETWORK + Ipv4Hdr::LEN as u32;
 /// IPv6 hop limit.
 pub const IPV6_HOP_LIMIT: u32 = NETWORK + offset_of!(Ipv6Hdr, hop_limit) as u32;
 /// IPv6 source, with the destination behind it.
@@ -54,8 +56,30 @@ pub mod ethertype {
 pub mod icmp {
     /// ICMP echo reply.
     pub const ECHO_REPLY: u8 = 0;
+    /// ICMP destination unreachable, "fragmentation needed" among its codes.
+    pub const UNREACHABLE: u8 = 3;
     /// ICMP echo request.
     pub const ECHO_REQUEST: u8 = 8;
+    /// ICMP time exceeded.
+    pub const TIME_EXCEEDED: u8 = 11;
+    /// ICMP parameter problem.
+    pub const PARAMETER_PROBLEM: u8 = 12;
+    /// Code of "unreachable", of either family: no route.
+    pub const NO_ROUTE: u8 = 0;
+    /// Code of ICMP "unreachable": it does not fit and must not be fragmented.
+    pub const FRAGMENTATION_NEEDED: u8 = 4;
+    /// Code of ICMP "unreachable": communication administratively prohibited (RFC 1812 section 5.2.7.1).
+    pub const PROHIBITED: u8 = 13;
+    /// Code of ICMPv6 "unreachable": as much.
+    pub const V6_PROHIBITED: u8 = 1;
+    /// ICMPv6 destination unreachable.
+    pub const V6_UNREACHABLE: u8 = 1;
+    /// ICMPv6 packet too big.
+    pub const V6_TOO_BIG: u8 = 2;
+    /// ICMPv6 time exceeded.
+    pub const V6_TIME_EXCEEDED: u8 = 3;
+    /// ICMPv6 parameter problem.
+    pub const V6_PARAMETER_PROBLEM: u8 = 4;
     /// ICMPv6 echo request.
     pub const V6_ECHO_REQUEST: u8 = 128;
     /// ICMPv6 echo reply.
@@ -68,6 +92,20 @@ pub mod icmp {
     pub const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
     /// Redirect (RFC 4861).
     pub const REDIRECT: u8 = 137;
+
+    /// Whether it is an ICMP echo, request or reply.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_echo(kind: u8) -> bool {
+        matches!(kind, ECHO_REQUEST | ECHO_REPLY)
+    }
+
+    /// Whether it is an ICMPv6 echo, request or reply.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_v6_echo(kind: u8) -> bool {
+        matches!(kind, V6_ECHO_REQUEST | V6_ECHO_REPLY)
+    }
 }
 
 /// IPv6 extension headers that are walked over (RFC 8200 section 4).

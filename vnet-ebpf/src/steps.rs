@@ -17,6 +17,8 @@ unsafe extern "C" {
     fn vnet_begin_from_uplink(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_begin_to_uplink(scratch: *mut Scratch) -> i32;
     fn vnet_world_bound(context: *mut c_void, scratch: *mut Scratch) -> i32;
+    fn vnet_relate(context: *mut c_void, scratch: *mut Scratch) -> i32;
+    fn vnet_relay(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_prepare(scratch: *mut Scratch) -> i32;
     fn vnet_try_port(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_complete(scratch: *mut Scratch) -> i32;
@@ -25,6 +27,8 @@ unsafe extern "C" {
     fn vnet_straggler(scratch: *mut Scratch, hook: u32) -> i32;
     fn vnet_rewrite(context: *mut c_void, scratch: *mut Scratch) -> i32;
     pub(crate) fn vnet_option(context: *mut c_void, at: u32) -> u32;
+    fn vnet_decide_on_answer(scratch: *mut Scratch) -> i32;
+    pub(crate) fn vnet_build_answer(context: *mut c_void, scratch: *mut Scratch) -> i32;
     pub(crate) fn vnet_end(tuple: *const Tuple, spare: *mut Tuple) -> i32;
     pub(crate) fn vnet_look_at_slot(scratch: *mut Scratch) -> i32;
     pub(crate) fn vnet_sweep_slot(scratch: *mut Scratch) -> i32;
@@ -98,6 +102,18 @@ impl Steps for Outlined {
     }
 
     #[inline(always)]
+    fn relate(&mut self, scratch: &mut Scratch) -> Step {
+        // SAFETY: as above.
+        Step { code: unsafe { vnet_relate(self.context, scratch) } }
+    }
+
+    #[inline(always)]
+    fn relay(&mut self, scratch: &mut Scratch) -> bool {
+        // SAFETY: as above.
+        unsafe { vnet_relay(self.context, scratch) != 0 }
+    }
+
+    #[inline(always)]
     fn prepare(&mut self, scratch: &mut Scratch) -> bool {
         // SAFETY: as above.
         unsafe { vnet_prepare(scratch) != 0 }
@@ -131,6 +147,12 @@ impl Steps for Outlined {
     fn rewrite(&mut self, scratch: &mut Scratch) -> bool {
         // SAFETY: as above.
         unsafe { vnet_rewrite(self.context, scratch) != 0 }
+    }
+
+    #[inline(always)]
+    fn answer(&mut self, scratch: &mut Scratch) {
+        // SAFETY: as above.
+        unsafe { vnet_decide_on_answer(scratch) };
     }
 }
 
@@ -168,6 +190,12 @@ macro_rules! steps {
         $crate::step!(vnet_begin_to_uplink(scratch) => {
             begin::begin(&Maps::without_context(), scratch, Hook::ToUplink).code
         });
+        $crate::step!(vnet_relate(scratch, context: $context) => {
+            related::relate(&$packet(context), &Maps::new(context.cast()), scratch).code
+        });
+        $crate::step!(vnet_relay(scratch, context: $context) => {
+            i32::from(related::relay(&mut $packet(context), scratch).is_some())
+        });
         $crate::step!(vnet_prepare(scratch) => {
             i32::from(open::prepare(&Maps::without_context(), scratch))
         });
@@ -183,6 +211,13 @@ macro_rules! steps {
         });
         $crate::step!(vnet_rewrite(scratch, context: $context) => {
             i32::from(nat::rewrite(&mut $packet(context), scratch).is_some())
+        });
+        $crate::step!(vnet_decide_on_answer(scratch) => {
+            answer::decide(&Maps::without_context(), scratch);
+            0
+        });
+        $crate::step!(vnet_build_answer(scratch, context: $context) => {
+            i32::from(answer::build(&mut $packet(context), scratch).is_some())
         });
         $crate::step!(vnet_look_at_slot(scratch) => {
             i32::from(conntrack::look_at_slot(&Maps::without_context(), scratch))
@@ -237,7 +272,9 @@ macro_rules! step {
         #[inline(never)]
         extern "C" fn $name($($context: *mut $type,)? scratch: *mut $crate::Scratch) -> i32 {
             #[allow(unused_imports, reason = "one list for all steps")]
-            use $crate::{Hook, Maps, begin, conntrack, fragments, mappings, nat, open, pipeline};
+            use $crate::{
+                Hook, Maps, answer, begin, conntrack, fragments, mappings, nat, open, pipeline, related,
+            };
             // SAFETY: the caller's working memory, or nothing.
             let Some($scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
             $body

@@ -16,6 +16,7 @@ use vnet_common::{
     FragmentKey, FragmentValue, HostAddressValue, LocalFlowKey, LocalFlowValue, MappingEntry,
     MasqueradeValue, NetworkValue, Origin, PortMapKey, PortMapValue, Proto, Tuple, UplinkValue, features,
 };
+use vnet_datapath::answer::Budget;
 use vnet_datapath::local::LocalTables;
 use vnet_datapath::mappings::Admission;
 use vnet_datapath::step::Step;
@@ -455,6 +456,11 @@ impl Tables for Maps {
             bpf_sk_release(socket.cast());
         }
         true
+    }
+
+    #[inline(always)]
+    fn icmp_budget<R>(&self, change: impl FnOnce(&mut Budget) -> R) -> Option<R> {
+        maps::icmp_budget().map(change)
     }
 
     #[inline(always)]

@@ -103,7 +103,7 @@ impl Mapped {
         let kept = both.into_iter().filter(|(half, _)| halves.contains(half));
         let mut entries: HashMap<_, _> = kept.map(|(_, entry)| entry).collect();
         for (peer, then) in sent_to {
-            entries.insert(from(outside, peer.ip()), entry(sent(outside, *peer), then.unwrap_or(age)));
+            entries.insert(from(outside, peer.ip()), entry(inside.answer(), then.unwrap_or(age)));
         }
         entries
     }
@@ -112,16 +112,6 @@ impl Mapped {
 /// The key of what an address sends to an external port.
 fn from(outside: Tuple, peer: IpAddr) -> Tuple {
     Tuple { src: peer.into(), ..outside }
-}
-
-/// What is sent from an external port.
-fn sent(outside: Tuple, peer: SocketAddr) -> Tuple {
-    Tuple {
-        dst: peer.ip().into(),
-        dport: Port::new(peer.port()),
-        zone: zone_of(peer.ip()),
-        ..outside.answer()
-    }
 }
 
 /// The entries of mappings at a time.

@@ -148,6 +148,7 @@ impl Traffic {
             _ => Frame::echo_reply(from.ip(), to.ip(), to.port(), 1),
         };
         let frame = if self.chance.one_in(5) { self.piece(frame) } else { frame };
+        let frame = if self.chance.one_in(8) { self.complaint(tuple, &frame) } else { frame };
         if tuple.zone == Zone::WORLD {
             return self.arriving(frame);
         }
@@ -157,6 +158,33 @@ impl Traffic {
             return self.leaving(owner.bridge, frame);
         }
         self.sent_by(owner, frame)
+    }
+
+    /// An error about the packet that one of a flow answers, more or less whole.
+    fn complaint(&mut self, tuple: &Tuple, answer: &Frame) -> Frame {
+        let (from, to) = (tuple.src.into(), tuple.dst.into());
+        let router = if tuple.zone == Zone::WORLD { Family::of(to).peer } else { from };
+        let asked = at(to, tuple.dport.number());
+        let offender = match tuple.proto {
+            Proto::TCP => self.tcp(asked, at(from, tuple.sport.number())),
+            Proto::UDP => self.udp(asked, at(from, tuple.sport.number())),
+            _ if self.chance.one_in(2) => Frame::echo_request(to, from, tuple.dport.number(), 1),
+            _ => answer.clone(),
+        };
+        let error = self.chance.pick(&[
+            IcmpError::PortUnreachable,
+            IcmpError::HostUnreachable,
+            IcmpError::TooBig { mtu: 1300 },
+            IcmpError::TimeExceeded,
+        ]);
+        let frame = Frame::icmp_error(router, to, error, &offender);
+        let frame = if self.chance.one_in(3) {
+            let quoted = offender.network_bytes();
+            frame.payload(&quoted[..quoted.len().min(20 + self.chance.below(60))])
+        } else {
+            frame
+        };
+        self.dressed(frame)
     }
 
     fn sent_by_endpoint(&mut self) -> Packet {
@@ -278,7 +306,9 @@ impl Traffic {
                 Frame::icmp_error(from.ip(), to.ip(), IcmpError::PortUnreachable, &offender)
             }
             18 => {
-                Frame::protocol(from.ip(), to.ip(), self.chance.word() as u8).payload(&self.chance.bytes(40))
+                let any = self.chance.word() as u8;
+                let protocol = self.chance.pick(&[any, Proto::SCTP.number]);
+                Frame::protocol(from.ip(), to.ip(), protocol).payload(&self.chance.bytes(40))
             }
             _ => {
                 let frame = self.udp(from, to);

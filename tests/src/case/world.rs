@@ -291,6 +291,8 @@ fn config() -> DatapathConfig {
         udp_unreplied: 20,
         udp_replied: 30,
         icmp_query: 15,
+        // All of them: how many there may be is a subject of its own.
+        icmp_errors: u32::MAX,
         ..DatapathConfig::DEFAULT
     }
 }

@@ -255,9 +255,15 @@ impl Runner for Kernel {
             assert_eq!((event.ifindex, event.hook, event.length as usize), expected, "what {event:?} tells");
         }
         assert!(dropped.len() <= 1, "one packet dropped for several reasons: {dropped:?}");
+        let mut frame = self.out[..result.data_size_out as usize].to_vec();
+        let answered =
+            self.way == Way::Tc && result.return_value as i32 == TC_ACT_REDIRECT && dropped.len() == 1;
+        let answer = answered.then(|| std::mem::replace(&mut frame, arrival.frame.to_vec()));
+        let code = if answered { TC_ACT_SHOT as u32 } else { result.return_value };
         Ok(Outcome {
-            fate: self.fate(result.return_value, dropped.first().copied()),
-            frame: self.out[..result.data_size_out as usize].to_vec(),
+            fate: self.fate(code, dropped.first().copied()),
+            frame,
+            answer,
             began: began.iter().map(|event| (event.tuple, event.translated)).collect(),
             verdict: None,
         })

@@ -10,7 +10,7 @@ use vnet_common::{
 use vnet_datapath::model::Model;
 use vnet_tests::case::world::{Family, NET1, NET2, NET3, UPLINK, at, prefix, published, subnets};
 use vnet_tests::case::{Case, Flow};
-use vnet_tests::frame::Frame;
+use vnet_tests::frame::{Frame, IcmpError};
 
 use super::for_both_families;
 use super::mappings::usual;
@@ -354,7 +354,7 @@ fn unprotected(f: &Family) -> Vec<Case> {
         .dropped(DropReason::NoSuchEndpoint),
         Case::from_endpoint(NET3, "endpoints of other networks stay out", syn(at(f.net3, 9), server))
             .given(mode())
-            .dropped(DropReason::OtherNetwork),
+            .refused(DropReason::OtherNetwork, IcmpError::Prohibited),
         Case::from_uplink("a protocol without ports stays out", Frame::protocol(f.www, f.net1, 47))
             .given(mode())
             .dropped(DropReason::DirectAccess),

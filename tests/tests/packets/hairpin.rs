@@ -3,7 +3,7 @@
 use vnet_common::{DropReason, PortRange, Proto};
 use vnet_tests::case::world::{Family, NET1, NET2, NET3, at, published};
 use vnet_tests::case::{Case, Flow, tuple};
-use vnet_tests::frame::Frame;
+use vnet_tests::frame::{Frame, IcmpError};
 
 use super::for_both_families;
 
@@ -109,7 +109,7 @@ fn dialled(f: &Family) -> Vec<Case> {
             "a hairpin packet with no hop left is dropped",
             Frame::tcp(client, web).syn().ttl(1),
         )
-        .dropped(DropReason::HopLimit),
+        .refused(DropReason::HopLimit, IcmpError::TimeExceeded),
     ]
 }
 

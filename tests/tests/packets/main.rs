@@ -5,6 +5,7 @@ mod exposure_modes;
 mod fragments;
 mod guard;
 mod hairpin;
+mod icmp;
 mod lifetime;
 mod malformed;
 mod mappings;
@@ -23,12 +24,13 @@ use vnet_tests::runner::{Host, Kernel, Runner, Stage, Way};
 
 /// Every case, by subject.
 fn table() -> Vec<Case> {
-    let subjects: [fn() -> Vec<Case>; 12] = [
+    let subjects: [fn() -> Vec<Case>; 13] = [
         masquerade::cases,
         published::cases,
         hairpin::cases,
         neighbours::cases,
         stack::cases,
+        icmp::cases,
         lifetime::cases,
         malformed::cases,
         guard::cases,

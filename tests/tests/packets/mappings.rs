@@ -10,7 +10,7 @@ use vnet_common::{
 use vnet_datapath::model::Model;
 use vnet_tests::case::world::{Family, NET1, NET2, NET3, at, published, subnets};
 use vnet_tests::case::{Case, Flow, Mapped, SLACK, tuple};
-use vnet_tests::frame::Frame;
+use vnet_tests::frame::{Frame, IcmpError};
 
 use super::for_both_families;
 use super::masquerade::echo;
@@ -180,7 +180,7 @@ fn one_port(f: &Family) -> Vec<Case> {
         .given(range(60_000, 60_000))
         .mapped([mapping()])
         .tracked([Flow::masqueraded(UDP, at(f.net2, 9), server, 60_000)])
-        .dropped(DropReason::NoFreePort)
+        .refused(DropReason::NoFreePort, IcmpError::Prohibited)
         .leaves_mappings([used().sent_before_to(server)]),
     ]
 }
@@ -252,7 +252,7 @@ fn no_sharing(f: &Family) -> Vec<Case> {
         .given(range(50_000, 50_000))
         .mapped([others()])
         .tracked([others_flow])
-        .dropped(DropReason::NoFreePort),
+        .refused(DropReason::NoFreePort, IcmpError::Prohibited),
         Case::from_endpoint(
             NET1,
             "T4787-3: a port that a socket of the host uses is not mapped",
@@ -544,7 +544,7 @@ fn hairpin(f: &Family) -> Vec<Case> {
         )
         .given(usual)
         .mapped([target().filtering(ENDPOINT_INDEPENDENT)])
-        .dropped(DropReason::OtherNetwork),
+        .refused(DropReason::OtherNetwork, IcmpError::Prohibited),
     ]
 }
 
@@ -803,7 +803,7 @@ fn sctp(f: &Family) -> Vec<Case> {
         )
         .given(usual)
         .tracked([Flow::masqueraded(Proto::SCTP, at(f.net2, 5000), server, 5000)])
-        .dropped(DropReason::NoFreePort),
+        .refused(DropReason::NoFreePort, IcmpError::Prohibited),
         Case::from_uplink("a published SCTP port leads to the target's same port", init(stranger, dialled))
             .given(publish)
             .delivered(NET1, init(stranger, target))

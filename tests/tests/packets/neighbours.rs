@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use vnet_common::{Addr, DropReason, Mac, NetworkValue};
 use vnet_tests::case::Case;
 use vnet_tests::case::world::{Family, MTU, NET1, NET2, NET3, V4, V6, at};
-use vnet_tests::frame::Frame;
+use vnet_tests::frame::{Frame, IcmpError};
 
 use super::for_both_families;
 use super::masquerade::flag;
@@ -78,10 +78,10 @@ fn switched(f: &Family) -> Vec<Case> {
             "another network's endpoint cannot be reached",
             Frame::udp(one, at(f.net3, 53)).macs(NET1.mac, NET1.gateway_mac),
         )
-        .dropped(DropReason::OtherNetwork),
+        .refused(DropReason::OtherNetwork, IcmpError::Prohibited),
         case("another network's endpoint within the same prefix cannot be reached", packet())
             .given(move |model| model.endpoints.get_mut(&Addr::from(narrow)).unwrap().zone = NET3.zone)
-            .dropped(DropReason::OtherNetwork),
+            .refused(DropReason::OtherNetwork, IcmpError::Prohibited),
         case(
             "multicast is left to the bridge",
             Frame::udp(one, at(f.multicast, 5353)).macs(NET1.mac, NET2.mac),

@@ -9,8 +9,8 @@ use vnet_tests::case::world::{
     Endpoint, FAMILIES, Family, HOST_MAC, NET1, NET2, PEER_MAC, UPLINK, V4, at, now, world,
 };
 use vnet_tests::case::{Case, Flow, tuple};
-use vnet_tests::frame::Frame;
 use vnet_tests::frame::dissect::{Network, dissect};
+use vnet_tests::frame::{Frame, IcmpError};
 use vnet_tests::report::report;
 use vnet_tests::runner::{Arrival, Fate, Host, Outcome, Runner};
 
@@ -51,7 +51,7 @@ fn limits(f: &Family) -> Vec<Case> {
             first(),
         )
         .given(uses(NET1, LIMIT, LIMIT))
-        .dropped(DropReason::Quota),
+        .refused(DropReason::Quota, IcmpError::Prohibited),
         Case::from_endpoint(NET1, "T6888-4: one below its limit begins another", first())
             .given(uses(NET1, LIMIT - 1, LIMIT))
             .forwarded(Frame::udp(seen, server))
@@ -71,7 +71,7 @@ fn limits(f: &Family) -> Vec<Case> {
             first(),
         )
         .given(uses(NET1, 0, 0))
-        .dropped(DropReason::Quota),
+        .refused(DropReason::Quota, IcmpError::Prohibited),
         Case::from_endpoint(NET1, "T6888-5: with credit left it does", first())
             .given(uses(NET1, 0, 1))
             .forwarded(Frame::udp(seen, server))
@@ -82,7 +82,7 @@ fn limits(f: &Family) -> Vec<Case> {
             Frame::tcp(client, at(f.host, 8089)).syn(),
         )
         .given(uses(NET1, LIMIT, LIMIT))
-        .dropped(DropReason::Quota),
+        .refused(DropReason::Quota, IcmpError::Prohibited),
         Case::from_uplink("T6888-4: it is still dialled by others", Frame::tcp(web.0, web.1).syn())
             .given(uses(NET1, LIMIT, 0))
             .delivered(NET1, Frame::tcp(web.0, web.2).syn())
