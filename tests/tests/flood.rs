@@ -1,7 +1,7 @@
 //! Floods, and tables that are full: what is there already goes on, and nobody pays for what another does.
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::{BufRead as _, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use vnet_tests::case::{Entry, tuple};
 use vnet_tests::frame::Frame;
 use vnet_tests::frame::dissect::{Network, dissect};
 use vnet_tests::lab::{
-    Endpoint, FAMILIES, HOST_V4, HOST_V6, Lab, Netns, OUTSIDE_V4, OUTSIDE_V6, PATIENCE, UPLINK,
+    Endpoint, FAMILIES, HOST_V4, HOST_V6, Lab, Netns, OUTSIDE_V4, OUTSIDE_V6, PATIENCE, UPLINK, eventually,
 };
 use vnet_tests::peer::{Ask, Counters, Flood, Server, interface_mac};
 use vnet_tests::report::report;
@@ -248,6 +248,78 @@ fn a_spray_from_outside_on_a_published_port_costs_other_clients_nothing() {
         3 * times,
     ));
     assert!(delivered > u64::from(SOURCES) / 2, "the flood did not arrive: {delivered}");
+}
+
+/// A connection to an echo server, which has said whom it sees.
+fn connection(from: &Netns, server: SocketAddr, patience: Duration) -> Option<(TcpStream, SocketAddr)> {
+    let stream = from.enter(|| TcpStream::connect_timeout(&server, patience)).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(&stream).read_line(&mut line).unwrap();
+    Some((stream, line.trim().parse().unwrap()))
+}
+
+/// Whether a connection goes on: what is said comes back.
+fn goes_on(mut stream: &TcpStream) -> bool {
+    let mut heard = [0; 5];
+    stream.write_all(b"still").is_ok() && stream.read_exact(&mut heard).is_ok() && heard == *b"still"
+}
+
+#[test]
+fn with_every_source_port_in_use_towards_one_server_others_are_reached_and_it_is_again_after_a_close() {
+    let lab = Lab::new();
+    lab.vnet_ok(&["up", "--nat-ports", "50000-50063", "--timeout", "tcp-closing=1s"]);
+    let net1 = lab.endpoint("net1");
+    let _servers = ["[::]:7", "[::]:8"].map(|at| Server::echo(lab.outside(), at));
+    for (outside, _) in FAMILIES {
+        let connect = |port| connection(&net1, (outside, port).into(), Duration::from_millis(300));
+        let before = lab.dropped("no-free-port");
+        let mut held: HashMap<u16, TcpStream> = HashMap::new();
+        // Each takes what it finds in a number of tries: the last ones of 64 may not be found at once.
+        for _ in 0..400 {
+            if let Some((stream, seen)) = connect(7) {
+                assert!(held.insert(seen.port(), stream).is_none(), "{seen} is given twice");
+            } else if lab.dropped("no-free-port") > before && held.len() >= 60 {
+                break;
+            }
+        }
+        let refused = lab.dropped("no-free-port") - before;
+        assert!((60..=64).contains(&held.len()) && refused > 0, "{} held, {refused} refused", held.len());
+        let (elsewhere, _) = connect(8).expect("another server");
+        assert!(goes_on(&elsewhere));
+        assert!(held.values().all(goes_on), "{outside}: what there was goes on");
+        report(format_args!(
+            "{outside}: {} connections on 64 ports, {refused} packets refused, another server reached",
+            held.len()
+        ));
+        held.drain().for_each(drop);
+        eventually(|| connect(7), || format!("{outside}: a port after the close of all"));
+    }
+}
+
+#[test]
+fn with_the_flow_table_full_connections_go_on_and_new_ones_are_made() {
+    const ROOM: usize = 1_024;
+    let lab = Lab::new();
+    lab.vnet_ok(&["up", "--max-flows", &ROOM.to_string()]);
+    let net1 = lab.endpoint("net1");
+    let _server = Server::echo(lab.outside(), "[::]:7");
+    let connect = |n: usize| {
+        let (outside, _) = FAMILIES[n % 2];
+        connection(&net1, (outside, 7).into(), PATIENCE).expect("a connection").0
+    };
+    let first: Vec<TcpStream> = (0..512).map(connect).collect();
+    let more: Vec<TcpStream> = (0..2_000).map(connect).collect();
+    let lost = first.iter().filter(|stream| !goes_on(stream)).count();
+    let lost_of_more = more.iter().filter(|stream| !goes_on(stream)).count();
+    let flows = lab.vnet_list(&["flow", "ls"], "flows");
+    let confirmed = flows.iter().filter(|flow| flow["confirmed"] == true).count();
+    report(format_args!(
+        "room for {ROOM} confirmed flows: of 512 connections {lost} lost while 2000 more were made, of these \
+         {lost_of_more} lost; {confirmed} confirmed"
+    ));
+    assert_eq!((lost, lost_of_more), (0, 0));
+    assert!(confirmed <= ROOM && confirmed > ROOM * 9 / 10, "{confirmed}");
 }
 
 /// Confirmed flows that there is room for.

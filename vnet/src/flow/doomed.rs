@@ -47,7 +47,7 @@ fn mapping_keys(flow: &Flow) -> Vec<Tuple> {
         Zone::WORLD => (flow.translated.answer(), flow.original.answer()),
         _ => (flow.original, flow.translated),
     };
-    let from_endpoint = Tuple { dst: inside.src.any_of_family(), dport: Port::new(0), ..inside };
+    let from_endpoint = Tuple { dst: outside.src, dport: Port::new(0), ..inside };
     let from = |peer: Addr| Tuple {
         src: peer,
         sport: Port::new(0),

@@ -204,7 +204,7 @@ fn is_doomed(doomed: &Doomed, key: &Tuple) -> bool {
 fn mapping_keys(peer: &str) -> [Tuple; 3] {
     let udp = Proto::UDP;
     [
-        tuple(udp, NETWORK, ("192.168.0.2", 4000), ("0.0.0.0", 0)),
+        tuple(udp, NETWORK, ("192.168.0.2", 4000), ("203.0.113.1", 0)),
         tuple(udp, Zone::WORLD, ("0.0.0.0", 0), ("203.0.113.1", 50_000)),
         tuple(udp, Zone::WORLD, (peer, 0), ("203.0.113.1", 50_000)),
     ]

@@ -241,7 +241,7 @@ fn the_row_of_a_flow_names_both_ends_and_says_what_is_missing() {
 #[test]
 fn flow_stats() {
     let endpoint =
-        EndpointUse { flows: 60_000, credit: 8_000, credited: 100, refused: 3, ..EndpointUse::zeroed() };
+        EndpointUse { flows: 60_000, credit: 2_000, credited: 100, refused: 3, ..EndpointUse::zeroed() };
     let (inside, outside) = out();
     let opener = CtEntry {
         translated: Tuple { sport: Port::new(50_000), ..outside },
@@ -275,8 +275,8 @@ fn flow_stats() {
          \"used\":0,\"room\":131072,\"percent\":0.0,\"over\":0,\"forecast\":null},{\"map\":\"fragments\",\
          \"holds\":\"fragmented datagrams\",\"used\":2,\"room\":8192,\"percent\":0.0,\"over\":0,\
          \"forecast\":null}],\"states\":[{\"state\":\"established\",\"flows\":1,\"lifetime\":7500.0}],\
-         \"endpoints\":[{\"endpoint\":\"net1\",\"flows\":60000,\"flows_limit\":65536,\"unanswered_left\":8000,\
-         \"unanswered_limit\":8192,\"refused\":3}],\"ports\":[{\"protocol\":\"tcp\",\
+         \"endpoints\":[{\"endpoint\":\"net1\",\"flows\":60000,\"flows_limit\":65536,\"unanswered_left\":2000,\
+         \"unanswered_limit\":2048,\"refused\":3}],\"ports\":[{\"protocol\":\"tcp\",\
          \"address\":\"203.0.113.1\",\"first\":49152,\"last\":65535,\"used\":1,\"left\":16383,\"percent\":0.0,\
          \"forecast\":{\"rate\":0.0,\"lifetime\":7500.0,\"full_in\":null}}],\"warnings\":[\"confirmed flows of \
          endpoint net1: 60000 of 65536 in use (91.6 %); what it begins beyond that is dropped (quota)\"]}]}\n"
@@ -287,7 +287,7 @@ fn flow_stats() {
     for words in [
         "confirmed flows       1     131072  0.0 %    0     0.0/s  never",
         "established  1      2h05m",
-        "net1      60000      65536  91.6 %   8000             8192  3",
+        "net1      60000      65536  91.6 %   2000             2048  3",
         "tcp    203.0.113.1  49152-65535  1     16383  0.0 %    0.0/s  never",
         "warning: confirmed flows of endpoint net1: ",
     ] {
@@ -377,7 +377,7 @@ fn status() {
         serde_json::to_string(&settings).unwrap(),
         "{\"nat_port\":49152,\"nat_end\":65535,\"timeouts\":{\"fragment\":30,\"icmp-query\":60,\"tcp-closing\":240,\
          \"tcp-established\":7440,\"tcp-opening\":240,\"udp-replied\":300,\"udp-unreplied\":120},\
-         \"max_flows\":131072,\"max_unanswered\":65536,\"endpoint_flows\":65536,\"endpoint_unanswered\":8192,\
+         \"max_flows\":131072,\"max_unanswered\":65536,\"endpoint_flows\":65536,\"endpoint_unanswered\":2048,\
          \"firewall\":\"bypass\"}"
     );
     let program = Program { hook: "to_uplink".to_owned(), interface: "eth0".to_owned() };
