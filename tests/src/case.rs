@@ -31,7 +31,7 @@ use crate::frame::dissect::{Network, dissect};
 use crate::frame::{Frame, describe};
 use crate::runner::{Arrival, Fate, Host, Outcome, Refused, Runner, Way};
 
-use self::world::{BRIDGE, Endpoint, Family, HOST_MAC, PEER_MAC, UPLINK};
+use self::world::{BRIDGE, Endpoint, Family, HOST_MAC, PEER_MAC, STRAY, UPLINK};
 
 pub use flow::{Entry, Flow, SLACK, describe as describe_flow, differences, tuple};
 
@@ -42,6 +42,7 @@ pub struct Case {
     hook: Hook,
     ifindex: u32,
     came_in_by: u32,
+    waited: bool,
     segment: u32,
     /// What has met the same hook before.
     before: Vec<Vec<u8>>,
@@ -105,12 +106,20 @@ impl Case {
         Self { came_in_by: BRIDGE, ways: NOT_XDP, ..case }
     }
 
+    /// A fragment that came from `origin` comes out of where it waits. On the host only: test runs cannot say so.
+    pub fn from_hold(origin: Endpoint, name: &str, frame: Frame) -> Self {
+        let frame = frame.macs(origin.mac, origin.gateway_mac);
+        let case = Self::new(Hook::FromHold, STRAY, name, frame).given(|model| model.config.hold = STRAY);
+        Self { came_in_by: origin.ifindex, ..case }.on_host_only()
+    }
+
     fn new(hook: Hook, ifindex: u32, name: &str, frame: Frame) -> Self {
         Self {
             name: name.to_owned(),
             hook,
             ifindex,
             came_in_by: 0,
+            waited: false,
             segment: 0,
             before: Vec::new(),
             frame: Sent::Described(Box::new(frame)),
@@ -167,6 +176,13 @@ impl Case {
         self
     }
 
+    /// It is a fragment that has waited for the first of its datagram as long as it may. On the host only: test runs
+    /// cannot say so.
+    pub fn having_waited(mut self) -> Self {
+        self.waited = true;
+        self.on_host_only()
+    }
+
     /// The tables are not quite those of the world.
     pub fn given<T>(mut self, change: impl FnOnce(&mut Model) -> T) -> Self {
         change(&mut self.model);
@@ -203,6 +219,16 @@ impl Case {
     pub fn passes_as(self, frame: Frame) -> Self {
         let frame = Some(self.with_same_link(frame));
         self.expects(Expected { frame, ..Expected::only(Fate::Passed) })
+    }
+
+    /// It waits unchanged for the first of its datagram.
+    pub fn waits(self) -> Self {
+        self.expects(Expected::only(Fate::Held))
+    }
+
+    /// It has waited, and goes back unchanged to where it came from.
+    pub fn returns(self) -> Self {
+        self.expects(Expected::only(Fate::Returned))
     }
 
     /// It is dropped unchanged.
@@ -376,8 +402,8 @@ impl Case {
     }
 
     const fn arrival<'a>(&self, frame: &'a [u8]) -> Arrival<'a> {
-        let Self { hook, ifindex, came_in_by, segment, .. } = *self;
-        Arrival { hook, ifindex, came_in_by, segment, frame }
+        let Self { hook, ifindex, came_in_by, waited, segment, .. } = *self;
+        Arrival { hook, ifindex, came_in_by, waited, segment, frame }
     }
 
     fn check(&self, after: &After) -> Vec<String> {

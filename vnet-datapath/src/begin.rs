@@ -28,6 +28,7 @@ pub fn begin<T: Tables>(tables: &T, scratch: &mut Scratch, hook: Hook) -> Step {
         Hook::FromEndpoint => beginning.from_endpoint(),
         Hook::FromUplink => beginning.from_world(),
         Hook::ToUplink => beginning.leaving(),
+        Hook::FromHold => Ok(Step::PASS),
     })
 }
 

@@ -54,6 +54,7 @@ pub fn look<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch,
         Hook::FromEndpoint => from_endpoint(packet, tables, scratch),
         Hook::FromUplink => from_uplink(tables, scratch),
         Hook::ToUplink => to_uplink(tables, scratch),
+        Hook::FromHold => Ok(fragments::from_hold(tables, scratch)),
     })
 }
 

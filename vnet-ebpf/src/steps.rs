@@ -12,6 +12,7 @@ unsafe extern "C" {
     fn vnet_from_endpoint(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_from_uplink(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_to_uplink(scratch: *mut Scratch) -> i32;
+    fn vnet_from_hold(scratch: *mut Scratch) -> i32;
     fn vnet_begin_from_endpoint(scratch: *mut Scratch) -> i32;
     fn vnet_begin_from_uplink(scratch: *mut Scratch) -> i32;
     fn vnet_begin_to_uplink(scratch: *mut Scratch) -> i32;
@@ -60,6 +61,7 @@ impl Steps for Outlined {
                 Hook::FromEndpoint => vnet_from_endpoint(self.context, scratch),
                 Hook::FromUplink => vnet_from_uplink(self.context, scratch),
                 Hook::ToUplink => vnet_to_uplink(scratch),
+                Hook::FromHold => vnet_from_hold(scratch),
             }
         };
         Step { code }
@@ -73,6 +75,7 @@ impl Steps for Outlined {
                 Hook::FromEndpoint => vnet_begin_from_endpoint(scratch),
                 Hook::FromUplink => vnet_begin_from_uplink(scratch),
                 Hook::ToUplink => vnet_begin_to_uplink(scratch),
+                Hook::FromHold => Step::PASS.code,
             }
         };
         Step { code }
@@ -89,7 +92,7 @@ impl Steps for Outlined {
         match self.hook {
             // SAFETY: as above.
             Hook::FromEndpoint => Step { code: unsafe { vnet_world_bound(self.context, scratch) } },
-            Hook::FromUplink | Hook::ToUplink => Step::PASS,
+            Hook::FromUplink | Hook::ToUplink | Hook::FromHold => Step::PASS,
         }
     }
 
@@ -148,6 +151,9 @@ macro_rules! steps {
         });
         $crate::step!(vnet_to_uplink(scratch) => {
             pipeline::look_leaving(&Maps::without_context(), scratch).code
+        });
+        $crate::step!(vnet_from_hold(scratch) => {
+            fragments::from_hold(&Maps::without_context(), scratch).code
         });
         $crate::step!(vnet_begin_from_endpoint(scratch) => {
             begin::begin(&Maps::without_context(), scratch, Hook::FromEndpoint).code

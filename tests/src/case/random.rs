@@ -122,6 +122,7 @@ impl Traffic {
                 Hook::FromEndpoint => self.sent_by_endpoint(),
                 Hook::FromUplink => self.received_by_uplink(),
                 Hook::ToUplink => self.leaving_by_uplink(),
+                Hook::FromHold => unreachable!("nobody sends there"),
             },
         };
         if self.chance.one_in(4) {

@@ -58,6 +58,8 @@ impl Runner for Host {
         let fate = match verdict {
             Ok(Verdict::Pass) => Fate::Passed,
             Ok(Verdict::Forward(_)) => Fate::Forwarded,
+            Ok(Verdict::Hold) => Fate::Held,
+            Ok(Verdict::Return) => Fate::Returned,
             Ok(Verdict::Deliver(delivery)) => {
                 if delivery.routed {
                     let (destination, source) = (delivery.dst, delivery.src);
@@ -102,7 +104,8 @@ pub(super) fn flows(model: &Model) -> HashMap<Tuple, Entry> {
 fn verdict(model: &Model, arrival: &Arrival<'_>, frame: &mut [u8]) -> Result<Verdict, DropReason> {
     let mut packet = Aggregate { slice: Slice::new(frame), segment: arrival.segment };
     let mut scratch = Scratch::zeroed();
-    let place = Place { ifindex: arrival.ifindex, arrived: arrival.came_in_by };
+    let place =
+        Place { ifindex: arrival.ifindex, arrived: arrival.came_in_by, waited: u32::from(arrival.waited) };
     // What the host itself sends: the classifier does not look at it either.
     if arrival.hook == Hook::ToUplink && place.arrived == 0 {
         return Ok(Verdict::Pass);

@@ -6,10 +6,15 @@ use super::host::Host;
 use super::network::{default_mtu, default_subnets, list, network_resources, note_network};
 use super::{Claim, Done, Error, Manager, Mode, NetworkRequest, Wanted, check_namespace, kernel};
 use crate::instance::Instance;
+use crate::ours;
 use crate::plan::{self, Op, Plan, Resource, State, expand};
 use crate::reconcile::{self, Failure, Machine};
-use crate::spec::{InterfaceName, Name, Namespace, Network, Settings, Subnet};
+use crate::spec::{Hold, InterfaceName, Name, Namespace, Network, Settings, Subnet};
 use crate::store::{self, Store, Transaction};
+
+/// What is said where [`Hold`] is impossible.
+const NO_HOLD: &str = "the kernel has no token bucket filter (CONFIG_NET_SCH_TBF): fragments that come before the \
+                       first of their datagram are dropped";
 
 /// An instance to bring up.
 #[derive(Clone, Debug, Default)]
@@ -73,9 +78,13 @@ impl<M: Machine> Manager<M> {
         let recorded = transaction.settings()?;
         check_namespace(&self.instance, &self.machine, recorded.as_ref())?;
         let settings = self.settings(recorded.as_ref())?;
-        let Uplinks { uplinks, gone, notes } =
+        let Uplinks { uplinks, gone, mut notes } =
             self.choose_uplinks(&transaction, &host, &settings.uplinks, &request.uplinks)?;
-        let settings = Settings { uplinks, ..settings };
+        let hold = self.choose_hold(&transaction, &host, settings.hold).await?;
+        if hold.is_none() {
+            notes.push(NO_HOLD.to_owned());
+        }
+        let settings = Settings { uplinks, hold, ..settings };
         let network = self.default_network(&transaction, &host, &settings, request)?;
         // An uplink that is gone stays noted until its programs are gone as well.
         let mut noted = settings.clone();
@@ -104,6 +113,35 @@ impl<M: Machine> Manager<M> {
         }
         let namespace = self.machine.namespace().map_err(kernel("ask for the host's network namespace"))?;
         Ok(Settings::new(namespace, self.now))
+    }
+
+    /// Where fragments are to wait, if the kernel has what it takes: where it is recorded, or between two new interfaces.
+    async fn choose_hold(
+        &self,
+        transaction: &Transaction,
+        host: &Host,
+        recorded: Option<Hold>,
+    ) -> Result<Option<Hold>, Error> {
+        let possible = self.machine.can_hold_fragments().await;
+        if !possible.map_err(kernel("ask whether fragments can wait"))? {
+            return Ok(None);
+        }
+        if recorded.is_some() {
+            return Ok(recorded);
+        }
+        for (entrance, exit) in ours::hold_interfaces(self.instance.name()) {
+            let mut free = true;
+            for name in [&entrance, &exit] {
+                free &=
+                    host.interface(name.as_str()).is_none() && !transaction.has_interface(name.as_str())?;
+            }
+            if free {
+                let hold = Hold { entrance, exit };
+                transaction.put_hold(&hold)?;
+                return Ok(Some(hold));
+            }
+        }
+        Ok(None)
     }
 
     /// The uplinks it has, less those whose interfaces are gone, and those that are named or have a default route.

@@ -31,6 +31,8 @@ pub(crate) struct Fake {
     pub(crate) flows: RefCell<Vec<(Tuple, CtEntry)>>,
     pub(crate) sockets: RefCell<Vec<(Proto, BoundSocket)>>,
     pub(crate) namespace: Cell<u64>,
+    /// Fragments have nowhere to wait.
+    pub(crate) no_hold: Cell<bool>,
     fault: Cell<Option<(usize, Fault)>>,
     steps: Cell<usize>,
 }
@@ -104,6 +106,7 @@ impl Fake {
             let made = |other: &Resource| match other {
                 Resource::Bridge { name, .. } => name == wanted,
                 Resource::Veth(veth) => veth.host == wanted,
+                Resource::Hold { entrance, exit } => entrance == wanted || exit == wanted,
                 _ => false,
             };
             has(&made) || self.host.borrow().iter().any(|interface| interface.name == wanted)
@@ -113,6 +116,7 @@ impl Fake {
             | Resource::Uplink { interface }
             | Resource::HostAddress { interface, .. } => vec![interface],
             Resource::Network { bridge, .. } => vec![bridge],
+            Resource::Config { hold: Some(hold), .. } => vec![hold],
             Resource::Endpoint { interface, bridge, .. } => vec![interface, bridge],
             Resource::Veth(veth) => vec![&veth.bridge],
             _ => Vec::new(),
@@ -189,6 +193,10 @@ impl Machine for Fake {
         (socket.inode != 0).then(|| Process { name: "nginx".to_owned(), pid: 123 })
     }
 
+    async fn can_hold_fragments(&self) -> Result<bool, FakeError> {
+        Ok(!self.no_hold.get())
+    }
+
     fn has_ipv6(&self) -> bool {
         true
     }
@@ -228,6 +236,10 @@ impl Machine for &Fake {
 
     fn holder_of(&self, socket: &BoundSocket) -> Option<Process> {
         (**self).holder_of(socket)
+    }
+
+    async fn can_hold_fragments(&self) -> Result<bool, FakeError> {
+        (**self).can_hold_fragments().await
     }
 
     fn has_ipv6(&self) -> bool {

@@ -19,7 +19,7 @@ pub use masquerade::Masquerade;
 pub use name::{InterfaceName, Name};
 pub use network::{Network, Segment, Segments};
 pub use port_map::{PortMap, Ports, Protocol, Published, Target, TargetHost};
-pub use settings::Settings;
+pub use settings::{Hold, Settings};
 
 use vnet_common::Mac;
 

@@ -16,6 +16,18 @@ pub struct Settings {
     pub namespace: u64,
     /// Seconds since 1970 at which it came up.
     pub created: u64,
+    /// Where fragments wait for the first of their datagram; nowhere on a kernel that cannot make them.
+    #[serde(default)]
+    pub hold: Option<Hold>,
+}
+
+/// A pair of interfaces of the host between which fragments wait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// The end that they are sent out of, slowly.
+    pub entrance: InterfaceName,
+    /// The end where they come out again.
+    pub exit: InterfaceName,
 }
 
 impl Settings {
@@ -23,7 +35,7 @@ impl Settings {
     #[must_use]
     pub fn new(namespace: u64, created: u64) -> Self {
         let PortRange { first, last } = DatapathConfig::DEFAULT.nat_ports;
-        Self { uplinks: Vec::new(), nat_ports: Ports::reserved(first, last), namespace, created }
+        Self { uplinks: Vec::new(), nat_ports: Ports::reserved(first, last), namespace, created, hold: None }
     }
 
     /// The data path's configuration; bit n of `port_blocks` says whether blocks of prefix length n exist.
