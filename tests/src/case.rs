@@ -44,6 +44,7 @@ pub struct Case {
     hook: Hook,
     ifindex: u32,
     came_in_by: u32,
+    waited: bool,
     segment: u32,
     /// What has met the same hook before.
     before: Vec<Vec<u8>>,
@@ -129,12 +130,20 @@ impl Case {
         Self { came_in_by: STRAY, ways: NOT_XDP, ..case }
     }
 
+    /// A fragment that came from `origin` comes out of where it waits. On the host only: test runs cannot say so.
+    pub fn from_hold(origin: Endpoint, name: &str, frame: Frame) -> Self {
+        let frame = frame.macs(origin.mac, origin.gateway_mac);
+        let case = Self::new(Hook::FromHold, STRAY, name, frame).given(|model| model.config.hold = STRAY);
+        Self { came_in_by: origin.ifindex, ..case }.on_host_only()
+    }
+
     fn new(hook: Hook, ifindex: u32, name: &str, frame: Frame) -> Self {
         Self {
             name: name.to_owned(),
             hook,
             ifindex,
             came_in_by: 0,
+            waited: false,
             segment: 0,
             before: Vec::new(),
             frame: Sent::Described(Box::new(frame)),
@@ -192,6 +201,13 @@ impl Case {
         self
     }
 
+    /// It is a fragment that has waited for the first of its datagram as long as it may. On the host only: test runs
+    /// cannot say so.
+    pub fn having_waited(mut self) -> Self {
+        self.waited = true;
+        self.on_host_only()
+    }
+
     /// The tables are not quite those of the world.
     pub fn given<T>(mut self, change: impl FnOnce(&mut Model) -> T) -> Self {
         change(&mut self.model);
@@ -234,6 +250,16 @@ impl Case {
     pub fn passes_as(self, frame: Frame) -> Self {
         let frame = Some(self.with_same_link(frame));
         self.expects(Expected { frame, ..Expected::only(Fate::Passed) })
+    }
+
+    /// It waits unchanged for the first of its datagram.
+    pub fn waits(self) -> Self {
+        self.expects(Expected::only(Fate::Held))
+    }
+
+    /// It has waited, and goes back unchanged to where it came from.
+    pub fn returns(self) -> Self {
+        self.expects(Expected::only(Fate::Returned))
     }
 
     /// It is dropped unchanged.
@@ -436,8 +462,8 @@ impl Case {
     }
 
     const fn arrival<'a>(&self, frame: &'a [u8]) -> Arrival<'a> {
-        let Self { hook, ifindex, came_in_by, segment, .. } = *self;
-        Arrival { hook, ifindex, came_in_by, segment, frame }
+        let Self { hook, ifindex, came_in_by, waited, segment, .. } = *self;
+        Arrival { hook, ifindex, came_in_by, waited, segment, frame }
     }
 
     fn check(&self, way: Way, after: &After) -> Vec<String> {

@@ -11,7 +11,7 @@ mod icmp;
 mod server;
 mod stream;
 
-pub use capture::{Capture, inject, interface_mac};
+pub use capture::{Capture, Injector, inject, interface_mac};
 pub use client::{Answer, Ask};
 pub use counters::Counters;
 pub use flood::Flood;

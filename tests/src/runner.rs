@@ -41,6 +41,8 @@ pub struct Arrival<'a> {
     /// The interface on which the host received it, 0 if the host itself sends it. Matters to
     /// [`Hook::ToUplink`] and [`Hook::ToBridge`].
     pub came_in_by: u32,
+    /// Whether it has waited as long as a fragment may for the first of its datagram.
+    pub waited: bool,
     /// Payload in bytes of each segment of an aggregate, 0 for a plain packet.
     pub segment: u32,
     /// Its bytes.
@@ -56,7 +58,11 @@ pub enum Fate {
     Forwarded,
     /// It appears inside an endpoint.
     Delivered,
-    /// One of the last two: a classifier gives the same code for both. Delivered frames get other link addresses,
+    /// It is a fragment that waits for the first of its datagram.
+    Held,
+    /// It has waited, and goes back to where it came from.
+    Returned,
+    /// One of the last four: a classifier gives the same code for all. Delivered frames get other link addresses,
     /// or, between neighbours, do not change; forwarded frames have one hop less: the bytes tell.
     Redirected,
     /// It is dropped.
@@ -68,7 +74,7 @@ impl Fate {
     #[must_use]
     pub fn agrees_with(self, other: Self) -> bool {
         let coarse = |fate| match fate {
-            Self::Forwarded | Self::Delivered => Self::Redirected,
+            Self::Forwarded | Self::Delivered | Self::Held | Self::Returned => Self::Redirected,
             fate => fate,
         };
         self == other

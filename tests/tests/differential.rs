@@ -16,7 +16,7 @@ use vnet_common::{
 };
 use vnet_datapath::model::Model;
 use vnet_tests::case::random::{Chance, Packet, Traffic};
-use vnet_tests::case::world::{FAMILIES, NET1, NET3, published, world};
+use vnet_tests::case::world::{FAMILIES, NET1, NET3, STRAY, published, world};
 use vnet_tests::case::{Entry, describe_flow, drawn_identification, hex, is_later_fragment};
 use vnet_tests::frame::describe;
 use vnet_tests::report::report;
@@ -100,6 +100,7 @@ struct Counts {
     delivered: usize,
     dropped: usize,
     answered: usize,
+    held: usize,
     began: usize,
     drawn: usize,
     numbered: usize,
@@ -114,6 +115,7 @@ impl Counts {
         *match outcome.fate {
             Fate::Passed => &mut self.passed,
             Fate::Forwarded | Fate::Redirected => &mut self.forwarded,
+            Fate::Held | Fate::Returned => &mut self.held,
             Fate::Delivered => &mut self.delivered,
             Fate::Dropped(_) => &mut self.dropped,
         } += 1;
@@ -133,13 +135,15 @@ impl Counts {
             drawn,
             numbered,
             followed,
+            held,
         } = self;
         report(format_args!(
             "{way:?}: {compared} frames compared in {:.1} s, no difference",
             begun.elapsed().as_secs_f64()
         ));
         report(format_args!(
-            "  {passed} passed, {forwarded} forwarded, {delivered} delivered, {dropped} dropped, {answered} of them answered"
+            "  {passed} passed, {forwarded} forwarded, {delivered} delivered, {dropped} dropped, {answered} of them answered, \
+             {held} held"
         ));
         report(format_args!("  {began} flows began, {drawn} of them from a drawn port"));
         report(format_args!(
@@ -149,7 +153,7 @@ impl Counts {
         report(format_args!(
             "  {numbered} first fragments got another identification, {followed} later ones went where theirs had"
         ));
-        assert!([numbered, followed].iter().all(|count| **count > compared / 1000), "dull traffic");
+        assert!([numbered, followed, held].iter().all(|count| **count > compared / 1000), "dull traffic");
         let enough = compared / 50;
         assert!(
             [passed, forwarded, delivered, dropped, began].iter().all(|count| **count > enough),
@@ -181,6 +185,10 @@ impl Pair {
         }
         if chance.one_in(8) {
             (model.config.unanswered, model.config.endpoint_flows) = (20, 5);
+        }
+        if chance.one_in(2) {
+            model.config.hold = STRAY;
+            model.config.held_fragments = chance.pick(&[1_000, 3]);
         }
         if chance.one_in(4) {
             // One port is easily taken, and the draw no matter of chance.
@@ -219,8 +227,14 @@ impl Pair {
     fn one_frame(&mut self) {
         let packet = self.traffic.draw();
         let Packet { hook, ifindex, came_in_by, bytes } = &packet;
-        let arrival =
-            Arrival { hook: *hook, ifindex: *ifindex, came_in_by: *came_in_by, segment: 0, frame: bytes };
+        let arrival = Arrival {
+            hook: *hook,
+            ifindex: *ifindex,
+            came_in_by: *came_in_by,
+            waited: false,
+            segment: 0,
+            frame: bytes,
+        };
         let before = vnet::kernel::Kernel::now();
         let Ok(kernel) = self.kernel.run(&arrival) else {
             self.counts.refused += 1;

@@ -50,6 +50,10 @@ pub struct DatapathConfig {
     pub icmp_errors: u32,
     /// Any of the `FLAG_` constants.
     pub flags: u32,
+    /// Interface out of which fragments are sent to wait for the first of their datagram, 0 for none.
+    pub hold: u32,
+    /// Fragments of each interface that may begin to wait in a second.
+    pub held_fragments: u32,
 }
 
 impl DatapathConfig {
@@ -75,6 +79,8 @@ impl DatapathConfig {
         endpoint_flows: 65_536,
         icmp_errors: 1_000,
         flags: 0,
+        hold: 0,
+        held_fragments: 256,
     };
 }
 

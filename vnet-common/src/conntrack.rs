@@ -143,7 +143,8 @@ impl Origin {
     }
 }
 
-/// What an endpoint has in use; the key is the index of the host-side end of its veth pair.
+/// What an endpoint has in use; the key is the index of the host-side end of its veth pair. Of an uplink only what its
+/// fragments have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct EndpointUse {
@@ -157,6 +158,10 @@ pub struct EndpointUse {
     pub credited: u32,
     /// Flows that it was refused for having too many.
     pub refused: u64,
+    /// Fragments that began to wait for the first of their datagram in the second `held_at`.
+    pub held: u32,
+    /// Seconds since boot.
+    pub held_at: u32,
 }
 
 /// The next slots of the flow table to look at.

@@ -46,11 +46,14 @@ pub enum Hook {
     ToUplink = 3,
     /// About to enter a network by its bridge, having come through the host's stack.
     ToBridge = 5,
+    /// A fragment that has waited for the first of its datagram.
+    FromHold = 4,
 }
 
 impl Hook {
     /// Every hook.
-    pub const ALL: [Self; 4] = [Self::FromEndpoint, Self::FromUplink, Self::ToUplink, Self::ToBridge];
+    pub const ALL: [Self; 5] =
+        [Self::FromEndpoint, Self::FromUplink, Self::ToUplink, Self::FromHold, Self::ToBridge];
 
     /// The name of the hook and of its program.
     #[must_use]
@@ -60,6 +63,7 @@ impl Hook {
             Self::FromUplink => "from_uplink",
             Self::ToUplink => "to_uplink",
             Self::ToBridge => "to_bridge",
+            Self::FromHold => "from_hold",
         }
     }
 
@@ -71,6 +75,7 @@ impl Hook {
             2 => Some(Self::FromUplink),
             3 => Some(Self::ToUplink),
             5 => Some(Self::ToBridge),
+            4 => Some(Self::FromHold),
             _ => None,
         }
     }

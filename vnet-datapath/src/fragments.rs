@@ -7,14 +7,14 @@
 //! (RFC 7739), and stay what they are.
 
 use bytemuck::{Pod, Zeroable};
-use vnet_common::{DropReason, FragmentKey, FragmentValue, Hook, NetworkValue, Proto};
+use vnet_common::{DropReason, FragmentKey, FragmentValue, Hook, NetworkValue, Proto, Tuple, Zone};
 
 use crate::checksum::Delta;
 use crate::packet::Packet;
 use crate::scratch::Scratch;
 use crate::step::Step;
 use crate::tables::Tables;
-use crate::wire;
+use crate::wire::{self, extension};
 
 /// Largest datagram, in bytes behind its network header: more cannot be put together (RFC 791 section 3.1).
 const LARGEST_DATAGRAM: u32 = 65_535;
@@ -130,19 +130,17 @@ fn recall<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     datagram.fate == FragmentValue::TRANSLATED
 }
 
-/// What becomes of a later fragment that belongs to no flow: the same as of its first. What would be dropped, or would
-/// pass, whatever its first may have said does so without.
+/// What becomes of a later fragment that belongs to no flow: the same as of its first, for which it may have to wait.
+/// What would be dropped, or would pass, whatever its first may have said does so without.
 #[must_use]
 #[inline(always)]
-pub fn straggler<T: Tables>(tables: &T, scratch: &Scratch, hook: Hook) -> Step {
-    let dst = &scratch.tuple.dst;
+pub fn straggler<T: Tables>(tables: &T, scratch: &mut Scratch, hook: Hook) -> Step {
+    let Tuple { src, dst, .. } = &scratch.tuple;
     let hosts = tables.host_address(dst).is_some();
     match hook {
         Hook::FromEndpoint => {
-            let Some(sender) = tables.endpoint(&scratch.tuple.src) else {
-                return Step::drop(DropReason::SourceAddress);
-            };
-            if !hosts && scratch.tuple.src.same_prefix(dst, sender.prefix_len) {
+            let Some(sender) = tables.endpoint(src) else { return Step::drop(DropReason::SourceAddress) };
+            if !hosts && src.same_prefix(dst, sender.prefix_len) {
                 return Step::PASS;
             }
             if !hosts && tables.network(dst).is_some() {
@@ -152,10 +150,6 @@ pub fn straggler<T: Tables>(tables: &T, scratch: &Scratch, hook: Hook) -> Step {
         Hook::FromUplink => {
             if dst.is_loopback() {
                 return Step::drop(DropReason::Loopback);
-            }
-            // What has no first is the host's to wait for.
-            if hosts && scratch.datagram.fate == OPEN {
-                return Step::PASS;
             }
             if !hosts {
                 const OPENED: u8 = NetworkValue::FLAG_ROUTED | NetworkValue::FLAG_UNPROTECTED;
@@ -169,12 +163,62 @@ pub fn straggler<T: Tables>(tables: &T, scratch: &Scratch, hook: Hook) -> Step {
             }
         }
         // Its first has not left this way: nothing leaves untranslated.
-        Hook::ToUplink | Hook::ToBridge => return Step::drop(DropReason::Fragment),
+        Hook::ToUplink | Hook::ToBridge | Hook::FromHold => return Step::drop(DropReason::Fragment),
     }
-    match scratch.datagram.fate {
+    let fate = scratch.datagram.fate;
+    if fate == OPEN && may_wait(tables, scratch) {
+        return Step::HOLD;
+    }
+    match fate {
         FragmentValue::PASSED => Step::PASS,
+        // Whatever is not vnet's is the host's.
+        OPEN if hook == Hook::FromUplink && hosts => Step::PASS,
         fate => Step::drop(DropReason::from_u8(fate).unwrap_or(DropReason::Fragment)),
     }
+}
+
+/// Whether a fragment of an unknown datagram may wait: if its first could be translated, if it has not waited yet, and
+/// if not too many from the same interface do so already.
+#[inline(always)]
+fn may_wait<T: Tables>(tables: &T, scratch: &Scratch) -> bool {
+    let Scratch { headers, tuple, place, .. } = scratch;
+    let Some(config) = tables.config() else { return false };
+    let protocol = matches!(tuple.proto, Proto::TCP | Proto::UDP | Proto::SCTP | Proto::ICMP | Proto::ICMPV6);
+    // In IPv6 other headers may stand in front of it.
+    let may_be_translated = protocol || (!headers.is_v4() && extension::is_known(tuple.proto.number));
+    if config.hold == 0 || place.waited != 0 || !may_be_translated {
+        return false;
+    }
+    let now = tables.now();
+    let limit = config.held_fragments;
+    let admitted = tables.endpoint_use(place.ifindex, |used| {
+        if used.held_at != now {
+            used.held_at = now;
+            used.held = 0;
+        }
+        used.held = used.held.saturating_add(1);
+        used.held <= limit
+    });
+    admitted.unwrap_or(false)
+}
+
+/// A fragment that waits: it goes back to where it came from when its first is known or it has waited long enough, and
+/// otherwise waits on.
+#[must_use]
+#[inline(always)]
+pub fn from_hold<T: Tables>(tables: &T, scratch: &mut Scratch) -> Step {
+    if scratch.frame != Scratch::FRAME_IP || !scratch.headers.piece.is_later() {
+        return Step::drop(DropReason::Fragment);
+    }
+    let origin = scratch.place.arrived;
+    scratch.tuple.zone = match tables.endpoint(&scratch.tuple.src) {
+        Some(sender) if sender.ifindex == origin => sender.zone,
+        _ => Zone::WORLD,
+    };
+    let _ = meet(tables, scratch);
+    let hold = tables.config().map_or(0, |config| config.hold);
+    let over = scratch.place.waited != 0 || scratch.datagram.fate != OPEN || hold == 0;
+    if over { Step::RETURN } else { Step::HOLD }
 }
 
 /// Whether the packet is a first fragment whose fate is now decided, and to be noted by [`note`].

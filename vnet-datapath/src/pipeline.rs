@@ -59,6 +59,7 @@ pub fn look<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch,
         Hook::FromUplink => from_uplink(tables, scratch),
         Hook::ToUplink => to_uplink(tables, scratch),
         Hook::ToBridge => to_bridge(tables, scratch),
+        Hook::FromHold => Ok(fragments::from_hold(tables, scratch)),
     })
 }
 
@@ -199,7 +200,7 @@ fn to_uplink<T: Tables>(tables: &T, scratch: &mut Scratch) -> Result<Step, Step>
 /// other interface an endpoint is reached no more directly than by an uplink, though the host be a router there.
 #[inline(always)]
 fn to_bridge<T: Tables>(tables: &T, scratch: &Scratch) -> Result<Step, Step> {
-    let Place { ifindex, arrived } = scratch.place;
+    let Place { ifindex, arrived, .. } = scratch.place;
     if arrived == ifindex || tables.uplink(arrived).is_some() || scratch.frame != Scratch::FRAME_IP {
         return Ok(Step::PASS);
     }

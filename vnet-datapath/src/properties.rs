@@ -269,7 +269,7 @@ proptest! {
             (Hook::FromUplink, UPLINK),
             (Hook::ToUplink, UPLINK),
         ] {
-            let place = Place { ifindex, arrived: BRIDGE };
+            let place = Place { ifindex, arrived: BRIDGE, waited: 0 };
             bytes.clone_from(&frame);
             let verdict = pipeline::run(&mut Slice::new(&mut bytes), &model, scratch, (hook, place));
             prop_assert!(verdict.is_ok() || bytes == frame);
@@ -465,7 +465,7 @@ fn datagram() -> impl Strategy<Value = (Packet, u16)> {
 
 /// Sends a packet where one with this tuple comes from; whether it goes on, somewhere else than into the stack.
 fn goes_on(model: &Model, tuple: &Tuple, bytes: &mut [u8]) -> bool {
-    let place = |ifindex| Place { ifindex, arrived: 0 };
+    let place = |ifindex| Place { ifindex, arrived: 0, waited: 0 };
     let at = if tuple.zone == INSIDE {
         (Hook::FromEndpoint, place(model.endpoints[&tuple.src].ifindex))
     } else {
@@ -627,7 +627,7 @@ impl Event {
         let from_endpoint = packet.tuple.zone == INSIDE;
         let ifindex = ENDPOINT + u32::from(packet.tuple.src.v4_bytes()[3]);
         let at = if from_endpoint { (Hook::FromEndpoint, ifindex) } else { (Hook::FromUplink, UPLINK) };
-        let _ = pipeline::run(slice, model, scratch, (at.0, Place { ifindex: at.1, arrived: 0 }));
+        let _ = pipeline::run(slice, model, scratch, (at.0, Place { ifindex: at.1, arrived: 0, waited: 0 }));
     }
 }
 

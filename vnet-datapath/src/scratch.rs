@@ -47,7 +47,7 @@ pub struct Scratch {
     /// What kind of frame it is: one of the `FRAME_` constants.
     pub frame: u8,
     /// Zero.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 3],
     /// What is said about it, if it is dropped.
     pub answering: Answer,
 }
@@ -69,8 +69,11 @@ impl Scratch {
 pub struct Place {
     /// The interface whose hook it is.
     pub ifindex: u32,
-    /// The interface on which the host's stack sees it arrive: the bridge, for a packet of an endpoint.
+    /// The interface on which the host's stack sees it arrive: the bridge, for a packet of an endpoint. For a fragment
+    /// that has waited: the interface on which it was met before.
     pub arrived: u32,
+    /// Not 0 for a fragment that has waited for its first as long as it may.
+    pub waited: u32,
 }
 
 /// A [`Verdict`] as plain data.
@@ -86,22 +89,26 @@ pub struct Decided {
     reserved: [u8; 2],
 }
 
-const FORWARD: u8 = 1;
-const DELIVER: u8 = 2;
-
 impl Decided {
-    /// Keeps a verdict.
+    /// The packet goes on through the host's stack.
+    pub const PASS: u8 = 0;
+    /// It leaves for [`Self::next_hop`].
+    pub const FORWARD: u8 = 1;
+    /// It is delivered by [`Self::delivery`].
+    pub const DELIVER: u8 = 2;
+
+    /// Keeps a verdict on a packet that goes on.
     #[inline(always)]
     pub fn keep(&mut self, verdict: Verdict) {
         match verdict {
-            Verdict::Pass => self.kind = 0,
+            Verdict::Pass | Verdict::Hold | Verdict::Return => self.kind = Self::PASS,
             Verdict::Forward(NextHop { ifindex, addr }) => {
-                self.kind = FORWARD;
+                self.kind = Self::FORWARD;
                 self.ifindex = ifindex;
                 self.next_hop = addr;
             }
             Verdict::Deliver(Delivery { ifindex, dst, src, routed }) => {
-                self.kind = DELIVER;
+                self.kind = Self::DELIVER;
                 self.ifindex = ifindex;
                 self.dst = dst;
                 self.src = src;
@@ -114,19 +121,37 @@ impl Decided {
     #[must_use]
     #[inline(always)]
     pub const fn is_pass(&self) -> bool {
-        self.kind == 0
+        self.kind == Self::PASS
+    }
+
+    /// Which it is: [`Self::PASS`], [`Self::FORWARD`] or [`Self::DELIVER`]. The kernel's runners go by this number: their
+    /// verifier sees what is left undefined of a [`Verdict`] that has no next hop.
+    #[must_use]
+    #[inline(always)]
+    pub const fn kind(&self) -> u8 {
+        self.kind
+    }
+
+    /// Where a forwarded packet goes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn next_hop(&self) -> NextHop {
+        NextHop { ifindex: self.ifindex, addr: self.next_hop }
+    }
+
+    /// Where a delivered packet goes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn delivery(&self) -> Delivery {
+        Delivery { ifindex: self.ifindex, dst: self.dst, src: self.src, routed: self.routed != 0 }
     }
 
     /// The verdict that was kept.
     #[inline(always)]
     pub const fn verdict(&self) -> Verdict {
-        let ifindex = self.ifindex;
         match self.kind {
-            FORWARD => Verdict::Forward(NextHop { ifindex, addr: self.next_hop }),
-            DELIVER => {
-                let routed = self.routed != 0;
-                Verdict::Deliver(Delivery { ifindex, dst: self.dst, src: self.src, routed })
-            }
+            Self::FORWARD => Verdict::Forward(self.next_hop()),
+            Self::DELIVER => Verdict::Deliver(self.delivery()),
             _ => Verdict::Pass,
         }
     }

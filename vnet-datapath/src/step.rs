@@ -44,6 +44,11 @@ impl Step {
     /// What is in `scratch.decided` is to become of it, as it is.
     pub const DONE: Self = Self { code: 259 };
 
+    /// It is a fragment that is to wait for the first of its datagram.
+    pub const HOLD: Self = Self { code: 262 };
+    /// It has waited, and is to go back to where it was met before.
+    pub const RETURN: Self = Self { code: 263 };
+
     /// It is to be dropped.
     #[must_use]
     #[inline(always)]
@@ -76,6 +81,8 @@ impl Step {
     pub fn verdict(self, scratch: &Scratch) -> Result<Verdict, DropReason> {
         match self {
             Self::DONE => Ok(scratch.decided.verdict()),
+            Self::HOLD => Ok(Verdict::Hold),
+            Self::RETURN => Ok(Verdict::Return),
             step => step.reason().map_or(Ok(Verdict::Pass), Err),
         }
     }

@@ -14,6 +14,10 @@ pub enum Verdict {
     Forward(NextHop),
     /// It appears inside the namespace of an endpoint.
     Deliver(Delivery),
+    /// It is a fragment that waits for the first of its datagram.
+    Hold,
+    /// It has waited, and appears on the interface where it was met before.
+    Return,
 }
 
 /// Where a delivered packet goes.

@@ -118,6 +118,13 @@ pub mod extension {
     pub const FRAGMENT: u8 = 44;
     /// Destination options.
     pub const DESTINATION: u8 = 60;
+
+    /// Whether it is one of these.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_known(number: u8) -> bool {
+        matches!(number, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION)
+    }
 }
 
 /// IPv4 options that matter here (RFC 791 section 3.1).

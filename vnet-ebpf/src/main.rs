@@ -21,6 +21,7 @@ mod programs {
         let Some(scratch) = maps::scratch() else { return TC_ACT_SHOT };
         let mut skb = Skb::new(context.skb.skb);
         scratch.place.ifindex = skb.ifindex();
+        scratch.place.waited = verdict::has_waited(&mut skb) as u32;
         let step = step::run(&mut Outlined::new(context.as_ptr(), Hook::FromEndpoint), scratch);
         verdict::tc(&mut skb, Hook::FromEndpoint, scratch, step)
     }
@@ -30,6 +31,7 @@ mod programs {
         let Some(scratch) = maps::scratch() else { return TC_ACT_UNSPEC };
         let mut skb = Skb::new(context.skb.skb);
         scratch.place.ifindex = skb.ifindex();
+        scratch.place.waited = verdict::has_waited(&mut skb) as u32;
         let step = step::run(&mut Outlined::new(context.as_ptr(), Hook::FromUplink), scratch);
         verdict::tc(&mut skb, Hook::FromUplink, scratch, step)
     }
@@ -47,6 +49,20 @@ mod programs {
         scratch.place.arrived = arrived;
         let step = step::run(&mut Outlined::new(context.as_ptr(), Hook::ToUplink), scratch);
         verdict::tc(&mut skb, Hook::ToUplink, scratch, step)
+    }
+
+    #[classifier]
+    fn from_hold(context: TcContext) -> i32 {
+        let mut skb = Skb::new(context.skb.skb);
+        let Some((origin, waited)) = verdict::waiting(&skb) else { return TC_ACT_SHOT };
+        let Some(scratch) = maps::scratch() else { return TC_ACT_SHOT };
+        scratch.place.ifindex = skb.ifindex();
+        scratch.place.arrived = origin;
+        scratch.place.waited = waited as u32;
+        let mut steps = Outlined::new(context.as_ptr(), Hook::FromHold);
+        steps.read(scratch);
+        let step = steps.look(scratch);
+        verdict::tc(&mut skb, Hook::FromHold, scratch, step)
     }
 
     #[cgroup_sock_addr(bind4)]

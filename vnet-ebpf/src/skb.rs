@@ -93,6 +93,19 @@ impl Skb {
         (failed == 0).then_some(())
     }
 
+    /// Sets the word that routing and firewalls know a packet by.
+    #[inline(always)]
+    pub fn set_mark(&mut self, value: u32) {
+        // SAFETY: as above.
+        unsafe { core::ptr::write_volatile(&raw mut (*self.0).mark, value) };
+    }
+
+    /// The word that routing and firewalls know a packet by.
+    #[inline(always)]
+    pub fn mark(&self) -> u32 {
+        field!(self, mark)
+    }
+
     #[inline(always)]
     fn put<const N: usize>(&mut self, offset: u32, bytes: &[u8; N], flags: u64) -> Option<()> {
         // SAFETY: `bytes` is `N` bytes long.

@@ -13,6 +13,7 @@ unsafe extern "C" {
     fn vnet_from_uplink(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_to_uplink(scratch: *mut Scratch) -> i32;
     fn vnet_to_bridge(scratch: *mut Scratch) -> i32;
+    fn vnet_from_hold(scratch: *mut Scratch) -> i32;
     fn vnet_begin_from_endpoint(scratch: *mut Scratch) -> i32;
     fn vnet_begin_from_uplink(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_begin_to_uplink(scratch: *mut Scratch) -> i32;
@@ -67,6 +68,7 @@ impl Steps for Outlined {
                 Hook::FromUplink => vnet_from_uplink(self.context, scratch),
                 Hook::ToUplink => vnet_to_uplink(scratch),
                 Hook::ToBridge => vnet_to_bridge(scratch),
+                Hook::FromHold => vnet_from_hold(scratch),
             }
         };
         Step { code }
@@ -80,7 +82,7 @@ impl Steps for Outlined {
                 Hook::FromEndpoint => vnet_begin_from_endpoint(scratch),
                 Hook::FromUplink => vnet_begin_from_uplink(self.context, scratch),
                 Hook::ToUplink => vnet_begin_to_uplink(scratch),
-                Hook::ToBridge => Step::PASS.code,
+                Hook::ToBridge | Hook::FromHold => Step::PASS.code,
             }
         };
         Step { code }
@@ -97,7 +99,7 @@ impl Steps for Outlined {
         match self.hook {
             // SAFETY: as above.
             Hook::FromEndpoint => Step { code: unsafe { vnet_world_bound(self.context, scratch) } },
-            Hook::FromUplink | Hook::ToUplink | Hook::ToBridge => Step::PASS,
+            Hook::FromUplink | Hook::ToUplink | Hook::ToBridge | Hook::FromHold => Step::PASS,
         }
     }
 
@@ -177,6 +179,9 @@ macro_rules! steps {
         });
         $crate::step!(vnet_to_bridge(scratch) => {
             pipeline::look_entering(&Maps::without_context(), scratch).code
+        });
+        $crate::step!(vnet_from_hold(scratch) => {
+            fragments::from_hold(&Maps::without_context(), scratch).code
         });
         $crate::step!(vnet_begin_from_endpoint(scratch) => {
             begin::begin(&Maps::without_context(), scratch, Hook::FromEndpoint).code

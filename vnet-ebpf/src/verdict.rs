@@ -1,12 +1,12 @@
 //! What a verdict is to the kernel, and what happens to what is dropped.
 
-use aya_ebpf::bindings::{BPF_ANY, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
+use aya_ebpf::bindings::{BPF_ANY, BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::helpers::generated::{
     bpf_ktime_get_boot_ns, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type,
 };
 use vnet_common::{DropKey, DropReason, Hook, Tuple};
 use vnet_datapath::step::Step;
-use vnet_datapath::{Delivery, NextHop, Packet, Scratch, Verdict};
+use vnet_datapath::{Decided, Delivery, NextHop, Packet, Scratch};
 
 use crate::maps;
 use crate::skb::Skb;
@@ -18,43 +18,93 @@ use crate::xdp::Frame;
 /// sender's own programs, or another instance on the way, could have set it.
 pub const FORWARDED: u32 = 0x7e7;
 
+/// Mark of a fragment that waits, in the upper half of `tc_index`; the lower half says since when, in units of
+/// 2^[`CLOCK_SHIFT`] nanoseconds. The packet's own mark says where it came from: both survive the way through the pair
+/// of interfaces between which it waits.
+const HELD: u32 = 0x7e00;
+/// Mark of a fragment that has waited. A sender's own programs could set it too, and would have its fragments dropped.
+const WAITED: u32 = 0x7d00;
+/// 8.4 milliseconds.
+const CLOCK_SHIFT: u32 = 23;
+/// 201 milliseconds, in which a fragment goes round at least once even when all places are taken.
+const LONGEST_WAIT: u32 = 24;
+
 const PACKET_HOST: u32 = 0;
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
 
+/// Whether the packet is a fragment that has waited for its first; it is no longer marked then.
+#[inline(always)]
+pub fn has_waited(skb: &mut Skb) -> bool {
+    let waited = skb.tc_index() == WAITED;
+    if waited {
+        skb.set_tc_index(0);
+        skb.set_mark(0);
+    }
+    waited
+}
+
+/// Where the packet came from that waits, and whether it has done so long enough; `None` if it is no such packet.
+#[inline(always)]
+pub fn waiting(skb: &Skb) -> Option<(u32, bool)> {
+    let marked = skb.tc_index();
+    if marked & 0xff00 != HELD {
+        return None;
+    }
+    let waited = clock().wrapping_sub(marked) & 0xff;
+    Some((skb.mark(), waited >= LONGEST_WAIT))
+}
+
+/// The time in units of 2^[`CLOCK_SHIFT`] nanoseconds, of which there are 256.
+#[inline(always)]
+fn clock() -> u32 {
+    // SAFETY: reading the clock has no preconditions.
+    (unsafe { bpf_ktime_get_boot_ns() } >> CLOCK_SHIFT) as u32 & 0xff
+}
+
 /// Carries out a classifier's verdict on the packet of which `scratch` has the tuple, if it has one.
 #[inline(always)]
 pub fn tc(skb: &mut Skb, hook: Hook, scratch: &mut Scratch, step: Step) -> i32 {
-    let tuple = &scratch.tuple;
-    match step.verdict(scratch) {
-        Ok(Verdict::Pass) => {
-            skb.set_tc_index(0);
-            TC_ACT_UNSPEC
+    if step == Step::HOLD {
+        if hook != Hook::FromHold {
+            skb.set_mark(skb.ifindex());
+            skb.set_tc_index(HELD | clock());
         }
-        Ok(Verdict::Forward(next_hop)) => {
-            skb.set_tc_index(FORWARDED);
-            forward(next_hop)
-        }
-        Ok(Verdict::Deliver(delivery)) => {
-            if delivery.routed && skb.store(0, &link_addresses(&delivery)).is_none() {
-                return drop(
-                    skb,
-                    &Dropped { ifindex: skb.ifindex(), hook, reason: DropReason::Rewrite, tuple },
-                );
-            }
-            // Frames between neighbours are addressed past this interface; the receiver would not take them.
-            if skb.packet_type() != PACKET_HOST {
-                // SAFETY: plain numbers; a refusal leaves the packet as it is, to be dropped by the receiver.
-                unsafe { bpf_skb_change_type(skb.context(), PACKET_HOST) };
-            }
-            // SAFETY: plain numbers.
-            unsafe { bpf_redirect_peer(delivery.ifindex, 0) as i32 }
-        }
-        Err(reason) => {
-            let dropped = drop(skb, &Dropped { ifindex: skb.ifindex(), hook, reason, tuple });
-            if scratch.answering.is_wanted() { answer(skb, scratch) } else { dropped }
-        }
+        let hold = maps::CONFIG.get(0).map_or(0, |config| config.hold);
+        // SAFETY: plain numbers.
+        return unsafe { bpf_redirect(hold, 0) as i32 };
     }
+    if step == Step::RETURN {
+        skb.set_tc_index(WAITED);
+        // SAFETY: as above.
+        return unsafe { bpf_redirect(scratch.place.arrived, u64::from(BPF_F_INGRESS)) as i32 };
+    }
+    if let Some(reason) = step.reason() {
+        let dropped = drop(skb, &Dropped { ifindex: skb.ifindex(), hook, reason, tuple: &scratch.tuple });
+        return if scratch.answering.is_wanted() { answer(skb, scratch) } else { dropped };
+    }
+    let Scratch { tuple, decided, .. } = &*scratch;
+    let kind = if step == Step::DONE { decided.kind() } else { Decided::PASS };
+    if kind == Decided::FORWARD {
+        skb.set_tc_index(FORWARDED);
+        return forward(decided.next_hop());
+    }
+    if kind != Decided::DELIVER {
+        skb.set_tc_index(0);
+        return TC_ACT_UNSPEC;
+    }
+    let delivery = decided.delivery();
+    if delivery.routed && skb.store(0, &link_addresses(&delivery)).is_none() {
+        let reason = DropReason::Rewrite;
+        return drop(skb, &Dropped { ifindex: skb.ifindex(), hook, reason, tuple });
+    }
+    // Frames between neighbours are addressed past this interface; the receiver would not take them.
+    if skb.packet_type() != PACKET_HOST {
+        // SAFETY: plain numbers; a refusal leaves the packet as it is, to be dropped by the receiver.
+        unsafe { bpf_skb_change_type(skb.context(), PACKET_HOST) };
+    }
+    // SAFETY: plain numbers.
+    unsafe { bpf_redirect_peer(delivery.ifindex, 0) as i32 }
 }
 
 /// Sends the error about a packet instead of it.
@@ -104,23 +154,27 @@ pub struct Dropped<'a> {
 /// Carries out the verdict on a frame: for comparison with the classifiers, so a redirect goes nowhere.
 #[inline(always)]
 pub fn xdp(frame: &mut Frame, hook: Hook, scratch: &Scratch, step: Step) -> u32 {
-    let ifindex = frame.ifindex();
-    let tuple = &scratch.tuple;
-    match step.verdict(scratch) {
-        Ok(Verdict::Pass) => xdp_action::XDP_PASS,
-        Ok(Verdict::Forward(_)) => xdp_action::XDP_TX,
-        Ok(Verdict::Deliver(delivery)) => {
-            if delivery.routed && frame.store(0, &link_addresses(&delivery)).is_none() {
-                drop(frame, &Dropped { ifindex, hook, reason: DropReason::Rewrite, tuple });
-                return xdp_action::XDP_DROP;
-            }
-            xdp_action::XDP_REDIRECT
-        }
-        Err(reason) => {
-            drop(frame, &Dropped { ifindex, hook, reason, tuple });
-            xdp_action::XDP_DROP
-        }
+    if step == Step::HOLD {
+        return xdp_action::XDP_ABORTED;
     }
+    let (ifindex, Scratch { tuple, decided, .. }) = (frame.ifindex(), scratch);
+    if let Some(reason) = step.reason() {
+        drop(frame, &Dropped { ifindex, hook, reason, tuple });
+        return xdp_action::XDP_DROP;
+    }
+    let kind = if step == Step::DONE { decided.kind() } else { Decided::PASS };
+    if kind == Decided::FORWARD {
+        return xdp_action::XDP_TX;
+    }
+    if kind != Decided::DELIVER {
+        return xdp_action::XDP_PASS;
+    }
+    let delivery = decided.delivery();
+    if delivery.routed && frame.store(0, &link_addresses(&delivery)).is_none() {
+        drop(frame, &Dropped { ifindex, hook, reason: DropReason::Rewrite, tuple });
+        return xdp_action::XDP_DROP;
+    }
+    xdp_action::XDP_REDIRECT
 }
 
 #[inline(always)]

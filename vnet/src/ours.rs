@@ -4,6 +4,7 @@
 //! the same network on any host. Where two would be equal, a further attempt gives another: callers walk the
 //! candidates until one is free. Nothing is recognised as vnet's by its name: that is the store's to say.
 
+use std::iter;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
@@ -32,6 +33,17 @@ pub fn bridge_names(instance: &str, network: &Name) -> impl Iterator<Item = Inte
 /// Candidates for the host's end of an endpoint's veth pair: `vn-NAME`.
 pub fn host_interfaces(instance: &str, endpoint: &Name) -> impl Iterator<Item = InterfaceName> {
     interface_names("vn-", instance, endpoint)
+}
+
+/// Candidates for the pair of interfaces between which fragments wait: `vfrag0` and `vfrag1`.
+pub fn hold_interfaces(instance: &str) -> impl Iterator<Item = (InterfaceName, InterfaceName)> {
+    let hashed = (0..ATTEMPTS).map({
+        let instance = instance.to_owned();
+        move |attempt| format!("-{:04x}", hash(&[b"hold", instance.as_bytes()], attempt) as u16)
+    });
+    iter::once(String::new()).chain(hashed).filter_map(|suffix| {
+        Some((format!("vfrag0{suffix}").parse().ok()?, format!("vfrag1{suffix}").parse().ok()?))
+    })
 }
 
 /// The prefix and the name if they fit, then the prefix, the beginning of the name, and a hash.

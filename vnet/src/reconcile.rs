@@ -44,6 +44,8 @@ pub trait Machine {
     ) -> Result<Vec<BoundSocket>, Self::Error>;
     /// A process that has a socket.
     fn holder_of(&self, socket: &BoundSocket) -> Option<Process>;
+    /// Whether it has what fragments wait in for the first of their datagram.
+    async fn can_hold_fragments(&self) -> Result<bool, Self::Error>;
     /// Whether it speaks IPv6 at all.
     fn has_ipv6(&self) -> bool;
     /// The number of its network namespace.
@@ -91,6 +93,10 @@ impl Machine for Kernel {
 
     fn holder_of(&self, socket: &BoundSocket) -> Option<Process> {
         Self::holder_of(socket)
+    }
+
+    async fn can_hold_fragments(&self) -> Result<bool, kernel::Error> {
+        Self::can_hold_fragments(self).await
     }
 
     fn has_ipv6(&self) -> bool {

@@ -1,7 +1,7 @@
 //! What really is on a wire: packet sockets that listen and that send frames as they are.
 
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::thread;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -95,20 +95,54 @@ impl Capture {
     }
 }
 
-/// Sends a frame out of an interface as it is, whatever addresses it claims.
+/// Sends frames out of an interface as they are, whatever addresses they claim.
+#[derive(Debug)]
+pub struct Injector {
+    socket: OwnedFd,
+    to: LinkAddr,
+}
+
+impl Injector {
+    /// For an interface.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    #[must_use]
+    #[track_caller]
+    pub fn new(netns: &Netns, interface: &str) -> Self {
+        let to = link_addr(interface_index(netns, interface));
+        let socket =
+            netns.enter(|| socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None));
+        let socket =
+            socket.unwrap_or_else(|e| panic!("a socket to send out of {interface} in {}: {e}", netns.name()));
+        Self { socket, to }
+    }
+
+    /// Sends a frame.
+    ///
+    /// # Panics
+    /// When it cannot be sent.
+    #[track_caller]
+    pub fn send(&self, frame: &[u8]) {
+        let sent = loop {
+            match sendto(self.socket.as_raw_fd(), frame, &self.to, MsgFlags::empty()) {
+                // The interface's queue is full for the moment.
+                Err(Errno::ENOBUFS) => thread::yield_now(),
+                sent => break sent,
+            }
+        };
+        let sent = sent.unwrap_or_else(|e| panic!("send a frame of {} bytes: {e}", frame.len()));
+        assert_eq!(sent, frame.len());
+    }
+}
+
+/// Sends one frame out of an interface, as [`Injector`] does.
 ///
 /// # Panics
 /// When it cannot be sent.
 #[track_caller]
 pub fn inject(netns: &Netns, interface: &str, frame: &[u8]) {
-    let ifindex = interface_index(netns, interface);
-    let sent: io::Result<usize> = netns.enter(|| {
-        let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
-        let sent = sendto(socket.as_raw_fd(), frame, &link_addr(ifindex), MsgFlags::empty())?;
-        Ok(sent)
-    });
-    let sent = sent.unwrap_or_else(|e| panic!("send a frame out of {interface} in {}: {e}", netns.name()));
-    assert_eq!(sent, frame.len());
+    Injector::new(netns, interface).send(frame);
 }
 
 /// The hardware address of an interface.

@@ -62,6 +62,8 @@ impl Runner for Host {
         let fate = match verdict {
             Ok(Verdict::Pass) => Fate::Passed,
             Ok(Verdict::Forward(_)) => Fate::Forwarded,
+            Ok(Verdict::Hold) => Fate::Held,
+            Ok(Verdict::Return) => Fate::Returned,
             Ok(Verdict::Deliver(delivery)) => {
                 if delivery.routed {
                     let (destination, source) = (delivery.dst, delivery.src);
@@ -121,7 +123,8 @@ fn verdict(
     frame: &mut Vec<u8>,
     scratch: &mut Scratch,
 ) -> Result<Verdict, DropReason> {
-    let place = Place { ifindex: arrival.ifindex, arrived: arrival.came_in_by };
+    let place =
+        Place { ifindex: arrival.ifindex, arrived: arrival.came_in_by, waited: u32::from(arrival.waited) };
     // What the host itself sends: the classifier does not look at it either.
     if matches!(arrival.hook, Hook::ToUplink | Hook::ToBridge) && place.arrived == 0 {
         return Ok(Verdict::Pass);

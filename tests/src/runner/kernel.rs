@@ -203,6 +203,7 @@ impl Kernel {
                 XDP_PASS => Some(Fate::Passed),
                 XDP_TX => Some(Fate::Forwarded),
                 XDP_REDIRECT => Some(Fate::Delivered),
+                XDP_ABORTED => Some(Fate::Held),
                 XDP_DROP => None,
                 _ => panic!("unknown verdict {code} of an XDP program"),
             },
@@ -449,6 +450,7 @@ impl<K: Pod + Eq + Hash, V: Pod> Table<K, V> {
 const TC_ACT_UNSPEC: i32 = -1;
 const TC_ACT_SHOT: i32 = 2;
 const TC_ACT_REDIRECT: i32 = 7;
+const XDP_ABORTED: i32 = 0;
 const XDP_DROP: i32 = 1;
 const XDP_PASS: i32 = 2;
 const XDP_TX: i32 = 3;

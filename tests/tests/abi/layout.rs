@@ -69,7 +69,7 @@ pub(super) fn layouts() -> Vec<Layout> {
         layout!(MappingEntry { translated, last_seen, filtering, reserved }),
         layout!(bpf_spin_lock { val }),
         layout!(FlowHand { lock, next, sweep }),
-        layout!(EndpointUse { lock, flows, credit, credited, refused }),
+        layout!(EndpointUse { lock, flows, credit, credited, refused, held, held_at }),
         layout!(FragmentKey { src, dst, id, zone, proto, reserved }),
         layout!(FragmentValue { began, sport, dport, id, proto, header, fate, reserved }),
         layout!(PrefixKey { prefix_len, addr }),
@@ -112,7 +112,9 @@ pub(super) fn layouts() -> Vec<Layout> {
             unanswered,
             endpoint_flows,
             icmp_errors,
-            flags
+            flags,
+            hold,
+            held_fragments
         }),
         layout!(DropKey { ifindex, reason, hook, reserved }),
         layout!(Event { time, tuple, translated, ifindex, length, reason, hook, reserved }),

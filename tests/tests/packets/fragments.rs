@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use vnet_common::{DatapathConfig, DropReason, FragmentKey, FragmentValue, NetworkValue, Port, Proto, Zone};
 use vnet_datapath::model::Model;
-use vnet_tests::case::world::{Family, NET1, NET2, NET3, V4, V6, at, published, zone_of};
+use vnet_tests::case::world::{Family, NET1, NET2, NET3, STRAY, V4, V6, at, published, zone_of};
 use vnet_tests::case::{Case, Flow};
 use vnet_tests::frame::{Frame, HOP_BY_HOP, ROUTING};
 
@@ -19,7 +19,8 @@ const SENT: u16 = 0x1234;
 const GIVEN: u16 = 0x7777;
 
 pub(super) fn cases() -> Vec<Case> {
-    let subjects = [leaving, coming_in, to_endpoints, through_the_stack, to_the_host, unknown, contradictory];
+    let subjects =
+        [leaving, coming_in, to_endpoints, through_the_stack, to_the_host, unknown, waiting, contradictory];
     let mut cases: Vec<Case> = subjects.into_iter().flat_map(for_both_families).collect();
     cases.extend(headers_of_ipv6());
     cases.extend(options());
@@ -315,6 +316,68 @@ fn unknown(f: &Family) -> Vec<Case> {
         )
         .after(Frame::protocol(f.net1, f.www, 47).payload(&[0; 24]).fragment(0, true))
         .dropped(DropReason::Untranslatable),
+    ]
+}
+
+fn waiting(f: &Family) -> Vec<Case> {
+    let (client, dns, seen) = (at(f.net1, 50_000), at(f.www, 53), at(f.host, 50_000));
+    let public = at(f.host, published::DNS.port);
+    let flow = Flow::masqueraded(Proto::UDP, client, dns, 50_000);
+    let hold = |model: &mut Model| model.config.hold = STRAY;
+    let case = |name: &str, frame| Case::from_endpoint(NET1, name, frame).given(hold);
+    let arrives = |name: &str, frame| Case::from_uplink(name, frame).given(hold);
+    let known = move |fate| move |model: &mut Model| noted(model, (client, dns), Proto::UDP, 8, fate);
+    vec![
+        case("a later fragment waits for its first", last(client, dns)).waits(),
+        case("one of a tracked flow too", last(client, dns)).tracked([flow]).waits(),
+        case("one to the host too", last(client, at(f.host, 9999))).waits(),
+        arrives("one of an answer too", last(dns, seen)).tracked([flow]).waits(),
+        arrives("one to a published port too", last(dns, public)).waits(),
+        case("it is dropped when it has waited", last(client, dns))
+            .having_waited()
+            .dropped(DropReason::Fragment),
+        arrives("it is the host's when it has waited", last(dns, public)).having_waited().passes(),
+        case("it leaves if its first has come meanwhile", last(client, dns))
+            .given(known(FragmentValue::TRANSLATED))
+            .tracked([flow])
+            .having_waited()
+            .forwarded(last(seen, dns).id(if f.net1.is_ipv4() { GIVEN } else { SENT }))
+            .leaves([flow.just_seen()]),
+        case("not more of them wait than may", last(client, dns))
+            .given(|model| model.config.held_fragments = 0)
+            .dropped(DropReason::Fragment),
+        arrives("those to the host that may not wait pass", last(dns, public))
+            .given(|model| model.config.held_fragments = 0)
+            .passes(),
+        case("a fragment without ports waits for nothing", {
+            Frame::protocol(f.net1, f.www, 47).payload(&[0; 16]).fragment(24, false)
+        })
+        .dropped(DropReason::Fragment),
+        arrives("fragments of another protocol wait for nothing", {
+            Frame::protocol(f.www, f.host, 50).payload(&[0; 16]).fragment(1480, false)
+        })
+        .passes(),
+        arrives("fragments to an endpoint's address wait for nothing", last(dns, at(f.net1, 53)))
+            .dropped(DropReason::DirectAccess),
+        arrives("fragments that only pass through wait for nothing", last(dns, at(f.stray, 1))).passes(),
+        Case::to_uplink("fragments from the stack wait for nothing", last(client, dns))
+            .given(hold)
+            .dropped(DropReason::Fragment),
+        Case::from_hold(NET1, "a fragment goes round while its first is unknown", last(client, dns)).waits(),
+        Case::from_hold(NET1, "a fragment goes back when it has waited", last(client, dns))
+            .having_waited()
+            .returns(),
+        Case::from_hold(NET1, "a fragment goes back when its first has left", last(client, dns))
+            .given(known(FragmentValue::TRANSLATED))
+            .returns(),
+        Case::from_hold(NET1, "a fragment goes back when its first was dropped", last(client, dns))
+            .given(known(DropReason::Internal as u8))
+            .returns(),
+        Case::from_hold(NET1, "a fragment goes back when it may not wait any more", last(client, dns))
+            .given(|model| model.config.hold = 0)
+            .returns(),
+        Case::from_hold(NET1, "nothing but fragments comes out of there", Frame::udp(client, dns))
+            .dropped(DropReason::Fragment),
     ]
 }
 

@@ -21,6 +21,7 @@ mod programs {
         let Some(scratch) = maps::scratch() else { return XDP_ABORTED };
         let mut frame = Frame::new(context.ctx);
         scratch.place.ifindex = frame.ifindex();
+        scratch.place.waited = 0;
         let step = step::run(&mut Outlined::new(context.as_ptr(), Hook::FromEndpoint), scratch);
         verdict::xdp(&mut frame, Hook::FromEndpoint, scratch, step)
     }
@@ -30,6 +31,7 @@ mod programs {
         let Some(scratch) = maps::scratch() else { return XDP_ABORTED };
         let mut frame = Frame::new(context.ctx);
         scratch.place.ifindex = frame.ifindex();
+        scratch.place.waited = 0;
         let step = step::run(&mut Outlined::new(context.as_ptr(), Hook::FromUplink), scratch);
         verdict::xdp(&mut frame, Hook::FromUplink, scratch, step)
     }

@@ -291,7 +291,7 @@ impl Attachment<'_> {
 /// On which side of its interface a hook is.
 const fn direction(hook: Hook) -> TcAttachType {
     match hook {
-        Hook::FromEndpoint | Hook::FromUplink => TcAttachType::Ingress,
+        Hook::FromEndpoint | Hook::FromUplink | Hook::FromHold => TcAttachType::Ingress,
         Hook::ToUplink | Hook::ToBridge => TcAttachType::Egress,
     }
 }

@@ -45,9 +45,10 @@ impl Entry {
     /// The entry of a resource that is one.
     async fn of(resource: &Resource, netlink: &Netlink) -> Result<Self, Error> {
         Ok(match resource {
-            Resource::Config(config) => Self::Config(DatapathConfig {
+            Resource::Config { config, hold } => Self::Config(DatapathConfig {
                 abi_version: ABI_VERSION,
                 netns_cookie: netns::cookie()?,
+                hold: hold.as_deref().map_or(Ok(0), index_of)?,
                 ..*config
             }),
             Resource::Uplink { interface } => {
@@ -151,7 +152,7 @@ pub(super) async fn create(maps: &Maps, netlink: &Netlink, resource: &Resource) 
 /// Deletes the entry of a resource. One that is not there, or whose map is not, is deleted already.
 pub(super) async fn remove(maps: &Maps, netlink: &Netlink, resource: &Resource) -> Result<(), Error> {
     match resource {
-        Resource::Config(_) => {
+        Resource::Config { .. } => {
             // An array's entry cannot be deleted.
             if maps.config.get(&0)?.is_some() {
                 maps.config.insert(0, UNCONFIGURED)?;

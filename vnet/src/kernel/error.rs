@@ -120,6 +120,14 @@ pub enum Error {
         /// Why.
         source: NetlinkError,
     },
+    /// An interface's queueing discipline cannot be read or set.
+    #[error("give interface {interface} a token bucket filter")]
+    Queue {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: NetlinkError,
+    },
     /// An interface cannot be changed.
     #[error("configure interface {interface} of {place} and set it up")]
     ChangeInterface {

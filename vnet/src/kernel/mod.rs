@@ -4,7 +4,7 @@
 //! Kernel --+-- programs       maps and programs: loaded, pinned, exchanged    -- object, features, cgroup, pins
 //!          +-- attachment     programs on interfaces
 //!          +-- entries        resources that are one entry of a map           -- maps
-//!          +-- bridge, veth   interfaces and what is set on them              -- interface, netlink, sysctl
+//!          +-- bridge, veth, hold   interfaces and what is set on them              -- interface, netlink, sysctl
 //!          +-- netns          namespaces
 //!          +-- netfilter      the rules of the host's firewall, read only
 //!          +-- reserved_ports, forwarding   parameters of the host                -- sysctl, former
@@ -26,6 +26,7 @@ mod features;
 mod flows;
 mod former;
 mod forwarding;
+mod hold;
 mod interface;
 mod maps;
 mod netfilter;
@@ -57,6 +58,7 @@ pub use object::{OBJECT, RUNNERS};
 
 use self::attachment::Attachment;
 use self::bridge::Bridge;
+use self::hold::Hold;
 use self::maps::Maps;
 use self::netlink::Netlink;
 use crate::firewall::Netfilter;
@@ -172,7 +174,8 @@ impl Kernel {
             }
             Resource::Namespace { name } => netns::state(name),
             Resource::Veth(veth) => veth::state(&self.netlink, veth).await,
-            Resource::Config(_)
+            Resource::Hold { entrance, exit } => Hold { entrance, exit }.state(&self.netlink).await,
+            Resource::Config { .. }
             | Resource::Uplink { .. }
             | Resource::HostAddress { .. }
             | Resource::Network { .. }
@@ -214,7 +217,8 @@ impl Kernel {
             }
             Resource::Namespace { name } => netns::create(name).await,
             Resource::Veth(veth) => veth::create(&self.netlink, veth).await,
-            Resource::Config(_)
+            Resource::Hold { entrance, exit } => Hold { entrance, exit }.create(&self.netlink).await,
+            Resource::Config { .. }
             | Resource::Uplink { .. }
             | Resource::HostAddress { .. }
             | Resource::Network { .. }
@@ -241,7 +245,8 @@ impl Kernel {
             Resource::Bridge { name, .. } => bridge::remove(&self.netlink, name).await,
             Resource::Namespace { name } => netns::remove(name),
             Resource::Veth(veth) => veth::remove(&self.netlink, veth).await,
-            Resource::Config(_)
+            Resource::Hold { entrance, exit } => Hold { entrance, exit }.remove(&self.netlink).await,
+            Resource::Config { .. }
             | Resource::Uplink { .. }
             | Resource::HostAddress { .. }
             | Resource::Network { .. }
@@ -393,6 +398,14 @@ impl Kernel {
     /// When the map cannot be read.
     pub fn drops(&self) -> Result<Vec<(DropKey, u64)>, Error> {
         self.maps.drops()
+    }
+
+    /// Whether the kernel has what fragments wait in for the first of their datagram.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub async fn can_hold_fragments(&self) -> Result<bool, Error> {
+        hold::is_possible(&self.netlink).await
     }
 
     /// Whether the kernel has IPv6.

@@ -11,6 +11,7 @@
 mod address;
 mod filter;
 mod link;
+mod queue;
 mod route;
 
 use std::fmt;
@@ -26,6 +27,7 @@ use rtnetlink::sys::AsyncSocket as _;
 pub(super) use self::address::Address;
 pub(super) use self::filter::BpfFilter;
 pub(super) use self::link::{Link, OtherEnd};
+pub(super) use self::queue::TokenBucket;
 pub(super) use self::route::{Existing, Hop};
 
 /// The kernel answers at once or while it holds a lock for milliseconds; nothing it does takes this long.

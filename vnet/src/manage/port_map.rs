@@ -63,8 +63,7 @@ impl<M: Machine> Manager<M> {
         // Blocks are looked for only where the configuration says there are some, so it comes last. It is looked at
         // for any range: the command that noted this one may not have lived to write it.
         if mapping.published.ports.count() > 1 {
-            wanted
-                .extend(Claim::Recorded.on([Resource::Config(settings.config(transaction.port_blocks()?))]));
+            wanted.extend(Claim::Recorded.on([expand::config(&settings, transaction.port_blocks()?)]));
         }
         let what = format!("mapping {mapping}");
         let ops = self.make(transaction, &what, wanted, refresh.obsolete).await?;
@@ -203,7 +202,7 @@ impl<M: Machine> Manager<M> {
         before: u32,
     ) -> Result<Vec<Resource>, Error> {
         let now = transaction.port_blocks()?;
-        Ok(if now == before { Vec::new() } else { vec![Resource::Config(settings.config(now))] })
+        Ok(if now == before { Vec::new() } else { vec![expand::config(settings, now)] })
     }
 }
 

@@ -815,9 +815,9 @@ async fn restrictions_are_recorded_and_changed_by_no_accident() {
 async fn the_configuration_says_which_blocks_there_are() {
     let blocks = |world: &World| {
         let present = world.fake.present.borrow();
-        present
-            .iter()
-            .find_map(|r| if let Resource::Config(config) = r { Some(config.port_blocks) } else { None })
+        present.iter().find_map(|r| {
+            if let Resource::Config { config, .. } = r { Some(config.port_blocks) } else { None }
+        })
     };
     let world = World::up().await;
     world.endpoint("net1").await.unwrap();

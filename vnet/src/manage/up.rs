@@ -7,13 +7,17 @@ use super::network::{default_mtu, default_subnets, list, network_resources, note
 use super::port_map::mapping_name;
 use super::{Claim, Done, Error, Manager, Mode, NetworkRequest, Steps, Wanted, check_namespace, kernel};
 use crate::instance::Instance;
+use crate::ours;
 use crate::plan::{self, Op, Plan, Resource, State, expand};
 use crate::reconcile::{self, Failure, Machine};
 use crate::spec::{
-    Firewall, InterfaceName, Name, Namespace, Network, NetworkChange, Settings, SettingsChange, Subnet,
-    TableSizes, TimeoutSetting,
+    Hold, InterfaceName, Name, Namespace, Network, Ports, Settings, SettingsChange, Subnet, TableSizes,
 };
 use crate::store::{self, Store, Transaction};
+
+/// What is said where [`Hold`] is impossible.
+const NO_HOLD: &str = "the kernel has no token bucket filter (CONFIG_NET_SCH_TBF): fragments that come before the \
+                       first of their datagram are dropped";
 
 /// An instance to bring up.
 #[derive(Clone, Debug, Default)]
@@ -81,7 +85,11 @@ impl<M: Machine> Manager<M> {
         let settings = self.settings(&transaction, recorded.as_ref(), &request.change)?;
         let Uplinks { uplinks, gone, mut notes } =
             self.choose_uplinks(&transaction, &host, &settings.uplinks, &request.uplinks)?;
-        let settings = Settings { uplinks, ..settings };
+        let hold = self.choose_hold(&transaction, &host, settings.hold).await?;
+        if hold.is_none() {
+            notes.push(NO_HOLD.to_owned());
+        }
+        let settings = Settings { uplinks, hold, ..settings };
         let network = self.default_network(&transaction, &host, &settings, request)?;
         // An uplink that is gone stays noted until its programs are gone as well.
         let mut noted = settings.clone();
@@ -143,6 +151,35 @@ impl<M: Machine> Manager<M> {
                 Err(Error::PortsPublished { ports, mapping: Box::new(mapping), remove })
             }
         }
+    }
+
+    /// Where fragments are to wait, if the kernel has what it takes: where it is recorded, or between two new interfaces.
+    async fn choose_hold(
+        &self,
+        transaction: &Transaction,
+        host: &Host,
+        recorded: Option<Hold>,
+    ) -> Result<Option<Hold>, Error> {
+        let possible = self.machine.can_hold_fragments().await;
+        if !possible.map_err(kernel("ask whether fragments can wait"))? {
+            return Ok(None);
+        }
+        if recorded.is_some() {
+            return Ok(recorded);
+        }
+        for (entrance, exit) in ours::hold_interfaces(self.instance.name()) {
+            let mut free = true;
+            for name in [&entrance, &exit] {
+                free &=
+                    host.interface(name.as_str()).is_none() && !transaction.has_interface(name.as_str())?;
+            }
+            if free {
+                let hold = Hold { entrance, exit };
+                transaction.put_hold(&hold)?;
+                return Ok(Some(hold));
+            }
+        }
+        Ok(None)
     }
 
     /// The uplinks it has, less those whose interfaces are gone, and those that are named or have a default route.

@@ -13,17 +13,35 @@ use vnet_common::{Addr, AllowFrom, AllowFromKey, Hook, Port, PortMapKey, PortMap
 use super::{Resource, Veth, blocks};
 use crate::ours;
 use crate::spec::{
-    Cidr, Endpoint, Floating, InterfaceName, Link, Masquerade, Namespace, Network, PortMap, Settings,
+    Cidr, Endpoint, Floating, Hold, InterfaceName, Link, Masquerade, Namespace, Network, PortMap, Settings,
 };
 
 /// What every instance has, whatever its networks.
 #[must_use]
 pub fn instance(settings: &Settings, port_blocks: u32) -> Vec<Resource> {
     let ports = settings.nat_ports;
+    let reserved = Resource::ReservedPorts { first: ports.first(), last: ports.last() };
+    // The configuration says that fragments may wait, and so comes after all that they need for it.
+    iter::once(Resource::DataPath(settings.tables))
+        .chain(settings.hold.iter().flat_map(hold))
+        .chain([reserved, config(settings, port_blocks)])
+        .collect()
+}
+
+/// The configuration; bit n of `port_blocks` says whether blocks of prefix length n exist.
+#[must_use]
+pub fn config(settings: &Settings, port_blocks: u32) -> Resource {
+    let hold = settings.hold.as_ref().map(|hold| hold.entrance.to_string());
+    Resource::Config { config: settings.config(port_blocks), hold }
+}
+
+/// Where fragments wait.
+#[must_use]
+pub fn hold(hold: &Hold) -> Vec<Resource> {
+    let Hold { entrance, exit } = hold;
     vec![
-        Resource::DataPath(settings.tables),
-        Resource::ReservedPorts { first: ports.first(), last: ports.last() },
-        Resource::Config(settings.config(port_blocks)),
+        Resource::Hold { entrance: entrance.to_string(), exit: exit.to_string() },
+        Resource::Attachment { hook: Hook::FromHold, interface: exit.to_string() },
     ]
 }
 

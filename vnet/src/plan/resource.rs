@@ -20,7 +20,19 @@ pub enum Resource {
     /// there keep their sizes.
     DataPath(TableSizes),
     /// The configuration entry.
-    Config(DatapathConfig),
+    Config {
+        /// What it says, but for what is only known when it is written.
+        config: DatapathConfig,
+        /// The interface that fragments are sent out of to wait, if there is one.
+        hold: Option<String>,
+    },
+    /// The pair of interfaces between which fragments wait.
+    Hold {
+        /// The end that they are sent out of, slowly.
+        entrance: String,
+        /// The end where they come out again.
+        exit: String,
+    },
     /// Ports kept from the host's own automatic choice (`net.ipv4.ip_local_reserved_ports`).
     ReservedPorts {
         /// First port.
@@ -184,7 +196,7 @@ impl Resource {
     pub fn same_identity(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::DataPath(_), Self::DataPath(_))
-            | (Self::Config(_), Self::Config(_))
+            | (Self::Config { .. }, Self::Config { .. })
             | (Self::ReservedPorts { .. }, Self::ReservedPorts { .. }) => true,
             (Self::Attachment { .. }, Self::Attachment { .. }) => self == other,
             (Self::Uplink { interface: a }, Self::Uplink { interface: b })
@@ -197,6 +209,7 @@ impl Resource {
             | (Self::Unmasqueraded { subnet: a }, Self::Unmasqueraded { subnet: b }) => a == b,
             (Self::Floating { external: a, .. }, Self::Floating { external: b, .. }) => a == b,
             (Self::Veth(a), Self::Veth(b)) => a.host == b.host,
+            (Self::Hold { entrance: a, .. }, Self::Hold { entrance: b, .. }) => a == b,
             (Self::Endpoint { addr: a, .. }, Self::Endpoint { addr: b, .. }) => a == b,
             (Self::AllowFrom { key: a }, Self::AllowFrom { key: b }) => a == b,
             (Self::PortMap { key: a, .. }, Self::PortMap { key: b, .. }) => a == b,
@@ -214,6 +227,7 @@ impl Resource {
                 | Self::Bridge { .. }
                 | Self::Namespace { .. }
                 | Self::Veth(_)
+                | Self::Hold { .. }
         )
     }
 
@@ -231,7 +245,7 @@ impl Resource {
     pub fn is_map_entry(&self) -> bool {
         matches!(
             self,
-            Self::Config(_)
+            Self::Config { .. }
                 | Self::Uplink { .. }
                 | Self::HostAddress { .. }
                 | Self::Network { .. }
@@ -249,7 +263,7 @@ impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DataPath(_) => f.write_str("maps and programs"),
-            Self::Config(config) => {
+            Self::Config { config, hold: _ } => {
                 write!(
                     f,
                     "configuration: source ports {}-{}",
@@ -262,6 +276,7 @@ impl fmt::Display for Resource {
                 }
                 differences(config).iter().try_for_each(|difference| write!(f, ", {difference}"))
             }
+            Self::Hold { entrance, exit } => write!(f, "veth {entrance} and {exit}, where fragments wait"),
             Self::ReservedPorts { first, last } => write!(f, "reserved local ports {first}-{last}"),
             Self::Attachment { hook, interface } => write!(f, "program {} on {interface}", hook.name()),
             Self::Uplink { interface } => write!(f, "uplink {interface}"),

@@ -35,6 +35,8 @@ pub(crate) struct Fake {
     pub(crate) namespace: Cell<u64>,
     /// The host's own firewall; `None` if it cannot be read.
     pub(crate) netfilter: RefCell<Option<Netfilter>>,
+    /// Fragments have nowhere to wait.
+    pub(crate) no_hold: Cell<bool>,
     fault: Cell<Option<(usize, Fault)>>,
     steps: Cell<usize>,
 }
@@ -109,6 +111,7 @@ impl Fake {
             let made = |other: &Resource| match other {
                 Resource::Bridge { name, .. } => name == wanted,
                 Resource::Veth(veth) => veth.host == wanted,
+                Resource::Hold { entrance, exit } => entrance == wanted || exit == wanted,
                 _ => false,
             };
             has(&made) || self.host.borrow().iter().any(|interface| interface.name == wanted)
@@ -119,6 +122,7 @@ impl Fake {
             | Resource::Forwarding { interface }
             | Resource::HostAddress { interface, .. } => vec![interface],
             Resource::Network { bridge, .. } => vec![bridge],
+            Resource::Config { hold: Some(hold), .. } => vec![hold],
             Resource::Endpoint { interface, bridge, .. } => vec![interface, bridge],
             Resource::Veth(veth) => vec![&veth.bridge],
             _ => Vec::new(),
@@ -203,6 +207,10 @@ impl Machine for Fake {
         (socket.inode != 0).then(|| Process { name: "nginx".to_owned(), pid: 123 })
     }
 
+    async fn can_hold_fragments(&self) -> Result<bool, FakeError> {
+        Ok(!self.no_hold.get())
+    }
+
     fn has_ipv6(&self) -> bool {
         true
     }
@@ -250,6 +258,10 @@ impl Machine for &Fake {
 
     fn holder_of(&self, socket: &BoundSocket) -> Option<Process> {
         (**self).holder_of(socket)
+    }
+
+    async fn can_hold_fragments(&self) -> Result<bool, FakeError> {
+        (**self).can_hold_fragments().await
     }
 
     fn has_ipv6(&self) -> bool {

@@ -25,7 +25,7 @@ pub use name::{InterfaceName, Name};
 pub use network::{Network, Segment, Segments};
 pub use network_options::{Filtering, GatewayMode, Mapping, NetworkChange, NetworkOptions};
 pub use port_map::{PortMap, Ports, Protocol, Published, Target, TargetHost};
-pub use settings::{Firewall, Quotas, Settings, SettingsChange, TableSizes, parse_nat_ports};
+pub use settings::{Firewall, Hold, Quotas, Settings, SettingsChange, TableSizes, parse_nat_ports};
 pub use timeout::{Seconds, Timeout, TimeoutSetting, Timeouts};
 
 use vnet_common::Mac;

@@ -30,6 +30,18 @@ pub struct Settings {
     /// Whether the host's firewall sees what is published.
     #[serde(default)]
     pub firewall: Firewall,
+    /// Where fragments wait for the first of their datagram; nowhere on a kernel that cannot make them.
+    #[serde(default)]
+    pub hold: Option<Hold>,
+}
+
+/// A pair of interfaces of the host between which fragments wait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// The end that they are sent out of, slowly.
+    pub entrance: InterfaceName,
+    /// The end where they come out again.
+    pub exit: InterfaceName,
 }
 
 impl Settings {
@@ -46,6 +58,7 @@ impl Settings {
             tables: TableSizes::default(),
             quotas: Quotas::default(),
             firewall: Firewall::default(),
+            hold: None,
         }
     }
 

@@ -10,7 +10,7 @@ use vnet_common::{Addr, Mac};
 
 use super::Error;
 use crate::ours;
-use crate::spec::{Cidr, Endpoint, Masquerade, Name, Network, Settings, Subnet};
+use crate::spec::{Cidr, Endpoint, Hold, Masquerade, Name, Network, Settings, Subnet};
 
 /// A JSON value.
 pub(super) type Json = &'static [u8];
@@ -22,6 +22,8 @@ const MASQUERADES: TableDefinition<([u8; 16], u8), Json> = TableDefinition::new(
 const UNMASQUERADED: TableDefinition<([u8; 16], u8), Json> = TableDefinition::new("unmasqueraded");
 const ADDRESSES: TableDefinition<[u8; 16], &str> = TableDefinition::new("addresses");
 const INTERFACES: TableDefinition<&str, &str> = TableDefinition::new("interfaces");
+/// Whose the interfaces are between which fragments wait; no network or endpoint has such a name.
+const HOLD: &str = "(fragments)";
 const HOST_ADDRESSES: TableDefinition<[u8; 16], &str> = TableDefinition::new("host_addresses");
 
 /// A record to go back to.
@@ -199,6 +201,15 @@ impl Transaction {
     /// Whether an interface is one of the instance's.
     pub fn has_interface(&self, name: &str) -> Result<bool, Error> {
         Ok(self.inner.open_table(INTERFACES)?.get(name)?.is_some())
+    }
+
+    /// Notes the interfaces between which fragments wait.
+    pub fn put_hold(&self, hold: &Hold) -> Result<(), Error> {
+        let mut interfaces = self.inner.open_table(INTERFACES)?;
+        for name in [&hold.entrance, &hold.exit] {
+            interfaces.insert(name.as_str(), HOLD)?;
+        }
+        Ok(())
     }
 
     /// A masquerade rule.

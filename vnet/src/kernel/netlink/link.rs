@@ -134,6 +134,19 @@ impl Netlink {
         self.command(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).await
     }
 
+    /// Makes a veth pair, both of whose ends are here and down.
+    pub(in crate::kernel) async fn create_pair(&self, name: &str, other: &str) -> Result<()> {
+        let mut peer = LinkMessage::default();
+        peer.attributes.push(LinkAttribute::IfName(other.to_owned()));
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]));
+        self.command(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).await
+    }
+
     /// Changes an interface's attributes and sets it up.
     pub(in crate::kernel) async fn set_up(&self, index: u32, attributes: Vec<LinkAttribute>) -> Result<()> {
         let mut message = LinkMessage::default();

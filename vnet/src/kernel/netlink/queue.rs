@@ -1,0 +1,121 @@
+//! Queueing disciplines: the token bucket filter, whose options the netlink crates do not know.
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
+use nix::libc;
+use rtnetlink::packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, Nla as _};
+
+use super::{Netlink, Result};
+
+const KIND: &str = "tbf";
+/// `TCA_TBF_PARMS`: a `struct tc_tbf_qopt`.
+const PARAMETERS: u16 = 1;
+/// `TCA_TBF_BURST`: bytes that may be sent at once.
+const BURST: u16 = 6;
+/// `TC_LINKLAYER_ETHERNET`: packets have the length they have.
+const ETHERNET: u8 = 1;
+/// Length of `struct tc_tbf_qopt`: two of `struct tc_ratespec`, then limit, buffer and MTU.
+const PARAMETERS_LENGTH: usize = 36;
+/// Where the overhead stands in it, two bytes.
+const OVERHEAD_AT: usize = 2;
+/// Where the rate stands.
+const RATE_AT: usize = 8;
+/// Where the limit stands.
+const LIMIT_AT: usize = 24;
+
+/// A token bucket filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::kernel) struct TokenBucket {
+    /// Bytes in a second.
+    pub(in crate::kernel) rate: u32,
+    /// Bytes that each packet is charged beside its own.
+    pub(in crate::kernel) overhead: u16,
+    /// Bytes of packets that may wait.
+    pub(in crate::kernel) limit: u32,
+    /// Bytes that may be sent at once, the overhead of one packet apart.
+    pub(in crate::kernel) burst: u32,
+}
+
+impl TokenBucket {
+    fn options(self) -> Vec<TcOption> {
+        let mut parameters = vec![0; PARAMETERS_LENGTH];
+        parameters[1] = ETHERNET;
+        parameters[OVERHEAD_AT..OVERHEAD_AT + 2].copy_from_slice(&self.overhead.to_ne_bytes());
+        parameters[RATE_AT..RATE_AT + 4].copy_from_slice(&self.rate.to_ne_bytes());
+        parameters[LIMIT_AT..LIMIT_AT + 4].copy_from_slice(&self.limit.to_ne_bytes());
+        let other = |kind, value| TcOption::Other(DefaultNla::new(kind, value));
+        vec![other(PARAMETERS, parameters), other(BURST, self.burst.to_ne_bytes().to_vec())]
+    }
+
+    /// What the kernel says of one. It says the burst as a time only, which follows from the rest.
+    fn from_options(options: &[TcOption], burst: u32) -> Option<Self> {
+        let parameters = options.iter().find_map(|option| match option {
+            TcOption::Other(attribute) if attribute.kind() == PARAMETERS => {
+                let mut value = vec![0; attribute.value_len()];
+                attribute.emit_value(&mut value);
+                Some(value)
+            }
+            _ => None,
+        })?;
+        let word = |at: usize| Some(u32::from_ne_bytes(*parameters.get(at..)?.first_chunk()?));
+        let overhead = u16::from_ne_bytes(*parameters.get(OVERHEAD_AT..)?.first_chunk()?);
+        Some(Self { rate: word(RATE_AT)?, overhead, limit: word(LIMIT_AT)?, burst })
+    }
+}
+
+impl Netlink {
+    /// Whether the kernel has token bucket filters. It is asked for one without a rate: it then says that this makes no
+    /// sense, or that it does not know what is asked for, and makes none in either case.
+    pub(in crate::kernel) async fn has_token_bucket(&self) -> Result<bool> {
+        const LOOPBACK: u32 = 1;
+        let message = discipline(LOOPBACK, Vec::new());
+        match self.command(RouteNetlinkMessage::NewQueueDiscipline(message), NLM_F_CREATE).await {
+            Err(error) if error.is(libc::ENOENT) => Ok(false),
+            Err(error) if error.is(libc::EINVAL) => Ok(true),
+            done => done.map(|()| true),
+        }
+    }
+
+    /// The token bucket filter of an interface, if it has one.
+    pub(in crate::kernel) async fn token_bucket(
+        &self,
+        index: u32,
+        burst: u32,
+    ) -> Result<Option<TokenBucket>> {
+        let mut message = TcMessage::default();
+        message.header.index = index.cast_signed();
+        let answer = self.request(RouteNetlinkMessage::GetQueueDiscipline(message), NLM_F_DUMP).await?;
+        let of_interface = answer.into_iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewQueueDiscipline(message) => Some(message),
+            _ => None,
+        });
+        let root = of_interface
+            .filter(|message| message.header.index == index.cast_signed())
+            .find(|message| message.header.parent == TcHandle::ROOT);
+        let Some(root) = root else { return Ok(None) };
+        if !root.attributes.contains(&TcAttribute::Kind(KIND.to_owned())) {
+            return Ok(None);
+        }
+        Ok(root.attributes.iter().find_map(|attribute| match attribute {
+            TcAttribute::Options(options) => TokenBucket::from_options(options, burst),
+            _ => None,
+        }))
+    }
+
+    /// Gives an interface a token bucket filter, in place of what it has.
+    pub(in crate::kernel) async fn set_token_bucket(&self, index: u32, bucket: TokenBucket) -> Result<()> {
+        let message = discipline(index, vec![TcAttribute::Options(bucket.options())]);
+        let flags = NLM_F_CREATE | NLM_F_REPLACE;
+        self.command(RouteNetlinkMessage::NewQueueDiscipline(message), flags).await
+    }
+}
+
+/// A message about the token bucket filter of an interface.
+fn discipline(index: u32, options: Vec<TcAttribute>) -> TcMessage {
+    let mut message = TcMessage::default();
+    message.header.index = index.cast_signed();
+    message.header.parent = TcHandle::ROOT;
+    message.attributes = vec![TcAttribute::Kind(KIND.to_owned())];
+    message.attributes.extend(options);
+    message
+}
