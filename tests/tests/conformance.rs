@@ -143,7 +143,7 @@ fn complaints(row: &Row, read: &mut impl FnMut(&str) -> Option<String>) -> Vec<S
     match STATUSES.iter().find(|(known, _)| known == status) {
         None => complaints.push(format!("{at}: {status:?} is no status")),
         Some((_, true)) if tests.is_empty() => {
-            complaints.push(format!("{at}: {status}, and no test shows it"))
+            complaints.push(format!("{at}: {status}, and no test shows it"));
         }
         Some((_, false)) if note.is_empty() && tests.is_empty() => {
             complaints.push(format!("{at}: {status}, and no note says why"));
