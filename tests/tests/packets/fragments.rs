@@ -10,6 +10,9 @@ use vnet_tests::frame::{Frame, HOP_BY_HOP, ROUTING};
 
 use super::for_both_families;
 
+/// Something done to a frame.
+type Change = fn(Frame) -> Frame;
+
 /// The identification of a [`Frame`].
 const SENT: u16 = 0x1234;
 /// The one that the fragments of a [`noted`] datagram get, if they are IPv4.
@@ -374,7 +377,7 @@ fn contradictory(f: &Family) -> Vec<Case> {
         .forwarded(Frame::udp(seen, dns).payload(&[2; 13]).fragment(40, false))
         .leaves([Flow::masqueraded(Proto::UDP, client, dns, 50_000).just_seen()]),
     ];
-    let frames: [(&str, fn(Frame) -> Frame); 4] = [
+    let frames: [(&str, Change); 4] = [
         ("a first fragment of an odd length", |frame| frame.payload(&[1; 33]).fragment(0, true)),
         ("a middle fragment of an odd length", |frame| frame.payload(&[1; 12]).fragment(40, true)),
         ("an empty middle fragment", |frame| frame.fragment(40, true)),

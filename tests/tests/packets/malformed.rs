@@ -9,6 +9,9 @@ use vnet_tests::frame::Frame;
 
 use super::for_both_families;
 
+/// Something done to a frame.
+type Change = fn(Frame) -> Frame;
+
 /// Where the network header begins.
 const NETWORK: usize = 14;
 
@@ -31,7 +34,7 @@ fn link_layer(f: &Family) -> Vec<Case> {
         let header = [0xaa, 0xaa, 3, 0, 0, 0, a, b];
         Frame::raw((header.len() + inner.len()) as u16, &[&header[..], &inner].concat())
     };
-    let frames: [(&str, fn(Frame) -> Frame); 3] = [
+    let frames: [(&str, Change); 3] = [
         ("a priority tag", |frame| frame.vlan(0)),
         ("a priority tag in front of another", |frame| frame.vlan(0).vlan(7)),
         ("two tags", |frame| frame.vlan(7).vlan(8)),
