@@ -66,6 +66,16 @@ impl Capture {
         }
     }
 
+    /// Sends a frame out of the interface as [`inject`] does, whatever namespace the caller is in. It is captured too.
+    ///
+    /// # Panics
+    /// When it cannot be sent.
+    #[track_caller]
+    pub fn send(&self, frame: &[u8]) {
+        let sent = sendto(self.socket.as_raw_fd(), frame, &link_addr(self.ifindex), MsgFlags::empty());
+        assert_eq!(sent, Ok(frame.len()), "send a captured interface's frame");
+    }
+
     /// One line about each frame so far.
     pub fn lines(&mut self) -> Vec<String> {
         self.frames().iter().map(|frame| describe(frame)).collect()
