@@ -17,7 +17,7 @@ struct Crate {
 }
 
 /// Lowest first: a crate uses only what stands above it.
-const CRATES: [Crate; 6] = [
+const CRATES: [Crate; 7] = [
     Crate { dir: "vnet-common", uses: &[], others: Some(&["bytemuck"]) },
     Crate { dir: "vnet-datapath", uses: &["vnet-common"], others: Some(&["bytemuck", "network-types"]) },
     Crate {
@@ -27,6 +27,11 @@ const CRATES: [Crate; 6] = [
     },
     Crate { dir: "vnet", uses: &["vnet-common", "vnet-datapath"], others: None },
     Crate { dir: "tests", uses: &["vnet-common", "vnet-datapath", "vnet"], others: None },
+    Crate {
+        dir: "tests/fuzz",
+        uses: &["vnet-common", "vnet-datapath"],
+        others: Some(&["bytemuck", "libfuzzer-sys"]),
+    },
     Crate { dir: "xtask", uses: &[], others: Some(&["anyhow", "clap"]) },
 ];
 

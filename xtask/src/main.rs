@@ -10,6 +10,7 @@ mod build;
 mod ci;
 mod debian;
 mod ebpf_build;
+mod fuzz;
 mod linker;
 mod lint;
 mod process;
@@ -24,7 +25,7 @@ mod workspace;
 /// Set up, build, run, test and check vnet.
 ///
 /// Every command first makes sure that what it needs is there, and installs what is missing: a Rust toolchain with
-/// a core library for eBPF, bpf-linker, and for `run`, `test` and `ci` the programs of the demonstration and the tests.
+/// a core library for eBPF, bpf-linker, and for `run`, `test`, `fuzz` and `ci` the programs of the demonstration and the tests.
 /// Packages are installed on Debian as root; anywhere else the command says what to install.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
@@ -45,8 +46,10 @@ enum Command {
         #[arg(last = true)]
         args: Vec<OsString>,
     },
-    /// Run every test of the workspace; those of the data path and the lab need root
+    /// Run every test of the workspace, and the fuzz targets for a while; those of the data path and the lab need root
     Test(test::Args),
+    /// Look for inputs that break the rules of tests/fuzz; what breaks one is kept, with the command that runs it again
+    Fuzz(fuzz::Args),
     /// Check format, lints on the host and for eBPF, and the documentation
     Lint,
     /// What has to pass before a change is accepted: lint, then test
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Run { args } => run::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Lint => lint::run(),
         Command::Ci => ci::run(),
     };

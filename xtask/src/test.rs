@@ -1,6 +1,7 @@
-//! `cargo xtask test`: all tests of the workspace, against the release of vnet.
+//! `cargo xtask test`: all tests of the workspace, against the release of vnet, and a while of fuzzing.
 
 use crate::build::{self, Profile};
+use crate::fuzz;
 use crate::process;
 use crate::programs;
 use crate::setup;
@@ -19,6 +20,11 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// Whether anything less than all tests was asked for.
+    fn is_partial(&self) -> bool {
+        !self.args.is_empty() || !self.test_args.is_empty()
+    }
+
     /// All packages, unless some are named.
     fn packages(&self) -> Option<&str> {
         let named = |arg: &str| arg.starts_with("-p") || arg.starts_with("--package");
@@ -44,5 +50,6 @@ pub(crate) fn workspace(args: &Args, steps: &mut Steps) -> Result<()> {
         cargo.args(args.packages()).args(&args.args).arg("--").args(&args.test_args);
         cargo.env("VNET_BIN", workspace.release_binary("vnet")).env("PATH", process::path_with_admin_dirs());
         process::run(&mut cargo)
-    })
+    })?;
+    if args.is_partial() { Ok(()) } else { fuzz::briefly(steps) }
 }

@@ -251,7 +251,14 @@ impl Run {
 
     fn remember(&mut self, packet: &Packet, known: Option<usize>, arrivals: &[Vec<Arrival>; 2]) {
         let crossed = |twin: usize| arrivals[twin].iter().find(|it| !it.answers(packet, twin));
-        let (Some(ours), Some(theirs)) = (crossed(0), crossed(1)) else { return };
+        let (Some(ours), Some(theirs)) = (crossed(0), crossed(1)) else {
+            // Connection tracking has taken note of it before the host found that it goes no further.
+            if let Some(conversation) = known.map(|which| &mut self.talk[which]) {
+                conversation.closed |= packet.closes() || packet.resets();
+                conversation.reset |= packet.resets() || packet.opens();
+            }
+            return;
+        };
         let far = [ours.ends, theirs.ends];
         let which = known.unwrap_or_else(|| {
             if self.talk.len() == MEMORY {
@@ -312,7 +319,7 @@ impl Run {
         if packet.place != Place::Outside && packet.transport == Transport::Tcp && of_host && !packet.opens()
         {
             let left_to_host = vnet.iter().all(|it| it.answers(packet, 0));
-            let delivered = ruleset.iter().all(|it| !it.answers(packet, 1));
+            let delivered = ruleset.iter().all(|it| !it.answers(packet, 1)) || answered(exceeded);
             if known.is_none() && left_to_host && delivered {
                 return Some(Difference::Midstream);
             }
