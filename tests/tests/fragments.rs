@@ -231,7 +231,7 @@ fn a_fragment_waits_for_the_first_and_no_longer_than_it_may() {
 fn large_datagrams_and_pings_go_through_real_sockets() {
     let world = World::new();
     let _servers = [Server::udp(world.lab.outside(), "[::]:9"), Server::udp(&world.net1, "[::]:53")];
-    let payload: Vec<u8> = (0..65_000_u32).map(|n| (n * n >> 7) as u8).collect();
+    let payload: Vec<u8> = (0..65_000_u32).map(|n| ((n * n) >> 7) as u8).collect();
     for (outside, host) in FAMILIES {
         for size in [1473, 4000, 65_000] {
             let large = |to: SocketAddr| Ask::udp(to).payload(&payload[..size]);
@@ -322,12 +322,11 @@ fn a_flood_of_fragments_harms_nobody_else() {
         });
         let large = vec![7; 4000];
         for _ in 0..EXCHANGES {
-            for to in [(OUTSIDE_V4, 9)] {
-                Ask::udp(to.into()).in_netns(&world.net1);
-                Ask::udp(to.into()).payload(&large).in_netns(&world.net1);
+            for (from, to) in [(world.net1.netns(), (OUTSIDE_V4, 9)), (world.lab.outside(), (HOST_V4, 5353))]
+            {
+                Ask::udp(to.into()).in_netns(from);
+                Ask::udp(to.into()).payload(&large).in_netns(from);
             }
-            Ask::udp((HOST_V4, 5353).into()).in_netns(world.lab.outside());
-            Ask::udp((HOST_V4, 5353).into()).payload(&large).in_netns(world.lab.outside());
         }
         let still = floods.iter().filter(|flood| !flood.is_finished()).count();
         floods.into_iter().for_each(|flood| flood.join().expect("a flood"));

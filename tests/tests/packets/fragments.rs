@@ -24,6 +24,9 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
+/// How a frame is made wrong.
+type Change = fn(Frame) -> Frame;
+
 /// The first fragment of a datagram of 56 bytes.
 fn first(from: SocketAddr, to: SocketAddr) -> Frame {
     Frame::udp(from, to).payload(&[1; 32]).fragment(0, true)
@@ -388,7 +391,7 @@ fn contradictory(f: &Family) -> Vec<Case> {
             .given(move |model| noted(model, (client, web), Proto::TCP, 24, FragmentValue::TRANSLATED))
             .dropped(DropReason::Malformed)
     };
-    let malformed = |name: &str, frame: fn(Frame) -> Frame| {
+    let malformed = |name: &str, frame: Change| {
         vec![
             Case::from_endpoint(NET1, &format!("{name} is dropped"), frame(Frame::udp(client, dns)))
                 .dropped(DropReason::Malformed),
@@ -437,7 +440,7 @@ fn contradictory(f: &Family) -> Vec<Case> {
         .forwarded(Frame::udp(seen, dns).payload(&[2; 13]).fragment(40, false))
         .leaves([Flow::masqueraded(Proto::UDP, client, dns, 50_000).just_seen()]),
     ];
-    let frames: [(&str, fn(Frame) -> Frame); 4] = [
+    let frames: [(&str, Change); 4] = [
         ("a first fragment of an odd length", |frame| frame.payload(&[1; 33]).fragment(0, true)),
         ("a middle fragment of an odd length", |frame| frame.payload(&[1; 12]).fragment(40, true)),
         ("an empty middle fragment", |frame| frame.fragment(40, true)),

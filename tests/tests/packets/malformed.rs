@@ -31,7 +31,8 @@ fn link_layer(f: &Family) -> Vec<Case> {
         let header = [0xaa, 0xaa, 3, 0, 0, 0, a, b];
         Frame::raw((header.len() + inner.len()) as u16, &[&header[..], &inner].concat())
     };
-    let frames: [(&str, fn(Frame) -> Frame); 3] = [
+    type Tagged = fn(Frame) -> Frame;
+    let frames: [(&str, Tagged); 3] = [
         ("a priority tag", |frame| frame.vlan(0)),
         ("a priority tag in front of another", |frame| frame.vlan(0).vlan(7)),
         ("two tags", |frame| frame.vlan(7).vlan(8)),
