@@ -355,7 +355,9 @@ fn a_flood_of_fragments_harms_nobody_else() {
     eventually(|| (bytes_waiting(&world.lab) == 0).then_some(()), || "nothing waits any more".to_owned());
     let datagram = path.datagram();
     path.send(&datagram, &[2, 1, 0]);
-    expect(&server, &datagram, "out of order, after the flood");
+    // The port may be that of an exchange before.
+    let (received, _) = receive(&server, "out of order, after the flood");
+    assert!(received == datagram.payload, "out of order, after the flood: another datagram");
 }
 
 #[test]
