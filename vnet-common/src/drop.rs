@@ -84,7 +84,7 @@ drop_reasons! {
     HopLimit = 17, "hop-limit";
     /// The packet does not fit the endpoint's MTU.
     TooBig = 18, "too-big";
-    /// A fragment, or a protocol without ports, would have left an uplink without translation.
+    /// A protocol without ports would have left an uplink without translation.
     Untranslatable = 19, "untranslatable";
     /// A rewrite of the packet failed in the kernel.
     Rewrite = 20, "rewrite";
@@ -98,7 +98,7 @@ drop_reasons! {
     Fragment = 24, "fragment";
     /// An ICMP error about a packet of no tracked flow.
     Unrelated = 25, "unrelated";
-    /// The IPv4 header has a source route.
+    /// The packet has a source route: an IPv4 option, or an IPv6 routing header of type 0.
     SourceRoute = 26, "source-route";
     /// An endpoint's external port is not open to this sender.
     Filtered = 27, "filtered";

@@ -136,6 +136,15 @@ mod tests {
     }
 
     #[test]
+    fn interfaces_for_fragments_come_in_pairs() {
+        let pairs: Vec<_> = hold_interfaces("default").collect();
+        assert_eq!((pairs[0].0.as_str(), pairs[0].1.as_str()), ("vfrag0", "vfrag1"));
+        assert_eq!(pairs.len(), 1 + ATTEMPTS as usize);
+        let ends: BTreeSet<_> = pairs.into_iter().flat_map(|(entrance, exit)| [entrance, exit]).collect();
+        assert_eq!(ends.len(), 2 * (1 + ATTEMPTS as usize));
+    }
+
+    #[test]
     fn made_up_values_depend_on_the_names_and_on_nothing_else() {
         let mac = |instance, endpoint| endpoint_macs(instance, &name(endpoint)).next().unwrap();
         assert_eq!(mac("default", "net1"), mac("default", "net1"));

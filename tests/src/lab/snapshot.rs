@@ -29,11 +29,11 @@ impl Snapshot {
             ("rule", &["ip", "rule"][..]),
             ("rule", &["ip", "-6", "rule"]),
             ("proxied neighbour", &["ip", "neigh", "show", "proxy"]),
-            ("qdisc", &["tc", "qdisc"]),
             ("nft", &["nft", "list", "ruleset"]),
         ] {
             add(kind, owned(&host.run(argv).ok().stdout));
         }
+        add("qdisc", qdiscs(host));
         add("sysctl", sysctls(host));
         add("namespace", namespaces_of(lab.instance()));
         for (what, dir) in lab.directories_of_vnet() {
@@ -87,6 +87,15 @@ fn routes(host: &Netns) -> Vec<String> {
         .filter(|route| !route.contains("proto kernel"))
         .map(|route| route.replace(" linkdown", ""))
         .collect()
+}
+
+/// Without the handles that the kernel chooses.
+fn qdiscs(host: &Netns) -> Vec<String> {
+    let chosen = |word: &&str| word.len() == 5 && word.starts_with(['8', '9']) && word.ends_with(':');
+    let lines = owned(&host.run(&["tc", "qdisc"]).ok().stdout);
+    let words =
+        |line: String| line.split_whitespace().filter(|word| !chosen(word)).collect::<Vec<_>>().join(" ");
+    lines.into_iter().map(words).collect()
 }
 
 /// Every setting under `net`, without those that are measurements or made at random.

@@ -27,6 +27,9 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
+/// How a frame is made wrong.
+type Change = fn(Frame) -> Frame;
+
 /// The first fragment of a datagram of 56 bytes.
 fn first(from: SocketAddr, to: SocketAddr) -> Frame {
     Frame::udp(from, to).payload(&[1; 32]).fragment(0, true)
@@ -391,7 +394,7 @@ fn contradictory(f: &Family) -> Vec<Case> {
             .given(move |model| noted(model, (client, web), Proto::TCP, 24, FragmentValue::TRANSLATED))
             .dropped(DropReason::Malformed)
     };
-    let malformed = |name: &str, frame: fn(Frame) -> Frame| {
+    let malformed = |name: &str, frame: Change| {
         vec![
             Case::from_endpoint(NET1, &format!("{name} is dropped"), frame(Frame::udp(client, dns)))
                 .dropped(DropReason::Malformed),

@@ -1457,3 +1457,61 @@ async fn addresses_to_go_out_with_that_the_host_has_not_are_named() {
         ]
     );
 }
+
+/// Where fragments wait, as it was made.
+fn hold_of(world: &World) -> Option<(String, String)> {
+    world.fake.present.borrow().iter().find_map(|resource| match resource {
+        Resource::Hold { entrance, exit } => Some((entrance.clone(), exit.clone())),
+        _ => None,
+    })
+}
+
+fn configured_hold(world: &World) -> Option<String> {
+    world.fake.present.borrow().iter().find_map(|resource| match resource {
+        Resource::Config { hold, .. } => hold.clone(),
+        _ => None,
+    })
+}
+
+#[tokio::test]
+async fn fragments_wait_between_interfaces_that_are_recorded_and_nobody_elses() {
+    let world = World::new();
+    world.fake.host.borrow_mut().push(interface(9, "vfrag1", Some(9), &[]));
+    world.bring_up(Mode::Apply).await.unwrap();
+    let (entrance, exit) = hold_of(&world).unwrap();
+    assert!(entrance.starts_with("vfrag0-") && exit.starts_with("vfrag1-"), "{entrance} {exit}");
+    assert_eq!(configured_hold(&world), Some(entrance.clone()));
+    assert!(world.record().contains(&entrance) && world.record().contains(&exit));
+    // Both are the instance's, whoever asks.
+    let store = Store::open(&world.instance()).unwrap();
+    assert!([&entrance, &exit].iter().all(|name| store.begin().unwrap().has_interface(name).unwrap()));
+    drop(store);
+    let again = world.bring_up(Mode::Apply).await.unwrap();
+    assert_eq!((again.ops, again.notes), (Vec::new(), Vec::<String>::new()));
+    // What is published later does not forget them.
+    world.endpoint("net1").await.unwrap();
+    world.publish("8000-8007", "net1:80-87").await.unwrap();
+    assert_eq!(configured_hold(&world), Some(entrance));
+    world.down().await.unwrap();
+    assert_eq!(world.fake.snapshot(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn fragments_do_not_wait_where_the_kernel_cannot_make_them() {
+    let world = World::new();
+    world.fake.no_hold.set(true);
+    let done = world.bring_up(Mode::Apply).await.unwrap();
+    assert!(done.notes.iter().any(|note| note.contains("CONFIG_NET_SCH_TBF")), "{:?}", done.notes);
+    assert_eq!((hold_of(&world), configured_hold(&world)), (None, None));
+    // On another kernel they do.
+    world.fake.no_hold.set(false);
+    world.bring_up(Mode::Apply).await.unwrap();
+    assert!(hold_of(&world).is_some() && configured_hold(&world).is_some());
+}
+
+#[test]
+fn settings_of_before_fragments_waited_can_be_read() {
+    let mut old = serde_json::to_value(Settings::new(1, 2)).unwrap();
+    assert!(old.as_object_mut().unwrap().remove("hold").is_some());
+    assert_eq!(serde_json::from_value::<Settings>(old).unwrap(), Settings::new(1, 2));
+}

@@ -119,3 +119,22 @@ fn discipline(index: u32, options: Vec<TcAttribute>) -> TcMessage {
     message.attributes.extend(options);
     message
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUCKET: TokenBucket = TokenBucket { rate: 1_000_000, overhead: 300, limit: 5_000, burst: 2_000 };
+
+    #[test]
+    fn what_is_asked_for_is_what_is_read() {
+        assert_eq!(TokenBucket::from_options(&BUCKET.options(), BUCKET.burst), Some(BUCKET));
+    }
+
+    #[test]
+    fn options_that_are_cut_short_are_none() {
+        let short = TcOption::Other(DefaultNla::new(PARAMETERS, vec![0; LIMIT_AT + 3]));
+        assert_eq!(TokenBucket::from_options(&[short], 0), None);
+        assert_eq!(TokenBucket::from_options(&[], 0), None);
+    }
+}
