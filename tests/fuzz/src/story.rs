@@ -37,7 +37,7 @@ const PAYLOAD: [u8; 255] = [0x5a; 255];
 ///   gateway mode lets in;
 /// - every flow is two halves that agree, and nobody is charged for another's.
 ///
-/// The input is the options of a world and a list of events; [`Event`] says how each is written.
+/// The input is the options of a world and a list of events, each of which begins with a byte that says what it is.
 ///
 /// # Panics
 /// When one of that does not hold.

@@ -281,7 +281,6 @@ impl Run {
         if !matches!(packet.kind, Kind::Answer(_)) {
             conversation.far = far;
             conversation.reset = false;
-            conversation.closed &= !packet.opens();
         }
         conversation.closed |= packet.closes() || packet.resets();
         conversation.reset |= packet.resets();
