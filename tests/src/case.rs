@@ -16,6 +16,7 @@
 //! packet and bytes counted in the flow, for what is translated; checksums that add up, for what has changed.
 
 mod flow;
+mod mapped;
 pub mod random;
 pub mod world;
 
@@ -23,17 +24,18 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use vnet_common::{DropKey, DropReason, Hook, Tuple};
+use vnet_common::{DropKey, DropReason, EndpointUse, Hook, MappingEntry, Tuple};
 use vnet_datapath::model::Model;
 use vnet_datapath::{NextHop, Verdict};
 
 use crate::frame::dissect::{Network, dissect};
-use crate::frame::{Frame, describe};
+use crate::frame::{Frame, IcmpError, describe};
 use crate::runner::{Arrival, Fate, Host, Outcome, Refused, Runner, Way};
 
-use self::world::{BRIDGE, Endpoint, Family, HOST_MAC, PEER_MAC, UPLINK};
+use self::world::{BRIDGE, Endpoint, Family, HOST_MAC, PEER_MAC, STRAY, UPLINK};
 
 pub use flow::{Entry, Flow, SLACK, describe as describe_flow, differences, tuple};
+pub use mapped::Mapped;
 
 /// A packet, the world it meets, and what must become of it.
 #[must_use]
@@ -43,9 +45,12 @@ pub struct Case {
     ifindex: u32,
     came_in_by: u32,
     segment: u32,
+    /// What has met the same hook before.
+    before: Vec<Vec<u8>>,
     frame: Sent,
     model: Model,
     given: Vec<Flow>,
+    mappings: Vec<Mapped>,
     ways: &'static [Way],
     expected: Expectation,
 }
@@ -66,8 +71,14 @@ struct Expected {
     fate: Fate,
     /// `None` is "unchanged".
     frame: Option<Frame>,
+    /// Whether a flow counts it, if it changes.
+    counted: bool,
+    /// What is answered, if it is dropped.
+    answer: Option<Frame>,
     /// `None` is "as they were".
     flows: Option<Vec<Flow>>,
+    /// `None` is "as they were".
+    mappings: Option<Vec<Mapped>>,
     /// Where to, of what is forwarded or delivered.
     next_hop: Option<NextHop>,
     receiver: Option<u32>,
@@ -75,7 +86,16 @@ struct Expected {
 
 impl Expected {
     const fn only(fate: Fate) -> Self {
-        Self { fate, frame: None, flows: None, next_hop: None, receiver: None }
+        Self {
+            fate,
+            frame: None,
+            counted: true,
+            answer: None,
+            flows: None,
+            mappings: None,
+            next_hop: None,
+            receiver: None,
+        }
     }
 }
 
@@ -103,6 +123,12 @@ impl Case {
         Self { came_in_by: BRIDGE, ways: NOT_XDP, ..case }
     }
 
+    /// The host is about to send into network 1 a frame that it received by the interface that is no uplink.
+    pub fn to_bridge(name: &str, frame: Frame) -> Self {
+        let case = Self::new(Hook::ToBridge, BRIDGE, name, frame.macs(HOST_MAC, PEER_MAC));
+        Self { came_in_by: STRAY, ways: NOT_XDP, ..case }
+    }
+
     fn new(hook: Hook, ifindex: u32, name: &str, frame: Frame) -> Self {
         Self {
             name: name.to_owned(),
@@ -110,9 +136,11 @@ impl Case {
             ifindex,
             came_in_by: 0,
             segment: 0,
+            before: Vec::new(),
             frame: Sent::Described(Box::new(frame)),
             model: world::world(),
             given: Vec::new(),
+            mappings: Vec::new(),
             ways: EVERYWHERE,
             expected: Expectation::Fixed(Box::new(Expected::only(Fate::Passed))),
         }
@@ -135,6 +163,13 @@ impl Case {
         let mut bytes = self.sent();
         change(&mut bytes);
         self.frame = Sent::Bytes(bytes);
+        self
+    }
+
+    /// Another frame with the same link addresses has met the same hook just before, and left what [`Self::leaves`]
+    /// says, counts apart.
+    pub fn after(mut self, frame: Frame) -> Self {
+        self.before.push(self.with_same_link(frame).build());
         self
     }
 
@@ -169,6 +204,12 @@ impl Case {
         self
     }
 
+    /// These endpoint-independent mappings are there.
+    pub fn mapped(mut self, mappings: impl IntoIterator<Item = Mapped>) -> Self {
+        self.mappings.extend(mappings);
+        self
+    }
+
     /// The host has a socket that takes packets with this tuple.
     pub fn host_socket(mut self, tuple: Tuple) -> Self {
         self.model.host_sockets.insert(tuple);
@@ -198,6 +239,20 @@ impl Case {
     /// It is dropped unchanged.
     pub fn dropped(self, reason: DropReason) -> Self {
         self.expects(Expected::only(Fate::Dropped(reason)))
+    }
+
+    /// It is dropped unchanged, and answered with an ICMP error: to the world from the address that was dialled, to an
+    /// endpoint from its gateway.
+    pub fn refused(self, reason: DropReason, error: IcmpError) -> Self {
+        let answer = Some(refusal(self.hook, &self.sent(), error));
+        self.expects(Expected { answer, ..Expected::only(Fate::Dropped(reason)) })
+    }
+
+    /// The answer has another source.
+    pub fn answered_by(mut self, addr: IpAddr) -> Self {
+        let expected = self.fixed();
+        expected.answer = expected.answer.take().map(|frame| frame.source(addr));
+        self
     }
 
     /// It leaves for the next hop of its family as another, with one hop less.
@@ -243,10 +298,22 @@ impl Case {
         self
     }
 
+    /// These mappings, and no others, are there afterwards. Unless a case says so they are those from before.
+    pub fn leaves_mappings(mut self, mappings: impl IntoIterator<Item = Mapped>) -> Self {
+        self.fixed().mappings = Some(mappings.into_iter().collect());
+        self
+    }
+
     /// The frame that is to come out has another hop limit than the usual.
     pub fn with_ttl(mut self, ttl: u8) -> Self {
         let expected = self.fixed();
         expected.frame = expected.frame.take().map(|frame| frame.ttl(ttl));
+        self
+    }
+
+    /// It changes, but is no packet of a flow: none counts it.
+    pub fn uncounted(mut self) -> Self {
+        self.fixed().counted = false;
         self
     }
 
@@ -321,11 +388,23 @@ impl Case {
         let bytes = self.sent();
         let arrival = self.arrival(&bytes);
         runner.fill(&model);
+        let mut earlier = Vec::new();
+        for frame in &self.before {
+            earlier.push(runner.run(&self.arrival(frame)).map_err(|Refused| Failure::Refused)?);
+        }
+        let counted = Counted { flows: runner.flows(), drops: runner.drops() };
         let outcome = runner.run(&arrival).map_err(|Refused| Failure::Refused)?;
-        let after = After { outcome, flows: runner.flows(), drops: runner.drops() };
-        let mut complaints = self.check(&after);
+        let after = After {
+            outcome,
+            flows: counted.flows_since(runner.flows()),
+            mappings: runner.mappings(),
+            endpoint_use: runner.endpoint_use(),
+            drops: counted.drops_since(runner.drops()),
+            earlier,
+        };
+        let mut complaints = self.check(runner.way(), &after);
         if runner.way() != Way::Host {
-            complaints.extend(self.compare_with_host(&model, &arrival, &after));
+            complaints.extend(self.compare_with_host((runner.way(), &model), &arrival, &after));
         }
         if complaints.is_empty() {
             return Ok(());
@@ -352,6 +431,7 @@ impl Case {
             let table = if confirmed { &model.conntrack } else { &model.unconfirmed };
             table.borrow_mut().insert(tuple, entry);
         }
+        model.mappings.borrow_mut().extend(mapped::entries(&self.mappings, model.clock));
         model
     }
 
@@ -360,7 +440,7 @@ impl Case {
         Arrival { hook, ifindex, came_in_by, segment, frame }
     }
 
-    fn check(&self, after: &After) -> Vec<String> {
+    fn check(&self, way: Way, after: &After) -> Vec<String> {
         let drawn;
         let expected = match &self.expected {
             Expectation::Fixed(expected) => expected,
@@ -374,20 +454,38 @@ impl Case {
         };
         let mut complaints = Vec::new();
         complaints.extend(expected.check_fate(&after.outcome));
-        complaints.extend(self.check_frame(expected, &after.outcome.frame));
+        complaints.extend(self.check_frame(expected, after));
+        if way != Way::Xdp {
+            complaints.extend(expected.check_answer(after.outcome.answer.as_deref()));
+        }
         complaints.extend(self.check_flows(expected, &after.flows));
+        complaints.extend(self.check_mappings(expected, &after.mappings));
         complaints.extend(self.check_counts(expected, &after.flows));
         complaints.extend(self.check_drops(expected, &after.drops));
         complaints
     }
 
-    fn check_frame(&self, expected: &Expected, found: &[u8]) -> Option<String> {
-        let wanted = expected.frame.as_ref().map_or_else(|| self.sent(), Frame::build);
+    fn check_frame(&self, expected: &Expected, after: &After) -> Option<String> {
+        let found = &after.outcome.frame[..];
+        let wanted = match (&expected.frame, self.drawn_identification(after)) {
+            (None, _) => self.sent(),
+            (Some(frame), None) => frame.build(),
+            (Some(frame), Some(id)) => frame.clone().id(id).build(),
+        };
         if wanted != found {
             return Some(differing(&wanted, found));
         }
         let verified = if self.adds_up() { Frame::verify(found) } else { Ok(()) };
         verified.err().map(|error| format!("after the translation: {error}"))
+    }
+
+    /// The identification that translated fragments of IPv4 must have: that of the first, which is drawn.
+    fn drawn_identification(&self, after: &After) -> Option<u16> {
+        let arrived: Vec<_> = self.before.iter().cloned().chain([self.sent()]).collect();
+        let left = after.earlier.iter().chain([&after.outcome]).map(|outcome| &outcome.frame[..]);
+        drawn_identification(
+            arrived.iter().map(Vec::as_slice).zip(left).find(|(arrived, _)| is_first_fragment(arrived))?,
+        )
     }
 
     /// Whether all checksums of what is sent are right.
@@ -402,6 +500,11 @@ impl Case {
         differences(&wanted, found)
     }
 
+    fn check_mappings(&self, expected: &Expected, found: &HashMap<Tuple, MappingEntry>) -> Vec<String> {
+        let mappings = expected.mappings.as_ref().unwrap_or(&self.mappings);
+        mapped::differences(&mapped::entries(mappings, world::now()), found)
+    }
+
     /// The packet is counted once if it was translated, and never otherwise.
     fn check_counts(&self, expected: &Expected, found: &HashMap<Tuple, Entry>) -> Option<String> {
         let counts: Vec<_> = found
@@ -409,8 +512,8 @@ impl Case {
             .map(|found| (found.entry.packets, found.entry.bytes))
             .filter(|c| *c != (0, 0))
             .collect();
-        let wanted =
-            if expected.frame.is_some() { vec![(1, length_of_packet(&self.sent()))] } else { Vec::new() };
+        let counted = expected.frame.is_some() && expected.counted;
+        let wanted = if counted { vec![(1, length_of_packet(&self.sent()))] } else { Vec::new() };
         (counts != wanted)
             .then(|| format!("packets and bytes counted in flows: {counts:?}, expected {wanted:?}"))
     }
@@ -427,7 +530,12 @@ impl Case {
     }
 
     /// The host, which is told the port that the kernel drew, does the same to the last bit.
-    fn compare_with_host(&self, model: &Model, arrival: &Arrival<'_>, kernel: &After) -> Vec<String> {
+    fn compare_with_host(
+        &self,
+        (kernel_way, model): (Way, &Model),
+        arrival: &Arrival<'_>,
+        kernel: &After,
+    ) -> Vec<String> {
         let mut host = Host::default();
         host.fill(model);
         let range = model.config.nat_ports;
@@ -436,13 +544,34 @@ impl Case {
         {
             host.draws(translated.sport.number());
         }
+        for (frame, there) in self.before.iter().zip(&kernel.earlier) {
+            if let Some(id) = drawn_identification((frame, &there.frame)) {
+                host.numbers(id);
+            }
+            let Ok(here) = host.run(&self.arrival(frame)) else { unreachable!("the host runs anything") };
+            if here.frame != there.frame {
+                return vec![format!("before that on the host, {}", differing(&here.frame, &there.frame))];
+            }
+        }
+        let counted = Counted { flows: host.flows(), drops: HashMap::new() };
+        if let Some(id) = drawn_identification((&self.sent(), &kernel.outcome.frame)) {
+            host.numbers(id);
+        }
         let Ok(outcome) = host.run(arrival) else { unreachable!("the host runs anything") };
-        let mut complaints = differences(&host.flows(), &kernel.flows);
+        let mut complaints = differences(&counted.flows_since(host.flows()), &kernel.flows);
+        complaints.extend(mapped::differences(&host.mappings(), &kernel.mappings));
+        let (host_use, kernel_use) = (in_use(&host.endpoint_use()), in_use(&kernel.endpoint_use));
+        if host_use != kernel_use {
+            complaints.push(format!("endpoints use {kernel_use:?}, but {host_use:?} on the host"));
+        }
         if !outcome.fate.agrees_with(kernel.outcome.fate) {
             complaints.push(format!("{:?}, but {:?} on the host", kernel.outcome.fate, outcome.fate));
         }
         if outcome.frame != kernel.outcome.frame {
             complaints.push(format!("on the host, {}", differing(&outcome.frame, &kernel.outcome.frame)));
+        }
+        if kernel_way != Way::Xdp && outcome.answer != kernel.outcome.answer {
+            complaints.push("another answer than on the host".to_owned());
         }
         if outcome.began != kernel.outcome.began {
             complaints.push(format!("{:?} began, but {:?} on the host", kernel.outcome.began, outcome.began));
@@ -452,6 +581,18 @@ impl Case {
 }
 
 impl Expected {
+    fn check_answer(&self, found: Option<&[u8]>) -> Option<String> {
+        match (&self.answer, found) {
+            (None, None) => None,
+            (None, Some(found)) => Some(format!("answered with {}", describe(found))),
+            (Some(wanted), None) => Some(format!("not answered, expected {wanted}")),
+            (Some(wanted), Some(found)) if wanted.build() != found => {
+                Some(format!("the answer: {}", differing(&wanted.build(), found)))
+            }
+            (Some(_), Some(found)) => Frame::verify(found).err().map(|error| format!("the answer: {error}")),
+        }
+    }
+
     fn check_fate(&self, outcome: &Outcome) -> Option<String> {
         if !outcome.fate.agrees_with(self.fate) {
             return Some(format!("{:?}, expected {:?}", outcome.fate, self.fate));
@@ -468,17 +609,101 @@ impl Expected {
     }
 }
 
+/// The ICMP error about a frame that is dropped: written here once more, as the RFCs have it.
+fn refusal(hook: Hook, sent: &[u8], error: IcmpError) -> Frame {
+    let dissected = dissect(sent).expect("a frame that can be read");
+    let Network::Ip(ip) = dissected.network else { panic!("only IP is answered") };
+    let sender = world::ENDPOINTS.iter().find(|endpoint| endpoint.addrs.contains(&ip.source));
+    let family = Family::of(ip.source);
+    let (from, macs) = match (hook, sender) {
+        (Hook::FromUplink, _) => (ip.destination, (dissected.destination_mac, dissected.source_mac)),
+        (_, Some(sender)) => {
+            let gateway = if sender.bridge == BRIDGE { family.gateway } else { family.other_gateway };
+            (gateway, (sender.gateway_mac, sender.mac))
+        }
+        (_, None) => panic!("{} is no endpoint's address", ip.source),
+    };
+    let v4 = ip.source.is_ipv4();
+    let class = if v4 { 0xc0 } else { 0 };
+    let length = usize::try_from(length_of_packet(sent)).expect("a short packet");
+    Frame::icmp_error_quoting((from, ip.source), error, &sent[14..14 + length])
+        .id(0)
+        .traffic_class(class)
+        .macs(macs.0, macs.1)
+}
+
 /// The length of an IP packet as its header says, from that header on.
 fn length_of_packet(frame: &[u8]) -> u64 {
     let word = |at: usize| u64::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
     if frame[14] >> 4 == 4 { word(16) } else { 40 + word(18) }
 }
 
+/// What endpoints have in use, but for what depends on the second: interface, flows, flows refused.
+fn in_use(endpoints: &HashMap<u32, EndpointUse>) -> Vec<(u32, u32, u64)> {
+    let mut list: Vec<_> =
+        endpoints.iter().map(|(ifindex, used)| (*ifindex, used.flows, used.refused)).collect();
+    list.sort_unstable();
+    list
+}
+
+/// Whether a frame is the first fragment of an IPv4 datagram.
+#[must_use]
+pub fn is_first_fragment(frame: &[u8]) -> bool {
+    matches!(frame, [_, _, _, _, _, _, _, _, _, _, _, _, 8, 0, 0x40..=0x4f, ..])
+        && frame.get(20..22).is_some_and(|field| field[0] & 0x3f == 0x20 && field[1] == 0)
+}
+
+/// Whether a frame is a fragment of an IPv4 datagram, but not the first.
+#[must_use]
+pub fn is_later_fragment(frame: &[u8]) -> bool {
+    matches!(frame, [_, _, _, _, _, _, _, _, _, _, _, _, 8, 0, 0x40..=0x4f, ..])
+        && frame.get(20..22).is_some_and(|field| field[0] & 0x1f != 0 || field[1] != 0)
+}
+
+/// The identification that a translated first fragment of IPv4 got, by what arrived and what left.
+#[must_use]
+pub fn drawn_identification((arrived, left): (&[u8], &[u8])) -> Option<u16> {
+    let changed = is_first_fragment(arrived) && arrived != left;
+    let id = left.get(18..20).filter(|_| changed)?;
+    Some(u16::from_be_bytes([id[0], id[1]]))
+}
+
 /// What a run left behind.
 struct After {
     outcome: Outcome,
+    /// With what the last frame alone has counted.
+    flows: HashMap<Tuple, Entry>,
+    mappings: HashMap<Tuple, MappingEntry>,
+    endpoint_use: HashMap<u32, EndpointUse>,
+    drops: HashMap<DropKey, u64>,
+    /// What became of the frames before.
+    earlier: Vec<Outcome>,
+}
+
+/// What was counted before the last frame.
+struct Counted {
     flows: HashMap<Tuple, Entry>,
     drops: HashMap<DropKey, u64>,
+}
+
+impl Counted {
+    fn flows_since(&self, mut flows: HashMap<Tuple, Entry>) -> HashMap<Tuple, Entry> {
+        for (tuple, Entry { entry, .. }) in &mut flows {
+            if let Some(before) = self.flows.get(tuple) {
+                entry.packets -= before.entry.packets;
+                entry.bytes -= before.entry.bytes;
+            }
+        }
+        flows
+    }
+
+    fn drops_since(&self, mut drops: HashMap<DropKey, u64>) -> HashMap<DropKey, u64> {
+        for (key, before) in &self.drops {
+            drops.entry(*key).and_modify(|count| *count -= before);
+        }
+        drops.retain(|_, count| *count > 0);
+        drops
+    }
 }
 
 /// Why a case did not hold.

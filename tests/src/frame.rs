@@ -127,6 +127,10 @@ pub enum IcmpError {
     },
     /// The TTL or hop limit ran out on the way.
     TimeExceeded,
+    /// It is not allowed.
+    Prohibited,
+    /// No way to the network.
+    NetworkUnreachable,
 }
 
 const FIN: u8 = 0x01;
@@ -184,6 +188,15 @@ impl Frame {
     /// An ICMP error about `offender`, quoting as much of it as RFC 1812 (IPv4, 576 bytes in all) and RFC 4443
     /// (IPv6, 1280) allow.
     pub fn icmp_error(source: IpAddr, destination: IpAddr, error: IcmpError, offender: &Self) -> Self {
+        Self::icmp_error_quoting((source, destination), error, &offender.network_bytes())
+    }
+
+    /// The same about the packet that these bytes are, from its network header on.
+    pub fn icmp_error_quoting(
+        (source, destination): (IpAddr, IpAddr),
+        error: IcmpError,
+        offender: &[u8],
+    ) -> Self {
         let v4 = source.is_ipv4();
         let (kind, code, mtu) = match (error, v4) {
             (IcmpError::PortUnreachable, true) => (3, 3, 0),
@@ -194,10 +207,14 @@ impl Frame {
             (IcmpError::TooBig { mtu }, false) => (2, 0, mtu),
             (IcmpError::TimeExceeded, true) => (11, 0, 0),
             (IcmpError::TimeExceeded, false) => (3, 0, 0),
+            (IcmpError::Prohibited, true) => (3, 13, 0),
+            (IcmpError::Prohibited, false) => (1, 1, 0),
+            (IcmpError::NetworkUnreachable, true) => (3, 0, 0),
+            (IcmpError::NetworkUnreachable, false) => (1, 0, 0),
         };
-        let mut quoted = offender.network_bytes();
-        quoted.truncate(if v4 { 576 - 28 } else { 1280 - 48 });
-        Self::icmp(source, destination, kind, code).icmp_rest(halves(0, mtu)).payload(&quoted)
+        let most = if v4 { 576 - 28 } else { 1280 - 48 };
+        let quoted = &offender[..offender.len().min(most)];
+        Self::icmp(source, destination, kind, code).icmp_rest(halves(0, mtu)).payload(quoted)
     }
 
     /// An IP packet of a protocol that this builder does not know; its payload is all that follows the header.
@@ -333,6 +350,11 @@ impl Frame {
     /// Lets routers fragment the packet (IPv4): the bit `DF` is set otherwise.
     pub fn may_fragment(self) -> Self {
         self.change_ip(|ip| ip.dont_fragment = false)
+    }
+
+    /// Sets the source address.
+    pub fn source(self, addr: IpAddr) -> Self {
+        self.change_ip(|ip| ip.source = addr)
     }
 
     /// Sets source and destination hardware addresses.

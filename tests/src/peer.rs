@@ -6,6 +6,7 @@
 mod capture;
 mod client;
 mod counters;
+mod flood;
 mod icmp;
 mod server;
 mod stream;
@@ -13,6 +14,7 @@ mod stream;
 pub use capture::{Capture, inject, interface_mac};
 pub use client::{Answer, Ask};
 pub use counters::Counters;
+pub use flood::Flood;
 pub use icmp::{Ping, Pong};
 pub use server::{Server, Service, serve_until_killed};
 pub use stream::{Digest, GIB, receive, send};

@@ -10,7 +10,7 @@ mod stage;
 
 use std::collections::HashMap;
 
-use vnet_common::{DropKey, DropReason, Hook, Tuple};
+use vnet_common::{DropKey, DropReason, EndpointUse, Hook, MappingEntry, Tuple};
 use vnet_datapath::Verdict;
 use vnet_datapath::model::Model;
 
@@ -39,7 +39,7 @@ pub struct Arrival<'a> {
     /// The interface whose hook it is.
     pub ifindex: u32,
     /// The interface on which the host received it, 0 if the host itself sends it. Matters to
-    /// [`Hook::ToUplink`].
+    /// [`Hook::ToUplink`] and [`Hook::ToBridge`].
     pub came_in_by: u32,
     /// Payload in bytes of each segment of an aggregate, 0 for a plain packet.
     pub segment: u32,
@@ -81,8 +81,10 @@ impl Fate {
 pub struct Outcome {
     /// What becomes of the packet.
     pub fate: Fate,
-    /// Its bytes afterwards.
+    /// Its bytes afterwards; of one that is answered, those from before.
     pub frame: Vec<u8>,
+    /// The ICMP error that is sent instead of it, which XDP programs never do.
+    pub answer: Option<Vec<u8>>,
     /// Flows that began: as their packets arrive, and what that becomes.
     pub began: Vec<(Tuple, Tuple)>,
     /// Where exactly it goes; only the host tells.
@@ -109,6 +111,12 @@ pub trait Runner {
 
     /// The flow tables.
     fn flows(&mut self) -> HashMap<Tuple, Entry>;
+
+    /// Endpoint-independent mappings.
+    fn mappings(&mut self) -> HashMap<Tuple, MappingEntry>;
+
+    /// What endpoints have in use, by interface.
+    fn endpoint_use(&mut self) -> HashMap<u32, EndpointUse>;
 
     /// Packets dropped since the tables were filled.
     fn drops(&mut self) -> HashMap<DropKey, u64>;

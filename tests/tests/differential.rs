@@ -17,7 +17,7 @@ use vnet_common::{
 use vnet_datapath::model::Model;
 use vnet_tests::case::random::{Chance, Packet, Traffic};
 use vnet_tests::case::world::{FAMILIES, NET1, NET3, published, world};
-use vnet_tests::case::{Entry, describe_flow, hex};
+use vnet_tests::case::{Entry, describe_flow, drawn_identification, hex, is_later_fragment};
 use vnet_tests::frame::describe;
 use vnet_tests::report::report;
 use vnet_tests::runner::{Arrival, Fate, Host, Kernel, Outcome, Runner, Stage, Way};
@@ -33,7 +33,14 @@ const SEED: u64 = 20_240_229;
 
 #[test]
 fn tc_does_what_the_host_does() {
-    let hooks = &[Hook::FromEndpoint, Hook::FromEndpoint, Hook::FromUplink, Hook::FromUplink, Hook::ToUplink];
+    let hooks = &[
+        Hook::FromEndpoint,
+        Hook::FromEndpoint,
+        Hook::FromUplink,
+        Hook::FromUplink,
+        Hook::ToUplink,
+        Hook::ToBridge,
+    ];
     Stage::run(|stage| compare(Kernel::tc(stage), hooks));
 }
 
@@ -92,14 +99,18 @@ struct Counts {
     forwarded: usize,
     delivered: usize,
     dropped: usize,
+    answered: usize,
     began: usize,
     drawn: usize,
+    numbered: usize,
+    followed: usize,
 }
 
 impl Counts {
     fn note(&mut self, outcome: &Outcome) {
         self.compared += 1;
         self.began += outcome.began.len();
+        self.answered += usize::from(outcome.answer.is_some());
         *match outcome.fate {
             Fate::Passed => &mut self.passed,
             Fate::Forwarded | Fate::Redirected => &mut self.forwarded,
@@ -109,19 +120,36 @@ impl Counts {
     }
 
     fn print(&self, way: Way, begun: Instant) {
-        let Self { compared, refused, uncertain, passed, forwarded, delivered, dropped, began, drawn } = self;
+        let Self {
+            compared,
+            refused,
+            uncertain,
+            passed,
+            forwarded,
+            delivered,
+            dropped,
+            answered,
+            began,
+            drawn,
+            numbered,
+            followed,
+        } = self;
         report(format_args!(
             "{way:?}: {compared} frames compared in {:.1} s, no difference",
             begun.elapsed().as_secs_f64()
         ));
         report(format_args!(
-            "  {passed} passed, {forwarded} forwarded, {delivered} delivered, {dropped} dropped"
+            "  {passed} passed, {forwarded} forwarded, {delivered} delivered, {dropped} dropped, {answered} of them answered"
         ));
         report(format_args!("  {began} flows began, {drawn} of them from a drawn port"));
         report(format_args!(
             "  {refused} more frames refused by the test run: they end before their network header"
         ));
         report(format_args!("  {uncertain} more not compared: the second turned while the program ran"));
+        report(format_args!(
+            "  {numbered} first fragments got another identification, {followed} later ones went where theirs had"
+        ));
+        assert!([numbered, followed].iter().all(|count| **count > compared / 1000), "dull traffic");
         let enough = compared / 50;
         assert!(
             [passed, forwarded, delivered, dropped, began].iter().all(|count| **count > enough),
@@ -205,19 +233,31 @@ impl Pair {
             return;
         }
         self.host.model().clock = before;
-        self.tell_what_was_drawn(&kernel);
+        self.tell_what_was_drawn(bytes, &kernel);
         let Ok(host) = self.host.run(&arrival) else { unreachable!("the host runs anything") };
-        if !host.fate.agrees_with(kernel.fate) || host.frame != kernel.frame || host.began != kernel.began {
+        // XDP programs send none.
+        let answers_differ = self.kernel.way() == Way::Tc && host.answer != kernel.answer;
+        if !host.fate.agrees_with(kernel.fate)
+            || host.frame != kernel.frame
+            || host.began != kernel.began
+            || answers_differ
+        {
             self.fail(&packet, &format!("host\n{}\n{:?}\n{}", show(&host), self.kernel.way(), show(&kernel)));
         }
         self.counts.note(&host);
+        self.counts.followed += usize::from(is_later_fragment(bytes) && host.frame != *bytes);
         for (tuple, translated) in &host.began {
             self.traffic.began(tuple, translated);
         }
     }
 
-    /// The kernel draws source ports by chance: the host is told which, and must come to the same if it draws.
-    fn tell_what_was_drawn(&mut self, kernel: &Outcome) {
+    /// The kernel draws source ports and identifications by chance: the host is told which, and must come to the same
+    /// if it draws.
+    fn tell_what_was_drawn(&mut self, sent: &[u8], kernel: &Outcome) {
+        if let Some(id) = drawn_identification((sent, &kernel.frame)) {
+            self.host.numbers(id);
+            self.counts.numbered += 1;
+        }
         let range = self.host.model().config.nat_ports;
         if let Some((tuple, translated)) = kernel.began.first()
             && (range.first..=range.last).contains(&translated.sport.number())
@@ -300,6 +340,9 @@ fn choose_modes(model: &mut Model, chance: &mut Chance) {
 }
 
 fn show(outcome: &Outcome) -> String {
-    let Outcome { fate, frame, began, verdict: _ } = outcome;
-    format!("  {fate:?}\n  {}\n  {}\n  began {began:?}", describe(frame), hex(frame))
+    let Outcome { fate, frame, answer, began, verdict: _ } = outcome;
+    let answer = answer
+        .as_ref()
+        .map_or_else(|| "nothing".to_owned(), |answer| format!("{}\n  {}", describe(answer), hex(answer)));
+    format!("  {fate:?}\n  {}\n  {}\n  answered {answer}\n  began {began:?}", describe(frame), hex(frame))
 }

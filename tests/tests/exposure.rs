@@ -3,8 +3,36 @@
 use std::net::{IpAddr, SocketAddr};
 
 use vnet_tests::frame::{Frame, SOURCE_MAC, describe};
-use vnet_tests::lab::{Endpoint, FAMILIES, HOST_V4, Lab, OUTSIDE_V4, UPLINK};
+use vnet_tests::lab::{Endpoint, FAMILIES, HOST_V4, Lab, Netns, OUTSIDE_V4, UPLINK};
 use vnet_tests::peer::{Ask, Capture, Ping, Server, inject, interface_mac};
+
+#[test]
+fn a_host_that_routes_between_its_other_interfaces_does_not_open_its_networks() {
+    let lab = Lab::up();
+    let net1 = lab.endpoint("net1");
+    let _server = Server::echo(&net1, "[::]:80");
+    // A neighbour on an interface that is no uplink, and a host that its owner has made a router.
+    let lan = Netns::named(&lab.name("lan"));
+    lan.create();
+    lab.host().ip(&format!("link add lan0 type veth peer name eth0 netns {}", lan.name()));
+    for (netns, interface, last) in [(lab.host(), "lan0", 1), (&lan, "eth0", 2)] {
+        netns.ip(&format!("addr add 198.18.0.{last}/24 dev {interface}"));
+        netns.ip(&format!("addr add 2001:db8:18::{last}/64 dev {interface} nodad"));
+        netns.ip(&format!("link set {interface} up"));
+    }
+    lan.ip("route add default via 198.18.0.1");
+    lan.ip("route add default via 2001:db8:18::1");
+    lab.host().write("/proc/sys/net/ipv4/ip_forward", "1");
+    lab.host().write("/proc/sys/net/ipv6/conf/all/forwarding", "1");
+    for addr in [net1.v4(), net1.v6()] {
+        Ask::tcp(SocketAddr::new(addr, 80)).fails_in(&lan);
+        let _ = Ping::to(addr).fails_in(&lan);
+        // The host itself is a neighbour.
+        Ask::tcp(SocketAddr::new(addr, 80)).in_netns(lab.host());
+    }
+    assert!(lab.dropped("direct-access") >= 4);
+    lan.delete();
+}
 
 #[test]
 fn endpoints_cannot_be_addressed_from_outside() {
@@ -94,11 +122,11 @@ fn an_endpoint_cannot_send_what_vnet_does_not_understand() {
     refused(&lab, &net1, &net2, &udp.clone().vlan(7), "ether-type");
     refused(&lab, &net1, &net2, &udp.clone().truncate(30), "malformed");
     for outside in [OUTSIDE_V4, "2001:db8:113::2".parse().unwrap()] {
-        // Without ports there is nothing by which to tell the answers apart: GRE, and the later piece of a datagram.
+        // Without ports there is nothing by which to tell the answers apart.
         let gre = Frame::protocol(net1.addr_like(outside), outside, 47).payload(&[0; 20]).macs(mac, gateway);
         refused(&lab, &net1, &net2, &gre, "untranslatable");
     }
-    refused(&lab, &net1, &net2, &udp.fragment(1480, false).payload(&[0; 32]), "untranslatable");
+    refused(&lab, &net1, &net2, &udp.fragment(1480, false).payload(&[0; 32]), "fragment");
 }
 
 #[test]

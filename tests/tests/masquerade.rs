@@ -1,10 +1,10 @@
 //! The way out: which address and port the world sees, what is remembered, what is answered on the way.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use serde_json::Value;
 use vnet_tests::frame::{Frame, describe};
-use vnet_tests::lab::{FAMILIES, HOST_V4, Lab, OUTSIDE_V4, UPLINK};
+use vnet_tests::lab::{FAMILIES, HOST_V4, Lab, OUTSIDE_V4, PATIENCE, UPLINK};
 use vnet_tests::peer::{Ask, Capture, Ping, Server, inject, interface_mac};
 
 /// Source ports that masquerade may use.
@@ -176,16 +176,26 @@ fn the_world_cannot_use_a_masqueraded_port() {
     let net1 = lab.endpoint("net1");
     let server = Server::udp(lab.outside(), "203.0.113.2:7");
     let own = SocketAddr::new(net1.v4(), 50_002);
-    let answer = Ask::udp((OUTSIDE_V4, 7).into()).from(own).in_netns(&net1);
-    assert_eq!(server.seen(), [answer.seen]);
+    let socket = net1.enter(|| UdpSocket::bind(own)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut buffer = [0; 100];
+    socket.send_to(b"?", (OUTSIDE_V4, 7)).unwrap();
+    socket.recv_from(&mut buffer).unwrap();
+    let seen = server.seen()[0];
     let mut inside = Capture::start(&net1, "eth0");
-    // Somebody else, to the port that the endpoint's flow has; and the same server from another port.
-    for from in ["203.0.113.66:7", "203.0.113.2:8"] {
-        let from: SocketAddr = from.parse().unwrap();
-        Ask::udp(answer.seen).from(from).fails_in(lab.outside());
+    // Somebody else, to the port that the endpoint's flow has, from whatever port.
+    let before = lab.dropped("filtered");
+    for from in ["203.0.113.66:7", "203.0.113.66:8"] {
+        Ask::udp(seen).from(from.parse().unwrap()).fails_in(lab.outside());
     }
+    assert_eq!(lab.dropped("filtered"), before + 2);
     let strangers: Vec<_> = inside.lines().into_iter().filter(|line| line.contains("UDP")).collect();
     assert!(strangers.is_empty(), "the endpoint was reached: {strangers:#?}");
+    // The server itself is let in from another port: filtering is address-dependent (RFC 4787 REQ-8).
+    let from: SocketAddr = "203.0.113.2:8".parse().unwrap();
+    lab.outside().enter(|| UdpSocket::bind(from).unwrap().send_to(b"me again", seen)).unwrap();
+    let (length, sender) = socket.recv_from(&mut buffer).unwrap();
+    assert_eq!((&buffer[..length], sender), (&b"me again"[..], from));
 }
 
 #[test]

@@ -173,7 +173,7 @@ fn streams_find_their_way_through_a_narrow_uplink() {
 }
 
 #[test]
-fn a_packet_too_large_for_the_endpoint_is_dropped_and_counted() {
+fn a_packet_too_large_for_the_endpoint_is_dropped_counted_and_answered() {
     let lab = Lab::up();
     let narrow = lab.name("narrow");
     lab.vnet_ok(&[
@@ -196,8 +196,10 @@ fn a_packet_too_large_for_the_endpoint_is_dropped_and_counted() {
         // TCP learns what fits from the other side's segment size; a datagram has no such help.
         let before = lab.dropped("too-big");
         let large = Ask::udp((host, 7007).into()).payload(&[7; 1400]);
-        let _ = large.patience(std::time::Duration::from_millis(500)).try_in(lab.outside());
+        large.fails_in(lab.outside());
         assert!(lab.dropped("too-big") > before, "a datagram of 1400 bytes to {host}");
+        let route = lab.outside().ip(&format!("-j route get {host}")).json();
+        assert_eq!(route[0]["metrics"][0]["mtu"], 1300, "what the client has learnt: {route:#}");
         let small = Ask::udp((host, 7007).into()).payload(&[7; 1200]);
         small.in_netns(lab.outside());
     }

@@ -70,7 +70,8 @@ impl DatapathConfig {
         udp_replied: 300,
         icmp_query: 60,
         fragment: 30,
-        unanswered: 8_192,
+        // Each may hold an external port for as long as a mapping lives: less than half of them are one endpoint's.
+        unanswered: 2_048,
         endpoint_flows: 65_536,
         icmp_errors: 1_000,
         flags: 0,

@@ -37,6 +37,8 @@ pub struct CtEntry {
 impl CtEntry {
     /// The flow belongs to an endpoint-independent mapping, which it keeps alive.
     pub const FLAG_MAPPED: u8 = 1;
+    /// Its external address is one that routing has chosen: the flow ends when the host has it no longer.
+    pub const FLAG_ROUTED: u8 = 2;
 
     /// The key of the entry of the other direction.
     #[must_use]
@@ -157,14 +159,16 @@ pub struct EndpointUse {
     pub refused: u64,
 }
 
-/// The next slot of the flow table to look at.
+/// The next slots of the flow table to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct FlowHand {
     /// Held while the rest is changed.
     pub lock: bpf_spin_lock,
-    /// Index into `flow_slots`.
+    /// Index into `flow_slots`, for whoever needs a slot.
     pub next: u32,
+    /// Another, for whoever needs flows to be over: it goes round those that have ever been used.
+    pub sweep: u32,
 }
 
 /// A lock of the kernel's, under the name by which the verifier knows it (`struct bpf_spin_lock`).

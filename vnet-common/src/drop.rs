@@ -6,8 +6,11 @@ use bytemuck::{Pod, Zeroable};
 macro_rules! drop_reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident = $number:literal, $name:literal;)+) => {
         /// Why vnet dropped a packet. The numbers are part of the ABI: add, never reuse.
+        ///
+        /// As wide as the code of a step in the data path: a result that is one or the other has no byte then that
+        /// only one of them defines, which the kernel's verifier refuses to see copied.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[repr(u8)]
+        #[repr(i32)]
         pub enum DropReason {
             $($(#[doc = $doc])+ $variant = $number,)+
         }
@@ -99,6 +102,8 @@ drop_reasons! {
     SourceRoute = 26, "source-route";
     /// An endpoint's external port is not open to this sender.
     Filtered = 27, "filtered";
+    /// An endpoint sent what only a DHCP server sends.
+    DhcpServer = 28, "dhcp-server";
 }
 
 /// Key of the drop counters: where and why.

@@ -44,11 +44,13 @@ pub enum Hook {
     FromUplink = 2,
     /// About to leave by an uplink, having come through the host's stack.
     ToUplink = 3,
+    /// About to enter a network by its bridge, having come through the host's stack.
+    ToBridge = 5,
 }
 
 impl Hook {
     /// Every hook.
-    pub const ALL: [Self; 3] = [Self::FromEndpoint, Self::FromUplink, Self::ToUplink];
+    pub const ALL: [Self; 4] = [Self::FromEndpoint, Self::FromUplink, Self::ToUplink, Self::ToBridge];
 
     /// The name of the hook and of its program.
     #[must_use]
@@ -57,6 +59,7 @@ impl Hook {
             Self::FromEndpoint => "from_endpoint",
             Self::FromUplink => "from_uplink",
             Self::ToUplink => "to_uplink",
+            Self::ToBridge => "to_bridge",
         }
     }
 
@@ -67,6 +70,7 @@ impl Hook {
             1 => Some(Self::FromEndpoint),
             2 => Some(Self::FromUplink),
             3 => Some(Self::ToUplink),
+            5 => Some(Self::ToBridge),
             _ => None,
         }
     }

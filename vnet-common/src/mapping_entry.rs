@@ -7,8 +7,9 @@ use crate::Tuple;
 /// One direction of an endpoint-independent mapping (RFC 4787 section 4.1).
 ///
 /// The key is a [`Tuple`] without the peer: from the endpoint, its address and port as the source and the external
-/// address as the destination, without a port; from outside, the external address and port as the destination and an unspecified source. One with
-/// the peer's address, but not its port, says that the endpoint has sent there (RFC 4787 section 5).
+/// address as the destination, without a port; from outside, the external address and port as the destination and an
+/// unspecified source. One with the peer's address, but not its port, says that the endpoint has sent there (RFC 4787
+/// section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct MappingEntry {

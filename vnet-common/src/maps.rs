@@ -6,7 +6,7 @@ pub const CONNTRACK: &str = "conntrack";
 pub const UNCONFIRMED: &str = "unconfirmed";
 /// `Tuple` -> `MappingEntry`, both directions of every endpoint-independent mapping.
 pub const MAPPINGS: &str = "mappings";
-/// Index -> `Tuple`, one for each confirmed flow there is room for.
+/// Index -> `Tuple`, one for each confirmed flow there is room for; its `reserved` is the last byte of when it began.
 pub const FLOW_SLOTS: &str = "flow_slots";
 /// 0 -> `FlowHand`.
 pub const FLOW_HAND: &str = "flow_hand";

@@ -25,9 +25,11 @@ pub fn begin<T: Tables>(tables: &T, scratch: &mut Scratch, hook: Hook) -> Step {
     scratch.opening.mapping = 0;
     let mut beginning = Beginning { tables, scratch };
     Step::of(match hook {
-        Hook::FromEndpoint => beginning.from_endpoint(),
-        Hook::FromUplink => beginning.from_world(),
+        Hook::FromEndpoint => beginning.sent_by_endpoint(),
+        Hook::FromUplink => beginning.sent_by_the_world(),
         Hook::ToUplink => beginning.leaving(),
+        // Nothing begins there.
+        Hook::ToBridge => Ok(Step::PASS),
     })
 }
 
@@ -47,7 +49,7 @@ struct Beginning<'a, T> {
 impl<'a, T: Tables> Beginning<'a, T> {
     /// From an endpoint.
     #[inline(always)]
-    fn from_endpoint(&mut self) -> Result<Step, DropReason> {
+    fn sent_by_endpoint(&mut self) -> Result<Step, Step> {
         let sender = self.sender()?;
         let Tuple { src, dst, .. } = &self.scratch.tuple;
         if self.tables.host_address(dst).is_some() {
@@ -56,9 +58,11 @@ impl<'a, T: Tables> Beginning<'a, T> {
             // The network's own addresses that are nobody's, broadcast among them: the bridge knows best.
             Ok(Step::PASS)
         } else if self.tables.network(dst).is_some() {
-            Err(DropReason::OtherNetwork)
+            Err(Step::drop(DropReason::OtherNetwork))
+        } else if self.scratch.headers.is_icmp_error() {
+            Err(Step::drop(DropReason::Unrelated))
         } else if !self.scratch.headers.is_translatable() {
-            Err(DropReason::Untranslatable)
+            Err(Step::drop(DropReason::Untranslatable))
         } else {
             Ok(Step::WORLD)
         }
@@ -76,7 +80,7 @@ impl<'a, T: Tables> Beginning<'a, T> {
     /// The receiver sees an external address (RFC 4787 REQ-9a), so that its answers come back here, even if client
     /// and receiver are neighbours.
     #[inline(always)]
-    fn host_bound(&mut self, sender: &EndpointValue) -> Result<Step, DropReason> {
+    fn host_bound(&mut self, sender: &EndpointValue) -> Result<Step, Step> {
         // Only the first packet of a connection can be meant for an endpoint: any other is the answer to a socket of
         // the host, whose port may by chance be the same number.
         if matches!(self.l4(), L4::Tcp(flags) if flags & (tcp::SYN | tcp::ACK) != tcp::SYN) {
@@ -85,11 +89,11 @@ impl<'a, T: Tables> Beginning<'a, T> {
         if !self.find_target()? {
             match self.admit() {
                 Admission::Unmapped => return Ok(Step::PASS),
-                Admission::Filtered => return Err(DropReason::Filtered),
+                Admission::Filtered => return Err(Step::drop(DropReason::Filtered)),
                 Admission::Admitted => {}
             }
             if self.scratch.translated.zone != sender.zone {
-                return Err(DropReason::OtherNetwork);
+                return Err(Step::drop(DropReason::OtherNetwork));
             }
         }
         self.scratch.translated.src = self.scratch.tuple.dst;
@@ -99,11 +103,11 @@ impl<'a, T: Tables> Beginning<'a, T> {
 
     /// From outside: to an address of the host, to an endpoint's, or none of vnet's business.
     #[inline(always)]
-    fn from_world(&mut self) -> Result<Step, DropReason> {
+    fn sent_by_the_world(&mut self) -> Result<Step, Step> {
         let dst = &self.scratch.tuple.dst;
         if dst.is_loopback() {
             // A port published on a loopback address answers clients of the host alone (moby #45610).
-            return Err(DropReason::Loopback);
+            return Err(Step::drop(DropReason::Loopback));
         }
         if self.tables.host_address(dst).is_some() {
             return self.published_to();
@@ -117,19 +121,32 @@ impl<'a, T: Tables> Beginning<'a, T> {
     /// From outside to an address of the host: a published port, a floating address, the external port of an
     /// endpoint's mapping, or the host itself. The receiver sees the client's own address.
     #[inline(always)]
-    fn published_to(&mut self) -> Result<Step, DropReason> {
+    fn published_to(&mut self) -> Result<Step, Step> {
         let found = self.find_target()?;
         if found {
-            // Nobody is waiting for a reset.
-            if self.scratch.headers.tcp_flags() & tcp::RST != 0 {
+            let flags = self.scratch.headers.tcp_flags();
+            // Nobody is waiting for a reset. What does not open a connection may answer a client of the host, to which
+            // the kernel has given the very port by itself.
+            let opens = flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+            if flags & tcp::RST != 0 || !opens && self.tables.host_socket(&self.scratch.tuple) {
                 return Ok(Step::PASS);
             }
         } else {
-            match self.admit() {
-                Admission::Unmapped => return Ok(Step::PASS),
-                Admission::Filtered => return Err(DropReason::Filtered),
-                Admission::Admitted => {}
+            let admission = self.admit();
+            // A mapping is for all peers, a socket of the host may be for one: it has not been in the way before.
+            if admission == Admission::Unmapped || self.tables.host_socket(&self.scratch.tuple) {
+                return Ok(Step::PASS);
             }
+            if admission == Admission::Filtered {
+                return Err(Step::drop(DropReason::Filtered));
+            }
+        }
+        // Only an address that the host has at this moment: it may be a router, and have lost this one since vnet looked
+        // (CVE-2025-67499).
+        let receiver =
+            self.tables.endpoint(&self.scratch.translated.dst).ok_or(DropReason::NoSuchEndpoint)?;
+        if !self.tables.owns(&self.scratch.tuple.dst, receiver.bridge) {
+            return Ok(Step::PASS);
         }
         self.open_for(None, SourcePorts::Own);
         self.scratch.opening.mapped = u8::from(!found);
@@ -138,7 +155,7 @@ impl<'a, T: Tables> Beginning<'a, T> {
 
     /// From outside to an endpoint's own address.
     #[inline(always)]
-    fn direct(&mut self, network: &NetworkValue) -> Result<Step, DropReason> {
+    fn direct(&mut self, network: &NetworkValue) -> Result<Step, Step> {
         let open = if network.flags & NetworkValue::FLAG_ROUTED != 0 {
             // What is published for a routed endpoint answers on its own address; anybody may ask whether it is there.
             self.l4() == L4::Echo || self.published_on_destination()?
@@ -146,7 +163,7 @@ impl<'a, T: Tables> Beginning<'a, T> {
             network.flags & NetworkValue::FLAG_UNPROTECTED != 0 && self.scratch.headers.is_translatable()
         };
         if !open {
-            return Err(DropReason::DirectAccess);
+            return Err(Step::drop(DropReason::DirectAccess));
         }
         self.scratch.translated = self.scratch.tuple;
         self.scratch.translated.zone = network.zone;
@@ -156,17 +173,17 @@ impl<'a, T: Tables> Beginning<'a, T> {
 
     /// First packet of a flow from outside; its tuple is in `scratch.translated` already.
     #[inline(always)]
-    fn deliver_from_outside(&mut self) -> Result<Step, DropReason> {
+    fn deliver_from_outside(&mut self) -> Result<Step, Step> {
         // An address of ours out there is forged.
         if self.tables.network(&self.scratch.tuple.src).is_some() {
-            return Err(DropReason::SourceAddress);
+            return Err(Step::drop(DropReason::SourceAddress));
         }
         self.deliver()
     }
 
     /// First packet of a flow towards an endpoint; its tuple is in `scratch.translated` already.
     #[inline(always)]
-    fn deliver(&mut self) -> Result<Step, DropReason> {
+    fn deliver(&mut self) -> Result<Step, Step> {
         let Scratch { tuple, translated, headers, decided, .. } = &mut *self.scratch;
         let verdict = ways::deliver(self.tables, headers, &translated.dst)?;
         decided.keep(ways::respect(self.tables, tuple, CtState::New, verdict));
@@ -175,7 +192,7 @@ impl<'a, T: Tables> Beginning<'a, T> {
 
     /// To the world: masqueraded, and handed to the next hop.
     #[inline(always)]
-    fn world_bound(&mut self) -> Result<Step, DropReason> {
+    fn world_bound(&mut self) -> Result<Step, Step> {
         let sender = self.sender()?;
         let Scratch { tuple, headers, .. } = &*self.scratch;
         let query = ways::query(headers, tuple, sender.bridge, Source::Wanted);
@@ -191,7 +208,7 @@ impl<'a, T: Tables> Beginning<'a, T> {
 
     /// To the world by the host's stack, which has chosen the uplink.
     #[inline(always)]
-    fn leaving(&mut self) -> Result<Step, DropReason> {
+    fn leaving(&mut self) -> Result<Step, Step> {
         let sender = self.sender()?;
         let uplink = self.tables.uplink(self.scratch.place.ifindex).ok_or(DropReason::NotAnUplink)?;
         self.masquerade(sender, own_address(uplink, &self.scratch.headers))?;
@@ -212,7 +229,7 @@ impl<'a, T: Tables> Beginning<'a, T> {
         let kept = sender.has(NetworkValue::FLAG_ROUTED)
             || rule.is_some_and(|rule| rule.flags & MasqueradeValue::FLAG_EXEMPT != 0)
             || self.tables.is_unmasqueraded(&tuple.dst);
-        let mut ports = SourcePorts::Own;
+        let (mut ports, mut routed) = (SourcePorts::Own, 0);
         if !kept {
             let rule = rule.ok_or(DropReason::NoMasquerade)?;
             translated.src = if rule.to.is_unspecified() { source } else { rule.to };
@@ -223,8 +240,10 @@ impl<'a, T: Tables> Beginning<'a, T> {
             if rule.flags & MasqueradeValue::FLAG_ONE_TO_ONE == 0 {
                 ports = SourcePorts::Host;
             }
+            routed = u8::from(rule.to.is_unspecified());
         }
         self.open_for(Some(sender), ports);
+        self.scratch.opening.routed = routed;
         Ok(())
     }
 
@@ -275,6 +294,7 @@ impl<'a, T: Tables> Beginning<'a, T> {
         opening.owner = 0;
         opening.ports = ports as u8;
         opening.mapped = 0;
+        opening.routed = 0;
         opening.filtering = 0;
         let Some(owner) = owner else { return };
         opening.owner = owner.ifindex;
@@ -312,7 +332,10 @@ pub fn find_target<T: Tables>(tables: &T, scratch: &mut Scratch) -> Step {
     translated.dport = target.port;
     translated.zone = target.mapping.zone;
     opening.mapping = target.mapping.id;
-    Step::of(check_client(tables, target.mapping, &tuple.src).map(|()| Step::OPEN))
+    match check_client(tables, target.mapping, &tuple.src) {
+        Ok(()) => Step::OPEN,
+        Err(reason) => Step::drop(reason),
+    }
 }
 
 /// Whether a packet has ports that can be published.

@@ -46,6 +46,13 @@ impl Delta {
         self.replace(a, e).replace(b, f).replace(c, g).replace(d, h)
     }
 
+    /// Both differences.
+    #[must_use]
+    #[inline(always)]
+    pub const fn and(self, other: Self) -> Self {
+        Self { sum: self.sum.wrapping_add(other.sum) }
+    }
+
     #[inline(always)]
     const fn replace(self, from: u32, to: u32) -> Self {
         if from == to {
@@ -89,6 +96,71 @@ impl Delta {
             0 => [0xff; 2],
             sum => sum.to_ne_bytes(),
         }
+    }
+}
+
+/// One's complement sum of bytes: RFC 1071.
+#[derive(Clone, Copy, Debug)]
+pub struct Sum {
+    /// Of 32-bit words, carries not yet folded back in.
+    total: u64,
+}
+
+impl Sum {
+    /// Of nothing.
+    pub const NONE: Self = Self { total: 0 };
+
+    /// Adds four bytes at an even offset.
+    #[must_use]
+    #[inline(always)]
+    pub const fn add4(self, bytes: [u8; 4]) -> Self {
+        // Fewer than 2^32 words are ever added.
+        Self { total: self.total.wrapping_add(u32::from_ne_bytes(bytes) as u64) }
+    }
+
+    /// Adds an IPv6 address.
+    #[must_use]
+    #[inline(always)]
+    pub const fn add_addr(self, addr: &Addr) -> Self {
+        let [a, b, c, d] = words(addr);
+        Self { total: self.total.wrapping_add(a as u64 + b as u64 + c as u64 + d as u64) }
+    }
+
+    /// The sum of both.
+    #[must_use]
+    #[inline(always)]
+    pub const fn and(self, other: Self) -> Self {
+        Self { total: self.total.wrapping_add(other.total) }
+    }
+
+    /// A sum that was folded already, over bytes from an even offset on.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(folded: u32) -> Self {
+        Self { total: folded as u64 }
+    }
+
+    /// The checksum of the bytes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn checksum(self) -> [u8; 2] {
+        (!self.folded()).to_ne_bytes()
+    }
+
+    /// Whether the bytes, their checksum among them, are intact.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_whole(self) -> bool {
+        self.folded() == u16::MAX
+    }
+
+    #[inline(always)]
+    const fn folded(self) -> u16 {
+        let total = (self.total & 0xffff_ffff) + (self.total >> 32);
+        let total = (total & 0xffff) + ((total >> 16) & 0xffff) + (total >> 32);
+        let total = (total & 0xffff) + (total >> 16);
+        let total = (total & 0xffff) + (total >> 16);
+        total as u16
     }
 }
 

@@ -10,6 +10,7 @@ use vnet_common::{Addr, CtEntry, CtState, DatapathConfig, EndpointUse, Origin, P
 
 use crate::mappings;
 use crate::scratch::Scratch;
+use crate::step::Step;
 use crate::tables::{Flow, Tables};
 use crate::wire::tcp;
 
@@ -19,7 +20,7 @@ const MAX_SLOTS: u32 = 16;
 
 /// What a packet means for the state of its flow.
 #[derive(Clone, Copy, Debug)]
-pub struct Step {
+pub struct Sighting {
     /// Its direction.
     pub origin: Origin,
     /// Its TCP flags, 0 for other protocols.
@@ -36,9 +37,9 @@ pub struct Step {
 /// once (a forged one must not), and any later packet brings it back; a new SYN begins a closing one anew.
 #[must_use]
 #[inline(always)]
-pub const fn next(state: CtState, step: Step) -> CtState {
+pub const fn next(state: CtState, sighting: Sighting) -> CtState {
     use CtState::{AnswerClosed, Answered, Closing, Established, New, OpenerClosed, Reset};
-    let Step { origin, flags, trusted } = step;
+    let Sighting { origin, flags, trusted } = sighting;
     if flags & tcp::RST != 0 {
         return Reset;
     }
@@ -151,6 +152,16 @@ fn account<T: Tables>(
     tables.endpoint_use(endpoint.ifindex, |used| change(used, config));
 }
 
+/// Flows without an answer that an endpoint has been given anew since it was last given any.
+#[must_use]
+#[inline(always)]
+pub const fn earned(used: &EndpointUse, config: &DatapathConfig, now: u32) -> u32 {
+    let limit = config.unanswered;
+    let elapsed = now.saturating_sub(used.credited) as u64;
+    let period = if config.udp_unreplied == 0 { 1 } else { config.udp_unreplied as u64 };
+    if elapsed >= period { limit } else { (elapsed.wrapping_mul(limit as u64) / period) as u32 }
+}
+
 /// Charges an endpoint for a flow that it is about to begin: whether it may.
 ///
 /// Flows without an answer are credited: each costs one of `unanswered`, comes back with the first answer, and all of
@@ -158,13 +169,10 @@ fn account<T: Tables>(
 #[inline(always)]
 pub(crate) fn charge(used: &mut EndpointUse, config: &DatapathConfig, now: u32) -> bool {
     let limit = config.unanswered;
-    let elapsed = u64::from(now.saturating_sub(used.credited));
-    let period = if config.udp_unreplied == 0 { 1 } else { u64::from(config.udp_unreplied) };
-    let earned =
-        if elapsed >= period { u64::from(limit) } else { elapsed.wrapping_mul(u64::from(limit)) / period };
+    let earned = earned(used, config, now);
     // Fractions are kept by waiting until there is a whole one.
     if earned > 0 {
-        used.credit = used.credit.saturating_add(earned as u32);
+        used.credit = used.credit.saturating_add(earned);
         used.credited = now;
     }
     if used.credit > limit {
@@ -187,7 +195,12 @@ pub(crate) fn seen<F: Flow>(tracked: &Tracked<F>, scratch: &mut Scratch) -> bool
     let (old, origin) = (flow.state(), flow.origin());
     // An answer goes to the opener.
     let trusted = scratch.translated.zone != Zone::WORLD;
-    let state = next(old, Step { origin, flags: scratch.headers.tcp_flags(), trusted });
+    // Without its flags a later fragment says nothing that the first has not said.
+    let state = if scratch.headers.piece.is_later() {
+        old
+    } else {
+        next(old, Sighting { origin, flags: scratch.headers.tcp_flags(), trusted })
+    };
     if flow.last_seen() == *now && state == old {
         return false;
     }
@@ -197,20 +210,27 @@ pub(crate) fn seen<F: Flow>(tracked: &Tracked<F>, scratch: &mut Scratch) -> bool
     true
 }
 
-/// Brings both halves of the flow in `scratch` to the state in `scratch.progress`.
+/// Brings both halves of the flow in `scratch` to the state in `scratch.progress`, or ends the flow if it cannot go
+/// on: the packet then begins another.
+#[must_use]
 #[inline(always)]
-pub fn advance<T: Tables>(tables: &T, scratch: &mut Scratch) {
+pub fn advance<T: Tables>(tables: &T, scratch: &mut Scratch) -> Step {
+    if has_lost_its_address(tables, scratch) {
+        let Scratch { tuple, spare, .. } = scratch;
+        tables.end(tuple, spare);
+        return Step::BEGIN;
+    }
     let old = CtState::from_u8(scratch.progress.old);
     let mut state = CtState::from_u8(scratch.progress.state);
     scratch.answer = scratch.translated.answer();
     if confirms(old, state) && !tables.is_confirmed(&scratch.tuple) {
         if confirm(tables, scratch) {
-            return;
+            return Step::TRANSLATE;
         }
         state = CtState::Answered;
     }
     let now = scratch.progress.now;
-    let Some(flow) = tables.conntrack(&scratch.tuple) else { return };
+    let Some(flow) = tables.conntrack(&scratch.tuple) else { return Step::TRANSLATE };
     flow.refresh(now, state);
     let (origin, flags) = (flow.origin(), flow.flags());
     match tables.conntrack(&scratch.answer) {
@@ -231,6 +251,18 @@ pub fn advance<T: Tables>(tables: &T, scratch: &mut Scratch) {
     if flags & CtEntry::FLAG_MAPPED != 0 {
         mappings::refresh(tables, scratch, origin);
     }
+    Step::TRANSLATE
+}
+
+/// Whether the packet would leave under an address that routing had chosen and the host has no longer: answers to it
+/// would go astray. Asked once in a second, not when the state changes.
+#[inline(always)]
+fn has_lost_its_address<T: Tables>(tables: &T, scratch: &Scratch) -> bool {
+    let Scratch { tuple, translated, progress, place, .. } = scratch;
+    progress.old == progress.state
+        && translated.zone == Zone::WORLD
+        && tables.conntrack(tuple).is_some_and(|flow| flow.flags() & CtEntry::FLAG_ROUTED != 0)
+        && !tables.owns(&translated.src, place.arrived)
 }
 
 /// Turns `scratch.entry` from that of `scratch.tuple` into its twin's.
@@ -267,7 +299,9 @@ fn confirm<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     }
     tables.remove_unconfirmed(&scratch.tuple);
     tables.remove_unconfirmed(&scratch.answer);
-    tables.set_slot(slot, &scratch.tuple);
+    scratch.spare = scratch.tuple;
+    scratch.spare.reserved = tag(scratch.entry.created);
+    tables.set_slot(slot, &scratch.spare);
     let opener = match origin {
         Origin::Opener => &scratch.tuple,
         Origin::Answer => &scratch.answer,
@@ -299,14 +333,61 @@ pub fn look_at_slot<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     let Scratch { noted, spare, progress, .. } = scratch;
     progress.slot = tables.next_slot();
     tables.slot(progress.slot, noted);
-    if noted.proto.number == 0 || !tables.is_confirmed(noted) {
-        return true;
+    !holds(tables, noted) || end_if_over(tables, noted, spare)
+}
+
+/// Whether a slot holds the flow that was noted there, which is then in `noted` as its key. Another flow with the same
+/// tuple, which has begun since, is noted elsewhere.
+#[inline(always)]
+fn holds<T: Tables>(tables: &T, noted: &mut Tuple) -> bool {
+    let began = noted.reserved;
+    noted.reserved = 0;
+    noted.proto.number != 0
+        && tables.is_confirmed(noted)
+        && tables.conntrack(noted).is_some_and(|flow| tag(flow.created()) == began)
+}
+
+/// By what a slot tells flows of one tuple apart: there are seconds between them, and many to a wrong guess, which
+/// costs nothing but the slot until that flow is over.
+#[inline(always)]
+const fn tag(created: u32) -> u8 {
+    created as u8
+}
+
+/// Looks at the next few slots that have ever been used: whether a flow was over, and has been removed.
+///
+/// Not what [`free_slot`] does: as long as there are free slots, that comes across no flows.
+#[inline(always)]
+pub(crate) fn sweep<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
+    for _ in 0..MAX_SLOTS {
+        if tables.sweep_slot(scratch) {
+            return true;
+        }
     }
-    let Some(flow) = tables.conntrack(noted) else { return true };
-    if !is_over(tables, noted.proto, &flow, tables.now()).unwrap_or(false) {
+    false
+}
+
+/// Looks at the next slot to be swept: whether the flow in it was over, and has been removed.
+#[inline(always)]
+pub fn sweep_slot<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
+    let Scratch { noted, spare, .. } = scratch;
+    tables.slot(tables.next_swept(), noted);
+    if noted.proto.number == 0 {
+        // Slots are used one after the other: those behind it have not been used either.
+        tables.sweep_anew();
         return false;
     }
-    tables.end(noted, spare);
+    holds(tables, noted) && end_if_over(tables, noted, spare)
+}
+
+/// Removes a flow if it is over; whether it is gone.
+#[inline(always)]
+fn end_if_over<T: Tables>(tables: &T, tuple: &Tuple, spare: &mut Tuple) -> bool {
+    let Some(flow) = tables.conntrack(tuple) else { return true };
+    if !is_over(tables, tuple.proto, &flow, tables.now()).unwrap_or(false) {
+        return false;
+    }
+    tables.end(tuple, spare);
     true
 }
 
@@ -365,8 +446,8 @@ mod tests {
             (Reset, Answer, tcp::RST, Reset),
             (Reset, Opener, FIN_ACK, Reset),
         ] {
-            let step = Step { origin, flags, trusted: false };
-            assert_eq!(next(state, step), expected, "{state:?} {origin:?} {flags:#04x}");
+            let sighting = Sighting { origin, flags, trusted: false };
+            assert_eq!(next(state, sighting), expected, "{state:?} {origin:?} {flags:#04x}");
         }
     }
 
@@ -378,8 +459,8 @@ mod tests {
             (tcp::RST, CtState::Reset),
             (FIN_ACK, CtState::AnswerClosed),
         ] {
-            let step = Step { origin: Origin::Answer, flags, trusted: true };
-            assert_eq!(next(CtState::New, step), expected, "{flags:#04x}");
+            let sighting = Sighting { origin: Origin::Answer, flags, trusted: true };
+            assert_eq!(next(CtState::New, sighting), expected, "{flags:#04x}");
         }
     }
 

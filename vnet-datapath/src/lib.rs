@@ -20,8 +20,9 @@
 //! keeps eight rules:
 //!
 //! 1. Never form a slice over packet memory. Headers are `[u8; N]` values.
-//! 2. Every function is `#[inline(always)]`: outlined ones break on the verifier's limits on arguments,
-//!    returned structs and stack.
+//! 2. Every function is `#[inline(always)]`, and what is to be a function of its own in the kernel is a step
+//!    ([`step::Steps`]) or an outlined method of [`Tables`]: it takes [`Scratch`] and returns a number. Others break on
+//!    the verifier's limits on arguments, returned structs and stack.
 //! 3. At most four parameters; group into structs.
 //! 4. No indexing by a non-constant, no `unwrap`, no arithmetic that can overflow-panic, no `unreachable!`.
 //! 5. Loops have a `const` bound named for its meaning.
@@ -42,9 +43,11 @@
     )
 )]
 
+pub mod answer;
 pub mod begin;
 pub mod checksum;
 pub mod conntrack;
+pub mod fragments;
 pub mod local;
 pub mod mappings;
 #[cfg(any(test, feature = "model"))]
@@ -58,6 +61,7 @@ pub mod pipeline;
 #[cfg(test)]
 mod properties;
 mod published;
+pub mod related;
 mod scratch;
 pub mod step;
 mod tables;
@@ -65,8 +69,9 @@ mod verdict;
 mod ways;
 pub mod wire;
 
+pub use fragments::Piece;
 pub use packet::{Covers, L4Checksum, Packet, Slice};
-pub use parse::{Headers, L4, Parsed, parse};
+pub use parse::{Headers, L4, Parsed, option_at, parse};
 pub use published::{Target, published, published_on};
 pub use scratch::{Decided, Opening, Place, Progress, Scratch, SourcePorts};
 pub use tables::{Flow, Mapping, NextHop, Ports, Route, RouteQuery, Source, Tables};

@@ -5,17 +5,17 @@
 //! name each other, and one more for each address that was sent to. All of them may be evicted under pressure, which
 //! costs no flow anything, only that the socket's next one may get another port.
 
-use vnet_common::{Addr, MappingEntry, Origin, Port, Proto, Tuple, Zone, filtering};
+use vnet_common::{Addr, DatapathConfig, MappingEntry, Origin, Port, Proto, Tuple, Zone, filtering};
 
 use crate::scratch::Scratch;
 use crate::tables::{Mapping, Tables};
 
-/// What all packets from an endpoint's port have in common that leave under one external address: towards the world
-/// that may be another than towards a neighbour by an address of the host.
+/// What all packets have in common that leave an endpoint's port with the external address `as_seen`: a socket that
+/// reaches the world by several addresses, or dials the gateway's, has a port on each.
 #[inline(always)]
-fn inside(tuple: &Tuple, external: Addr, key: &mut Tuple) {
+fn inside(tuple: &Tuple, as_seen: Addr, key: &mut Tuple) {
     *key = *tuple;
-    key.dst = external;
+    key.dst = as_seen;
     key.dport = Port::new(0);
 }
 
@@ -31,45 +31,76 @@ fn outside(translated: &Tuple, from: Addr, key: &mut Tuple) {
 }
 
 /// Seconds that a mapping is kept without a packet: as long as any of its flows.
+#[must_use]
 #[inline(always)]
-fn is_over<T: Tables>(tables: &T, proto: Proto, mapping: &T::Mapping<'_>, now: u32) -> bool {
-    let Some(config) = tables.config() else { return true };
-    let longest = match proto {
+pub const fn timeout(config: &DatapathConfig, proto: Proto) -> u32 {
+    match proto {
         Proto::UDP if config.udp_replied > config.udp_unreplied => config.udp_replied,
         Proto::UDP => config.udp_unreplied,
         _ => config.tcp_established,
-    };
-    now.saturating_sub(mapping.last_seen()) > longest
+    }
 }
 
-/// The external port of the mapping that `scratch.tuple` belongs to, on the address that `scratch.translated` has.
 #[inline(always)]
-pub(crate) fn port<T: Tables>(tables: &T, scratch: &mut Scratch) -> Option<Port> {
-    let Scratch { tuple, translated, spare, .. } = scratch;
+fn is_over<T: Tables>(tables: &T, proto: Proto, mapping: &T::Mapping<'_>, now: u32) -> bool {
+    let Some(config) = tables.config() else { return true };
+    now.saturating_sub(mapping.last_seen()) > timeout(config, proto)
+}
+
+/// Gives `scratch.translated` the external port of the mapping that `scratch.tuple` belongs to, on the address that it
+/// has, and keeps the mapping alive (RFC 4787 REQ-6); `false` if there is none.
+#[inline(always)]
+pub(crate) fn port<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
+    let Scratch { tuple, translated, spare, noted, mapping: entry, .. } = scratch;
+    let now = tables.now();
     inside(tuple, translated.src, spare);
-    let mapping = tables.mapping(spare)?;
-    if is_over(tables, tuple.proto, &mapping, tables.now()) {
-        return None;
+    let Some(mapping) = tables.mapping(spare) else { return false };
+    if is_over(tables, tuple.proto, &mapping, now) {
+        tables.remove_mapping(spare);
+        return false;
     }
-    Some(mapping.translated().sport)
+    translated.sport = mapping.translated().sport;
+    outside(translated, translated.src.any_of_family(), noted);
+    match tables.mapping(noted) {
+        Some(twin) if twin.translated().answer() == *spare => twin.refresh(now),
+        // Evicted under pressure, and the port has been taken since.
+        Some(_) => {
+            tables.remove_mapping(spare);
+            return false;
+        }
+        None => {
+            *entry = MappingEntry {
+                translated: spare.answer(),
+                last_seen: now,
+                filtering: mapping.filtering(),
+                reserved: [0; 3],
+            };
+            tables.put_mapping(noted, entry);
+        }
+    }
+    mapping.refresh(now);
+    true
 }
 
 /// Takes the external port of `scratch.translated` for the source of `scratch.tuple`; `false` if it is another's.
+///
+/// A socket that has a port keeps it: one more is for the peers alone towards which somebody else uses the first.
+/// `owned` says that it had one and that is no use.
 #[inline(always)]
-pub(crate) fn claim<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
+pub(crate) fn claim<T: Tables>(tables: &T, scratch: &mut Scratch, owned: bool) -> bool {
     let Scratch { tuple, translated, spare, noted, mapping, opening, .. } = scratch;
     let now = tables.now();
     outside(translated, translated.src.any_of_family(), spare);
     if let Some(other) = tables.mapping(spare) {
-        if !is_over(tables, tuple.proto, &other, now) {
-            return false;
-        }
-        // Its owner may have another external port by now.
         *noted = other.translated().answer();
-        if tables.mapping(noted).is_some_and(|owner| owner.translated().sport == spare.dport) {
-            tables.remove_mapping(noted);
+        if !is_over(tables, tuple.proto, &other, now) {
+            let own = is_inside(noted, tuple, translated.src);
+            // Its own has been tried, unless the inner half was evicted.
+            if !own || tables.mapping(noted).is_some() {
+                return false;
+            }
         }
-        tables.remove_mapping(spare);
+        forget(tables, noted, spare);
     }
     inside(tuple, translated.src, noted);
     *mapping = MappingEntry {
@@ -82,18 +113,36 @@ pub(crate) fn claim<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
         return false;
     }
     mapping.translated = spare.answer();
-    tables.put_mapping(noted, mapping);
+    if tables.add_mapping(noted, mapping).is_none() && !owned {
+        // Another packet of the socket was faster, on another CPU: there is a port now.
+        tables.remove_mapping(spare);
+        return false;
+    }
     true
+}
+
+/// Whether `key` is what [`inside`] makes.
+#[inline(always)]
+fn is_inside(key: &Tuple, tuple: &Tuple, as_seen: Addr) -> bool {
+    key.src == tuple.src && key.sport == tuple.sport && key.zone == tuple.zone && key.dst == as_seen
 }
 
 /// Gives back what [`claim`] took.
 #[inline(always)]
 pub(crate) fn release<T: Tables>(tables: &T, scratch: &mut Scratch) {
-    let Scratch { tuple, translated, spare, .. } = scratch;
+    let Scratch { tuple, translated, spare, noted, .. } = scratch;
     outside(translated, translated.src.any_of_family(), spare);
-    tables.remove_mapping(spare);
-    inside(tuple, translated.src, spare);
-    tables.remove_mapping(spare);
+    inside(tuple, translated.src, noted);
+    forget(tables, noted, spare);
+}
+
+/// Removes a mapping by its two keys. The inner one may lead to another port by now.
+#[inline(always)]
+fn forget<T: Tables>(tables: &T, inside: &Tuple, outside: &Tuple) {
+    tables.remove_mapping(outside);
+    if tables.mapping(inside).is_some_and(|mapping| mapping.translated().sport == outside.dport) {
+        tables.remove_mapping(inside);
+    }
 }
 
 /// Notes that the endpoint has sent to the peer of `scratch.translated`.
@@ -130,10 +179,10 @@ pub(crate) fn refresh<T: Tables>(tables: &T, scratch: &mut Scratch, origin: Orig
     // The endpoint's own direction: this packet's, or that of its answers.
     if outbound {
         *noted = *translated;
-        inside(tuple, noted.src, spare);
+        inside(tuple, translated.src, spare);
     } else {
         *noted = tuple.answer();
-        inside(answer, noted.src, spare);
+        inside(answer, tuple.dst, spare);
     }
     keep(tables, spare, progress.now);
     outside(noted, noted.src.any_of_family(), spare);

@@ -7,11 +7,12 @@ use std::collections::{HashMap, HashSet};
 use bytemuck::Zeroable;
 use vnet_common::maps::FLOW_SLOTS_ENTRIES;
 use vnet_common::{
-    Addr, CtEntry, CtState, DatapathConfig, EndpointUse, EndpointValue, FloatingValue, HostAddressValue,
-    LocalFlowKey, LocalFlowValue, MappingEntry, MasqueradeValue, NetworkValue, Origin, PortMapKey,
-    PortMapValue, PrefixKey, Tuple, UplinkValue,
+    Addr, CtEntry, CtState, DatapathConfig, EndpointUse, EndpointValue, FloatingValue, FragmentKey,
+    FragmentValue, HostAddressValue, LocalFlowKey, LocalFlowValue, MappingEntry, MasqueradeValue,
+    NetworkValue, Origin, PortMapKey, PortMapValue, PrefixKey, Tuple, UplinkValue,
 };
 
+use crate::answer::Budget;
 use crate::local::LocalTables;
 use crate::tables::{Flow, Mapping, NextHop, Ports, Route, RouteQuery, Source, Tables};
 
@@ -41,10 +42,18 @@ pub struct Model {
     pub slot_count: u32,
     /// The next of these to look at.
     pub hand: Cell<u32>,
+    /// The next of these to sweep.
+    pub sweep: Cell<u32>,
     /// What endpoints have in use, by interface.
     pub endpoint_use: RefCell<HashMap<u32, EndpointUse>>,
     /// Endpoint-independent mappings.
     pub mappings: RefCell<HashMap<Tuple, MappingEntry>>,
+    /// What is noted of datagrams in fragments.
+    pub fragments: RefCell<HashMap<FragmentKey, FragmentValue>>,
+    /// The next IPv4 identification to be drawn.
+    pub identification: Cell<u16>,
+    /// ICMP errors sent.
+    pub icmp_budget: Cell<Budget>,
     /// Flows that began, in order.
     pub began: RefCell<Vec<(Tuple, CtEntry)>>,
     /// Endpoints' addresses.
@@ -88,8 +97,12 @@ impl Default for Model {
             slots: RefCell::default(),
             slot_count: FLOW_SLOTS_ENTRIES as u32,
             hand: Cell::new(0),
+            sweep: Cell::new(0),
             endpoint_use: RefCell::default(),
             mappings: RefCell::default(),
+            fragments: RefCell::default(),
+            identification: Cell::new(1),
+            icmp_budget: Cell::new(Budget::zeroed()),
             began: RefCell::default(),
             endpoints: HashMap::new(),
             networks: HashMap::new(),
@@ -149,6 +162,11 @@ impl Flow for ModelFlow<'_> {
     #[inline]
     fn leads_to_answer_of(&self, tuple: &Tuple) -> bool {
         self.entry().translated == tuple.answer()
+    }
+
+    #[inline]
+    fn created(&self) -> u32 {
+        self.entry().created
     }
 
     #[inline]
@@ -313,6 +331,18 @@ impl Tables for Model {
     }
 
     #[inline]
+    fn next_swept(&self) -> u32 {
+        let next = if self.sweep.get() < self.slot_count { self.sweep.get() } else { 0 };
+        self.sweep.set(next + 1);
+        next
+    }
+
+    #[inline]
+    fn sweep_anew(&self) {
+        self.sweep.set(0);
+    }
+
+    #[inline]
     fn slot(&self, index: u32, tuple: &mut Tuple) {
         *tuple = self.slots.borrow().get(&index).copied().unwrap_or(Zeroable::zeroed());
     }
@@ -347,6 +377,23 @@ impl Tables for Model {
     #[inline]
     fn remove_mapping(&self, key: &Tuple) {
         self.mappings.borrow_mut().remove(key);
+    }
+
+    #[inline]
+    fn fragment(&self, key: &FragmentKey, to: &mut FragmentValue) -> bool {
+        self.fragments.borrow().get(key).map(|value| *to = *value).is_some()
+    }
+
+    #[inline]
+    fn put_fragment(&self, key: &FragmentKey, value: &FragmentValue) {
+        self.fragments.borrow_mut().insert(*key, *value);
+    }
+
+    #[inline]
+    fn identification(&self) -> [u8; 2] {
+        let id = self.identification.get();
+        self.identification.set(id.wrapping_add(1));
+        id.to_be_bytes()
     }
 
     #[inline]
@@ -412,8 +459,21 @@ impl Tables for Model {
     }
 
     #[inline]
+    fn owns(&self, addr: &Addr, _arrived: u32) -> bool {
+        self.host_addresses.contains_key(addr)
+    }
+
+    #[inline]
     fn host_socket(&self, tuple: &Tuple) -> bool {
         self.host_sockets.contains(tuple)
+    }
+
+    #[inline]
+    fn icmp_budget<R>(&self, change: impl FnOnce(&mut Budget) -> R) -> Option<R> {
+        let mut budget = self.icmp_budget.get();
+        let result = change(&mut budget);
+        self.icmp_budget.set(budget);
+        Some(result)
     }
 
     #[inline]

@@ -3,9 +3,10 @@
 use vnet_common::Tuple;
 
 use crate::checksum::Delta;
+use crate::fragments;
 use crate::packet::{Covers, Packet};
 use crate::parse::{Headers, L4};
-use crate::scratch::Scratch;
+use crate::scratch::{Decided, Scratch};
 use crate::wire;
 
 /// Gives the packet of which `scratch` has the headers the tuple `scratch.translated`. One that goes on through the
@@ -14,8 +15,14 @@ use crate::wire;
 #[inline(always)]
 pub fn rewrite<P: Packet>(packet: &mut P, scratch: &Scratch) -> Option<()> {
     let Scratch { tuple, translated, headers, decided, .. } = scratch;
-    let hop = if decided.is_pass() { Hop::Keep } else { Hop::Decrement };
-    Rewrite { headers, from: tuple, to: translated, hop }.apply(packet)
+    Rewrite { headers, from: tuple, to: translated, hop: hop(decided) }.apply(packet)?;
+    fragments::renumber(packet, scratch)
+}
+
+/// What a decision means for the hop limit.
+#[inline(always)]
+pub(crate) fn hop(decided: &Decided) -> Hop {
+    if decided.is_pass() { Hop::Keep } else { Hop::Decrement }
 }
 
 /// What to do about the hop limit.
@@ -84,8 +91,12 @@ impl Rewrite<'_> {
     #[inline(always)]
     fn transport<P: Packet>(&self, packet: &mut P) -> Option<()> {
         let Self { headers, from, to, hop: _ } = self;
+        // The checksum is in the first, and covers the whole datagram.
+        if headers.piece.is_later() {
+            return Some(());
+        }
         let sum = headers.l4_checksum();
-        if headers.l4() == L4::Sctp || headers.l4() == L4::Echo && headers.is_v4() {
+        if headers.l4() == L4::Sctp || headers.is_icmp() && headers.is_v4() {
             // These alone have no pseudo-header (RFC 9260, RFC 792).
         } else {
             let addresses = Delta::NONE.replace_addr(&from.src, &to.src).replace_addr(&from.dst, &to.dst);

@@ -12,6 +12,9 @@ use crate::tables::{Flow, Tables};
 /// one destination the chance of failing is 1 in 29, and with half of them none to speak of.
 const MAX_TRIES: u32 = 32;
 
+/// How many of these keep to even or odd ports: rather another port than none (RFC 7857 section 8).
+const PARITY_TRIES: u8 = 16;
+
 /// Times that an endpoint at its limit looks for flows that are over.
 const MAX_RECLAIMS: u32 = 4;
 
@@ -53,6 +56,9 @@ pub fn prepare<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     entry.mapping = opening.mapping;
     entry.state = CtState::New as u8;
     entry.flags = if opening.mapped != 0 { CtEntry::FLAG_MAPPED } else { 0 };
+    if opening.routed != 0 {
+        entry.flags |= CtEntry::FLAG_ROUTED;
+    }
     entry.reserved = 0;
     entry.translated = tuple.answer();
     entry.origin = Origin::Answer as u8;
@@ -68,18 +74,23 @@ pub fn complete<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     entry.packets = 1;
     entry.bytes = u64::from(opening.length);
     if tables.add_flow(&scratch.tuple, &scratch.entry).is_some() {
-        tables.flow_began(&scratch.tuple, &scratch.entry);
-        return true;
-    }
-    tables.remove_flow(&scratch.answer);
-    // Another packet of this flow was faster on another CPU (two datagrams of one socket): follow it.
-    match tables.conntrack(&scratch.tuple) {
-        Some(flow) => {
-            flow.translate(&mut scratch.translated);
-            true
+        // It may have been confirmed just now, in the other table.
+        if !tables.is_confirmed(&scratch.tuple) {
+            tables.flow_began(&scratch.tuple, &scratch.entry);
+            return true;
         }
-        None => false,
+        tables.remove_unconfirmed(&scratch.tuple);
     }
+    // Another packet of this flow was faster on another CPU (two datagrams of one socket): follow it.
+    let Some(flow) = tables.conntrack(&scratch.tuple) else {
+        tables.remove_flow(&scratch.answer);
+        return false;
+    };
+    if !flow.leads_to_answer_of(&scratch.answer) {
+        tables.remove_flow(&scratch.answer);
+    }
+    flow.translate(&mut scratch.translated);
+    true
 }
 
 /// Charges the endpoint that opens the flow, if one does.
@@ -95,7 +106,7 @@ fn afford<T: Tables>(tables: &T, scratch: &mut Scratch, now: u32) -> bool {
             return true;
         }
         // Some of its flows may be over, and nobody has met them yet.
-        let _ = conntrack::free_slot(tables, scratch);
+        let _ = conntrack::sweep(tables, scratch);
     }
     let _ = tables.endpoint_use(owner, |used| used.refused = used.refused.wrapping_add(1));
     false
@@ -106,18 +117,12 @@ fn afford<T: Tables>(tables: &T, scratch: &mut Scratch, now: u32) -> bool {
 pub fn try_port<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     let opening = &scratch.opening;
     let mapped = opening.mapped != 0 && opening.ports == SourcePorts::Host as u8;
-    let first = opening.attempt == 0;
-    if first
-        && mapped
-        && let Some(port) = mappings::port(tables, scratch)
-    {
-        scratch.translated.sport = port;
-        if take(tables, scratch) {
-            mappings::permit(tables, scratch);
-            return true;
-        }
+    let owned = mapped && mappings::port(tables, scratch);
+    if owned && take(tables, scratch) {
+        mappings::permit(tables, scratch);
+        return true;
     }
-    if !choose(tables, scratch) || (mapped && !mappings::claim(tables, scratch)) {
+    if !choose(tables, scratch) || (mapped && !mappings::claim(tables, scratch, owned)) {
         return false;
     }
     if take(tables, scratch) {
@@ -133,7 +138,7 @@ pub fn try_port<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
 }
 
 /// Chooses a source port: the opener's own at the first attempt, one of the range at random from then on, even for
-/// even and odd for odd (RFC 4787 REQ-4). `false` if it will not do.
+/// even and odd for odd as long as there are such (RFC 4787 REQ-4). `false` if it will not do.
 #[inline(always)]
 fn choose<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     let Some(range) = tables.config().map(|config| config.nat_ports) else { return false };
@@ -156,7 +161,8 @@ fn choose<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
         let span = u32::from(range.last).saturating_sub(u32::from(range.first)).saturating_add(1);
         let draw = (u64::from(tables.random()).wrapping_mul(u64::from(span)) >> 32) as u16;
         let mut port = range.first.wrapping_add(draw);
-        if (port ^ wished) & 1 != 0 && range.first != range.last {
+        let keeps_parity = opening.attempt < PARITY_TRIES;
+        if keeps_parity && (port ^ wished) & 1 != 0 && range.first != range.last {
             port = if port == range.last { port.wrapping_sub(1) } else { port.wrapping_add(1) };
         }
         translated.sport = Port::new(port);
@@ -171,11 +177,18 @@ fn choose<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
 /// Takes the answers to `scratch.translated`, if nobody waits for them.
 #[inline(always)]
 fn take<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
-    let Scratch { translated, answer, spare, entry, .. } = scratch;
+    let Scratch { tuple, translated, answer, spare, entry, .. } = scratch;
     *answer = translated.answer();
-    // Makes room if the holder of the tuple has expired.
-    if conntrack::lookup(tables, answer, spare).is_some() || tables.add_flow(answer, entry).is_none() {
+    // A socket that sends to its own external port, and would be answered by itself: there is but one such tuple.
+    if answer == tuple {
         return false;
+    }
+    // Makes room if the holder of the tuple has expired.
+    let taken = conntrack::lookup(tables, answer, spare).is_some();
+    if taken || tables.add_flow(answer, entry).is_none() {
+        // It may be this very flow's: its other half was evicted, or another CPU is about to add that.
+        let own = tables.conntrack(answer).is_some_and(|flow| flow.leads_to_answer_of(tuple));
+        return own && !tables.is_confirmed(answer);
     }
     // It may just have moved from one table to the other, and is in both for a moment.
     if tables.is_confirmed(answer) {

@@ -1,6 +1,7 @@
 //! A packet, as the logic sees it: bytes at offsets, and checksums that only ever change by a difference.
 
-use crate::checksum::Delta;
+use crate::checksum::{Delta, Sum};
+use crate::parse;
 
 /// What a change to a packet means for its transport checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,15 @@ pub trait Packet {
     /// `N` bytes from `offset`; `None` if it is not that long.
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
 
+    /// [`parse::option_at`], which a runner may keep out of line.
+    #[inline(always)]
+    fn option(&self, at: u32) -> u32
+    where
+        Self: Sized,
+    {
+        parse::option_at(self, at)
+    }
+
     /// Replaces `N` bytes from `offset`; `None` if it is not that long or cannot be written.
     fn store<const N: usize>(&mut self, offset: u32, bytes: &[u8; N]) -> Option<()>;
 
@@ -48,6 +58,11 @@ pub trait Packet {
     /// Adjusts a transport checksum. The runner knows whether the field holds the whole sum or, for a packet
     /// whose sum the hardware is yet to make (`CHECKSUM_PARTIAL`), that of the pseudo-header alone.
     fn fix_l4(&mut self, sum: L4Checksum, delta: Delta, covers: Covers) -> Option<()>;
+
+    /// Makes it a plain frame of `front` bytes, for the caller to write, and the first `length` that followed its
+    /// Ethernet header; returns the sum of those. `length` is at most [`crate::answer::MAX_QUOTE`], and not more than
+    /// there is. `None` if the frame cannot be changed so, whatever may have become of it.
+    fn quote(&mut self, front: u32, length: u16) -> Option<Sum>;
 }
 
 /// A frame in ordinary memory, with complete checksums: what tests and `vnet trace` use.
@@ -118,5 +133,11 @@ impl Packet for Slice<'_> {
                 Some(())
             }
         }
+    }
+
+    /// A slice stays as long as it is.
+    #[inline]
+    fn quote(&mut self, _front: u32, _length: u16) -> Option<Sum> {
+        None
     }
 }

@@ -3,14 +3,18 @@
 use bytemuck::{Pod, Zeroable};
 use vnet_common::{Addr, DropReason, Mac, Port, Proto, Tuple, Zone};
 
+use crate::fragments::Piece;
 use crate::packet::{L4Checksum, Packet};
-use crate::wire::{self, ethertype, extension, icmp};
+use crate::wire::{self, ethertype, extension, icmp, option};
 
 /// IPv6 extension headers walked over before giving up: more than any honest packet has.
-const MAX_EXTENSIONS: u32 = 4;
+pub(crate) const MAX_EXTENSIONS: u32 = 4;
 
-/// Smallest and largest IPv4 header, in bytes.
-const IPV4_HEADER: u32 = 20;
+/// Smallest IPv4 header, in bytes.
+pub(crate) const IPV4_HEADER: u32 = 20;
+
+/// IPv4 options that a header has room for.
+const MAX_OPTIONS: u32 = 40;
 
 /// What kind of frame it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +40,7 @@ pub enum L4 {
     Echo,
     /// Any other ICMP message, by type.
     Icmp(u8),
-    /// Nothing that vnet translates: another protocol, or a fragment, which has no ports of its own.
+    /// Nothing that vnet translates: another protocol, or a later fragment, which has no ports of its own.
     Opaque,
 }
 
@@ -60,7 +64,14 @@ pub struct Headers {
     pub hop_limit: u8,
     options: u8,
     reserved: [u8; 3],
+    /// What part of a datagram it is.
+    pub piece: Piece,
 }
+
+/// Values of [`Headers::options`]: none, some, a source route among them.
+const NO_OPTIONS: u8 = 0;
+const OPTIONS: u8 = 1;
+const SOURCE_ROUTE: u8 = 2;
 
 const TCP: u8 = 1;
 const UDP: u8 = 2;
@@ -94,7 +105,15 @@ impl Headers {
     #[must_use]
     #[inline(always)]
     pub const fn has_options(&self) -> bool {
-        self.options != 0
+        self.options != NO_OPTIONS
+    }
+
+    /// Whether the sender says by which hosts the packet is to go, which nobody lets it any more (RFC 7126 section
+    /// 4.3, RFC 5095).
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_source_routed(&self) -> bool {
+        self.options == SOURCE_ROUTE
     }
 
     /// Whether vnet can translate it: it has ports, or something like them.
@@ -102,6 +121,26 @@ impl Headers {
     #[inline(always)]
     pub const fn is_translatable(&self) -> bool {
         matches!(self.kind, TCP | UDP | SCTP | ECHO)
+    }
+
+    /// Whether it is a message of ICMP or ICMPv6, an echo among them.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_icmp(&self) -> bool {
+        matches!(self.kind, ECHO | ICMP)
+    }
+
+    /// Whether it is an ICMP error that quotes the packet which caused it (RFC 792, RFC 4443 section 2.1), and that is
+    /// told to the sender of that. Source quench and redirects are not (RFC 5508 section 7.2).
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_icmp_error(&self) -> bool {
+        self.kind == ICMP
+            && match self.detail {
+                icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM if self.is_v4() => true,
+                icmp::V6_UNREACHABLE..=icmp::V6_PARAMETER_PROBLEM => !self.is_v4(),
+                _ => false,
+            }
     }
 
     /// Where its transport checksum stands.
@@ -129,10 +168,33 @@ struct Network {
     proto: u8,
     hop_limit: u8,
     l4_offset: u32,
-    options: bool,
-    fragment: bool,
+    options: u8,
+    piece: Piece,
+    /// Where the part of the packet begins that fragments are made of.
+    fragmented: u32,
     /// From the network header on.
     length: u32,
+}
+
+impl Network {
+    /// Notes what part of a datagram the packet is: `offset` in bytes, whether `more` fragments follow. What it has of
+    /// the datagram begins at `l4_offset`.
+    #[inline(always)]
+    fn fragment(&mut self, id: [u8; 4], offset: u16, more: bool) -> Result<(), DropReason> {
+        // No piece is cut into pieces.
+        if self.piece.is_first() {
+            return Err(DropReason::Malformed);
+        }
+        self.piece = Piece::new(id, offset, more);
+        self.fragmented = self.l4_offset;
+        let end = wire::NETWORK.wrapping_add(self.length);
+        let whole = !self.piece.is_first() && !self.piece.is_later();
+        if whole || self.piece.fits(end.saturating_sub(self.l4_offset), more) {
+            Ok(())
+        } else {
+            Err(DropReason::Malformed)
+        }
+    }
 }
 
 /// Reads a frame's headers. Who talks to whom is written to `tuple`, as coming from the world: an endpoint's
@@ -166,19 +228,67 @@ fn ipv4<P: Packet>(packet: &P, front: &wire::Front, tuple: &mut Tuple) -> Result
     if length < header_length {
         return Err(DropReason::Malformed);
     }
-    let fragment = u16::from_be_bytes(header.fragment);
     tuple.src = Addr::v4(header.src);
     tuple.dst = Addr::v4(header.dst);
-    Ok(Network {
+    let l4_offset = wire::NETWORK.wrapping_add(header_length);
+    let mut network = Network {
         v4: true,
         proto: header.proto,
         hop_limit: header.ttl,
-        l4_offset: wire::NETWORK.wrapping_add(header_length),
-        options: header_length != IPV4_HEADER,
-        // "More fragments" or an offset (RFC 791 section 3.1).
-        fragment: fragment & 0x3fff != 0,
+        l4_offset,
+        options: if header_length == IPV4_HEADER { NO_OPTIONS } else { options(packet, header_length)? },
+        piece: Piece::WHOLE,
+        fragmented: l4_offset,
         length,
-    })
+    };
+    // "More fragments", and an offset that counts in eights (RFC 791 section 3.1).
+    let field = u16::from_be_bytes(header.fragment);
+    let ([a, b], more) = (header.id, field & 0x2000 != 0);
+    network.fragment([a, b, 0, 0], (field & 0x1fff).wrapping_mul(8), more)?;
+    Ok(network)
+}
+
+/// Looks through the options of an IPv4 header of `length` bytes: [`OPTIONS`] or [`SOURCE_ROUTE`].
+#[inline(always)]
+fn options<P: Packet>(packet: &P, length: u32) -> Result<u8, DropReason> {
+    let mut at = IPV4_HEADER;
+    for _ in 0..MAX_OPTIONS {
+        if at >= length {
+            break;
+        }
+        at = match packet.option(at) {
+            NO_MORE => return Ok(OPTIONS),
+            ROUTE => return Ok(SOURCE_ROUTE),
+            BROKEN => return Err(DropReason::Malformed),
+            next => next,
+        };
+    }
+    if at == length { Ok(OPTIONS) } else { Err(DropReason::Malformed) }
+}
+
+/// What [`option_at`] returns instead of an offset: it was the last.
+const NO_MORE: u32 = 0;
+/// It is a source route.
+const ROUTE: u32 = 1;
+/// It makes no sense.
+const BROKEN: u32 = 2;
+
+/// Looks at the option at an offset from the IPv4 header on, and returns that of the next, or why there is none.
+#[must_use]
+#[inline(always)]
+pub fn option_at<P: Packet>(packet: &P, at: u32) -> u32 {
+    // With the byte before it: the verifier does not see that one byte is there where at least one is.
+    let before = wire::NETWORK.wrapping_add(at).wrapping_sub(1);
+    let Some([_, kind]) = packet.load::<2>(before) else { return BROKEN };
+    match kind {
+        option::END => NO_MORE,
+        option::NOTHING => at.wrapping_add(1),
+        option::LOOSE_SOURCE_ROUTE | option::STRICT_SOURCE_ROUTE => ROUTE,
+        _ => match packet.load::<2>(before.wrapping_add(1)) {
+            Some([_, length]) if length >= 2 => at.wrapping_add(u32::from(length)),
+            _ => BROKEN,
+        },
+    }
 }
 
 #[inline(always)]
@@ -207,22 +317,36 @@ fn ipv6<P: Packet>(packet: &P, front: &wire::Front, tuple: &mut Tuple) -> Result
         proto: first.next_header,
         hop_limit: first.hop_limit,
         l4_offset: wire::IPV6_PAYLOAD,
-        options: false,
-        fragment: false,
+        options: NO_OPTIONS,
+        piece: Piece::WHOLE,
+        fragmented: wire::IPV6_PAYLOAD,
         length: claimed_length(packet, claimed)?,
     };
     for _ in 0..MAX_EXTENSIONS {
         match network.proto {
             extension::HOP_BY_HOP | extension::ROUTING | extension::DESTINATION => {
-                let [next, length] = packet.load::<2>(network.l4_offset).ok_or(DropReason::Malformed)?;
+                let [next, length, kind, left] =
+                    packet.load::<4>(network.l4_offset).ok_or(DropReason::Malformed)?;
+                // Type 0 is the source route; one that has been followed to its end is no more than a memory.
+                let source_route = network.proto == extension::ROUTING && kind == 0 && left != 0;
+                if source_route || network.options == NO_OPTIONS {
+                    network.options = if source_route { SOURCE_ROUTE } else { OPTIONS };
+                }
                 network.proto = next;
                 network.l4_offset =
                     network.l4_offset.wrapping_add(u32::from(length).wrapping_add(1).wrapping_mul(8));
-                network.options = true;
             }
             extension::FRAGMENT => {
-                network.fragment = true;
-                return Ok(network);
+                let [next, _, o, p, a, b, c, d] =
+                    packet.load::<8>(network.l4_offset).ok_or(DropReason::Malformed)?;
+                network.proto = next;
+                network.l4_offset = network.l4_offset.wrapping_add(8);
+                // The offset counts in eights, and the lowest bit is "more fragments" (RFC 8200 section 4.5).
+                let field = u16::from_be_bytes([o, p]);
+                network.fragment([a, b, c, d], field & !7, field & 1 != 0)?;
+                if network.piece.is_later() {
+                    return Ok(network);
+                }
             }
             _ => return Ok(network),
         }
@@ -260,14 +384,14 @@ fn transport<P: Packet>(
     // Of the transport header, what the packet itself claims to have must be there.
     let end = wire::NETWORK.wrapping_add(network.length);
     let room = end.saturating_sub(network.l4_offset);
-    let l4 = Transport { offset: network.l4_offset, room };
+    let l4 = Transport { offset: network.l4_offset, room, first: network.piece.is_first() };
     let (l4, l4_header) = match tuple.proto {
-        _ if network.fragment => (L4::Opaque, 0),
+        _ if network.piece.is_later() => (L4::Opaque, 0),
         Proto::TCP => tcp(packet, &l4, tuple)?,
         Proto::UDP => udp(packet, &l4, tuple)?,
         Proto::SCTP => sctp(packet, &l4, tuple)?,
-        Proto::ICMP if network.v4 => (message(packet, &l4, tuple)?, 0),
-        Proto::ICMPV6 if !network.v4 => (message(packet, &l4, tuple)?, 0),
+        Proto::ICMP if network.v4 => (message(packet, &l4, tuple)?, 8),
+        Proto::ICMPV6 if !network.v4 => (message(packet, &l4, tuple)?, 8),
         _ => (L4::Opaque, 0),
     };
     let wire_length = match packet.segment_payload() {
@@ -284,6 +408,8 @@ fn transport<P: Packet>(
         L4::Icmp(kind) => (ICMP, kind),
         L4::Opaque => (0, 0),
     };
+    let headers = network.l4_offset.wrapping_sub(network.fragmented).wrapping_add(l4_header);
+    let header = if headers > 0xff { u8::MAX } else { headers as u8 };
     Ok(Headers {
         l4_offset: network.l4_offset,
         length: network.length,
@@ -293,8 +419,9 @@ fn transport<P: Packet>(
         detail,
         v4: network.v4 as u8,
         hop_limit: network.hop_limit,
-        options: network.options as u8,
+        options: network.options,
         reserved: [0; 3],
+        piece: Piece { header, ..network.piece },
     })
 }
 
@@ -302,6 +429,8 @@ fn transport<P: Packet>(
 struct Transport {
     offset: u32,
     room: u32,
+    /// The rest of the payload follows in other fragments.
+    first: bool,
 }
 
 /// Reads a TCP header; returns its length too.
@@ -322,8 +451,10 @@ fn tcp<P: Packet>(packet: &P, at: &Transport, tuple: &mut Tuple) -> Result<(L4, 
 fn udp<P: Packet>(packet: &P, at: &Transport, tuple: &mut Tuple) -> Result<(L4, u32), DropReason> {
     let udp: wire::Udp = bytemuck::cast(packet.load::<8>(at.offset).ok_or(DropReason::Malformed)?);
     let claimed = u32::from(u16::from_be_bytes(udp.length));
-    // The field of an aggregate speaks of the whole or, when that is too long for it, of nothing.
-    if at.room < 8 || (packet.segment_payload() == 0 && (claimed < 8 || claimed > at.room)) {
+    // The field of an aggregate speaks of the whole or, when that is too long for it, of nothing; that of a first
+    // fragment of more than is there.
+    let fits = claimed >= 8 && (at.first || claimed <= at.room);
+    if at.room < 8 || (packet.segment_payload() == 0 && !fits) {
         return Err(DropReason::Malformed);
     }
     tuple.sport = Port { bytes: udp.sport };
@@ -351,11 +482,8 @@ fn message<P: Packet>(packet: &P, at: &Transport, tuple: &mut Tuple) -> Result<L
         return Err(DropReason::Malformed);
     }
     let echo: wire::Echo = bytemuck::cast(packet.load::<8>(at.offset).ok_or(DropReason::Malformed)?);
-    let is_echo = if tuple.proto == Proto::ICMP {
-        matches!(echo.kind, icmp::ECHO_REQUEST | icmp::ECHO_REPLY)
-    } else {
-        matches!(echo.kind, icmp::V6_ECHO_REQUEST | icmp::V6_ECHO_REPLY)
-    };
+    let is_echo =
+        if tuple.proto == Proto::ICMP { icmp::is_echo(echo.kind) } else { icmp::is_v6_echo(echo.kind) };
     if !is_echo || echo.code != 0 {
         return Ok(L4::Icmp(echo.kind));
     }

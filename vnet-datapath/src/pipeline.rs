@@ -1,12 +1,15 @@
 //! The three stories: a packet sent by an endpoint, one received by an uplink, one about to leave by an uplink
 //! after a detour through the host's stack. Each reads: parse, look up, decide, check, rewrite, verdict.
 
+use bytemuck::Zeroable as _;
 use vnet_common::{Addr, DropReason, EndpointValue, Hook, NetworkValue, Tuple, Zone};
 
 use crate::conntrack::{self, Tracked};
+use crate::fragments;
 use crate::neighbour;
 use crate::packet::Packet;
-use crate::parse::{Headers, Parsed, parse};
+use crate::parse::{Headers, L4, Parsed, parse};
+use crate::published::published_on;
 use crate::scratch::{Place, Scratch};
 use crate::step::{self, Inline, Step};
 use crate::tables::{Flow, Route, Source, Tables};
@@ -28,42 +31,80 @@ pub fn run<P: Packet, T: Tables>(
     step::run(&mut Inline { packet, tables, hook }, scratch).verdict(scratch)
 }
 
-/// The first step: parses the packet and finds the flow that it belongs to.
+/// The first step: parses the packet.
+#[inline(always)]
+pub fn read<P: Packet>(packet: &P, scratch: &mut Scratch) {
+    fragments::forget(scratch);
+    scratch.answering.kind = 0;
+    // Whoever is told of a malformed packet is told what was read of it, and nothing of another.
+    scratch.tuple.src = Addr::ANY_V6;
+    scratch.tuple.dst = Addr::ANY_V6;
+    scratch.frame = match parse(packet, &mut scratch.tuple) {
+        Ok(Parsed::Ip(headers)) => {
+            scratch.headers = headers;
+            Scratch::FRAME_IP
+        }
+        Ok(Parsed::Arp) => Scratch::FRAME_ARP,
+        Ok(Parsed::Other) => Scratch::FRAME_OTHER,
+        Err(_) => Scratch::FRAME_MALFORMED,
+    };
+}
+
+/// The second step: finds the flow that the packet belongs to.
 #[must_use]
 #[inline(always)]
 pub fn look<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch, hook: Hook) -> Step {
     Step::of(match hook {
         Hook::FromEndpoint => from_endpoint(packet, tables, scratch),
-        Hook::FromUplink => from_uplink(packet, tables, scratch),
-        Hook::ToUplink => to_uplink(packet, tables, scratch),
+        Hook::FromUplink => from_uplink(tables, scratch),
+        Hook::ToUplink => to_uplink(tables, scratch),
+        Hook::ToBridge => to_bridge(tables, scratch),
     })
+}
+
+/// [`look`] for [`Hook::ToUplink`], which needs no more of the packet than its headers.
+#[must_use]
+#[inline(always)]
+pub fn look_leaving<T: Tables>(tables: &T, scratch: &mut Scratch) -> Step {
+    Step::of(to_uplink(tables, scratch))
+}
+
+/// [`look`] for [`Hook::ToBridge`], likewise.
+#[must_use]
+#[inline(always)]
+pub fn look_entering<T: Tables>(tables: &T, scratch: &mut Scratch) -> Step {
+    Step::of(to_bridge(tables, scratch))
 }
 
 /// A packet that an endpoint sends, on the host-side end of its veth pair: whatever an endpoint may not do, and
 /// whatever cannot be understood, is dropped.
 #[inline(always)]
-fn from_endpoint<P: Packet, T: Tables>(
-    packet: &P,
-    tables: &T,
-    scratch: &mut Scratch,
-) -> Result<Step, DropReason> {
+fn from_endpoint<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch) -> Result<Step, Step> {
     let ifindex = scratch.place.ifindex;
-    match parse(packet, &mut scratch.tuple)? {
-        Parsed::Ip(headers) => scratch.headers = headers,
-        Parsed::Arp => return arp(packet, tables, scratch),
-        Parsed::Other => return Err(DropReason::EtherType),
+    match scratch.frame {
+        Scratch::FRAME_IP => {}
+        Scratch::FRAME_ARP => return arp(packet, tables, scratch),
+        Scratch::FRAME_OTHER => return Err(Step::drop(DropReason::EtherType)),
+        _ => return Err(Step::drop(DropReason::Malformed)),
     }
     let headers = &scratch.headers;
     neighbour::check_icmpv6(packet, tables, headers, ifindex)?;
     let Some(sender) = sender(tables, headers, &scratch.tuple, ifindex)? else { return Ok(Step::PASS) };
     scratch.tuple.zone = sender.zone;
+    scratch.place.arrived = sender.bridge;
+    if headers.is_source_routed() {
+        return Err(Step::drop(DropReason::SourceRoute));
+    }
     let Tuple { src, dst, .. } = &scratch.tuple;
     if dst.is_loopback() {
-        return Err(DropReason::Loopback);
+        return Err(Step::drop(DropReason::Loopback));
     }
     // "This host" is nobody on a wire (RFC 1122 section 3.2.1.3, RFC 4291 section 2.5.2).
     if dst.is_unspecified() {
-        return Err(DropReason::Malformed);
+        return Err(Step::drop(DropReason::Malformed));
+    }
+    if is_from_dhcp_server(headers, &scratch.tuple) {
+        return Err(Step::drop(DropReason::DhcpServer));
     }
     let to_all = dst.is_multicast_or_broadcast();
     let sibling = if to_all {
@@ -80,6 +121,9 @@ fn from_endpoint<P: Packet, T: Tables>(
     if to_all || src.is_v6_link_local() || dst.is_v6_link_local() {
         return Ok(Step::PASS);
     }
+    if scratch.headers.is_icmp_error() {
+        return Ok(related(scratch, Hook::FromEndpoint));
+    }
     match tracked(tables, scratch) {
         Some(tracked) => follow(tables, scratch, &tracked, sender.bridge),
         None => Ok(Step::BEGIN),
@@ -88,19 +132,18 @@ fn from_endpoint<P: Packet, T: Tables>(
 
 /// A packet that an uplink receives: only what is meant for an endpoint is dropped, all else passes untouched.
 #[inline(always)]
-fn from_uplink<P: Packet, T: Tables>(
-    packet: &P,
-    tables: &T,
-    scratch: &mut Scratch,
-) -> Result<Step, DropReason> {
-    scratch.tuple.dst = Addr::ANY_V6;
-    scratch.headers = match parse(packet, &mut scratch.tuple) {
-        Ok(Parsed::Ip(headers)) => headers,
-        Ok(_) => return Ok(Step::PASS),
+fn from_uplink<T: Tables>(tables: &T, scratch: &mut Scratch) -> Result<Step, Step> {
+    match scratch.frame {
+        Scratch::FRAME_IP => {}
         // A stack that forwards looks at the network header alone.
-        Err(reason) if is_inside(tables, &scratch.tuple.dst) => return Err(reason),
-        Err(_) => return Ok(Step::PASS),
-    };
+        Scratch::FRAME_MALFORMED if is_inside(tables, &scratch.tuple.dst) => {
+            return Err(Step::drop(DropReason::Malformed));
+        }
+        _ => return Ok(Step::PASS),
+    }
+    if scratch.headers.is_icmp_error() {
+        return Ok(related(scratch, Hook::FromUplink));
+    }
     match tracked(tables, scratch) {
         Some(tracked) => follow(tables, scratch, &tracked, 0),
         None => Ok(Step::BEGIN),
@@ -116,49 +159,74 @@ fn is_inside<T: Tables>(tables: &T, dst: &Addr) -> bool {
 /// A packet that leaves by an uplink and was not sent there by [`from_endpoint`]: the host's stack has routed
 /// it, because it had options, say. No endpoint's address leaves the host untranslated, unless that was asked for.
 #[inline(always)]
-fn to_uplink<P: Packet, T: Tables>(
-    packet: &P,
-    tables: &T,
-    scratch: &mut Scratch,
-) -> Result<Step, DropReason> {
-    scratch.tuple.src = Addr::ANY_V6;
-    let parsed = parse(packet, &mut scratch.tuple);
+fn to_uplink<T: Tables>(tables: &T, scratch: &mut Scratch) -> Result<Step, Step> {
     let src = &scratch.tuple.src;
-    let headers = match parsed {
-        Ok(Parsed::Ip(headers)) => headers,
-        Ok(_) => return Ok(Step::PASS),
+    match scratch.frame {
+        Scratch::FRAME_IP => {}
         // The stack has checked the network header of what it forwards, so the source at least has been read.
-        Err(reason) if tables.endpoint(src).is_some() => return Err(reason),
-        Err(_) => return Ok(Step::PASS),
-    };
+        Scratch::FRAME_MALFORMED if tables.endpoint(src).is_some() => {
+            return Err(Step::drop(DropReason::Malformed));
+        }
+        _ => return Ok(Step::PASS),
+    }
+    let headers = &scratch.headers;
     let Some(sender) = tables.endpoint(src) else {
         return match tables.network(src) {
-            Some(_) => Err(DropReason::SourceAddress),
+            Some(_) => Err(Step::drop(DropReason::SourceAddress)),
             None => Ok(Step::PASS),
         };
     };
     if sender.bridge != scratch.place.arrived {
-        return Err(DropReason::SourceAddress);
+        return Err(Step::drop(DropReason::SourceAddress));
     }
-    if !headers.is_translatable() {
-        return Err(DropReason::Untranslatable);
+    if !(headers.is_translatable() || headers.piece.is_later() || headers.is_icmp_error()) {
+        return Err(Step::drop(DropReason::Untranslatable));
     }
-    scratch.headers = headers;
     scratch.tuple.zone = sender.zone;
+    if headers.is_icmp_error() {
+        return Ok(related(scratch, Hook::ToUplink));
+    }
     let Some(tracked) = tracked(tables, scratch) else { return Ok(Step::BEGIN) };
     tracked.flow.translate(&mut scratch.translated);
     if scratch.translated.zone != Zone::WORLD {
-        return Err(DropReason::Untranslatable);
+        return Err(Step::drop(DropReason::Untranslatable));
     }
     scratch.decided.keep(Verdict::Pass);
     Ok(go_on(&tracked, scratch))
 }
 
+/// A packet that the host's stack has routed into a network. What came in by an uplink has been judged there; by any
+/// other interface an endpoint is reached no more directly than by an uplink, though the host be a router there.
+#[inline(always)]
+fn to_bridge<T: Tables>(tables: &T, scratch: &Scratch) -> Result<Step, Step> {
+    let Place { ifindex, arrived } = scratch.place;
+    if arrived == ifindex || tables.uplink(arrived).is_some() || scratch.frame != Scratch::FRAME_IP {
+        return Ok(Step::PASS);
+    }
+    let headers = &scratch.headers;
+    let Tuple { dst, dport, proto, .. } = &scratch.tuple;
+    let Some(endpoint) = tables.endpoint(dst) else { return Ok(Step::PASS) };
+    let open = if endpoint.has(NetworkValue::FLAG_ROUTED) {
+        headers.l4() == L4::Echo || published_on(tables, dst, *dport, *proto).is_some()
+    } else {
+        endpoint.has(NetworkValue::FLAG_UNPROTECTED)
+    };
+    if open { Ok(Step::PASS) } else { Err(Step::drop(DropReason::DirectAccess)) }
+}
+
+/// An ICMP error, to be looked into.
+#[inline(always)]
+fn related(scratch: &mut Scratch, hook: Hook) -> Step {
+    scratch.quoted.hook = hook as u8;
+    Step::RELATED
+}
+
 /// The packet's flow, if it is tracked.
 #[inline(always)]
 fn tracked<'t, T: Tables>(tables: &'t T, scratch: &mut Scratch) -> Option<Tracked<T::Flow<'t>>> {
-    let Scratch { tuple, spare, headers, .. } = scratch;
-    if headers.is_translatable() { conntrack::lookup(tables, tuple, spare) } else { None }
+    let has_tuple = fragments::meet(tables, scratch);
+    let Scratch { tuple, spare, .. } = scratch;
+    if has_tuple { conntrack::lookup(tables, tuple, spare) } else { None }
 }
 
 /// A packet of a tracked flow, from a bridge or (0) an uplink.
@@ -168,8 +236,11 @@ fn follow<T: Tables>(
     scratch: &mut Scratch,
     tracked: &Tracked<T::Flow<'_>>,
     bridge: u32,
-) -> Result<Step, DropReason> {
+) -> Result<Step, Step> {
     let Scratch { tuple, translated, headers, decided, .. } = &mut *scratch;
+    if headers.is_source_routed() {
+        return Err(Step::drop(DropReason::SourceRoute));
+    }
     tracked.flow.translate(translated);
     if translated.zone == Zone::WORLD {
         let query = ways::query(headers, tuple, bridge, Source::Given);
@@ -188,6 +259,14 @@ fn follow<T: Tables>(
 #[inline(always)]
 fn go_on<F: Flow>(tracked: &Tracked<F>, scratch: &mut Scratch) -> Step {
     if conntrack::seen(tracked, scratch) { Step::ADVANCE } else { Step::TRANSLATE }
+}
+
+/// Whether only a DHCP server sends it (RFC 2131 section 4.1, RFC 8415 section 7.2): a neighbour that listened to it
+/// would take its gateway and name server from an endpoint.
+#[inline(always)]
+fn is_from_dhcp_server(headers: &Headers, tuple: &Tuple) -> bool {
+    let (server, client) = if headers.is_v4() { (67, 68) } else { (547, 546) };
+    headers.l4() == L4::Udp && tuple.sport.number() == server && tuple.dport.number() == client
 }
 
 /// Whose packet it is: `None` for one without a source yet, which may only speak to its neighbours.
@@ -211,9 +290,10 @@ fn sender<'t, T: Tables>(
 
 /// An ARP message of an endpoint.
 #[inline(always)]
-fn arp<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch) -> Result<Step, DropReason> {
+fn arp<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch) -> Result<Step, Step> {
     let Some(request) = neighbour::arp(packet, tables, scratch.place.ifindex)? else { return Ok(Step::PASS) };
-    scratch.headers.wire_length = 0;
+    // Nothing of an earlier packet.
+    scratch.headers = Headers::zeroed();
     match other(tables, request.sender, &request.target) {
         Some(sibling) => to_sibling(request.sender, sibling, scratch),
         None => Ok(Step::PASS),
@@ -230,16 +310,12 @@ fn other<'t, T: Tables>(tables: &'t T, sender: &EndpointValue, target: &Addr) ->
 
 /// To an endpoint of the same network: switched, not routed, so nothing in it changes.
 #[inline(always)]
-fn to_sibling(
-    sender: &EndpointValue,
-    sibling: &EndpointValue,
-    scratch: &mut Scratch,
-) -> Result<Step, DropReason> {
+fn to_sibling(sender: &EndpointValue, sibling: &EndpointValue, scratch: &mut Scratch) -> Result<Step, Step> {
     if sender.zone != sibling.zone {
-        return Err(DropReason::OtherNetwork);
+        return Err(Step::drop(DropReason::OtherNetwork));
     }
     if sender.has(NetworkValue::FLAG_ISOLATED) && sender.ifindex != sibling.ifindex {
-        return Err(DropReason::Isolated);
+        return Err(Step::drop(DropReason::Isolated));
     }
     // The bridge drops what does not fit, and counts it.
     if scratch.headers.wire_length > sibling.mtu {

@@ -14,8 +14,10 @@ use vnet_common::{
 use crate::model::{Model, ModelRoute};
 use crate::nat::{Hop, Rewrite};
 use crate::pipeline;
+use crate::related;
+use crate::step::Step;
 use crate::tables::NextHop;
-use crate::{Parsed, Place, Scratch, Slice, parse, published};
+use crate::{Parsed, Place, Scratch, Slice, Verdict, parse, published};
 
 const NETWORK: usize = 14;
 const UPLINK: u32 = 1;
@@ -38,8 +40,11 @@ struct Packet {
 
 impl Packet {
     fn bytes(&self) -> Vec<u8> {
+        self.with_transport(&self.transport())
+    }
+
+    fn with_transport(&self, transport: &[u8]) -> Vec<u8> {
         let Self { tuple, .. } = self;
-        let transport = self.transport();
         let mut bytes = vec![2, 0, 0, 0, 0, 9];
         bytes.extend(MAC.bytes);
         if tuple.src.is_v4() {
@@ -160,6 +165,67 @@ fn rewrite(bytes: &mut [u8], to: &Tuple, hop: Hop) -> Tuple {
     from
 }
 
+/// Bytes of a quote from the transport header on; no checksum is cut in two.
+fn quoted_length() -> impl Strategy<Value = usize> {
+    (4_usize..100).prop_map(|words| 2 * words)
+}
+
+/// An ICMP error about a packet, from one address to another, that quotes as many bytes of its transport header and
+/// what follows as said.
+fn error(about: &Packet, (src, dst): (Addr, Addr), (kind, cut): (u8, usize)) -> Vec<u8> {
+    let v4 = dst.is_v4();
+    let header = if v4 { 20 + 4 * about.options } else { 40 };
+    let mut quote = about.bytes().split_off(NETWORK);
+    quote.truncate(header + cut);
+    let (kinds, proto) =
+        if v4 { (&[3_u8, 11, 12][..], Proto::ICMP) } else { (&[1, 2, 3, 4][..], Proto::ICMPV6) };
+    let tuple = Tuple { src, dst, sport: Port::new(0), dport: Port::new(0), proto, ..about.tuple };
+    let kind = kinds[usize::from(kind) % kinds.len()];
+    let message = [vec![kind, 1, 0, 0, 0, 0, 0, 0], quote].concat();
+    let (flags, payload) = (0, Vec::new());
+    let outer = Packet { tuple, flags, hop_limit: 64, options: 0, checksum: true, payload };
+    outer.with_transport(&with_checksum(&tuple, message))
+}
+
+/// The message with its checksum in place.
+fn with_checksum(tuple: &Tuple, mut message: Vec<u8>) -> Vec<u8> {
+    let sum = checksum(&summed(tuple, &message));
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    message
+}
+
+const fn icmp_of(v4: bool) -> Proto {
+    if v4 { Proto::ICMP } else { Proto::ICMPV6 }
+}
+
+/// Gives an error about a packet with one tuple that about the same packet with another, as if it went on through the
+/// host's stack; `inside` if it comes from an endpoint.
+fn relay(bytes: &mut [u8], about: &Tuple, becomes: &Tuple, inside: bool) {
+    let mut model = Model::default();
+    let zone = if inside { INSIDE } else { Zone::WORLD };
+    let mut scratch = Scratch::zeroed();
+    let Ok(Parsed::Ip(headers)) = parse(&Slice::new(bytes), &mut scratch.tuple) else {
+        panic!("not understood")
+    };
+    assert!(headers.is_icmp_error());
+    scratch.headers = headers;
+    scratch.tuple.zone = zone;
+    // The answer to the packet quoted is what the flow is found by.
+    let key = Tuple { zone, ..about.answer() };
+    let mut entry = CtEntry::zeroed();
+    entry.translated = Tuple { zone: INSIDE, ..becomes.answer() };
+    entry.last_seen = model.clock;
+    model.conntrack.borrow_mut().insert(key, entry);
+    let endpoint = |ifindex| EndpointValue { ifindex, mtu: 1500, mac: MAC, ..EndpointValue::zeroed() };
+    model.endpoints.insert(key.src, endpoint(ENDPOINT));
+    model.endpoints.insert(scratch.tuple.src, endpoint(ENDPOINT));
+    model.endpoints.insert(becomes.src, endpoint(ENDPOINT));
+    scratch.quoted.hook = if inside { Hook::FromEndpoint } else { Hook::FromUplink } as u8;
+    assert_eq!(related::relate(&Slice::new(bytes), &model, &mut scratch), Step::RELAY);
+    scratch.decided.keep(Verdict::Pass);
+    related::relay(&mut Slice::new(bytes), &mut scratch).expect("memory can be written");
+}
+
 /// Bytes that look like a packet up to some point.
 fn nearly_a_packet() -> impl Strategy<Value = Vec<u8>> {
     let damage = vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
@@ -232,6 +298,53 @@ proptest! {
         prop_assert_eq!(bytes, expected.bytes());
     }
 
+    /// With as much of the packet as an error quotes, and somebody on the way or the receiver complaining.
+    #[test]
+    fn an_error_becomes_one_about_the_other_packet(
+        ((packet, to), cut, kind) in (packet_and_other(), quoted_length(), any::<u8>()),
+        complainer in any::<[u8; 16]>(),
+    ) {
+        let v4 = to.src.is_v4();
+        let from = if v4 { Addr::v4([192, 0, 2, complainer[0]]) } else { Addr::v6(complainer) };
+        let other = Packet { tuple: to, ..packet.clone() };
+        let mut bytes = error(&other, (from, to.src), (kind, cut));
+        relay(&mut bytes, &to, &packet.tuple, false);
+        prop_assert_eq!(bytes, error(&packet, (from, packet.tuple.src), (kind, cut)));
+    }
+
+    #[test]
+    fn an_error_there_and_back_again_is_the_same(
+        ((packet, to), cut, kind) in (packet_and_other(), quoted_length(), any::<u8>()),
+    ) {
+        let other = Packet { tuple: to, ..packet.clone() };
+        let sent = error(&other, (to.dst, to.src), (kind, cut));
+        let mut bytes = sent.clone();
+        relay(&mut bytes, &to, &packet.tuple, true);
+        prop_assert_eq!(&bytes, &error(&packet, (packet.tuple.dst, packet.tuple.src), (kind, cut)));
+        relay(&mut bytes, &packet.tuple, &to, true);
+        prop_assert_eq!(bytes, sent);
+    }
+
+    /// Its receiver will notice: a change by a difference hides nothing.
+    #[test]
+    fn an_error_with_a_wrong_checksum_keeps_a_wrong_one(
+        ((packet, to), at, bit) in (packet_and_other(), any::<prop::sample::Index>(), 0_u8..8),
+    ) {
+        let v4 = to.src.is_v4();
+        let other = Packet { tuple: to, ..packet.clone() };
+        let mut bytes = error(&other, (to.dst, to.src), (0, 400));
+        // Not in what is read: the quoted network header has a checksum of its own, ports would be another flow's.
+        let message = NETWORK + if v4 { 20 } else { 40 };
+        let header = if v4 { 20 + 4 * packet.options } else { 40 };
+        let spared = [message..message + 2, message + 4..message + 8 + header + 8];
+        let at = message + at.index(bytes.len() - message);
+        prop_assume!(spared.iter().all(|range| !range.contains(&at)));
+        bytes[at] ^= 1 << bit;
+        relay(&mut bytes, &to, &packet.tuple, true);
+        let tuple = Tuple { src: packet.tuple.dst, dst: packet.tuple.src, proto: icmp_of(v4), ..packet.tuple };
+        prop_assert_ne!(checksum(&summed(&tuple, &bytes[message..])), 0);
+    }
+
     #[test]
     fn there_and_back_again_is_the_identity((packet, to) in packet_and_other()) {
         let mut bytes = packet.bytes();
@@ -240,6 +353,38 @@ proptest! {
         prop_assert_eq!(back.sport, to.sport);
         prop_assert_eq!((back.src, back.dst), (to.src, to.dst));
         prop_assert_eq!(bytes, packet.bytes());
+    }
+
+    /// However a datagram is cut, and whichever way it goes, its fragments are those of the translated datagram.
+    #[test]
+    fn translated_fragments_make_the_translated_datagram(
+        (packet, id) in datagram(),
+        cuts in vec(3_usize..40, 0..6),
+        answered in any::<bool>(),
+    ) {
+        let (whole, pieces) = (world(), world());
+        let mut datagram = packet.clone();
+        if answered {
+            // Both know the flow, of which this is an answer.
+            for model in [&whole, &pieces] {
+                let mut bytes = packet.bytes();
+                prop_assert!(goes_on(model, &packet.tuple, &mut bytes));
+            }
+            let opener = whole.conntrack.borrow().get(&packet.tuple).copied();
+            let entry = opener.or_else(|| whole.unconfirmed.borrow().get(&packet.tuple).copied());
+            datagram.tuple = entry.expect("a flow began").translated.answer();
+        }
+        let mut expected = datagram.bytes();
+        let mut fragments = cut(&expected, &cuts, id);
+        prop_assert!(goes_on(&whole, &datagram.tuple, &mut expected));
+        for fragment in &mut fragments {
+            prop_assert!(goes_on(&pieces, &datagram.tuple, fragment));
+        }
+        let (addresses, hops, payload) = put_together(&fragments);
+        prop_assert_eq!((addresses, hops, payload), put_together(&[expected]));
+        prop_assert!(fragments.len() == 1 || ids(&fragments).windows(2).all(|pair| pair[0] == pair[1]));
+        let tracked = if answered { 2 } else { 1 } * 2;
+        prop_assert!(pieces.unconfirmed.borrow().len() + pieces.conntrack.borrow().len() <= tracked);
     }
 
     /// Two flows that shared an answer could not be told apart by the answers.
@@ -298,6 +443,99 @@ proptest! {
     }
 }
 
+/// A datagram that an endpoint sends to the world, of either family, and the identification of its fragments.
+fn datagram() -> impl Strategy<Value = (Packet, u16)> {
+    let parts =
+        (any::<bool>(), 0_usize..3, (1024..=u16::MAX, 1..=u16::MAX), 0_usize..900, any::<(bool, u16)>());
+    parts.prop_map(|(v4, proto, (sport, dport), length, (checksum, id))| {
+        let echo = if v4 { Proto::ICMP } else { Proto::ICMPV6 };
+        let proto = [Proto::TCP, Proto::UDP, echo][proto];
+        let (src, dst) = if v4 {
+            (Addr::v4(INSIDERS[0]), Addr::v4(WORLD[1]))
+        } else {
+            (Addr::v6(INSIDER_V6), Addr::v6(WORLD_V6))
+        };
+        let (sport, dport) = (Port::new(sport), Port::new(if proto == echo { sport } else { dport }));
+        let tuple = Tuple { src, dst, sport, dport, zone: INSIDE, proto, reserved: 0 };
+        let payload = (0..length).map(|n| n as u8).collect();
+        // A source port that masquerade cannot keep is drawn, by both models alike.
+        (Packet { tuple, flags: 2, hop_limit: 64, options: 0, checksum: checksum || !v4, payload }, id)
+    })
+}
+
+/// Sends a packet where one with this tuple comes from; whether it goes on, somewhere else than into the stack.
+fn goes_on(model: &Model, tuple: &Tuple, bytes: &mut [u8]) -> bool {
+    let place = |ifindex| Place { ifindex, arrived: 0 };
+    let at = if tuple.zone == INSIDE {
+        (Hook::FromEndpoint, place(model.endpoints[&tuple.src].ifindex))
+    } else {
+        (Hook::FromUplink, place(UPLINK))
+    };
+    let verdict = pipeline::run(&mut Slice::new(bytes), model, &mut Scratch::zeroed(), at);
+    verdict.is_ok_and(|verdict| verdict != Verdict::Pass)
+}
+
+/// Cuts a packet without options into fragments, `cuts` units of eight bytes long as far as they last.
+fn cut(packet: &[u8], cuts: &[usize], id: u16) -> Vec<Vec<u8>> {
+    let v4 = packet[NETWORK] >> 4 == 4;
+    let (header, mut rest) = packet.split_at(NETWORK + if v4 { 20 } else { 40 });
+    let (mut fragments, mut offset) = (Vec::new(), 0_u16);
+    let mut lengths = cuts.iter().map(|cut| 8 * cut);
+    loop {
+        let length = lengths.next().filter(|length| *length < rest.len());
+        let (piece, others) = rest.split_at(length.unwrap_or(rest.len()));
+        let more = length.is_some();
+        let mut bytes = header.to_vec();
+        if v4 {
+            bytes[16..18].copy_from_slice(&(20 + piece.len() as u16).to_be_bytes());
+            bytes[18..20].copy_from_slice(&id.to_be_bytes());
+            bytes[20..22].copy_from_slice(&((offset / 8) | (u16::from(more) << 13)).to_be_bytes());
+            bytes[24..26].fill(0);
+            let sum = checksum(&bytes[NETWORK..]);
+            bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+        } else {
+            bytes[18..20].copy_from_slice(&(8 + piece.len() as u16).to_be_bytes());
+            let next = std::mem::replace(&mut bytes[20], 44);
+            let [o, p] = (offset | u16::from(more)).to_be_bytes();
+            let [a, b] = id.to_be_bytes();
+            bytes.extend([next, 0, o, p, 0, 0, a, b]);
+        }
+        bytes.extend(piece);
+        fragments.push(bytes);
+        if !more {
+            return fragments;
+        }
+        (offset, rest) = (offset + piece.len() as u16, others);
+    }
+}
+
+/// What a receiver makes of fragments, or of a whole packet: addresses, hop limit, what follows the network header.
+fn put_together(fragments: &[Vec<u8>]) -> (Vec<u8>, u8, Vec<u8>) {
+    let first = &fragments[0];
+    let v4 = first[NETWORK] >> 4 == 4;
+    let carried = |bytes: &Vec<u8>| {
+        assert!(!v4 || checksum(&bytes[NETWORK..NETWORK + 20]) == 0, "an IPv4 header adds up");
+        bytes[NETWORK
+            + if v4 {
+                20
+            } else if bytes[20] == 44 {
+                48
+            } else {
+                40
+            }..]
+            .to_vec()
+    };
+    let addresses = if v4 { &first[26..34] } else { &first[22..54] };
+    let hops = if v4 { first[22] } else { first[21] };
+    (addresses.to_vec(), hops, fragments.iter().flat_map(carried).collect())
+}
+
+/// The identifications of fragments.
+fn ids(fragments: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let at = if fragments[0][NETWORK] >> 4 == 4 { 18..20 } else { 58..62 };
+    fragments.iter().map(|bytes| bytes[at.clone()].to_vec()).collect()
+}
+
 /// Every entry has a twin that knows it, of the same flow: so a tuple belongs to one flow.
 fn pair_up(flows: &HashMap<Tuple, CtEntry>, tuple: &Tuple, entry: &CtEntry) -> Result<(), TestCaseError> {
     let Some(twin) = flows.get(&entry.twin()) else {
@@ -340,6 +578,9 @@ enum Event {
 const GATEWAY: [u8; 4] = [192, 168, 0, 1];
 const INSIDERS: [[u8; 4]; 3] = [[192, 168, 0, 2], [192, 168, 0, 3], [192, 168, 0, 4]];
 const HOST: [u8; 4] = [203, 0, 113, 1];
+const INSIDER_V6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+const HOST_V6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+const WORLD_V6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
 const WORLD: [[u8; 4]; 2] = [[203, 0, 113, 2], [198, 51, 100, 7]];
 
 /// Few addresses and ports, so that they meet.
@@ -417,11 +658,21 @@ fn world() -> Model {
         NetworkValue { bridge: BRIDGE, zone: INSIDE, flags: 0, reserved: 0, gateway: Addr::v4(GATEWAY) },
     );
     model.masquerade.insert(subnet, MasqueradeValue { to: Addr::ANY_V4, flags: 0 });
-    model.uplinks.insert(UPLINK, UplinkValue { v4: Addr::v4(HOST), v6: Addr::ANY_V6 });
     model.host_addresses.insert(Addr::v4(HOST), HostAddressValue { ifindex: UPLINK });
     let next_hop = NextHop { ifindex: UPLINK, addr: Addr::v4(WORLD[0]) };
     let everywhere = PrefixKey { prefix_len: 96, addr: Addr::ANY_V4 };
     model.routes.push(ModelRoute { prefix: everywhere, next_hop, source: Addr::v4(HOST), mtu: 1500 });
+    let inside = model.endpoints[&Addr::v4(INSIDERS[0])];
+    model.endpoints.insert(Addr::v6(INSIDER_V6), EndpointValue { prefix_len: 64, ..inside });
+    let everywhere = PrefixKey { prefix_len: 0, addr: Addr::ANY_V6 };
+    model.masquerade.insert(
+        PrefixKey { prefix_len: 8, addr: Addr::v6([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]) },
+        MasqueradeValue { to: Addr::ANY_V6, flags: 0 },
+    );
+    model.uplinks.insert(UPLINK, UplinkValue { v4: Addr::v4(HOST), v6: Addr::v6(HOST_V6) });
+    model.host_addresses.insert(Addr::v6(HOST_V6), HostAddressValue { ifindex: UPLINK });
+    let next_hop = NextHop { ifindex: UPLINK, addr: Addr::v6(WORLD_V6) };
+    model.routes.push(ModelRoute { prefix: everywhere, next_hop, source: Addr::v6(HOST_V6), mtu: 1500 });
     for (port, proto) in [(8088, Proto::TCP), (49_153, Proto::UDP)] {
         let key = PortMapKey { addr: Addr::ANY_V4, port: Port::new(port), proto, prefix_len: 16 };
         let target =

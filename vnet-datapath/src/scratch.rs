@@ -1,9 +1,11 @@
 //! Where tuples and entries are put together.
 
 use bytemuck::{Pod, Zeroable};
-use vnet_common::{Addr, CtEntry, Mac, MappingEntry, Tuple};
+use vnet_common::{Addr, CtEntry, FragmentKey, FragmentValue, Mac, MappingEntry, Tuple};
 
+use crate::answer::Answer;
 use crate::parse::Headers;
+use crate::related::Quoted;
 use crate::tables::NextHop;
 use crate::verdict::{Delivery, Verdict};
 
@@ -32,10 +34,33 @@ pub struct Scratch {
     pub progress: Progress,
     /// The packet's headers.
     pub headers: Headers,
+    /// What the fragments of the packet's datagram have in common.
+    pub fragment: FragmentKey,
+    /// What is noted of them.
+    pub datagram: FragmentValue,
+    /// Where the headers stand that it quotes, if it is an ICMP error.
+    pub quoted: Quoted,
     /// Where it was met.
     pub place: Place,
     /// What becomes of it.
     pub decided: Decided,
+    /// What kind of frame it is: one of the `FRAME_` constants.
+    pub frame: u8,
+    /// Zero.
+    pub reserved: [u8; 7],
+    /// What is said about it, if it is dropped.
+    pub answering: Answer,
+}
+
+impl Scratch {
+    /// An IP packet, of which the headers and the tuple are here.
+    pub const FRAME_IP: u8 = 0;
+    /// ARP.
+    pub const FRAME_ARP: u8 = 1;
+    /// Anything else.
+    pub const FRAME_OTHER: u8 = 2;
+    /// One that contradicts itself.
+    pub const FRAME_MALFORMED: u8 = 3;
 }
 
 /// Where a packet was met.
@@ -44,8 +69,7 @@ pub struct Scratch {
 pub struct Place {
     /// The interface whose hook it is.
     pub ifindex: u32,
-    /// For a packet that leaves: the interface on which it arrived, as the host's stack saw it; the bridge, for one of
-    /// an endpoint.
+    /// The interface on which the host's stack sees it arrive: the bridge, for a packet of an endpoint.
     pub arrived: u32,
 }
 
@@ -122,10 +146,14 @@ pub struct Opening {
     pub ports: u8,
     /// 1 if all flows of this source port share one external port, or the flow came in through such a mapping.
     pub mapped: u8,
+    /// 1 if routing has chosen the external address.
+    pub routed: u8,
     /// One of [`vnet_common::filtering`], for a mapping.
     pub filtering: u8,
     /// Which attempt at finding a source port it is, from 0.
     pub attempt: u8,
+    /// Zero.
+    pub reserved: [u8; 7],
 }
 
 /// Which source ports a flow may get on its far side.

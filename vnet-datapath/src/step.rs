@@ -2,12 +2,15 @@
 
 use vnet_common::{DropReason, Hook};
 
+use crate::answer;
 use crate::begin;
 use crate::conntrack;
+use crate::fragments;
 use crate::nat;
 use crate::open;
 use crate::packet::Packet;
 use crate::pipeline;
+use crate::related;
 use crate::scratch::Scratch;
 use crate::tables::Tables;
 use crate::verdict::Verdict;
@@ -34,6 +37,10 @@ impl Step {
     pub const ADVANCE: Self = Self { code: 260 };
     /// It is to get the tuple `scratch.translated`, and what is in `scratch.decided` is to become of it.
     pub const TRANSLATE: Self = Self { code: 258 };
+    /// It is an ICMP error, which may be about a packet of a flow.
+    pub const RELATED: Self = Self { code: 272 };
+    /// It is about the packet of a flow that has the tuple `scratch.noted`: [`related::relay`] is to be done.
+    pub const RELAY: Self = Self { code: 273 };
     /// What is in `scratch.decided` is to become of it, as it is.
     pub const DONE: Self = Self { code: 259 };
 
@@ -44,13 +51,13 @@ impl Step {
         Self { code: reason as i32 }
     }
 
-    /// The step of a story that may end in a drop.
+    /// The step of a story that may have ended early. Both ways of ending are numbers, so that the compiler has nothing
+    /// undefined to carry along, which the verifier would refuse.
     #[must_use]
     #[inline(always)]
-    pub const fn of(result: Result<Self, DropReason>) -> Self {
+    pub const fn of(result: Result<Self, Self>) -> Self {
         match result {
-            Ok(step) => step,
-            Err(reason) => Self::drop(reason),
+            Ok(step) | Err(step) => step,
         }
     }
 
@@ -74,15 +81,30 @@ impl Step {
     }
 }
 
+impl From<DropReason> for Step {
+    #[inline(always)]
+    fn from(reason: DropReason) -> Self {
+        Self::drop(reason)
+    }
+}
+
 /// Takes the steps, each of which may be kept out of line: what is inlined is verified anew for every way that leads
 /// there, and takes its part of a small stack.
 pub trait Steps {
-    /// Parses and looks up: [`pipeline::look`].
+    /// Parses: [`pipeline::read`].
+    fn read(&mut self, scratch: &mut Scratch);
+    /// Looks up: [`pipeline::look`].
     fn look(&mut self, scratch: &mut Scratch) -> Step;
     /// Decides on a packet of no flow: [`begin::begin`].
     fn begin(&mut self, scratch: &mut Scratch) -> Step;
+    /// Decides on a later fragment of no flow: [`fragments::straggler`].
+    fn straggler(&mut self, scratch: &mut Scratch) -> Step;
     /// Decides on one that an endpoint sends to the world: [`begin::world_bound`].
     fn world_bound(&mut self, scratch: &mut Scratch) -> Step;
+    /// Decides on an ICMP error: [`related::relate`].
+    fn relate(&mut self, scratch: &mut Scratch) -> Step;
+    /// Changes it: [`related::relay`].
+    fn relay(&mut self, scratch: &mut Scratch) -> bool;
     /// Pays for a flow: [`open::prepare`].
     fn prepare(&mut self, scratch: &mut Scratch) -> bool;
     /// Tries a source port: [`open::try_port`].
@@ -90,31 +112,71 @@ pub trait Steps {
     /// Makes the flow complete: [`open::complete`].
     fn complete(&mut self, scratch: &mut Scratch) -> bool;
     /// Tells the flow: [`conntrack::advance`].
-    fn advance(&mut self, scratch: &mut Scratch);
+    fn advance(&mut self, scratch: &mut Scratch) -> Step;
+    /// Notes what became of a first fragment: [`fragments::note`].
+    fn note(&mut self, scratch: &mut Scratch);
     /// Changes the packet: [`nat::rewrite`].
     fn rewrite(&mut self, scratch: &mut Scratch) -> bool;
+    /// Decides what is said about a packet that is dropped: [`answer::decide`].
+    fn answer(&mut self, scratch: &mut Scratch);
 }
 
-/// Takes a packet all its way. `scratch.place` says where it was met.
+/// Takes a packet all its way. `scratch.place` says where it was met. If it is dropped, `scratch.answering` says what is
+/// to be answered, for whoever carries out the verdict to do.
 #[inline(always)]
 pub fn run<S: Steps>(steps: &mut S, scratch: &mut Scratch) -> Step {
-    let mut step = steps.look(scratch);
-    if step == Step::BEGIN {
-        step = steps.begin(scratch);
-        if step == Step::WORLD {
-            step = steps.world_bound(scratch);
-        }
-        if step == Step::OPEN {
-            step = open::open(steps, scratch);
-        }
-    } else if step == Step::ADVANCE {
-        steps.advance(scratch);
-        step = Step::TRANSLATE;
+    let step = way(steps, scratch);
+    if let Some(reason) = step.reason()
+        && answer::is_answered(reason)
+    {
+        scratch.answering.reason = reason as u8;
+        steps.answer(scratch);
+    }
+    step
+}
+
+/// All that a packet goes through.
+#[inline(always)]
+fn way<S: Steps>(steps: &mut S, scratch: &mut Scratch) -> Step {
+    let step = decide(steps, scratch);
+    if step == Step::RELAY {
+        return if steps.relay(scratch) { Step::DONE } else { Step::drop(DropReason::Rewrite) };
+    }
+    if fragments::noting(scratch, step) {
+        steps.note(scratch);
     }
     if step != Step::TRANSLATE {
         return step;
     }
     if steps.rewrite(scratch) { Step::DONE } else { Step::drop(DropReason::Rewrite) }
+}
+
+/// All but what changes the packet.
+#[inline(always)]
+fn decide<S: Steps>(steps: &mut S, scratch: &mut Scratch) -> Step {
+    steps.read(scratch);
+    let mut step = steps.look(scratch);
+    if step == Step::RELATED {
+        step = steps.relate(scratch);
+    }
+    if step == Step::ADVANCE {
+        step = steps.advance(scratch);
+    }
+    if step == Step::BEGIN && scratch.headers.piece.is_later() {
+        step = steps.straggler(scratch);
+    } else if step == Step::BEGIN {
+        step = steps.begin(scratch);
+        if step == Step::WORLD {
+            step = steps.world_bound(scratch);
+        }
+        if step == Step::OPEN && scratch.headers.is_source_routed() {
+            return Step::drop(DropReason::SourceRoute);
+        }
+        if step == Step::OPEN {
+            step = open::open(steps, scratch);
+        }
+    }
+    step
 }
 
 /// Every step in one place: how packets in memory are dealt with.
@@ -130,6 +192,11 @@ pub struct Inline<'a, P, T> {
 
 impl<P: Packet, T: Tables> Steps for Inline<'_, P, T> {
     #[inline(always)]
+    fn read(&mut self, scratch: &mut Scratch) {
+        pipeline::read(self.packet, scratch);
+    }
+
+    #[inline(always)]
     fn look(&mut self, scratch: &mut Scratch) -> Step {
         pipeline::look(self.packet, self.tables, scratch, self.hook)
     }
@@ -140,8 +207,23 @@ impl<P: Packet, T: Tables> Steps for Inline<'_, P, T> {
     }
 
     #[inline(always)]
+    fn straggler(&mut self, scratch: &mut Scratch) -> Step {
+        fragments::straggler(self.tables, scratch, self.hook)
+    }
+
+    #[inline(always)]
     fn world_bound(&mut self, scratch: &mut Scratch) -> Step {
         begin::world_bound(self.tables, scratch)
+    }
+
+    #[inline(always)]
+    fn relate(&mut self, scratch: &mut Scratch) -> Step {
+        related::relate(self.packet, self.tables, scratch)
+    }
+
+    #[inline(always)]
+    fn relay(&mut self, scratch: &mut Scratch) -> bool {
+        related::relay(self.packet, scratch).is_some()
     }
 
     #[inline(always)]
@@ -160,12 +242,22 @@ impl<P: Packet, T: Tables> Steps for Inline<'_, P, T> {
     }
 
     #[inline(always)]
-    fn advance(&mut self, scratch: &mut Scratch) {
-        conntrack::advance(self.tables, scratch);
+    fn advance(&mut self, scratch: &mut Scratch) -> Step {
+        conntrack::advance(self.tables, scratch)
+    }
+
+    #[inline(always)]
+    fn note(&mut self, scratch: &mut Scratch) {
+        fragments::note(self.tables, scratch);
     }
 
     #[inline(always)]
     fn rewrite(&mut self, scratch: &mut Scratch) -> bool {
         nat::rewrite(self.packet, scratch).is_some()
+    }
+
+    #[inline(always)]
+    fn answer(&mut self, scratch: &mut Scratch) {
+        answer::decide(self.tables, scratch);
     }
 }

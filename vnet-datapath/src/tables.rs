@@ -1,10 +1,12 @@
 //! Everything the logic asks of the world: maps, routes, sockets, clock and chance.
 
 use vnet_common::{
-    Addr, CtEntry, CtState, DatapathConfig, EndpointUse, EndpointValue, FloatingValue, HostAddressValue,
-    MappingEntry, MasqueradeValue, NetworkValue, Origin, PortMapKey, PortMapValue, Tuple, UplinkValue,
+    Addr, CtEntry, CtState, DatapathConfig, EndpointUse, EndpointValue, FloatingValue, FragmentKey,
+    FragmentValue, HostAddressValue, MappingEntry, MasqueradeValue, NetworkValue, Origin, PortMapKey,
+    PortMapValue, Tuple, UplinkValue,
 };
 
+use crate::answer::Budget;
 use crate::mappings::{self, Admission};
 use crate::scratch::Scratch;
 use crate::step::Step;
@@ -62,6 +64,8 @@ pub trait Flow {
     fn answer(&self, to: &mut Tuple);
     /// Whether it is the twin of the entry with this key: its packets become the answers to those.
     fn leads_to_answer_of(&self, tuple: &Tuple) -> bool;
+    /// [`CtEntry::created`].
+    fn created(&self) -> u32;
     /// [`CtEntry::last_seen`].
     fn last_seen(&self) -> u32;
     /// [`CtEntry::state`].
@@ -125,7 +129,11 @@ pub trait Tables: Ports {
 
     /// The slot to look at next: each is named in turn, to whichever CPU asks.
     fn next_slot(&self) -> u32;
-    /// The flow noted in a slot; all zero for none.
+    /// The slot to sweep next: each in turn, from the first on after [`Self::sweep_anew`].
+    fn next_swept(&self) -> u32;
+    /// Makes the first slot the next to sweep.
+    fn sweep_anew(&self);
+    /// The flow noted in a slot, its last byte telling it from others of that tuple; all zero for none.
     fn slot(&self, index: u32, tuple: &mut Tuple);
     /// Notes a flow in a slot.
     fn set_slot(&self, index: u32, tuple: &Tuple);
@@ -147,6 +155,13 @@ pub trait Tables: Ports {
     /// Removes a mapping, if it is there.
     fn remove_mapping(&self, key: &Tuple);
 
+    /// Copies what is noted of a datagram in fragments; whether there is anything, too old or not.
+    fn fragment(&self, key: &FragmentKey, to: &mut FragmentValue) -> bool;
+    /// Notes what became of a first fragment.
+    fn put_fragment(&self, key: &FragmentKey, value: &FragmentValue);
+    /// An IPv4 identification that nobody can foresee.
+    fn identification(&self) -> [u8; 2];
+
     /// Whose address this is.
     fn endpoint(&self, addr: &Addr) -> Option<&EndpointValue>;
     /// The network whose prefix covers an address.
@@ -164,8 +179,13 @@ pub trait Tables: Ports {
 
     /// Asks the host's routing.
     fn route(&self, query: &RouteQuery<'_>) -> Route;
+    /// Whether the host has this address now, as its routing sees it on the interface `arrived`: a bridge, where
+    /// forwarding is on. Where it is not, routing does not say, and [`Ports::host_address`] does.
+    fn owns(&self, addr: &Addr, arrived: u32) -> bool;
     /// Whether a socket of the host would take a packet with this tuple that arrives from the world.
     fn host_socket(&self, tuple: &Tuple) -> bool;
+    /// Looks at and changes how many ICMP errors this CPU has sent.
+    fn icmp_budget<R>(&self, change: impl FnOnce(&mut Budget) -> R) -> Option<R>;
     /// Seconds since boot.
     fn now(&self) -> u32;
     /// A number nobody can foresee.
@@ -187,6 +207,15 @@ pub trait Tables: Ports {
         Self: Sized,
     {
         conntrack::look_at_slot(self, scratch)
+    }
+
+    /// [`conntrack::sweep_slot`], likewise.
+    #[inline(always)]
+    fn sweep_slot(&self, scratch: &mut Scratch) -> bool
+    where
+        Self: Sized,
+    {
+        conntrack::sweep_slot(self, scratch)
     }
 
     /// [`begin::find_target`], likewise.

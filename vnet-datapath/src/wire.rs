@@ -16,10 +16,14 @@ use network_types::udp::UdpHdr;
 pub const NETWORK: u32 = EthHdr::LEN as u32;
 /// IPv4 hop limit and protocol, which share a word of the checksum.
 pub const IPV4_TTL: u32 = NETWORK + offset_of!(Ipv4Hdr, ttl) as u32;
+/// IPv4 identification.
+pub const IPV4_ID: u32 = NETWORK + offset_of!(Ipv4Hdr, id) as u32;
 /// IPv4 header checksum.
 pub const IPV4_CHECKSUM: u32 = NETWORK + offset_of!(Ipv4Hdr, check) as u32;
 /// IPv4 source, with the destination behind it.
 pub const IPV4_ADDRESSES: u32 = NETWORK + offset_of!(Ipv4Hdr, src_addr) as u32;
+/// First byte behind a plain IPv4 header.
+pub const IPV4_PAYLOAD: u32 = NETWORK + Ipv4Hdr::LEN as u32;
 /// IPv6 hop limit.
 pub const IPV6_HOP_LIMIT: u32 = NETWORK + offset_of!(Ipv6Hdr, hop_limit) as u32;
 /// IPv6 source, with the destination behind it.
@@ -52,8 +56,30 @@ pub mod ethertype {
 pub mod icmp {
     /// ICMP echo reply.
     pub const ECHO_REPLY: u8 = 0;
+    /// ICMP destination unreachable, "fragmentation needed" among its codes.
+    pub const UNREACHABLE: u8 = 3;
     /// ICMP echo request.
     pub const ECHO_REQUEST: u8 = 8;
+    /// ICMP time exceeded.
+    pub const TIME_EXCEEDED: u8 = 11;
+    /// ICMP parameter problem.
+    pub const PARAMETER_PROBLEM: u8 = 12;
+    /// Code of "unreachable", of either family: no route.
+    pub const NO_ROUTE: u8 = 0;
+    /// Code of ICMP "unreachable": it does not fit and must not be fragmented.
+    pub const FRAGMENTATION_NEEDED: u8 = 4;
+    /// Code of ICMP "unreachable": communication administratively prohibited (RFC 1812 section 5.2.7.1).
+    pub const PROHIBITED: u8 = 13;
+    /// Code of ICMPv6 "unreachable": as much.
+    pub const V6_PROHIBITED: u8 = 1;
+    /// ICMPv6 destination unreachable.
+    pub const V6_UNREACHABLE: u8 = 1;
+    /// ICMPv6 packet too big.
+    pub const V6_TOO_BIG: u8 = 2;
+    /// ICMPv6 time exceeded.
+    pub const V6_TIME_EXCEEDED: u8 = 3;
+    /// ICMPv6 parameter problem.
+    pub const V6_PARAMETER_PROBLEM: u8 = 4;
     /// ICMPv6 echo request.
     pub const V6_ECHO_REQUEST: u8 = 128;
     /// ICMPv6 echo reply.
@@ -66,6 +92,20 @@ pub mod icmp {
     pub const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
     /// Redirect (RFC 4861).
     pub const REDIRECT: u8 = 137;
+
+    /// Whether it is an ICMP echo, request or reply.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_echo(kind: u8) -> bool {
+        matches!(kind, ECHO_REQUEST | ECHO_REPLY)
+    }
+
+    /// Whether it is an ICMPv6 echo, request or reply.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_v6_echo(kind: u8) -> bool {
+        matches!(kind, V6_ECHO_REQUEST | V6_ECHO_REPLY)
+    }
 }
 
 /// IPv6 extension headers that are walked over (RFC 8200 section 4).
@@ -78,6 +118,18 @@ pub mod extension {
     pub const FRAGMENT: u8 = 44;
     /// Destination options.
     pub const DESTINATION: u8 = 60;
+}
+
+/// IPv4 options that matter here (RFC 791 section 3.1).
+pub mod option {
+    /// No more options.
+    pub const END: u8 = 0;
+    /// Nothing, one byte long; every other option has its length behind its number.
+    pub const NOTHING: u8 = 1;
+    /// Loose source route.
+    pub const LOOSE_SOURCE_ROUTE: u8 = 131;
+    /// Strict source route.
+    pub const STRICT_SOURCE_ROUTE: u8 = 137;
 }
 
 /// TCP flags (RFC 9293 section 3.1).
@@ -238,7 +290,7 @@ mod tests {
 
     #[test]
     fn offsets_are_those_of_the_rfcs() {
-        assert_eq!((NETWORK, IPV4_TTL, IPV4_CHECKSUM, IPV4_ADDRESSES), (14, 22, 24, 26));
+        assert_eq!((NETWORK, IPV4_ID, IPV4_TTL, IPV4_CHECKSUM, IPV4_ADDRESSES), (14, 18, 22, 24, 26));
         assert_eq!((IPV6_HOP_LIMIT, IPV6_ADDRESSES, IPV6_PAYLOAD), (21, 22, 54));
         assert_eq!((TCP_CHECKSUM, UDP_CHECKSUM, ICMP_CHECKSUM, ICMP_IDENTIFIER), (16, 6, 2, 4));
         assert_eq!(

@@ -26,7 +26,9 @@ pub use tables::Maps;
 #[cfg(target_arch = "bpf")]
 pub use {
     vnet_common::{Hook, Tuple},
-    vnet_datapath::{Scratch, begin, conntrack, mappings, nat, open, pipeline},
+    vnet_datapath::{
+        Scratch, answer, begin, conntrack, fragments, mappings, nat, open, option_at, pipeline, related,
+    },
 };
 
 #[cfg(target_arch = "bpf")]

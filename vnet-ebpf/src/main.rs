@@ -8,7 +8,7 @@ mod programs {
     use aya_ebpf::macros::{cgroup_sock_addr, classifier};
     use aya_ebpf::programs::{SockAddrContext, TcContext};
     use vnet_common::Hook;
-    use vnet_datapath::step;
+    use vnet_datapath::step::{self, Steps as _};
     use vnet_ebpf::sk_addr::{self, Family};
     use vnet_ebpf::skb::Skb;
     use vnet_ebpf::steps::Outlined;
@@ -57,6 +57,24 @@ mod programs {
     #[cgroup_sock_addr(bind6)]
     fn host_bind6(context: SockAddrContext) -> i32 {
         sk_addr::bind(context.sock_addr, Family::V6)
+    }
+
+    #[classifier]
+    fn to_bridge(context: TcContext) -> i32 {
+        let mut skb = Skb::new(context.skb.skb);
+        let arrived = skb.ingress_ifindex();
+        // What the host itself sends.
+        if arrived == 0 {
+            return TC_ACT_UNSPEC;
+        }
+        let Some(scratch) = maps::scratch() else { return TC_ACT_SHOT };
+        scratch.place.ifindex = skb.ifindex();
+        scratch.place.arrived = arrived;
+        // There is no other step on this hook.
+        let mut steps = Outlined::new(context.as_ptr(), Hook::ToBridge);
+        steps.read(scratch);
+        let step = steps.look(scratch);
+        verdict::tc(&mut skb, Hook::ToBridge, scratch, step)
     }
 
     #[cgroup_sock_addr(connect4)]

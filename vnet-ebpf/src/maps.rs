@@ -16,6 +16,7 @@ use vnet_common::{
     MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, Tuple, UplinkValue,
 };
 use vnet_datapath::Scratch;
+use vnet_datapath::answer::{Budget, MAX_QUOTE};
 
 use crate::tables::Fib;
 
@@ -123,4 +124,25 @@ static FIB: PerCpuArray<Fib, 1> = PerCpuArray::new();
 pub(crate) fn fib() -> Option<&'static mut Fib> {
     // SAFETY: as above; a lookup is over before the next one begins.
     FIB.get_ptr_mut(0).map(|fib| unsafe { &mut *fib })
+}
+
+/// ICMP errors that this CPU has sent. Not pinned either.
+#[btf_map(name = "icmp_budget")]
+static ICMP_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
+
+/// This CPU's count of ICMP errors.
+#[inline(always)]
+pub(crate) fn icmp_budget() -> Option<&'static mut Budget> {
+    // SAFETY: as above.
+    ICMP_BUDGET.get_ptr_mut(0).map(|budget| unsafe { &mut *budget })
+}
+
+/// What an ICMP error quotes, while it is moved. Not pinned either.
+#[btf_map(name = "quote")]
+static QUOTE: PerCpuArray<[u8; MAX_QUOTE as usize], 1> = PerCpuArray::new();
+
+/// This CPU's quote.
+#[inline(always)]
+pub(crate) fn quote() -> Option<*mut [u8; MAX_QUOTE as usize]> {
+    QUOTE.get_ptr_mut(0)
 }

@@ -1,18 +1,33 @@
 //! [`Packet`] over a socket buffer: helpers throughout, which know about non-linear, aggregated and
 //! checksum-offloaded packets.
 
-use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM};
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode,
+};
 use aya_ebpf::helpers::generated::{
-    bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes,
+    bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail,
+    bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
 use vnet_common::features;
-use vnet_datapath::checksum::Delta;
+use vnet_datapath::answer::MAX_QUOTE;
+use vnet_datapath::checksum::{Delta, Sum};
 use vnet_datapath::{Covers, L4Checksum, Packet};
 
-use crate::environment;
+use crate::{environment, maps, steps};
 
 /// `BPF_F_IPV6` of `bpf_l4_csum_replace` (Linux 6.16).
 const BPF_F_IPV6: u64 = 1 << 7;
+
+/// Length of an Ethernet header.
+const ETHERNET: u32 = 14;
+
+/// More than the headers of any packet, so that what the hardware was to sum began within.
+const DISCARDED: u32 = 256;
+
+/// Bytes that are summed at once, and how often.
+const PART: usize = MAX_QUOTE as usize / PARTS;
+const PARTS: usize = 4;
+const _: () = assert!(PART.is_multiple_of(4) && PART * PARTS == MAX_QUOTE as usize && PART <= 512);
 
 /// A socket buffer.
 #[derive(Debug)]
@@ -70,6 +85,14 @@ impl Skb {
         unsafe { core::ptr::write_volatile(&raw mut (*self.0).tc_index, value) };
     }
 
+    /// Cuts the packet to a length, or lengthens it by zeros.
+    #[inline(always)]
+    fn resize(&mut self, length: u32) -> Option<()> {
+        // SAFETY: plain numbers.
+        let failed = unsafe { bpf_skb_change_tail(self.0, length, 0) };
+        (failed == 0).then_some(())
+    }
+
     #[inline(always)]
     fn put<const N: usize>(&mut self, offset: u32, bytes: &[u8; N], flags: u64) -> Option<()> {
         // SAFETY: `bytes` is `N` bytes long.
@@ -104,6 +127,12 @@ impl Packet for Skb {
                 bpf_skb_load_bytes(self.0.cast(), offset, bytes.as_mut_ptr().cast(), const { N as u32 });
             (failed == 0).then(|| bytes.assume_init())
         }
+    }
+
+    #[inline(always)]
+    fn option(&self, at: u32) -> u32 {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { steps::vnet_option(self.0.cast(), at) }
     }
 
     #[inline(always)]
@@ -148,5 +177,49 @@ impl Packet for Skb {
         // SAFETY: as above.
         let failed = unsafe { bpf_l4_csum_replace(self.0, offset, 0, u64::from(delta.folded()), flags) };
         (failed == 0).then_some(())
+    }
+
+    /// Sizes are constant wherever the verifier wants to know them: the quote is dealt with as if it was as long as the
+    /// longest, with zeros behind it, which add nothing to a sum.
+    #[inline(always)]
+    fn quote(&mut self, front: u32, length: u16) -> Option<Sum> {
+        let length = u32::from(length);
+        let buffer = maps::quote()?;
+        // From here on it is one plain packet: this undoes aggregation.
+        self.resize(ETHERNET.wrapping_add(length))?;
+        self.resize(ETHERNET + MAX_QUOTE)?;
+        // SAFETY: the buffer, this CPU's own, has that many bytes.
+        let failed =
+            unsafe { bpf_skb_load_bytes(self.0.cast(), ETHERNET, buffer.cast(), const { MAX_QUOTE }) };
+        if failed != 0 {
+            return None;
+        }
+        // With the bytes that go here goes the place from which the hardware was to sum the packet.
+        self.resize(front.wrapping_add(MAX_QUOTE + DISCARDED))?;
+        // SAFETY: plain numbers.
+        let failed = unsafe {
+            bpf_skb_adjust_room(self.0, -(DISCARDED as i32), bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, 0)
+        };
+        if failed != 0 {
+            return None;
+        }
+        // Kernels that have not noticed do when they are to keep account of a sum.
+        let flags = u64::from(BPF_F_RECOMPUTE_CSUM);
+        // SAFETY: as above.
+        let failed = unsafe { bpf_skb_store_bytes(self.0, front, buffer.cast(), const { MAX_QUOTE }, flags) };
+        if failed != 0 {
+            return None;
+        }
+        self.resize(front.wrapping_add(length))?;
+        let mut sum = 0;
+        for part in 0..PARTS {
+            // SAFETY: a part of the buffer; the helper takes half a kilobyte at most.
+            let of = unsafe {
+                let from = buffer.cast::<u32>().add(part * (PART / 4));
+                bpf_csum_diff(core::ptr::null_mut(), 0, from, const { PART as u32 }, sum)
+            };
+            sum = u32::try_from(of).ok()?;
+        }
+        Some(Sum::of(sum))
     }
 }

@@ -8,20 +8,30 @@ use vnet_datapath::Scratch;
 use vnet_datapath::step::{Step, Steps};
 
 unsafe extern "C" {
+    fn vnet_read(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_from_endpoint(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_from_uplink(context: *mut c_void, scratch: *mut Scratch) -> i32;
-    fn vnet_to_uplink(context: *mut c_void, scratch: *mut Scratch) -> i32;
+    fn vnet_to_uplink(scratch: *mut Scratch) -> i32;
+    fn vnet_to_bridge(scratch: *mut Scratch) -> i32;
     fn vnet_begin_from_endpoint(scratch: *mut Scratch) -> i32;
-    fn vnet_begin_from_uplink(scratch: *mut Scratch) -> i32;
+    fn vnet_begin_from_uplink(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_begin_to_uplink(scratch: *mut Scratch) -> i32;
     fn vnet_world_bound(context: *mut c_void, scratch: *mut Scratch) -> i32;
+    fn vnet_relate(context: *mut c_void, scratch: *mut Scratch) -> i32;
+    fn vnet_relay(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_prepare(scratch: *mut Scratch) -> i32;
     fn vnet_try_port(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_complete(scratch: *mut Scratch) -> i32;
-    fn vnet_advance(scratch: *mut Scratch) -> i32;
+    fn vnet_advance(context: *mut c_void, scratch: *mut Scratch) -> i32;
+    fn vnet_note(scratch: *mut Scratch) -> i32;
+    fn vnet_straggler(scratch: *mut Scratch, hook: u32) -> i32;
     fn vnet_rewrite(context: *mut c_void, scratch: *mut Scratch) -> i32;
+    pub(crate) fn vnet_option(context: *mut c_void, at: u32) -> u32;
+    fn vnet_decide_on_answer(scratch: *mut Scratch) -> i32;
+    pub(crate) fn vnet_build_answer(context: *mut c_void, scratch: *mut Scratch) -> i32;
     pub(crate) fn vnet_end(tuple: *const Tuple, spare: *mut Tuple) -> i32;
     pub(crate) fn vnet_look_at_slot(scratch: *mut Scratch) -> i32;
+    pub(crate) fn vnet_sweep_slot(scratch: *mut Scratch) -> i32;
     pub(crate) fn vnet_find_target(scratch: *mut Scratch) -> i32;
     pub(crate) fn vnet_admit(scratch: *mut Scratch) -> i32;
 }
@@ -43,13 +53,20 @@ impl Outlined {
 
 impl Steps for Outlined {
     #[inline(always)]
-    fn look(&mut self, scratch: &mut Scratch) -> Step {
+    fn read(&mut self, scratch: &mut Scratch) {
         // SAFETY: both pointers are valid for the call.
+        unsafe { vnet_read(self.context, scratch) };
+    }
+
+    #[inline(always)]
+    fn look(&mut self, scratch: &mut Scratch) -> Step {
+        // SAFETY: as above.
         let code = unsafe {
             match self.hook {
                 Hook::FromEndpoint => vnet_from_endpoint(self.context, scratch),
                 Hook::FromUplink => vnet_from_uplink(self.context, scratch),
-                Hook::ToUplink => vnet_to_uplink(self.context, scratch),
+                Hook::ToUplink => vnet_to_uplink(scratch),
+                Hook::ToBridge => vnet_to_bridge(scratch),
             }
         };
         Step { code }
@@ -61,11 +78,18 @@ impl Steps for Outlined {
         let code = unsafe {
             match self.hook {
                 Hook::FromEndpoint => vnet_begin_from_endpoint(scratch),
-                Hook::FromUplink => vnet_begin_from_uplink(scratch),
+                Hook::FromUplink => vnet_begin_from_uplink(self.context, scratch),
                 Hook::ToUplink => vnet_begin_to_uplink(scratch),
+                Hook::ToBridge => Step::PASS.code,
             }
         };
         Step { code }
+    }
+
+    #[inline(always)]
+    fn straggler(&mut self, scratch: &mut Scratch) -> Step {
+        // SAFETY: as above.
+        Step { code: unsafe { vnet_straggler(scratch, self.hook as u32) } }
     }
 
     #[inline(always)]
@@ -73,8 +97,20 @@ impl Steps for Outlined {
         match self.hook {
             // SAFETY: as above.
             Hook::FromEndpoint => Step { code: unsafe { vnet_world_bound(self.context, scratch) } },
-            Hook::FromUplink | Hook::ToUplink => Step::PASS,
+            Hook::FromUplink | Hook::ToUplink | Hook::ToBridge => Step::PASS,
         }
+    }
+
+    #[inline(always)]
+    fn relate(&mut self, scratch: &mut Scratch) -> Step {
+        // SAFETY: as above.
+        Step { code: unsafe { vnet_relate(self.context, scratch) } }
+    }
+
+    #[inline(always)]
+    fn relay(&mut self, scratch: &mut Scratch) -> bool {
+        // SAFETY: as above.
+        unsafe { vnet_relay(self.context, scratch) != 0 }
     }
 
     #[inline(always)]
@@ -96,15 +132,27 @@ impl Steps for Outlined {
     }
 
     #[inline(always)]
-    fn advance(&mut self, scratch: &mut Scratch) {
+    fn advance(&mut self, scratch: &mut Scratch) -> Step {
         // SAFETY: as above.
-        unsafe { vnet_advance(scratch) };
+        Step { code: unsafe { vnet_advance(self.context, scratch) } }
+    }
+
+    #[inline(always)]
+    fn note(&mut self, scratch: &mut Scratch) {
+        // SAFETY: as above.
+        unsafe { vnet_note(scratch) };
     }
 
     #[inline(always)]
     fn rewrite(&mut self, scratch: &mut Scratch) -> bool {
         // SAFETY: as above.
         unsafe { vnet_rewrite(self.context, scratch) != 0 }
+    }
+
+    #[inline(always)]
+    fn answer(&mut self, scratch: &mut Scratch) {
+        // SAFETY: as above.
+        unsafe { vnet_decide_on_answer(scratch) };
     }
 }
 
@@ -114,14 +162,21 @@ impl Steps for Outlined {
 #[macro_export]
 macro_rules! steps {
     ($context:ty, $packet:path) => {
+        $crate::step!(vnet_read(scratch, context: $context) => {
+            pipeline::read(&$packet(context), scratch);
+            0
+        });
         $crate::step!(vnet_from_endpoint(scratch, context: $context) => {
             pipeline::look(&$packet(context), &Maps::new(context.cast()), scratch, Hook::FromEndpoint).code
         });
         $crate::step!(vnet_from_uplink(scratch, context: $context) => {
             pipeline::look(&$packet(context), &Maps::new(context.cast()), scratch, Hook::FromUplink).code
         });
-        $crate::step!(vnet_to_uplink(scratch, context: $context) => {
-            pipeline::look(&$packet(context), &Maps::new(context.cast()), scratch, Hook::ToUplink).code
+        $crate::step!(vnet_to_uplink(scratch) => {
+            pipeline::look_leaving(&Maps::without_context(), scratch).code
+        });
+        $crate::step!(vnet_to_bridge(scratch) => {
+            pipeline::look_entering(&Maps::without_context(), scratch).code
         });
         $crate::step!(vnet_begin_from_endpoint(scratch) => {
             begin::begin(&Maps::without_context(), scratch, Hook::FromEndpoint).code
@@ -129,11 +184,17 @@ macro_rules! steps {
         $crate::step!(vnet_world_bound(scratch, context: $context) => {
             begin::world_bound(&Maps::new(context.cast()), scratch).code
         });
-        $crate::step!(vnet_begin_from_uplink(scratch) => {
-            begin::begin(&Maps::without_context(), scratch, Hook::FromUplink).code
+        $crate::step!(vnet_begin_from_uplink(scratch, context: $context) => {
+            begin::begin(&Maps::new(context.cast()), scratch, Hook::FromUplink).code
         });
         $crate::step!(vnet_begin_to_uplink(scratch) => {
             begin::begin(&Maps::without_context(), scratch, Hook::ToUplink).code
+        });
+        $crate::step!(vnet_relate(scratch, context: $context) => {
+            related::relate(&$packet(context), &Maps::new(context.cast()), scratch).code
+        });
+        $crate::step!(vnet_relay(scratch, context: $context) => {
+            i32::from(related::relay(&mut $packet(context), scratch).is_some())
         });
         $crate::step!(vnet_prepare(scratch) => {
             i32::from(open::prepare(&Maps::without_context(), scratch))
@@ -144,15 +205,28 @@ macro_rules! steps {
         $crate::step!(vnet_complete(scratch) => {
             i32::from(open::complete(&Maps::without_context(), scratch))
         });
+        $crate::step!(vnet_note(scratch) => {
+            fragments::note(&Maps::without_context(), scratch);
+            0
+        });
         $crate::step!(vnet_rewrite(scratch, context: $context) => {
             i32::from(nat::rewrite(&mut $packet(context), scratch).is_some())
+        });
+        $crate::step!(vnet_decide_on_answer(scratch) => {
+            answer::decide(&Maps::without_context(), scratch);
+            0
+        });
+        $crate::step!(vnet_build_answer(scratch, context: $context) => {
+            i32::from(answer::build(&mut $packet(context), scratch).is_some())
         });
         $crate::step!(vnet_look_at_slot(scratch) => {
             i32::from(conntrack::look_at_slot(&Maps::without_context(), scratch))
         });
-        $crate::step!(vnet_advance(scratch) => {
-            conntrack::advance(&Maps::without_context(), scratch);
-            0
+        $crate::step!(vnet_advance(scratch, context: $context) => {
+            conntrack::advance(&Maps::new(context.cast()), scratch).code
+        });
+        $crate::step!(vnet_sweep_slot(scratch) => {
+            i32::from(conntrack::sweep_slot(&Maps::without_context(), scratch))
         });
         $crate::step!(vnet_find_target(scratch) => {
             begin::find_target(&Maps::without_context(), scratch).code
@@ -160,6 +234,23 @@ macro_rules! steps {
         $crate::step!(vnet_admit(scratch) => {
             mappings::admit(&Maps::without_context(), scratch) as i32
         });
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn vnet_straggler(scratch: *mut $crate::Scratch, hook: u32) -> i32 {
+            // SAFETY: the caller's working memory, or nothing.
+            let (Some(scratch), Some(hook)) = (unsafe { scratch.as_mut() }, $crate::Hook::from_u8(hook as u8))
+            else {
+                return 0;
+            };
+            $crate::fragments::straggler(&$crate::Maps::without_context(), scratch, hook).code
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn vnet_option(context: *mut $context, at: u32) -> u32 {
+            $crate::option_at(&$packet(context), at)
+        }
 
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -181,7 +272,9 @@ macro_rules! step {
         #[inline(never)]
         extern "C" fn $name($($context: *mut $type,)? scratch: *mut $crate::Scratch) -> i32 {
             #[allow(unused_imports, reason = "one list for all steps")]
-            use $crate::{Hook, Maps, begin, conntrack, mappings, nat, open, pipeline};
+            use $crate::{
+                Hook, Maps, answer, begin, conntrack, fragments, mappings, nat, open, pipeline, related,
+            };
             // SAFETY: the caller's working memory, or nothing.
             let Some($scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
             $body

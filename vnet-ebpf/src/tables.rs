@@ -3,8 +3,8 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{
-    BPF_ANY, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NO_SRC_ADDR, BPF_FIB_LKUP_RET_SUCCESS,
-    BPF_FIB_LOOKUP_SRC, BPF_NOEXIST, bpf_sock_tuple,
+    BPF_ANY, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NO_SRC_ADDR,
+    BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SRC, BPF_NOEXIST, bpf_sock_tuple,
 };
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{
@@ -13,9 +13,10 @@ use aya_ebpf::helpers::generated::{
 };
 use vnet_common::{
     Addr, AllowFrom, CtEntry, CtState, DatapathConfig, EndpointUse, EndpointValue, FloatingValue,
-    HostAddressValue, LocalFlowKey, LocalFlowValue, MappingEntry, MasqueradeValue, NetworkValue, Origin,
-    PortMapKey, PortMapValue, Proto, Tuple, UplinkValue, features,
+    FragmentKey, FragmentValue, HostAddressValue, LocalFlowKey, LocalFlowValue, MappingEntry,
+    MasqueradeValue, NetworkValue, Origin, PortMapKey, PortMapValue, Proto, Tuple, UplinkValue, features,
 };
+use vnet_datapath::answer::Budget;
 use vnet_datapath::local::LocalTables;
 use vnet_datapath::mappings::Admission;
 use vnet_datapath::step::Step;
@@ -76,6 +77,12 @@ impl Flow for MapFlow {
             && *dport == tuple.sport
             && *zone == tuple.zone
             && *proto == tuple.proto
+    }
+
+    #[inline(always)]
+    fn created(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.0).created }
     }
 
     #[inline(always)]
@@ -227,9 +234,30 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn next_swept(&self) -> u32 {
+        let Some(hand) = maps::FLOW_HAND.get_ptr_mut(0) else { return 0 };
+        let slots = environment::flow_slots();
+        // SAFETY: as above.
+        unsafe {
+            bpf_spin_lock((&raw mut (*hand).lock).cast());
+            let next = if (*hand).sweep < slots { (*hand).sweep } else { 0 };
+            (*hand).sweep = next.wrapping_add(1);
+            bpf_spin_unlock((&raw mut (*hand).lock).cast());
+            next
+        }
+    }
+
+    #[inline(always)]
+    fn sweep_anew(&self) {
+        let Some(hand) = maps::FLOW_HAND.get_ptr_mut(0) else { return };
+        // SAFETY: the map's only element. Not under its lock: whichever CPU is last, the sweep goes on.
+        unsafe { (*hand).sweep = 0 };
+    }
+
+    #[inline(always)]
     fn slot(&self, index: u32, tuple: &mut Tuple) {
-        // SAFETY: a map's element and working memory; one that another CPU is writing is no flow's, or another's.
         match maps::FLOW_SLOTS.get_ptr_mut(index) {
+            // SAFETY: a map's element and working memory; one that another CPU is writing is no flow's, or another's.
             Some(slot) => unsafe { core::ptr::copy_nonoverlapping(slot, tuple, 1) },
             None => tuple.proto.number = 0,
         }
@@ -279,6 +307,24 @@ impl Tables for Maps {
     #[inline(always)]
     fn remove_mapping(&self, key: &Tuple) {
         let _ = maps::MAPPINGS.remove(key);
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey, to: &mut FragmentValue) -> bool {
+        let Some(value) = maps::FRAGMENTS.get_ptr(key) else { return false };
+        // SAFETY: a map's value, replaced whole; `to` is working memory.
+        unsafe { core::ptr::copy_nonoverlapping(value, to, 1) };
+        true
+    }
+
+    #[inline(always)]
+    fn put_fragment(&self, key: &FragmentKey, value: &FragmentValue) {
+        let _ = maps::FRAGMENTS.insert(key, value, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn identification(&self) -> [u8; 2] {
+        (self.random() as u16).to_ne_bytes()
     }
 
     #[inline(always)]
@@ -368,6 +414,20 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn owns(&self, addr: &Addr, arrived: u32) -> bool {
+        let Some(fib) = maps::fib() else { return true };
+        fib.ask_for(addr, arrived);
+        // SAFETY: as above. What is for the host itself is not forwarded.
+        let answer =
+            unsafe { bpf_fib_lookup(self.context, (&raw mut *fib).cast(), size_of::<Fib>() as i32, 0) };
+        match answer as u32 {
+            BPF_FIB_LKUP_RET_NOT_FWDED => true,
+            BPF_FIB_LKUP_RET_FWD_DISABLED => self.host_address(addr).is_some(),
+            _ => false,
+        }
+    }
+
+    #[inline(always)]
     fn host_socket(&self, tuple: &Tuple) -> bool {
         // The helper tells the families apart by the length of the tuple.
         let mut key = [0_u8; 36];
@@ -399,6 +459,11 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn icmp_budget<R>(&self, change: impl FnOnce(&mut Budget) -> R) -> Option<R> {
+        maps::icmp_budget().map(change)
+    }
+
+    #[inline(always)]
     fn now(&self) -> u32 {
         // SAFETY: reading the clock has no preconditions.
         (unsafe { bpf_ktime_get_boot_ns() } / NANOSECONDS) as u32
@@ -420,6 +485,12 @@ impl Tables for Maps {
     fn look_at_slot(&self, scratch: &mut Scratch) -> bool {
         // SAFETY: as above.
         unsafe { steps::vnet_look_at_slot(scratch) != 0 }
+    }
+
+    #[inline(always)]
+    fn sweep_slot(&self, scratch: &mut Scratch) -> bool {
+        // SAFETY: as above.
+        unsafe { steps::vnet_sweep_slot(scratch) != 0 }
     }
 
     #[inline(always)]
@@ -486,6 +557,23 @@ impl Fib {
         self.flow = 0;
         self.src = Self::field(&query.tuple.src, v4);
         self.dst = Self::field(&query.tuple.dst, v4);
+        self.vlan = 0;
+        self.macs = [0; 12];
+    }
+
+    /// The way to one address, from nowhere in particular.
+    #[inline(always)]
+    fn ask_for(&mut self, addr: &Addr, arrived: u32) {
+        let v4 = addr.is_v4();
+        self.family = if v4 { AF_INET } else { AF_INET6 };
+        self.proto = 0;
+        self.sport = 0;
+        self.dport = 0;
+        self.length = 0;
+        self.ifindex = arrived;
+        self.flow = 0;
+        self.src = [0; 16];
+        self.dst = Self::field(addr, v4);
         self.vlan = 0;
         self.macs = [0; 12];
     }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::{BPF_ANY, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::helpers::generated::{
-    bpf_ktime_get_boot_ns, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type,
+    bpf_ktime_get_boot_ns, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type,
 };
 use vnet_common::{DropKey, DropReason, Hook, Tuple};
 use vnet_datapath::step::Step;
@@ -10,6 +10,7 @@ use vnet_datapath::{Delivery, NextHop, Packet, Scratch, Verdict};
 
 use crate::maps;
 use crate::skb::Skb;
+use crate::steps;
 use crate::xdp::Frame;
 
 /// Mark of a packet that `from_endpoint` has sent on to an uplink itself: `to_uplink` has nothing to do for it.
@@ -23,7 +24,7 @@ const AF_INET6: u32 = 10;
 
 /// Carries out a classifier's verdict on the packet of which `scratch` has the tuple, if it has one.
 #[inline(always)]
-pub fn tc(skb: &mut Skb, hook: Hook, scratch: &Scratch, step: Step) -> i32 {
+pub fn tc(skb: &mut Skb, hook: Hook, scratch: &mut Scratch, step: Step) -> i32 {
     let tuple = &scratch.tuple;
     match step.verdict(scratch) {
         Ok(Verdict::Pass) => {
@@ -49,8 +50,23 @@ pub fn tc(skb: &mut Skb, hook: Hook, scratch: &Scratch, step: Step) -> i32 {
             // SAFETY: plain numbers.
             unsafe { bpf_redirect_peer(delivery.ifindex, 0) as i32 }
         }
-        Err(reason) => drop(skb, &Dropped { ifindex: skb.ifindex(), hook, reason, tuple }),
+        Err(reason) => {
+            let dropped = drop(skb, &Dropped { ifindex: skb.ifindex(), hook, reason, tuple });
+            if scratch.answering.is_wanted() { answer(skb, scratch) } else { dropped }
+        }
     }
+}
+
+/// Sends the error about a packet instead of it.
+#[inline(always)]
+fn answer(skb: &mut Skb, scratch: &mut Scratch) -> i32 {
+    // SAFETY: both pointers are valid for the call.
+    if unsafe { steps::vnet_build_answer(skb.context().cast(), scratch) } == 0 {
+        return TC_ACT_SHOT;
+    }
+    skb.set_tc_index(FORWARDED);
+    // SAFETY: plain numbers.
+    unsafe { bpf_redirect(scratch.answering.ifindex, 0) as i32 }
 }
 
 /// The next hop as `bpf_redirect_neigh` wants it: without it the helper would route a second time.

@@ -2,11 +2,14 @@
 //! offloaded yet, so checksums are complete.
 
 use aya_ebpf::bindings::xdp_md;
-use vnet_datapath::checksum::Delta;
+use vnet_datapath::checksum::{Delta, Sum};
 use vnet_datapath::{Covers, L4Checksum, Packet};
 
+use crate::steps;
+
 /// Headers end well before this; the verifier wants to know that offsets have a bound.
-const MAX_OFFSET: u32 = 4096;
+const MAX_OFFSET: u32 = OFFSET_BITS as u32;
+const OFFSET_BITS: usize = 0xfff;
 
 /// A received frame.
 #[derive(Debug)]
@@ -43,7 +46,8 @@ impl Frame {
             return None;
         }
         let (data, end) = self.bounds();
-        let start = data + offset as usize;
+        // Opaque, or the compiler knows better than to mask, and keeps only bounds that the verifier cannot follow.
+        let start = data + (core::hint::black_box(offset as usize) & OFFSET_BITS);
         (start + N <= end).then_some(start as *mut [u8; N])
     }
 }
@@ -72,6 +76,12 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
+    fn option(&self, at: u32) -> u32 {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { steps::vnet_option(self.0.cast(), at) }
+    }
+
+    #[inline(always)]
     fn store<const N: usize>(&mut self, offset: u32, bytes: &[u8; N]) -> Option<()> {
         // SAFETY: as above.
         self.at(offset).map(|place| unsafe { *place = *bytes })
@@ -97,5 +107,11 @@ impl Packet for Frame {
                 self.store(offset, &delta.apply_unless_zero(sum))
             }
         }
+    }
+
+    /// Nothing is ever sent.
+    #[inline(always)]
+    fn quote(&mut self, _front: u32, _length: u16) -> Option<Sum> {
+        None
     }
 }

@@ -9,6 +9,7 @@
 //!            |-> plan     from what is wanted and what is there to the steps between: pure
 //!            |    '-> spec, ipam, ours     what is wanted, parsed; which address is next; what things are called
 //!            |-> firewall      what the host's own packet filter would say: pure
+//!            |-> flow     flows: paired, selected, followed, counted: pure
 //!            '-> kernel   netlink, BPF, namespaces: the only module that touches the system
 //! ```
 //!
@@ -17,6 +18,7 @@
 pub mod cli;
 pub mod events;
 pub mod firewall;
+pub mod flow;
 pub mod instance;
 pub mod ipam;
 pub mod kernel;

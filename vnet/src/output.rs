@@ -9,14 +9,16 @@ mod flow;
 mod golden;
 mod object;
 mod reachable;
+mod stats;
 mod table;
 
 pub use finding::Finding;
-pub use flow::{Drop, DropEvent, Flow, FlowEvent, Networks, Side, flows};
+pub use flow::{Drop, DropEvent, Flow, FlowEvent, Names, Networks, Side};
 pub use object::{
     Endpoint, Excluded, Floating, Masquerade, Masquerades, Network, PortMap, Program, Settings, Status,
 };
 pub use reachable::{Firewall, Reachable, Uplink};
+pub use stats::{EndpointStats, FlowStats, Forecast, PortStats, StateStats, TableStats};
 pub use table::{age, bytes};
 
 use std::io::{self, Write};

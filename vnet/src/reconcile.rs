@@ -12,6 +12,7 @@ use std::ops::RangeInclusive;
 use vnet_common::{CtEntry, Proto, Tuple};
 
 use crate::firewall::Netfilter;
+use crate::flow::Tables;
 use crate::kernel::{self, BoundSocket, Interface, Kernel, Process, Route};
 use crate::plan::{Op, Plan, Resource, State};
 
@@ -31,6 +32,8 @@ pub trait Machine {
     async fn routes(&self) -> Result<Vec<Route>, Self::Error>;
     /// The rules of the host's own firewall.
     fn netfilter(&self) -> Result<Netfilter, Self::Error>;
+    /// The tracked flows.
+    fn flow_tables(&self) -> Result<Tables, Self::Error>;
     /// Forgets the flows for which `doomed` holds.
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, Self::Error>;
     /// The host's sockets that hold one of these ports.
@@ -68,6 +71,10 @@ impl Machine for Kernel {
 
     fn netfilter(&self) -> Result<Netfilter, kernel::Error> {
         Self::netfilter(self)
+    }
+
+    fn flow_tables(&self) -> Result<Tables, kernel::Error> {
+        Self::flow_tables(self)
     }
 
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, kernel::Error> {

@@ -9,7 +9,7 @@ use super::world::{Family, zone_of};
 
 /// How long ago a given flow was last seen, unless [`Flow::aged`] says otherwise: longer than a moment, shorter
 /// than any timeout.
-const AGE: u32 = 8;
+pub(super) const AGE: u32 = 8;
 /// Time that may pass between the writing of a case's flows and the reading of their times, in seconds.
 pub const SLACK: u32 = 3;
 
@@ -25,7 +25,7 @@ pub struct Flow {
     kept: Kept,
     /// In which table; by its state if that is not said.
     confirmed: Option<bool>,
-    mapped: bool,
+    flags: u8,
 }
 
 /// An entry of a flow table.
@@ -44,11 +44,12 @@ enum Kept {
 }
 
 impl Flow {
-    /// A flow of an endpoint to the world, which sees the host's address and `port`.
+    /// A flow of an endpoint to the world, which sees the host's address, chosen by routing, and `port`.
     pub fn masqueraded(proto: Proto, endpoint: SocketAddr, to: SocketAddr, port: u16) -> Self {
         let host = SocketAddr::new(Family::of(to.ip()).host, port);
         let to_as_seen = if is_echo(proto) { SocketAddr::new(to.ip(), port) } else { to };
-        Self::new(tuple(proto, endpoint, to), tuple(proto, host, to_as_seen).in_zone(Zone::WORLD))
+        let flow = Self::new(tuple(proto, endpoint, to), tuple(proto, host, to_as_seen).in_zone(Zone::WORLD));
+        Self { flags: CtEntry::FLAG_ROUTED, ..flow }
     }
 
     /// A flow from the world to a published port of the host.
@@ -79,7 +80,7 @@ impl Flow {
             age: AGE,
             kept: Kept::Both,
             confirmed: None,
-            mapped: false,
+            flags: 0,
         }
     }
 
@@ -115,7 +116,12 @@ impl Flow {
 
     /// Part of an endpoint-independent mapping.
     pub const fn mapped(self) -> Self {
-        Self { mapped: true, ..self }
+        Self { flags: self.flags | CtEntry::FLAG_MAPPED, ..self }
+    }
+
+    /// Routing has chosen its external address.
+    pub const fn routed(self) -> Self {
+        Self { flags: self.flags | CtEntry::FLAG_ROUTED, ..self }
     }
 
     /// Opened by a port mapping.
@@ -129,8 +135,9 @@ impl Flow {
         self
     }
 
-    /// The world sees another address than that of the uplink.
+    /// The world sees another address than that of the uplink, which a rule has chosen.
     pub fn seen_as(mut self, addr: IpAddr) -> Self {
+        self.flags &= !CtEntry::FLAG_ROUTED;
         self.translated.src = addr.into();
         self
     }
@@ -198,7 +205,7 @@ impl Flow {
                 mapping: self.mapping,
                 state: self.state as u8,
                 origin: origin as u8,
-                flags: if self.mapped { CtEntry::FLAG_MAPPED } else { 0 },
+                flags: self.flags,
                 reserved: 0,
             };
             (key, Entry { entry, confirmed })

@@ -8,8 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use vnet_common::{Hook, Mac, Proto, Tuple, Zone};
 
 use super::world::{
-    BRIDGE, ENDPOINTS, Endpoint, FAMILIES, Family, HOST_MAC, NET1, OTHER_BRIDGE, PEER_MAC, UPLINK, V4, V6,
-    at, published,
+    BRIDGE, ENDPOINTS, Endpoint, FAMILIES, Family, HOST_MAC, NET1, OTHER_BRIDGE, PEER_MAC, STRAY, UPLINK, V4,
+    V6, at, published,
 };
 use crate::frame::{DESTINATION_OPTIONS, Frame, HOP_BY_HOP, IcmpError, ROUTING};
 
@@ -122,6 +122,7 @@ impl Traffic {
                 Hook::FromEndpoint => self.sent_by_endpoint(),
                 Hook::FromUplink => self.received_by_uplink(),
                 Hook::ToUplink => self.leaving_by_uplink(),
+                Hook::ToBridge => self.entering_by_bridge(),
             },
         };
         if self.chance.one_in(4) {
@@ -146,6 +147,8 @@ impl Traffic {
             _ if self.chance.one_in(2) => Frame::echo_request(from.ip(), to.ip(), to.port(), 1),
             _ => Frame::echo_reply(from.ip(), to.ip(), to.port(), 1),
         };
+        let frame = if self.chance.one_in(5) { self.piece(frame) } else { frame };
+        let frame = if self.chance.one_in(8) { self.complaint(tuple, &frame) } else { frame };
         if tuple.zone == Zone::WORLD {
             return self.arriving(frame);
         }
@@ -155,6 +158,33 @@ impl Traffic {
             return self.leaving(owner.bridge, frame);
         }
         self.sent_by(owner, frame)
+    }
+
+    /// An error about the packet that one of a flow answers, more or less whole.
+    fn complaint(&mut self, tuple: &Tuple, answer: &Frame) -> Frame {
+        let (from, to) = (tuple.src.into(), tuple.dst.into());
+        let router = if tuple.zone == Zone::WORLD { Family::of(to).peer } else { from };
+        let asked = at(to, tuple.dport.number());
+        let offender = match tuple.proto {
+            Proto::TCP => self.tcp(asked, at(from, tuple.sport.number())),
+            Proto::UDP => self.udp(asked, at(from, tuple.sport.number())),
+            _ if self.chance.one_in(2) => Frame::echo_request(to, from, tuple.dport.number(), 1),
+            _ => answer.clone(),
+        };
+        let error = self.chance.pick(&[
+            IcmpError::PortUnreachable,
+            IcmpError::HostUnreachable,
+            IcmpError::TooBig { mtu: 1300 },
+            IcmpError::TimeExceeded,
+        ]);
+        let frame = Frame::icmp_error(router, to, error, &offender);
+        let frame = if self.chance.one_in(3) {
+            let quoted = offender.network_bytes();
+            frame.payload(&quoted[..quoted.len().min(20 + self.chance.below(60))])
+        } else {
+            frame
+        };
+        self.dressed(frame)
     }
 
     fn sent_by_endpoint(&mut self) -> Packet {
@@ -203,6 +233,15 @@ impl Traffic {
         let frame = self.packet(from, family.www);
         let bridge = self.chance.pick(&[BRIDGE, BRIDGE, OTHER_BRIDGE, UPLINK, 0]);
         self.leaving(bridge, frame)
+    }
+
+    fn entering_by_bridge(&mut self) -> Packet {
+        let family = self.family();
+        let from = self.anybody(&family);
+        let to = self.chance.pick(&[family.net1, family.net2, family.nobody]);
+        let bytes = self.packet(from, to).macs(HOST_MAC, PEER_MAC).build();
+        let came_in_by = self.chance.pick(&[STRAY, STRAY, UPLINK, BRIDGE, OTHER_BRIDGE, 0]);
+        Packet { hook: Hook::ToBridge, ifindex: BRIDGE, came_in_by, bytes }
     }
 
     fn sent_by(&mut self, sender: Endpoint, frame: Frame) -> Packet {
@@ -272,11 +311,17 @@ impl Traffic {
                 Frame::protocol(from.ip(), to.ip(), protocol).payload(&self.chance.bytes(40))
             }
             _ => {
-                let offset = 8 * self.chance.below(3) as u16;
-                let more = self.chance.one_in(2);
-                self.udp(from, to).fragment(offset, more)
+                let frame = self.udp(from, to);
+                self.piece(frame)
             }
         }
+    }
+
+    /// A piece of a datagram, of which others may have come or may follow.
+    fn piece(&mut self, frame: Frame) -> Frame {
+        let payload = vec![7; 8 * (1 + self.chance.below(4)) + self.chance.pick(&[0, 0, 0, 0, 4])];
+        let offset = 8 * self.chance.pick(&[0, 0, 0, 1, 2, 3, 5]);
+        frame.payload(&payload).id(self.chance.below(2) as u16).fragment(offset, !self.chance.one_in(3))
     }
 
     fn tcp(&mut self, from: SocketAddr, to: SocketAddr) -> Frame {

@@ -111,6 +111,8 @@ pub struct Family {
     pub nobody: IpAddr,
     /// The host on its uplink.
     pub host: IpAddr,
+    /// Another address of the host, which the maps do not know.
+    pub spare: IpAddr,
     /// The next hop, directly on the uplink.
     pub peer: IpAddr,
     /// Somebody far away.
@@ -135,6 +137,7 @@ pub const V4: Family = Family {
     other_gateway: v4(192, 168, 1, 1),
     nobody: v4(192, 168, 0, 77),
     host: v4(203, 0, 113, 1),
+    spare: v4(203, 0, 113, 7),
     peer: v4(203, 0, 113, 2),
     www: v4(198, 51, 100, 80),
     stray: v4(198, 18, 0, 9),
@@ -152,6 +155,7 @@ pub const V6: Family = Family {
     other_gateway: v6(NETWORK_2, 1),
     nobody: v6(NETWORK_1, 0x77),
     host: v6([0x2001, 0xdb8, 0x113, 0], 1),
+    spare: v6([0x2001, 0xdb8, 0x113, 0], 7),
     peer: v6([0x2001, 0xdb8, 0x113, 0], 2),
     www: v6([0x2001, 0xdb8, 0x80, 0], 0x80),
     stray: v6([0x2001, 0xdb8, 5, 0], 9),
@@ -287,6 +291,8 @@ fn config() -> DatapathConfig {
         udp_unreplied: 20,
         udp_replied: 30,
         icmp_query: 15,
+        // All of them: how many there may be is a subject of its own.
+        icmp_errors: u32::MAX,
         ..DatapathConfig::DEFAULT
     }
 }

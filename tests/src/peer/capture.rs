@@ -125,13 +125,13 @@ pub fn interface_mac(netns: &Netns, interface: &str) -> Mac {
 }
 
 #[track_caller]
-fn interface_index(netns: &Netns, interface: &str) -> usize {
+pub(super) fn interface_index(netns: &Netns, interface: &str) -> usize {
     let index = netns.enter(|| nix::net::if_::if_nametoindex(interface));
     let index = index.unwrap_or_else(|e| panic!("interface {interface} in {}: {e}", netns.name()));
     usize::try_from(index).expect("interface indexes fit")
 }
 
-fn link_addr(ifindex: usize) -> LinkAddr {
+pub(super) fn link_addr(ifindex: usize) -> LinkAddr {
     let addr = libc::sockaddr_ll {
         sll_family: u16::try_from(libc::AF_PACKET).expect("address families fit"),
         sll_protocol: 0,

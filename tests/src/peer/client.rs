@@ -2,11 +2,14 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, getsockopt, setsockopt, socket,
+    sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -141,7 +144,7 @@ impl Ask {
         let (local, peer) = (socket.local_addr()?, socket.peer_addr()?);
         socket.send(&self.payload)?;
         let mut buffer = vec![0; 65536];
-        let length = socket.recv(&mut buffer)?;
+        let length = retried(|| socket.recv(&mut buffer))?;
         answer(&buffer[..length], local, peer)
     }
 
@@ -149,14 +152,29 @@ impl Ask {
         let socket = UdpSocket::from(self.bound(SockType::Datagram)?);
         socket.send_to(&self.payload, self.target)?;
         let mut buffer = vec![0; 65536];
-        let (length, peer) = socket.recv_from(&mut buffer)?;
+        let (length, peer) = retried(|| socket.recv_from(&mut buffer))?;
         answer(&buffer[..length], socket.local_addr()?, peer)
     }
 
     fn connected(&self, kind: SockType) -> io::Result<OwnedFd> {
         let socket = self.bound(kind)?;
-        connect(socket.as_raw_fd(), &SockaddrStorage::from(self.target))?;
+        match connect(socket.as_raw_fd(), &SockaddrStorage::from(self.target)) {
+            // It goes on all the same: wait for its end.
+            Err(Errno::EINTR) => self.settled(&socket)?,
+            result => result?,
+        }
         Ok(socket)
+    }
+
+    /// Waits for a connection that has begun.
+    fn settled(&self, socket: &OwnedFd) -> io::Result<()> {
+        let timeout = PollTimeout::try_from(self.timeout).unwrap_or(PollTimeout::MAX);
+        let ready = poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)], timeout)?;
+        match getsockopt(socket, sockopt::SocketError)? {
+            0 if ready > 0 => Ok(()),
+            0 => Err(io::ErrorKind::TimedOut.into()),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
     }
 
     fn bound(&self, kind: SockType) -> io::Result<OwnedFd> {
@@ -181,6 +199,16 @@ impl std::fmt::Display for Ask {
             Transport::UnconnectedUdp => "UDP (unconnected)",
         };
         write!(f, "{how} to {}", self.target)
+    }
+}
+
+/// A call with a time limit is not restarted by itself when a signal interrupts it.
+fn retried<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
 }
 

@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 
 use bytemuck::Zeroable;
-use vnet_common::{CtEntry, DropKey, DropReason, Hook, PortRange, Tuple};
-use vnet_datapath::checksum::Delta;
+use vnet_common::{CtEntry, DropKey, DropReason, EndpointUse, Hook, MappingEntry, PortRange, Tuple};
+use vnet_datapath::checksum::{Delta, Sum};
 use vnet_datapath::model::Model;
-use vnet_datapath::pipeline;
 use vnet_datapath::{Covers, L4Checksum, Packet, Place, Scratch, Slice, Verdict};
+use vnet_datapath::{answer, pipeline};
 
 use super::{Arrival, Fate, Kernel, Outcome, Refused, Runner, Way};
 use crate::case::Entry;
+
+const ETHERNET_HEADER: usize = 14;
 
 /// Runs on the host.
 #[derive(Debug, Default)]
@@ -31,6 +33,11 @@ impl Host {
         self.drops = other.drops();
     }
 
+    /// Makes the next IPv4 identification that is drawn be `id`.
+    pub fn numbers(&self, id: u16) {
+        self.model.identification.set(id);
+    }
+
     /// Makes the next source port that is drawn from the range of masquerade be `port`.
     pub fn draws(&self, port: u16) {
         self.model.seed.set(seed_for(port, self.model.config.nat_ports));
@@ -49,7 +56,9 @@ impl Runner for Host {
 
     fn run(&mut self, arrival: &Arrival<'_>) -> Result<Outcome, Refused> {
         let mut frame = arrival.frame.to_vec();
-        let verdict = verdict(&self.model, arrival, &mut frame);
+        let mut scratch = Scratch::zeroed();
+        let verdict = verdict(&self.model, arrival, &mut frame, &mut scratch);
+        let mut answer = None;
         let fate = match verdict {
             Ok(Verdict::Pass) => Fate::Passed,
             Ok(Verdict::Forward(_)) => Fate::Forwarded,
@@ -69,16 +78,28 @@ impl Runner for Host {
                     reserved: [0; 2],
                 };
                 *self.drops.entry(key).or_default() += 1;
+                if scratch.answering.is_wanted() {
+                    let mut packet = Aggregate { bytes: frame.clone(), segment: arrival.segment };
+                    answer = answer::build(&mut packet, &scratch).map(|()| packet.bytes);
+                }
                 Fate::Dropped(reason)
             }
         };
         let began =
             self.model.began.borrow_mut().drain(..).map(|(tuple, entry)| (tuple, entry.translated)).collect();
-        Ok(Outcome { fate, frame, began, verdict: verdict.ok() })
+        Ok(Outcome { fate, frame, answer, began, verdict: verdict.ok() })
     }
 
     fn flows(&mut self) -> HashMap<Tuple, Entry> {
         flows(&self.model)
+    }
+
+    fn mappings(&mut self) -> HashMap<Tuple, MappingEntry> {
+        self.model.mappings.borrow().clone()
+    }
+
+    fn endpoint_use(&mut self) -> HashMap<u32, EndpointUse> {
+        self.model.endpoint_use.borrow().clone()
     }
 
     fn drops(&mut self) -> HashMap<DropKey, u64> {
@@ -94,15 +115,21 @@ pub(super) fn flows(model: &Model) -> HashMap<Tuple, Entry> {
     confirmed.iter().map(of(true)).chain(unconfirmed.iter().map(of(false))).collect()
 }
 
-fn verdict(model: &Model, arrival: &Arrival<'_>, frame: &mut [u8]) -> Result<Verdict, DropReason> {
-    let mut packet = Aggregate { slice: Slice::new(frame), segment: arrival.segment };
-    let mut scratch = Scratch::zeroed();
+fn verdict(
+    model: &Model,
+    arrival: &Arrival<'_>,
+    frame: &mut Vec<u8>,
+    scratch: &mut Scratch,
+) -> Result<Verdict, DropReason> {
     let place = Place { ifindex: arrival.ifindex, arrived: arrival.came_in_by };
     // What the host itself sends: the classifier does not look at it either.
-    if arrival.hook == Hook::ToUplink && place.arrived == 0 {
+    if matches!(arrival.hook, Hook::ToUplink | Hook::ToBridge) && place.arrived == 0 {
         return Ok(Verdict::Pass);
     }
-    pipeline::run(&mut packet, model, &mut scratch, (arrival.hook, place))
+    let mut packet = Aggregate { bytes: std::mem::take(frame), segment: arrival.segment };
+    let verdict = pipeline::run(&mut packet, model, scratch, (arrival.hook, place));
+    *frame = packet.bytes;
+    verdict
 }
 
 /// The state of the model's chance generator after which it draws `port` from `range`.
@@ -118,14 +145,20 @@ fn seed_for(port: u16, range: PortRange) -> u32 {
 }
 
 /// A frame that may stand for several, to be cut into segments later (GSO).
-struct Aggregate<'a> {
-    slice: Slice<'a>,
+struct Aggregate {
+    bytes: Vec<u8>,
     segment: u32,
 }
 
-impl Packet for Aggregate<'_> {
+impl Aggregate {
+    fn slice(&mut self) -> Slice<'_> {
+        Slice::new(&mut self.bytes)
+    }
+}
+
+impl Packet for Aggregate {
     fn length(&self) -> u32 {
-        self.slice.length()
+        u32::try_from(self.bytes.len()).expect("a short frame")
     }
 
     fn segment_payload(&self) -> u32 {
@@ -133,27 +166,36 @@ impl Packet for Aggregate<'_> {
     }
 
     fn is_tagged(&self) -> bool {
-        self.slice.is_tagged()
+        false
     }
 
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        self.slice.load(offset)
+        self.bytes.get(usize::try_from(offset).ok()?..)?.first_chunk().copied()
     }
 
     fn store<const N: usize>(&mut self, offset: u32, bytes: &[u8; N]) -> Option<()> {
-        self.slice.store(offset, bytes)
+        self.slice().store(offset, bytes)
     }
 
     fn store_uncompensated(&mut self, offset: u32, byte: u8) -> Option<()> {
-        self.slice.store_uncompensated(offset, byte)
+        self.slice().store_uncompensated(offset, byte)
     }
 
     fn fix_l3(&mut self, offset: u32, delta: Delta) -> Option<()> {
-        self.slice.fix_l3(offset, delta)
+        self.slice().fix_l3(offset, delta)
     }
 
     fn fix_l4(&mut self, sum: L4Checksum, delta: Delta, covers: Covers) -> Option<()> {
-        self.slice.fix_l4(sum, delta, covers)
+        self.slice().fix_l4(sum, delta, covers)
+    }
+
+    fn quote(&mut self, front: u32, length: u16) -> Option<Sum> {
+        let end = ETHERNET_HEADER + usize::from(length);
+        let quoted = self.bytes.get(ETHERNET_HEADER..end)?.to_vec();
+        self.bytes = [vec![0; usize::try_from(front).ok()?], quoted.clone()].concat();
+        self.segment = 0;
+        let word = |bytes: &[u8]| std::array::from_fn(|at| bytes.get(at).copied().unwrap_or(0));
+        Some(quoted.chunks(4).fold(Sum::NONE, |sum, bytes| sum.add4(word(bytes))))
     }
 }
 

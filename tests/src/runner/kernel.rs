@@ -12,8 +12,9 @@ use aya::{Ebpf, EbpfLoader};
 use bytemuck::{Pod, Zeroable};
 use vnet_common::{
     Addr, AllowFrom, AllowFromKey, CtEntry, DatapathConfig, DropKey, DropReason, EndpointUse, EndpointValue,
-    Event, FloatingValue, FlowHand, Hook, HostAddressValue, MappingEntry, MasqueradeValue, NetworkValue,
-    PortMapKey, PortMapValue, PrefixKey, Proto, Tuple, UplinkValue, features, maps as names,
+    Event, FloatingValue, FlowHand, FragmentKey, FragmentValue, Hook, HostAddressValue, MappingEntry,
+    MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, PrefixKey, Proto, Tuple, UplinkValue, features,
+    maps as names,
 };
 use vnet_datapath::model::Model;
 
@@ -39,9 +40,17 @@ unsafe impl<T: Pod> aya::Pod for Abi<T> {}
 /// When the object is empty, or the kernel refuses.
 #[must_use]
 pub fn load(object: &[u8], features: u32) -> Ebpf {
+    load_with_room(object, features, names::FLOW_SLOTS_ENTRIES as u32)
+}
+
+/// As [`load`], with room for so many confirmed flows.
+fn load_with_room(object: &[u8], features: u32, flows: u32) -> Ebpf {
     assert!(!object.is_empty(), "built without eBPF programs: `cargo xtask setup`, then build again");
     let mut loader = EbpfLoader::new();
     loader.override_global(features::SYMBOL, &features, true);
+    loader.override_global("FLOW_SLOTS", &flows, true);
+    loader.map_max_entries(names::FLOW_SLOTS, flows);
+    loader.map_max_entries(names::CONNTRACK, 2 * flows);
     loader
         .load(object)
         .unwrap_or_else(|e| panic!("load the eBPF object (are you root?): {:#}", anyhow::Error::from(e)))
@@ -66,17 +75,23 @@ impl Kernel {
     /// When they cannot be loaded, as for [`Self::xdp`].
     #[must_use]
     pub fn tc(stage: &Stage) -> Self {
-        Self::new(stage, Way::Tc, vnet::kernel::OBJECT)
+        Self::tc_with_room(stage, names::FLOW_SLOTS_ENTRIES as u32)
     }
 
-    /// The same logic as XDP programs. They have no [`Hook::ToUplink`].
+    /// The same, with room for so many confirmed flows.
+    #[must_use]
+    pub fn tc_with_room(stage: &Stage, flows: u32) -> Self {
+        Self::new(stage, Way::Tc, vnet::kernel::OBJECT, flows)
+    }
+
+    /// The same logic as XDP programs. They have neither [`Hook::ToUplink`] nor [`Hook::ToBridge`].
     #[must_use]
     pub fn xdp(stage: &Stage) -> Self {
-        Self::new(stage, Way::Xdp, vnet::kernel::RUNNERS)
+        Self::new(stage, Way::Xdp, vnet::kernel::RUNNERS, names::FLOW_SLOTS_ENTRIES as u32)
     }
 
-    fn new(_stage: &Stage, way: Way, object: &[u8]) -> Self {
-        let mut object = load(object, vnet::kernel::Kernel::features());
+    fn new(_stage: &Stage, way: Way, object: &[u8], flows: u32) -> Self {
+        let mut object = load_with_room(object, vnet::kernel::Kernel::features(), flows);
         for (name, program) in object.programs_mut() {
             match program {
                 Program::SchedClassifier(program) => program.load(),
@@ -115,9 +130,11 @@ impl Kernel {
         model.conntrack.replace(self.tables.conntrack.entries());
         model.unconfirmed.replace(self.tables.unconfirmed.entries());
         model.mappings.replace(self.tables.mappings.entries());
+        model.fragments.replace(self.tables.fragments.entries());
         model.endpoint_use.replace(self.tables.endpoint_use.entries());
         let next = self.tables.next_slot();
         model.hand.set(next);
+        model.sweep.set(self.tables.flow_hand.value(&0).sweep);
         model.slots.replace((0..next).map(|slot| (slot, self.tables.flow_slots.value(&slot))).collect());
     }
 
@@ -238,9 +255,15 @@ impl Runner for Kernel {
             assert_eq!((event.ifindex, event.hook, event.length as usize), expected, "what {event:?} tells");
         }
         assert!(dropped.len() <= 1, "one packet dropped for several reasons: {dropped:?}");
+        let mut frame = self.out[..result.data_size_out as usize].to_vec();
+        let answered =
+            self.way == Way::Tc && result.return_value as i32 == TC_ACT_REDIRECT && dropped.len() == 1;
+        let answer = answered.then(|| std::mem::replace(&mut frame, arrival.frame.to_vec()));
+        let code = if answered { TC_ACT_SHOT as u32 } else { result.return_value };
         Ok(Outcome {
-            fate: self.fate(result.return_value, dropped.first().copied()),
-            frame: self.out[..result.data_size_out as usize].to_vec(),
+            fate: self.fate(code, dropped.first().copied()),
+            frame,
+            answer,
             began: began.iter().map(|event| (event.tuple, event.translated)).collect(),
             verdict: None,
         })
@@ -250,6 +273,14 @@ impl Runner for Kernel {
         let model = Model::default();
         self.learnt(&model);
         host::flows(&model)
+    }
+
+    fn mappings(&mut self) -> HashMap<Tuple, MappingEntry> {
+        self.tables.mappings.entries()
+    }
+
+    fn endpoint_use(&mut self) -> HashMap<u32, EndpointUse> {
+        self.tables.endpoint_use.entries()
     }
 
     fn drops(&mut self) -> HashMap<DropKey, u64> {
@@ -306,6 +337,7 @@ struct Tables {
     conntrack: Table<Tuple, CtEntry>,
     unconfirmed: Table<Tuple, CtEntry>,
     mappings: Table<Tuple, MappingEntry>,
+    fragments: Table<FragmentKey, FragmentValue>,
     flow_slots: Table<u32, Tuple>,
     flow_hand: Table<u32, FlowHand>,
     endpoint_use: Table<u32, EndpointUse>,
@@ -327,6 +359,7 @@ impl Tables {
             conntrack: Table::of(object, names::CONNTRACK),
             unconfirmed: Table::of(object, names::UNCONFIRMED),
             mappings: Table::of(object, names::MAPPINGS),
+            fragments: Table::of(object, names::FRAGMENTS),
             flow_slots: Table::of(object, names::FLOW_SLOTS),
             flow_hand: Table::of(object, names::FLOW_HAND),
             endpoint_use: Table::of(object, names::ENDPOINT_USE),
@@ -348,6 +381,7 @@ impl Tables {
         self.conntrack.replace(&model.conntrack.borrow());
         self.unconfirmed.replace(&model.unconfirmed.borrow());
         self.mappings.replace(&model.mappings.borrow());
+        self.fragments.replace(&model.fragments.borrow());
         self.endpoint_use.replace(&model.endpoint_use.borrow());
         self.flow_slots.insert((0..self.next_slot()).map(|slot| (slot, Tuple::zeroed())));
         self.flow_hand.insert([(0, FlowHand::zeroed())]);

@@ -59,6 +59,9 @@ fn set() {
             ("vnet1", family.other_gateway),
         ];
         links.extend(of_host.map(|(name, addr)| address(name, addr)));
+        // Where no packet takes its source from.
+        let bits = if family.spare.is_ipv4() { 32 } else { 128 };
+        links.push(format!("addr add {}/{bits} dev lo", family.spare));
     }
     links.extend(FAMILIES.iter().map(|family| format!("route add default via {}", family.peer)));
     ip(&links);

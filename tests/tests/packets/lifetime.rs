@@ -29,7 +29,8 @@ fn states(f: &Family) -> Vec<Case> {
             .leaves([then.just_seen()])
     };
     use CtState::{AnswerClosed, Answered, Closing, Established, New, OpenerClosed, Reset};
-    let (fin, rst): (fn(Frame) -> Frame, fn(Frame) -> Frame) = (|f| f.fin().ack(), |f| f.rst().ack());
+    let fin: fn(Frame) -> Frame = |frame| frame.fin().ack();
+    let rst: fn(Frame) -> Frame = |frame| frame.rst().ack();
     let to = |state| flow.in_state(state);
     vec![
         sends("a FIN of the client closes its direction", to(Established), fin, to(OpenerClosed)),

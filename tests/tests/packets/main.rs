@@ -1,12 +1,18 @@
 //! The packet table: what becomes of a packet, in one sentence each, on the host, as a TC classifier and as an XDP
 //! program.
 
+mod exposure_modes;
+mod fragments;
+mod guard;
 mod hairpin;
+mod icmp;
 mod lifetime;
 mod malformed;
+mod mappings;
 mod masquerade;
 mod neighbours;
 mod published;
+mod quota;
 mod stack;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,14 +24,20 @@ use vnet_tests::runner::{Host, Kernel, Runner, Stage, Way};
 
 /// Every case, by subject.
 fn table() -> Vec<Case> {
-    let subjects: [fn() -> Vec<Case>; 7] = [
+    let subjects: [fn() -> Vec<Case>; 13] = [
         masquerade::cases,
         published::cases,
         hairpin::cases,
         neighbours::cases,
         stack::cases,
+        icmp::cases,
         lifetime::cases,
         malformed::cases,
+        guard::cases,
+        mappings::cases,
+        quota::cases,
+        exposure_modes::cases,
+        fragments::cases,
     ];
     subjects.iter().flat_map(|subject| subject()).collect()
 }

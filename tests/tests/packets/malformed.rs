@@ -1,5 +1,7 @@
 //! Frames that contradict themselves: an endpoint's are dropped, the world's pass, none is ever changed.
 
+use std::net::SocketAddr;
+
 use vnet_common::{DropReason, Proto};
 use vnet_tests::case::world::{Family, NET1, V4, V6, at, published};
 use vnet_tests::case::{Case, Flow};
@@ -7,14 +9,57 @@ use vnet_tests::frame::Frame;
 
 use super::for_both_families;
 
+/// Something done to a frame.
+type Change = fn(Frame) -> Frame;
+
 /// Where the network header begins.
 const NETWORK: usize = 14;
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = for_both_families(truncated);
     cases.extend(for_both_families(transport));
+    cases.extend(for_both_families(link_layer));
     cases.extend(ipv4_header());
     cases.extend(ipv6_header());
+    cases
+}
+
+/// Frames with tags, and frames that name a length instead of a protocol (IEEE 802.2, CVE-2021-27853).
+fn link_layer(f: &Family) -> Vec<Case> {
+    let sent = Frame::udp(at(f.net1, 50_000), at(f.www, 53));
+    let received = Frame::udp(at(f.www, 9), at(f.host, published::DNS.port));
+    let snap = |frame: &Frame| {
+        let inner = frame.network_bytes();
+        let [a, b] = if f.net1.is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] };
+        let header = [0xaa, 0xaa, 3, 0, 0, 0, a, b];
+        Frame::raw((header.len() + inner.len()) as u16, &[&header[..], &inner].concat())
+    };
+    let frames: [(&str, Change); 3] = [
+        ("a priority tag", |frame| frame.vlan(0)),
+        ("a priority tag in front of another", |frame| frame.vlan(0).vlan(7)),
+        ("two tags", |frame| frame.vlan(7).vlan(8)),
+    ];
+    let mut cases = Vec::new();
+    for (name, tagged) in frames {
+        cases.extend([
+            Case::from_endpoint(
+                NET1,
+                &format!("a packet behind {name} does not leave"),
+                tagged(sent.clone()),
+            )
+            .dropped(DropReason::EtherType),
+            Case::from_uplink(
+                &format!("a packet behind {name} from the world passes"),
+                tagged(received.clone()),
+            )
+            .passes(),
+        ]);
+    }
+    cases.extend([
+        Case::from_endpoint(NET1, "a packet in an LLC frame does not leave", snap(&sent))
+            .dropped(DropReason::EtherType),
+        Case::from_uplink("a packet in an LLC frame from the world passes", snap(&received)).passes(),
+    ]);
     cases
 }
 
@@ -22,11 +67,21 @@ pub(super) fn cases() -> Vec<Case> {
 fn truncated(f: &Family) -> Vec<Case> {
     let (client, server, seen) = (at(f.net1, 50_000), at(f.www, 80), at(f.host, 50_000));
     let mut cases = Vec::new();
-    for (name, proto) in [("TCP packet", Proto::TCP), ("UDP packet", Proto::UDP)] {
-        let frame = |from, to| match proto {
-            Proto::TCP => Frame::tcp(from, to).ack().tcp_options(&[1; 4]).payload(b"data"),
-            _ => Frame::udp(from, to).payload(b"data"),
+    let echo = if f.net1.is_ipv4() { Proto::ICMP } else { Proto::ICMPV6 };
+    let kinds = [
+        ("TCP packet", Proto::TCP),
+        ("UDP packet", Proto::UDP),
+        ("first fragment", Proto::UDP),
+        ("ping", echo),
+    ];
+    for (name, proto) in kinds {
+        let frame = |from: SocketAddr, to: SocketAddr| match name {
+            "TCP packet" => Frame::tcp(from, to).ack().tcp_options(&[1; 4]).payload(b"data"),
+            "UDP packet" => Frame::udp(from, to).payload(b"data"),
+            "first fragment" => Frame::udp(from, to).payload(b"datagram").fragment(0, true),
+            _ => Frame::echo_request(from.ip(), to.ip(), 50_000, 1).payload(b"data"),
         };
+        let server = if proto == echo { at(server.ip(), 50_000) } else { server };
         let flow = Flow::masqueraded(proto, client, server, 50_000);
         for length in 0..frame(client, server).build().len() {
             let cut = |bytes: &mut Vec<u8>| bytes.truncate(length);

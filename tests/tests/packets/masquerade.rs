@@ -6,7 +6,7 @@ use vnet_common::{Addr, DropReason, MasqueradeValue, NetworkValue, PortRange, Pr
 use vnet_datapath::model::Model;
 use vnet_tests::case::world::{Family, NET1, NET3, STRAY, UPLINK, at, prefix, published, subnets};
 use vnet_tests::case::{Case, Flow, tuple};
-use vnet_tests::frame::Frame;
+use vnet_tests::frame::{Frame, IcmpError};
 
 use super::for_both_families;
 
@@ -147,10 +147,10 @@ fn later_packets(f: &Family) -> Vec<Case> {
             .dropped(DropReason::NoSuchEndpoint),
         Case::from_uplink("an answer whose hops have run out is dropped", Frame::udp(dns, seen).ttl(1))
             .tracked([udp])
-            .dropped(DropReason::HopLimit),
+            .refused(DropReason::HopLimit, IcmpError::TimeExceeded),
         Case::from_uplink("an answer that arrives with no hop left is dropped", Frame::udp(dns, seen).ttl(0))
             .tracked([udp])
-            .dropped(DropReason::HopLimit),
+            .refused(DropReason::HopLimit, IcmpError::TimeExceeded),
         Case::from_uplink("an answer with two hops left arrives with one", Frame::udp(dns, seen).ttl(2))
             .tracked([udp])
             .delivered(NET1, Frame::udp(dns, client))
@@ -265,7 +265,7 @@ fn ports(f: &Family) -> Vec<Case> {
         Case::from_endpoint(NET1, "with every port in use there is none left", Frame::udp(client, dns))
             .given(only(50_000))
             .tracked([taken])
-            .dropped(DropReason::NoFreePort),
+            .refused(DropReason::NoFreePort, IcmpError::Prohibited),
         Case::from_endpoint(
             NET1,
             "with every port used by the host there is none left",
@@ -273,7 +273,29 @@ fn ports(f: &Family) -> Vec<Case> {
         )
         .given(only(50_000))
         .host_socket(tuple(Proto::UDP, dns, at(f.host, 50_000)))
-        .dropped(DropReason::NoFreePort),
+        .refused(DropReason::NoFreePort, IcmpError::Prohibited),
+        Case::from_endpoint(
+            NET1,
+            "a flow under an address that the host has no longer begins anew under the one it has",
+            Frame::udp(client, dns),
+        )
+        .tracked([Flow::masqueraded(Proto::UDP, client, dns, 50_000)
+            .seen_as(f.nobody)
+            .routed()
+            .established()])
+        .forwarded(Frame::udp(at(f.host, 50_000), dns))
+        .leaves([Flow::masqueraded(Proto::UDP, client, dns, 50_000).just_seen()]),
+        Case::from_endpoint(
+            NET1,
+            "a flow under an address that a rule has chosen goes on, whoever has it",
+            Frame::udp(client, dns),
+        )
+        .tracked([Flow::masqueraded(Proto::UDP, client, dns, 50_000).seen_as(f.nobody).established()])
+        .forwarded(Frame::udp(at(f.nobody, 50_000), dns))
+        .leaves([Flow::masqueraded(Proto::UDP, client, dns, 50_000)
+            .seen_as(f.nobody)
+            .established()
+            .just_seen()]),
         Case::from_endpoint(NET1, "an identifier in use by another ping is moved", request(f.net1, f.www, 7))
             .given(only(60_000))
             .tracked([ping_taken])
@@ -335,7 +357,7 @@ fn rules(f: &Family) -> Vec<Case> {
     vec![
         Case::from_endpoint(NET1, "without a rule for its source a packet is dropped", packet())
             .given(move |model| model.masquerade.remove(&subnet))
-            .dropped(DropReason::NoMasquerade),
+            .refused(DropReason::NoMasquerade, IcmpError::Prohibited),
         Case::from_endpoint(NET1, "a rule may name the address to leave with", packet())
             .given(move |model| model.masquerade.insert(subnet, MasqueradeValue { to: to.into(), flags: 0 }))
             .forwarded(Frame::udp(at(to, 50_000), dns))
@@ -348,13 +370,13 @@ fn rules(f: &Family) -> Vec<Case> {
             .leaves([masqueraded_as_peer]),
         Case::from_endpoint(NET1, "an endpoint of an internal network does not reach the world", packet())
             .given(|model| flag(model, NetworkValue::FLAG_INTERNAL))
-            .dropped(DropReason::Internal),
+            .refused(DropReason::Internal, IcmpError::Prohibited),
         Case::from_endpoint(
             NET1,
             "a packet to where no uplink leads is dropped",
             Frame::udp(client, at(f.stray, 53)),
         )
-        .dropped(DropReason::NotAnUplink),
+        .refused(DropReason::NotAnUplink, IcmpError::Prohibited),
         Case::from_endpoint(
             NET1,
             "an interface that became an uplink is one",
@@ -368,6 +390,7 @@ fn rules(f: &Family) -> Vec<Case> {
         .by(STRAY, f.stray)
         .leaves([Flow::masqueraded(Proto::UDP, client, at(f.stray, 53), 50_000)
             .seen_as(f.stray_host)
+            .routed()
             .just_seen()]),
     ]
 }

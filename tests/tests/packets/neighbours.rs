@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use vnet_common::{Addr, DropReason, Mac, NetworkValue};
 use vnet_tests::case::Case;
 use vnet_tests::case::world::{Family, MTU, NET1, NET2, NET3, V4, V6, at};
-use vnet_tests::frame::Frame;
+use vnet_tests::frame::{Frame, IcmpError};
 
 use super::for_both_families;
 use super::masquerade::flag;
@@ -78,10 +78,10 @@ fn switched(f: &Family) -> Vec<Case> {
             "another network's endpoint cannot be reached",
             Frame::udp(one, at(f.net3, 53)).macs(NET1.mac, NET1.gateway_mac),
         )
-        .dropped(DropReason::OtherNetwork),
+        .refused(DropReason::OtherNetwork, IcmpError::Prohibited),
         case("another network's endpoint within the same prefix cannot be reached", packet())
             .given(move |model| model.endpoints.get_mut(&Addr::from(narrow)).unwrap().zone = NET3.zone)
-            .dropped(DropReason::OtherNetwork),
+            .refused(DropReason::OtherNetwork, IcmpError::Prohibited),
         case(
             "multicast is left to the bridge",
             Frame::udp(one, at(f.multicast, 5353)).macs(NET1.mac, NET2.mac),
@@ -364,6 +364,20 @@ fn other_ethertypes() -> Vec<Case> {
             Frame::udp(at(V4.net1, 1), at(directed, 67)),
         )
         .passes(),
+        Case::from_endpoint(
+            NET1,
+            "an endpoint offers nobody a lease",
+            Frame::udp(at(V4.net1, 67), at(broadcast, 68)),
+        )
+        .dropped(DropReason::DhcpServer),
+        Case::from_endpoint(
+            NET1,
+            "nor does it to a neighbour directly",
+            Frame::udp(at(V4.net1, 67), at(V4.net2, 68)),
+        )
+        .dropped(DropReason::DhcpServer),
+        Case::from_endpoint(NET1, "nor one of IPv6", Frame::udp(at(V6.net1, 547), at(V6.net2, 546)))
+            .dropped(DropReason::DhcpServer),
         Case::from_endpoint(
             NET1,
             "a lease is asked for by nobody: vnet gives addresses out",

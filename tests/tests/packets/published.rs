@@ -2,8 +2,8 @@
 
 use vnet_common::{CtState, DropReason, Proto};
 use vnet_tests::case::world::{Family, MTU, NET1, NET2, NET3, at, published};
-use vnet_tests::case::{Case, Flow};
-use vnet_tests::frame::Frame;
+use vnet_tests::case::{Case, Flow, tuple};
+use vnet_tests::frame::{Frame, IcmpError};
 
 use super::for_both_families;
 
@@ -166,6 +166,18 @@ fn chosen(f: &Family) -> Vec<Case> {
         )
         .given(|model| model.config.port_blocks = 1 << 11)
         .passes(),
+        Case::from_uplink(
+            "an answer to a client of the host, whose port is published by chance, is the host's",
+            Frame::udp(client, at(f.host, 5353)),
+        )
+        .host_socket(tuple(Proto::UDP, client, at(f.host, 5353)))
+        .passes(),
+        Case::from_uplink(
+            "and so is a segment of its connection",
+            Frame::tcp(client, at(f.host, 8088)).ack(),
+        )
+        .host_socket(tuple(Proto::TCP, client, at(f.host, 8088)))
+        .passes(),
         Case::from_uplink("a TCP port is not published for UDP", Frame::udp(client, at(f.host, 8088)))
             .passes(),
         Case::from_uplink(
@@ -193,20 +205,10 @@ fn not_ours(f: &Family) -> Vec<Case> {
         Case::from_uplink("a ping to the host passes", Frame::echo_request(f.www, f.host, 1, 1)).passes(),
         Case::from_uplink("an ICMP error to the host passes", {
             let offender = Frame::udp(at(f.host, 50_000), at(f.www, 53));
-            Frame::icmp_error(f.www, f.host, vnet_tests::frame::IcmpError::PortUnreachable, &offender)
+            Frame::icmp_error(f.www, f.host, IcmpError::PortUnreachable, &offender)
         })
         .passes(),
         Case::from_uplink("another protocol to the host passes", Frame::protocol(f.www, f.host, 47)).passes(),
-        Case::from_uplink(
-            "a fragment to the host passes",
-            Frame::udp(client, at(f.host, 5353)).fragment(0, true).payload(&[7; 16]),
-        )
-        .passes(),
-        Case::from_uplink(
-            "a later fragment to the host passes",
-            Frame::udp(client, at(f.host, 5353)).fragment(16, false).payload(&[7; 16]),
-        )
-        .passes(),
         Case::from_uplink("a reset to a published port opens nothing", Frame::tcp(client, web).rst())
             .passes(),
         Case::from_uplink("multicast from the world passes", Frame::udp(client, at(f.multicast, 5353)))
@@ -265,18 +267,18 @@ fn refused(f: &Family) -> Vec<Case> {
         )
         .dropped(DropReason::NoSuchEndpoint),
         Case::from_uplink("a client with no hop left does not get in", Frame::tcp(client, web).syn().ttl(1))
-            .dropped(DropReason::HopLimit),
+            .refused(DropReason::HopLimit, IcmpError::TimeExceeded),
         Case::from_uplink("a packet that just fits the endpoint gets in", of_size(0))
             .delivered(NET2, delivered(0))
             .leaves([flow.just_seen()]),
         Case::from_uplink("a packet one byte too big for the endpoint does not get in", of_size(1))
-            .dropped(DropReason::TooBig),
+            .refused(DropReason::TooBig, IcmpError::TooBig { mtu: MTU }),
         Case::from_uplink("an aggregate gets in if its segments fit", of_size(1000))
             .in_segments_of(room as u32)
             .delivered(NET2, delivered(1000))
             .leaves([flow.just_seen()]),
         Case::from_uplink("an aggregate does not get in if its segments do not fit", of_size(1000))
             .in_segments_of(room as u32 + 1)
-            .dropped(DropReason::TooBig),
+            .refused(DropReason::TooBig, IcmpError::TooBig { mtu: MTU }),
     ]
 }

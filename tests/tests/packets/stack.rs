@@ -85,30 +85,11 @@ fn untranslatable(f: &Family) -> Vec<Case> {
             Frame::protocol(f.net1, f.www, 33).payload(&[0; 20]),
         )
         .dropped(DropReason::Untranslatable),
-        Case::from_endpoint(
-            NET1,
-            "the first fragment of a datagram does not leave",
-            Frame::udp(client, dns).payload(&[1; 32]).fragment(0, true),
-        )
-        .dropped(DropReason::Untranslatable),
-        Case::from_endpoint(
-            NET1,
-            "a later fragment does not leave",
-            Frame::udp(client, dns).payload(&[1; 32]).fragment(32, false),
-        )
-        .dropped(DropReason::Untranslatable),
-        Case::from_endpoint(
-            NET1,
-            "a fragment does not leave by the flow of its datagram",
-            Frame::udp(client, dns).payload(&[1; 32]).fragment(0, true),
-        )
-        .tracked([Flow::masqueraded(Proto::UDP, client, dns, 50_000)])
-        .dropped(DropReason::Untranslatable),
         Case::from_endpoint(NET1, "an ICMP error to the world does not leave", {
             let offender = Frame::udp(dns, client);
             Frame::icmp_error(f.net1, f.www, IcmpError::PortUnreachable, &offender)
         })
-        .dropped(DropReason::Untranslatable),
+        .dropped(DropReason::Unrelated),
         Case::from_endpoint(
             NET1,
             "an echo with a code is no ping",
@@ -307,11 +288,6 @@ fn stopped(f: &Family) -> Vec<Case> {
         )
         .dropped(DropReason::SourceAddress),
         Case::to_uplink(
-            "a fragment does not leave through the stack either",
-            Frame::udp(client, dns).payload(&[1; 32]).fragment(0, true),
-        )
-        .dropped(DropReason::Untranslatable),
-        Case::to_uplink(
             "a protocol without ports does not leave through the stack either",
             Frame::protocol(f.net1, f.www, 47),
         )
@@ -320,7 +296,7 @@ fn stopped(f: &Family) -> Vec<Case> {
             "an ICMP error of an endpoint does not leave through the stack either",
             Frame::icmp(f.net1, f.www, 3, 1),
         )
-        .dropped(DropReason::Untranslatable),
+        .dropped(DropReason::Unrelated),
         Case::to_uplink(
             "a packet of a flow between endpoints does not leave",
             Frame::tcp(at(f.net1, 80), at(f.host, 50_000)).ack(),
@@ -329,13 +305,13 @@ fn stopped(f: &Family) -> Vec<Case> {
         .dropped(DropReason::Untranslatable),
         Case::to_uplink("without a rule nothing leaves through the stack", Frame::udp(client, dns))
             .given(move |model| model.masquerade.remove(&subnet))
-            .dropped(DropReason::NoMasquerade),
+            .refused(DropReason::NoMasquerade, IcmpError::Prohibited),
         Case::to_uplink("nothing of an internal network leaves through the stack", Frame::udp(client, dns))
             .given(|model| flag(model, NetworkValue::FLAG_INTERNAL))
-            .dropped(DropReason::Internal),
+            .refused(DropReason::Internal, IcmpError::Prohibited),
         Case::to_uplink("nothing leaves by what is not an uplink any more", Frame::udp(client, dns))
             .given(|model| model.uplinks.clear())
-            .dropped(DropReason::NotAnUplink),
+            .refused(DropReason::NotAnUplink, IcmpError::Prohibited),
         Case::to_uplink(
             "nothing leaves as an address that the uplink does not have",
             Frame::udp(client, dns),
@@ -344,7 +320,7 @@ fn stopped(f: &Family) -> Vec<Case> {
             let uplink = model.uplinks.get_mut(&UPLINK).unwrap();
             (uplink.v4, uplink.v6) = (Addr::ANY_V4, Addr::ANY_V6);
         })
-        .dropped(DropReason::NoSourceAddress),
+        .refused(DropReason::NoSourceAddress, IcmpError::NetworkUnreachable),
         Case::to_uplink(
             "an endpoint of another network leaves by its own bridge only",
             Frame::udp(at(f.net3, 1), dns),

@@ -1,20 +1,21 @@
 //! What every command has at hand.
 
-use std::collections::BTreeMap;
-use std::io::{self, StdoutLock};
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, BufWriter, StdoutLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::Args;
-use vnet_common::Event;
+use tokio::signal::unix::{SignalKind, signal};
+use vnet_common::{Addr, Event, Zone};
 
 use crate::events;
 use crate::instance::{BadInstanceName, Instance};
 use crate::kernel::Kernel;
 use crate::manage::{Done, Manager, Mode};
-use crate::output::{self, Format, Listed, Networks};
+use crate::output::{self, Format, Listed, Names, Networks};
 use crate::plan::Op;
-use crate::spec::Settings;
+use crate::spec::{Endpoint, Link, Settings};
 use crate::store::{self, Store, Transaction};
 
 /// Options of every command.
@@ -126,18 +127,25 @@ impl Context {
     }
 
     /// Prints something that has just happened, on one line.
-    pub(super) fn print_event(&self, event: &(impl serde::Serialize + std::fmt::Display)) -> io::Result<()> {
+    pub(super) fn print_event(
+        &self,
+        event: &(impl serde::Serialize + std::fmt::Display),
+    ) -> anyhow::Result<()> {
         use std::io::Write as _;
         let mut out = self.out();
         match self.format {
             Format::Json => output::print_json(&mut out, event)?,
             Format::Table => writeln!(out, "{event}")?,
         }
-        out.flush()
+        Ok(out.flush()?)
     }
 
     pub(super) fn print_list<T: Listed>(&self, items: &[T]) -> anyhow::Result<()> {
-        Ok(output::print_list(&mut self.out(), self.format, items)?)
+        use std::io::Write as _;
+        // Standard output writes line by line, which a hundred thousand lines are too many for.
+        let mut out = BufWriter::new(self.out());
+        output::print_list(&mut out, self.format, items)?;
+        Ok(out.flush()?)
     }
 }
 
@@ -154,6 +162,21 @@ impl Record {
         let networks = self.transaction.networks()?;
         Ok(Networks(networks.into_iter().map(|network| (network.number, network.name.to_string())).collect()))
     }
+
+    /// The names of the networks and of the endpoints.
+    pub(super) fn names(&self) -> Result<Names, store::Error> {
+        let mut endpoints = HashMap::new();
+        for endpoint in self.transaction.endpoints()? {
+            endpoints.extend(places(&endpoint).map(|place| (place, endpoint.name.to_string())));
+        }
+        Ok(Names { networks: self.network_names()?, endpoints })
+    }
+}
+
+/// How tuples name an endpoint: its network and each of its addresses.
+pub(super) fn places(endpoint: &Endpoint) -> impl Iterator<Item = (Zone, Addr)> {
+    let zone = endpoint.link.as_ref().map(Link::zone);
+    zone.into_iter().flat_map(|zone| endpoint.addresses().map(move |addr| (zone, Addr::from(addr))))
 }
 
 /// The names of the host's interfaces, by index.
@@ -174,11 +197,11 @@ pub(super) fn already(ops: &[Op]) -> &'static str {
     if ops.is_empty() { " (already)" } else { "" }
 }
 
-/// Hands each event to `each` as it comes, until that fails or the user interrupts.
+/// Hands each event to `each` as it comes, until that fails or nobody wants any more.
 pub(super) async fn follow(
     context: &Context,
     kernel: &Kernel,
-    mut each: impl FnMut(&Event) -> io::Result<()>,
+    mut each: impl FnMut(&Event) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut result = Ok(());
     let mut take = |event: &Event| {
@@ -187,7 +210,17 @@ pub(super) async fn follow(
     };
     tokio::select! {
         ended = events::follow(&context.instance, kernel, &mut take) => ended?,
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        interrupted = interrupted() => interrupted?,
     }
-    Ok(result?)
+    result
+}
+
+/// Waits for Ctrl-C, for SIGTERM, or until whoever read standard output has had enough.
+async fn interrupted() -> io::Result<()> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+        _ = terminated.recv() => Ok(()),
+        () = Kernel::output_closed() => Ok(()),
+    }
 }

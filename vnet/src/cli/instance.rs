@@ -63,7 +63,7 @@ struct ChangeArgs {
     /// Most answered flows of one endpoint, 0 for any number [default: 65536].
     #[arg(long, value_name = "N")]
     endpoint_flows: Option<u32>,
-    /// Most flows of one endpoint that wait for an answer, 0 for any number [default: 8192].
+    /// Most flows of one endpoint that wait for an answer, 0 for any number [default: 2048].
     #[arg(long, value_name = "N")]
     endpoint_unanswered: Option<u32>,
     /// What the host's firewall has to say about published ports: nothing, as packets go past the host's stack, or

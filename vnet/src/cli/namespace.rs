@@ -200,7 +200,8 @@ async fn remove(context: &Context, name: &Name, dry_run: DryRun) -> anyhow::Resu
     context.print_removed(dry_run.mode(), &done, &line)
 }
 
-fn existing(record: &Record, name: &Name) -> anyhow::Result<Endpoint> {
+/// The endpoint of that name, which must be there.
+pub(super) fn existing(record: &Record, name: &Name) -> anyhow::Result<Endpoint> {
     match record.transaction.endpoint(name)? {
         Some(endpoint) => Ok(endpoint),
         None => {

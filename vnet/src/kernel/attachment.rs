@@ -292,7 +292,7 @@ impl Attachment<'_> {
 const fn direction(hook: Hook) -> TcAttachType {
     match hook {
         Hook::FromEndpoint | Hook::FromUplink => TcAttachType::Ingress,
-        Hook::ToUplink => TcAttachType::Egress,
+        Hook::ToUplink | Hook::ToBridge => TcAttachType::Egress,
     }
 }
 

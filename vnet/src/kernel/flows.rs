@@ -7,6 +7,7 @@ use vnet_common::{CtEntry, EndpointUse, Origin, Tuple, Zone};
 
 use super::error::Error;
 use super::maps::Maps;
+use crate::flow::Tables;
 
 /// Both directions of every tracked flow, confirmed or not.
 pub(super) type Flows = HashMap<Tuple, CtEntry>;
@@ -15,10 +16,35 @@ pub(super) type Flows = HashMap<Tuple, CtEntry>;
 /// good.
 const PASSES: usize = 4;
 
+/// The flow tables. A flow that is being confirmed meanwhile is in one of them: it is added to the second before it is
+/// taken from the first, and that is the one read first.
+pub(super) fn tables(maps: &Maps) -> Result<Tables, Error> {
+    let unconfirmed = maps.unconfirmed.entries()?;
+    let confirmed = maps.conntrack.entries()?;
+    Ok(Tables { unconfirmed, confirmed })
+}
+
+/// The entries of one flow.
+pub(super) fn halves(maps: &Maps, tuple: &Tuple) -> Result<Tables, Error> {
+    let mut tables = Tables::default();
+    let mut key = *tuple;
+    for _ in 0..2 {
+        let confirmed = maps.conntrack.get(&key)?;
+        let (entry, table) = match confirmed {
+            Some(_) => (confirmed, &mut tables.confirmed),
+            None => (maps.unconfirmed.get(&key)?, &mut tables.unconfirmed),
+        };
+        let Some(entry) = entry else { break };
+        table.insert(key, entry);
+        key = entry.twin();
+    }
+    Ok(tables)
+}
+
 /// The tracked flows.
 pub(super) fn all(maps: &Maps) -> Result<Flows, Error> {
-    let mut flows = maps.unconfirmed.entries()?;
-    flows.extend(maps.conntrack.entries()?);
+    let Tables { unconfirmed: mut flows, confirmed } = tables(maps)?;
+    flows.extend(confirmed);
     Ok(flows)
 }
 

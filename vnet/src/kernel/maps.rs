@@ -12,16 +12,18 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use aya::maps::{self, Map, MapData, MapError};
+use aya::maps::{self, IterableMap, Map, MapData, MapError};
 use aya::sys::SyscallError;
 use vnet_common::{
     Addr, AllowFromKey, CtEntry, DatapathConfig, DropKey, EndpointUse, EndpointValue, FloatingValue,
-    HostAddressValue, MappingEntry, MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, PrefixKey,
-    Tuple, UplinkValue,
+    FragmentKey, FragmentValue, HostAddressValue, MappingEntry, MasqueradeValue, NetworkValue, PortMapKey,
+    PortMapValue, PrefixKey, Tuple, UplinkValue,
 };
 
+use super::batch;
 use super::error::Error;
 use crate::instance::Instance;
 use crate::plan::State;
@@ -53,6 +55,7 @@ pub(super) struct Maps {
     pub(super) unconfirmed: Table<Tuple, CtEntry>,
     pub(super) mappings: Table<Tuple, MappingEntry>,
     pub(super) endpoint_use: Table<u32, EndpointUse>,
+    pub(super) fragments: Table<FragmentKey, FragmentValue>,
     drops: PathBuf,
     events: PathBuf,
 }
@@ -76,6 +79,7 @@ impl Maps {
             unconfirmed: Table::new(instance, names::UNCONFIRMED),
             mappings: Table::new(instance, names::MAPPINGS),
             endpoint_use: Table::new(instance, names::ENDPOINT_USE),
+            fragments: Table::new(instance, names::FRAGMENTS),
             drops: instance.map_pin(names::DROPS),
             events: instance.map_pin(names::EVENTS),
         }
@@ -97,6 +101,7 @@ impl Maps {
         self.unconfirmed.close();
         self.mappings.close();
         self.endpoint_use.close();
+        self.fragments.close();
     }
 
     /// The drop counters, summed over the CPUs.
@@ -181,22 +186,16 @@ where
     /// All entries; none if the map does not exist.
     ///
     /// The map may change while it is read: an entry may then be missing or stem from another moment, but none
-    /// is given twice, although the kernel starts over when the entry it stood at is deleted.
+    /// is given twice.
     pub(super) fn entries(&self) -> Result<HashMap<K, V>, Error> {
         self.close();
         let entries = self.with(|map| {
             let mut entries = HashMap::new();
-            // Starting over for ever is cut off: a busy table of n entries is walked twice at most.
-            let bound = 2 * usize::try_from(map_size(map)?).unwrap_or(usize::MAX);
-            for key in map.keys().take(bound) {
-                let key = key?;
-                match map.get(&key, 0) {
-                    Ok(Abi(value)) => drop(entries.insert(key.0, value)),
-                    Err(MapError::KeyNotFound) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            Ok(entries)
+            let all = batch::read(descriptor(map), |key: K, value: V| {
+                entries.insert(key, value);
+            });
+            let all = all.map_err(|io_error| SyscallError { call: "BPF_MAP_LOOKUP_BATCH", io_error })?;
+            if all { Ok(entries) } else { walk(map) }
         });
         entries.map(Option::unwrap_or_default).map_err(|source| read_error(self.name, source))
     }
@@ -262,13 +261,31 @@ fn open(pin: &Path) -> Result<Option<MapData>, MapError> {
     }
 }
 
-fn map_size<K, V>(map: &Opened<K, V>) -> Result<u32, MapError>
+/// All entries, one after the other: for the kinds of map that cannot be read otherwise.
+///
+/// The kernel starts over when the entry it stood at is deleted.
+fn walk<K, V>(map: &Opened<K, V>) -> Result<HashMap<K, V>, MapError>
 where
-    K: bytemuck::Pod,
+    K: bytemuck::Pod + Eq + Hash,
     V: bytemuck::Pod,
 {
-    use aya::maps::IterableMap;
-    Ok(IterableMap::map(map).info()?.max_entries())
+    let mut entries = HashMap::new();
+    // Starting over for ever is cut off: a busy table of n entries is walked twice at most.
+    let size = IterableMap::map(map).info()?.max_entries();
+    let bound = 2 * usize::try_from(size).unwrap_or(usize::MAX);
+    for key in map.keys().take(bound) {
+        let key = key?;
+        match map.get(&key, 0) {
+            Ok(Abi(value)) => drop(entries.insert(key.0, value)),
+            Err(MapError::KeyNotFound) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(entries)
+}
+
+fn descriptor<K: bytemuck::Pod, V: bytemuck::Pod>(map: &Opened<K, V>) -> BorrowedFd<'_> {
+    IterableMap::map(map).fd().as_fd()
 }
 
 fn errno(error: &MapError) -> Option<i32> {

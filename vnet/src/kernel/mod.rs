@@ -14,6 +14,7 @@
 //! "The host" is the network namespace in which the process runs.
 
 mod attachment;
+mod batch;
 mod bridge;
 mod capabilities;
 mod cgroup;
@@ -35,6 +36,7 @@ mod pins;
 mod programs;
 mod reserved_ports;
 mod sockets;
+mod stdout;
 mod sysctl;
 mod veth;
 
@@ -46,7 +48,9 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use nix::time::{ClockId, clock_gettime};
-use vnet_common::{CtEntry, DropKey, Event, Mac, PortRange, Proto, Tuple};
+use vnet_common::{
+    Addr, CtEntry, DatapathConfig, DropKey, EndpointUse, Event, Mac, MappingEntry, PortRange, Proto, Tuple,
+};
 
 pub use error::{Error, NetlinkError};
 pub use object::{OBJECT, RUNNERS};
@@ -56,6 +60,7 @@ use self::bridge::Bridge;
 use self::maps::Maps;
 use self::netlink::Netlink;
 use crate::firewall::Netfilter;
+use crate::flow::Tables;
 use crate::instance::Instance;
 use crate::plan::{Op, Resource, State};
 
@@ -320,6 +325,60 @@ impl Kernel {
         Ok(flows::all(&self.maps)?.into_iter().collect())
     }
 
+    /// The tracked flows, table by table. Empty when there is no data path.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn flow_tables(&self) -> Result<Tables, Error> {
+        flows::tables(&self.maps)
+    }
+
+    /// The entries of the flow that begins with this tuple, as many as there are.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn flow(&self, tuple: &Tuple) -> Result<Tables, Error> {
+        flows::halves(&self.maps, tuple)
+    }
+
+    /// The entries of the endpoint-independent mappings.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn mappings(&self) -> Result<HashMap<Tuple, MappingEntry>, Error> {
+        self.maps.mappings.entries()
+    }
+
+    /// How many datagrams in fragments the data path knows.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn fragments(&self) -> Result<usize, Error> {
+        Ok(self.maps.fragments.entries()?.len())
+    }
+
+    /// What the endpoint with one of these addresses has in use; nothing if it has not sent anything yet.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn endpoint_use(&self, addresses: &[IpAddr]) -> Result<Option<EndpointUse>, Error> {
+        for addr in addresses {
+            if let Some(endpoint) = self.maps.endpoints.get(&Addr::from(*addr))? {
+                return self.maps.endpoint_use.get(&endpoint.ifindex);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The configuration of the data path; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn datapath_config(&self) -> Result<Option<DatapathConfig>, Error> {
+        // Read anew: the map that was opened before may be that of an instance which has been taken down since.
+        Ok(self.maps.config.entries()?.remove(&0))
+    }
+
     /// Forgets the flows for which `doomed` holds, together with their twins; returns how many entries went.
     ///
     /// # Errors
@@ -369,6 +428,11 @@ impl Kernel {
     /// When there is no data path, or the ring buffer cannot be read.
     pub async fn events(&self, each: &mut dyn FnMut(&Event) -> bool) -> Result<(), Error> {
         events::read(self.maps.events()?, each).await
+    }
+
+    /// Waits until nobody can read standard output any more: for ever if it is a file.
+    pub async fn output_closed() {
+        stdout::closed().await;
     }
 
     /// Replaces the process by a command in a namespace; returns only on failure.

@@ -8,7 +8,7 @@ use super::{Error, Manager};
 use crate::firewall::{Block, Connection, Families, Hook, Netfilter, Verdict, judge};
 use crate::kernel::Interface;
 use crate::reconcile::Machine;
-use crate::spec::{InterfaceName, Network, PortMap, Ports, Protocol, Settings};
+use crate::spec::{Firewall, InterfaceName, Network, PortMap, Ports, Protocol, Settings};
 
 /// Something that is not as somebody would expect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +127,9 @@ impl Facts {
 
 /// Published ports that the host's firewall would block, did it see them.
 fn input_policy(facts: &Facts) -> Result<Vec<Found>, String> {
+    if facts.settings.firewall == Firewall::Respect {
+        return Ok(Vec::new());
+    }
     let netfilter = facts.netfilter()?;
     let unrestricted = facts.open_mappings().filter(|mapping| mapping.allow_from.is_empty());
     let found = unrestricted.filter_map(|mapping| {

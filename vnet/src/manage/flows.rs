@@ -3,16 +3,27 @@
 use vnet_common::{CtEntry, Tuple};
 
 use super::{Error, Manager, Mode, kernel};
+use crate::flow::{self, Doomed, Filter};
 use crate::reconcile::Machine;
 
 impl<M: Machine> Manager<M> {
-    /// Forgets every flow; those that go on are new ones with their next packet, translated ones may break.
+    /// Forgets the flows that are asked for, unless this is a dry run, and says how many those are. Those that go on are
+    /// new ones with their next packet, translated ones may break.
     ///
     /// # Errors
-    /// When the flow table cannot be written.
-    pub fn flush_flows(&self) -> Result<usize, Error> {
+    /// When the flow tables cannot be read or written.
+    pub fn flush_flows(&self, filter: &Filter) -> Result<usize, Error> {
         self.begin()?;
-        self.forget(|_, _| true)
+        let flows = flow::pair(&self.machine.flow_tables().map_err(kernel("read the flow tables"))?);
+        let count = flows.iter().filter(|flow| filter.selects(flow)).count();
+        if filter.is_everything() {
+            // Also what has begun since.
+            self.forget(|_, _| true)?;
+        } else {
+            let doomed = Doomed::among(&flows, filter);
+            self.forget(|tuple, entry| doomed.contains(tuple, entry))?;
+        }
+        Ok(count)
     }
 
     /// Forgets the flows for which `doomed` holds, unless this is a dry run.

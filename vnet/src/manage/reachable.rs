@@ -10,7 +10,7 @@ use super::host::Host;
 use crate::firewall::{Connection, Hook, Link, Netfilter, Verdict, judge};
 use crate::kernel::Interface;
 use crate::reconcile::Machine;
-use crate::spec::{InterfaceName, Name, Network, PortMap, Settings};
+use crate::spec::{Firewall, InterfaceName, Name, Network, PortMap, Settings};
 
 /// Whom a mapping serves, beside the host itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +117,8 @@ impl<M: Machine> Manager<M> {
     /// not to publish.
     pub(super) fn firewall_notes(&self, settings: &Settings, host: &Host, mapping: &PortMap) -> Vec<String> {
         // Who says which clients may use it has thought of strangers.
-        if is_for_the_host_alone(mapping) || !mapping.allow_from.is_empty() {
+        let asked = settings.firewall == Firewall::Respect;
+        if asked || is_for_the_host_alone(mapping) || !mapping.allow_from.is_empty() {
             return Vec::new();
         }
         let note = match self.machine.netfilter() {

@@ -6,9 +6,11 @@ use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
-use vnet_common::{CtEntry, CtState, DropKey, DropReason, Event, Hook, Origin, Tuple, Zone};
+use vnet_common::{Addr, DatapathConfig, DropKey, DropReason, Event, Hook, Tuple, Zone};
 
+use super::table::words;
 use super::{Listed, age, bytes};
+use crate::flow::{self, News};
 
 /// Both ends of a packet, and the side it arrives from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -61,12 +63,27 @@ impl Networks {
     }
 }
 
+/// What tuples stand for: networks by number, endpoints by network and address.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// The networks.
+    pub networks: Networks,
+    /// The endpoints.
+    pub endpoints: HashMap<(Zone, Addr), String>,
+}
+
+impl Names {
+    fn endpoint(&self, zone: Zone, addr: Addr) -> Option<String> {
+        self.endpoints.get(&(zone, addr)).cloned()
+    }
+}
+
 /// A tracked flow: both directions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Flow {
-    /// `tcp`, `udp`, `icmp` or `icmpv6`.
+    /// `tcp`, `udp`, `sctp`, `icmp` or `icmpv6`.
     pub protocol: String,
-    /// `new`, `established` or `closing`.
+    /// `new`, `answered`, `established`, `opener-closed`, `answer-closed`, `closing` or `reset`.
     pub state: &'static str,
     /// Its packets as the opener sends them.
     pub original: Side,
@@ -86,55 +103,121 @@ pub struct Flow {
     pub packets_received: u64,
     /// Bytes to the opener.
     pub bytes_received: u64,
+    /// Whether both sides have shown that they hear each other, so that no other flow can displace it.
+    pub confirmed: bool,
+    /// Which of its two entries there are: `both`, or the `opener`'s or the `answer`'s alone. What is counted by the
+    /// other one is 0.
+    pub halves: &'static str,
+    /// The endpoint that opened it, `null` if somebody else did.
+    pub opener: Option<String>,
+    /// The endpoint that it leads to, `null` if it leads elsewhere.
+    pub target: Option<String>,
+    /// Whether its external port is that of all flows of its socket (RFC 4787 REQ-1).
+    pub endpoint_independent: bool,
+    /// Seconds without a packet after which it is over.
+    pub timeout: u32,
+    /// Seconds until then, 0 if it is over.
+    pub expires: u32,
+    /// Whether it is over, and only there because nobody has met it since.
+    pub expired: bool,
+}
+
+impl Flow {
+    /// A flow as it is at a time, in seconds since boot.
+    #[must_use]
+    pub fn new(flow: &flow::Flow, names: &Names, config: &DatapathConfig, now: u32) -> Self {
+        let flow::Flow { original, translated, sent, received, .. } = flow;
+        Self {
+            protocol: original.proto.to_string(),
+            state: flow.state.name(),
+            original: Side::new(original, &names.networks),
+            translated: Side::new(translated, &names.networks),
+            mapping: (flow.mapping != 0).then_some(flow.mapping),
+            age: flow.age(now),
+            idle: flow.idle(now),
+            packets_sent: sent.packets,
+            bytes_sent: sent.bytes,
+            packets_received: received.packets,
+            bytes_received: received.bytes,
+            confirmed: flow.confirmed,
+            halves: flow.halves.name(),
+            opener: names.endpoint(original.zone, original.src),
+            target: names.endpoint(translated.zone, translated.dst),
+            endpoint_independent: flow.mapped,
+            timeout: flow.timeout(config),
+            expires: flow.left(config, now),
+            expired: flow.is_over(config, now),
+        }
+    }
+
+    /// Whether it is translated at all.
+    fn is_translated(&self) -> bool {
+        let ends = |side: &Side| (side.source, side.source_port, side.destination, side.destination_port);
+        ends(&self.original) != ends(&self.translated)
+    }
+
+    /// Where it comes from: an endpoint and its network, or the world.
+    fn whence(&self) -> String {
+        place(self.opener.as_ref(), &self.original)
+    }
+
+    /// Where it leads to.
+    fn whither(&self) -> String {
+        place(self.target.as_ref(), &self.translated)
+    }
+
+    fn confirmation(&self) -> String {
+        let confirmed = if self.confirmed { "yes" } else { "no" };
+        match self.halves {
+            "both" => confirmed.to_owned(),
+            half => format!("{confirmed}, {half}'s half alone"),
+        }
+    }
+}
+
+fn place(endpoint: Option<&String>, side: &Side) -> String {
+    endpoint.map_or_else(|| side.zone.clone(), |endpoint| format!("{}/{endpoint}", side.zone))
+}
+
+fn traffic(packets: u64, count: u64) -> String {
+    format!("{packets} ({})", bytes(count))
 }
 
 impl Listed for Flow {
     const NOUN: &'static str = "flows";
-    const HEADER: &'static [&'static str] =
-        &["PROTO", "STATE", "FROM", "ORIGINAL", "TO", "TRANSLATED", "AGE", "IDLE", "SENT", "RECEIVED"];
+    const HEADER: &'static [&'static str] = &[
+        "PROTO",
+        "STATE",
+        "CONFIRMED",
+        "FROM",
+        "ORIGINAL",
+        "TO",
+        "TRANSLATED",
+        "MAPPING",
+        "AGE",
+        "IDLE",
+        "LEFT",
+        "SENT",
+        "RECEIVED",
+    ];
 
     fn row(&self) -> Vec<String> {
-        let traffic = |packets: u64, count: u64| format!("{packets} ({})", bytes(count));
         vec![
             self.protocol.clone(),
             self.state.to_owned(),
-            self.original.zone.clone(),
+            self.confirmation(),
+            self.whence(),
             self.original.to_string(),
-            self.translated.zone.clone(),
+            self.whither(),
             self.translated.to_string(),
+            words(self.mapping),
             age(self.age.into()),
             age(self.idle.into()),
+            if self.expired { "over".to_owned() } else { age(self.expires.into()) },
             traffic(self.packets_sent, self.bytes_sent),
             traffic(self.packets_received, self.bytes_received),
         ]
     }
-}
-
-/// Pairs the directions of a flow table's entries. `now` is in seconds since boot.
-#[must_use]
-pub fn flows(entries: &[(Tuple, CtEntry)], networks: &Networks, now: u32) -> Vec<Flow> {
-    let by_tuple: HashMap<&Tuple, &CtEntry> = entries.iter().map(|(tuple, entry)| (tuple, entry)).collect();
-    let openers = entries.iter().filter(|(_, entry)| Origin::from_u8(entry.origin) == Origin::Opener);
-    let mut flows: Vec<Flow> = openers
-        .map(|(tuple, entry)| {
-            let answer = by_tuple.get(&entry.twin());
-            Flow {
-                protocol: tuple.proto.to_string(),
-                state: CtState::from_u8(entry.state).name(),
-                original: Side::new(tuple, networks),
-                translated: Side::new(&entry.translated, networks),
-                mapping: (entry.mapping != 0).then_some(entry.mapping),
-                age: now.saturating_sub(entry.created),
-                idle: now.saturating_sub(answer.map_or(0, |answer| answer.last_seen).max(entry.last_seen)),
-                packets_sent: entry.packets,
-                bytes_sent: entry.bytes,
-                packets_received: answer.map_or(0, |answer| answer.packets),
-                bytes_received: answer.map_or(0, |answer| answer.bytes),
-            }
-        })
-        .collect();
-    flows.sort_by(|a, b| (&a.protocol, &a.original).cmp(&(&b.protocol, &b.original)));
-    flows
 }
 
 /// How many packets were dropped for one reason where.
@@ -186,44 +269,55 @@ fn hook(byte: u8) -> &'static str {
     Hook::from_u8(byte).map_or("unknown", Hook::name)
 }
 
-/// A flow that has just begun.
+/// Something that has just become of a flow.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FlowEvent {
     /// [`super::VERSION`].
     pub version: u32,
     /// Seconds since 1970.
     pub time: f64,
-    /// `tcp`, `udp`, `icmp` or `icmpv6`.
-    pub protocol: String,
-    /// Its first packet as it arrived.
-    pub original: Side,
-    /// As it left.
-    pub translated: Side,
+    /// `began`, `confirmed`, `changed` or `ended`.
+    pub event: &'static str,
+    /// The state before, if the flow was confirmed or changed.
+    pub previous: Option<&'static str>,
+    /// Why it ended: `timeout`, or `removed` if it was forgotten before.
+    pub reason: Option<&'static str>,
+    /// The flow as it is now, or was when last seen.
+    #[serde(flatten)]
+    pub flow: Flow,
 }
 
 impl FlowEvent {
-    /// The flow that an event tells of; nothing if it tells of a drop.
+    /// What is told now of a flow.
     #[must_use]
-    pub fn new(event: &Event, networks: &Networks) -> Option<Self> {
-        event.drop_reason().is_none().then(|| Self {
-            version: super::VERSION,
-            time: wall_clock(),
-            protocol: event.tuple.proto.to_string(),
-            original: Side::new(&event.tuple, networks),
-            translated: Side::new(&event.translated, networks),
-        })
+    pub fn new(news: News, flow: Flow) -> Self {
+        let (event, previous, reason) = match news {
+            News::Began => ("began", None, None),
+            News::Confirmed(before) => ("confirmed", Some(before.name()), None),
+            News::Changed(before) => ("changed", Some(before.name()), None),
+            News::Ended(why) => ("ended", None, Some(why.name())),
+        };
+        Self { version: super::VERSION, time: wall_clock(), event, previous, reason, flow }
     }
 }
 
 impl fmt::Display for FlowEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { protocol, original, translated, .. } = self;
-        write!(f, "{} {protocol:<6} {original}", clock(self.time))?;
-        let ends = |side: &Side| (side.source, side.source_port, side.destination, side.destination_port);
-        if ends(original) != ends(translated) {
+        let Self { event, previous, reason, flow, .. } = self;
+        let Flow { protocol, original, translated, state, .. } = flow;
+        write!(f, "{} {event:<9} {protocol:<6} {original}", clock(self.time))?;
+        if flow.is_translated() {
             write!(f, " becomes {translated}")?;
         }
-        write!(f, ", {} to {}", original.zone, translated.zone)
+        write!(f, ", {} to {}", flow.whence(), flow.whither())?;
+        if let Some(previous) = previous.filter(|previous| previous != state) {
+            write!(f, ", {previous} -> {state}")?;
+        }
+        let Some(reason) = reason else { return Ok(()) };
+        let sent = traffic(flow.packets_sent, flow.bytes_sent);
+        let received = traffic(flow.packets_received, flow.bytes_received);
+        let lived = age(flow.age.into());
+        write!(f, ", {reason} when {state}, after {lived}, {sent} sent and {received} received")
     }
 }
 

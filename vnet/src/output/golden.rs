@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use vnet_common::{Addr, CtEntry, DropKey, Event, Mac, Port, Proto, Tuple, Zone};
+use bytemuck::Zeroable;
+use vnet_common::{
+    Addr, CtEntry, CtState, DatapathConfig, DropKey, EndpointUse, Event, Mac, Port, Proto, Tuple, Zone,
+};
 
 use super::*;
 use crate::firewall::{Block, By, Families, Owner, Verdict};
+use crate::flow::{self, Ended, News, Tables};
 use crate::spec;
 
 fn json<T: Listed>(item: T) -> String {
@@ -167,17 +171,128 @@ fn both_directions_are_one_flow() {
     };
     let answer =
         CtEntry { translated: inside.answer(), packets: 4, bytes: 400, last_seen: 95, origin: 2, ..opener };
-    let mut flows = flows(&[(opener.twin(), answer), (inside, opener)], &names(), 100);
+    let tables =
+        Tables { confirmed: [(opener.twin(), answer), (inside, opener)].into(), ..Tables::default() };
+    let flows = flow::pair(&tables);
     assert_eq!(flows.len(), 1);
     assert_eq!(
-        json(flows.remove(0)),
+        json(printed(&flows[0])),
         "{\"version\":1,\"flows\":[{\"protocol\":\"tcp\",\"state\":\"established\",\"original\":{\
          \"zone\":\"default\",\"source\":\"192.168.0.2\",\"source_port\":4000,\"destination\":\"203.0.113.2\",\
          \"destination_port\":80},\"translated\":{\"zone\":\"world\",\"source\":\"203.0.113.1\",\
          \"source_port\":4000,\"destination\":\"203.0.113.2\",\"destination_port\":80},\"mapping\":null,\
          \"age\":60,\"idle\":5,\"packets_sent\":5,\"bytes_sent\":500,\"packets_received\":4,\
-         \"bytes_received\":400}]}\n"
+         \"bytes_received\":400,\"confirmed\":true,\"halves\":\"both\",\"opener\":\"net1\",\"target\":null,\
+         \"endpoint_independent\":false,\"timeout\":7440,\"expires\":7435,\"expired\":false}]}\n"
     );
+}
+
+/// A flow as it is printed at second 100.
+fn printed(flow: &flow::Flow) -> Flow {
+    let endpoints = [((Zone { id: 1 }, Addr::v4([192, 168, 0, 2])), "net1".to_owned())];
+    let names = Names { networks: names(), endpoints: endpoints.into() };
+    Flow::new(flow, &names, &DatapathConfig::DEFAULT, 100)
+}
+
+#[test]
+fn the_row_of_a_flow_names_both_ends_and_says_what_is_missing() {
+    let (inside, outside) = out();
+    let alone = CtEntry {
+        translated: inside.answer(),
+        packets: 4,
+        bytes: 4096,
+        last_seen: 70,
+        created: 40,
+        mapping: 7,
+        state: 1,
+        origin: 2,
+        flags: 0,
+        reserved: 0,
+    };
+    let tables = Tables { unconfirmed: [(outside.answer(), alone)].into(), ..Tables::default() };
+    let mut out = Vec::new();
+    print_list(&mut out, Format::Table, &[printed(&flow::pair(&tables)[0])]).unwrap();
+    let out = String::from_utf8(out).unwrap();
+    let [header, row] = out.lines().collect::<Vec<_>>()[..] else { panic!("{out}") };
+    let cells = |line: &str| {
+        line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(cells(header), Flow::HEADER);
+    assert_eq!(
+        cells(row),
+        [
+            "tcp",
+            "new",
+            "no, answer's half alone",
+            "default/net1",
+            "192.168.0.2:4000 > 203.0.113.2:80",
+            "world",
+            "203.0.113.1:4000 > 203.0.113.2:80",
+            "7",
+            "1m00s",
+            "30s",
+            "3m30s",
+            "0 (0 B)",
+            "4 (4.0 KiB)"
+        ]
+    );
+}
+
+#[test]
+fn flow_stats() {
+    let endpoint =
+        EndpointUse { flows: 60_000, credit: 2_000, credited: 100, refused: 3, ..EndpointUse::zeroed() };
+    let (inside, outside) = out();
+    let opener = CtEntry {
+        translated: Tuple { sport: Port::new(50_000), ..outside },
+        packets: 1,
+        bytes: 40,
+        last_seen: 100,
+        created: 40,
+        mapping: 0,
+        state: 2,
+        origin: 1,
+        flags: 0,
+        reserved: 0,
+    };
+    let tables = Tables { confirmed: [(inside, opener)].into(), ..Tables::default() };
+    let counted = flow::Counted {
+        flows: &flow::pair(&tables),
+        mappings: &std::collections::HashMap::new(),
+        fragments: 2,
+        endpoints: &[("net1".to_owned(), endpoint)],
+        room: flow::Room { confirmed: 131_072, unanswered: 65_536 },
+    };
+    let stats = FlowStats::from(&flow::Stats::count(&counted, &DatapathConfig::DEFAULT, 100));
+    let mut out = Vec::new();
+    stats.print(&mut out, Format::Json).unwrap();
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        "{\"version\":1,\"stats\":[{\"tables\":[{\"map\":\"conntrack\",\"holds\":\"confirmed flows\",\"used\":1,\
+         \"room\":131072,\"percent\":0.0,\"over\":0,\"forecast\":{\"rate\":0.0,\"lifetime\":7500.0,\
+         \"full_in\":null}},{\"map\":\"unconfirmed\",\"holds\":\"unconfirmed flows\",\"used\":0,\"room\":65536,\
+         \"percent\":0.0,\"over\":0,\"forecast\":null},{\"map\":\"mappings\",\"holds\":\"entries of mappings\",\
+         \"used\":0,\"room\":131072,\"percent\":0.0,\"over\":0,\"forecast\":null},{\"map\":\"fragments\",\
+         \"holds\":\"fragmented datagrams\",\"used\":2,\"room\":8192,\"percent\":0.0,\"over\":0,\
+         \"forecast\":null}],\"states\":[{\"state\":\"established\",\"flows\":1,\"lifetime\":7500.0}],\
+         \"endpoints\":[{\"endpoint\":\"net1\",\"flows\":60000,\"flows_limit\":65536,\"unanswered_left\":2000,\
+         \"unanswered_limit\":2048,\"refused\":3}],\"ports\":[{\"protocol\":\"tcp\",\
+         \"address\":\"203.0.113.1\",\"first\":49152,\"last\":65535,\"used\":1,\"left\":16383,\"percent\":0.0,\
+         \"forecast\":{\"rate\":0.0,\"lifetime\":7500.0,\"full_in\":null}}],\"warnings\":[\"confirmed flows of \
+         endpoint net1: 60000 of 65536 in use (91.6 %); what it begins beyond that is dropped (quota)\"]}]}\n"
+    );
+    let mut out = Vec::new();
+    stats.print(&mut out, Format::Table).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    for words in [
+        "confirmed flows       1     131072  0.0 %    0     0.0/s  never",
+        "established  1      2h05m",
+        "net1      60000      65536  91.6 %   2000             2048  3",
+        "tcp    203.0.113.1  49152-65535  1     16383  0.0 %    0.0/s  never",
+        "warning: confirmed flows of endpoint net1: ",
+    ] {
+        assert!(text.contains(words), "no {words:?} in\n{text}");
+    }
 }
 
 #[test]
@@ -200,25 +315,44 @@ fn an_event_is_a_flow_or_a_drop() {
         tuple: inside,
         translated: outside,
         ifindex: 0,
-        length: 0,
+        length: 98,
         reason: 0,
         hook: 1,
         reserved: [0; 6],
     };
-    let flow = FlowEvent::new(&begun, &names()).unwrap();
-    let text = flow.to_string();
-    let expected = "Z tcp    192.168.0.2:4000 > 203.0.113.2:80 becomes 203.0.113.1:4000 > 203.0.113.2:80, \
-                    default to world";
+    let flow = printed(&flow::Flow::begun(&begun));
+    let event = FlowEvent::new(flow::News::Began, flow.clone());
+    let text = event.to_string();
+    let expected = "Z began     tcp    192.168.0.2:4000 > 203.0.113.2:80 becomes 203.0.113.1:4000 > \
+                    203.0.113.2:80, default/net1 to world";
     assert!(text.ends_with(expected), "{text}");
-    let fields = serde_json::to_value(&flow).unwrap();
-    let fields: Vec<&String> = fields.as_object().unwrap().keys().collect();
-    assert_eq!(fields, ["original", "protocol", "time", "translated", "version"]);
+    let fields = serde_json::to_value(&event).unwrap();
+    let fields = fields.as_object().unwrap();
+    for field in ["version", "time", "event", "previous", "reason"] {
+        assert!(fields.contains_key(field), "no {field} in {fields:?}");
+    }
+    for (field, value) in serde_json::to_value(&flow).unwrap().as_object().unwrap() {
+        assert_eq!(fields.get(field), Some(value), "{field}, as it is listed");
+    }
+    let established = Flow { state: "established", ..flow };
+    for (news, event, previous, reason, expected) in [
+        (News::Confirmed(CtState::New), "confirmed", Some("new"), None, ", new -> established"),
+        (News::Changed(CtState::Closing), "changed", Some("closing"), None, ", closing -> established"),
+        (
+            News::Ended(Ended::Timeout),
+            "ended",
+            None,
+            Some("timeout"),
+            ", timeout when established, after 1m40s, 1 (98 B) sent and 0 (0 B) received",
+        ),
+    ] {
+        let told = FlowEvent::new(news, established.clone());
+        assert_eq!((told.event, told.previous, told.reason), (event, previous, reason));
+        assert!(told.to_string().ends_with(expected), "{told}");
+    }
 
-    let dropped = Event { reason: 7, ifindex: 2, length: 98, hook: 2, ..begun };
-    assert!(
-        FlowEvent::new(&dropped, &names()).is_none()
-            && DropEvent::new(&begun, &BTreeMap::new(), &names()).is_none()
-    );
+    let dropped = Event { reason: 7, ifindex: 2, hook: 2, ..begun };
+    assert!(DropEvent::new(&begun, &BTreeMap::new(), &names()).is_none());
     let drop = DropEvent::new(&dropped, &BTreeMap::new(), &names()).unwrap();
     let expected =
         "dropped for direct-access: tcp 192.168.0.2:4000 > 203.0.113.2:80, 98 bytes, from_uplink on if2";
@@ -243,7 +377,7 @@ fn status() {
         serde_json::to_string(&settings).unwrap(),
         "{\"nat_port\":49152,\"nat_end\":65535,\"timeouts\":{\"fragment\":30,\"icmp-query\":60,\"tcp-closing\":240,\
          \"tcp-established\":7440,\"tcp-opening\":240,\"udp-replied\":300,\"udp-unreplied\":120},\
-         \"max_flows\":131072,\"max_unanswered\":65536,\"endpoint_flows\":65536,\"endpoint_unanswered\":8192,\
+         \"max_flows\":131072,\"max_unanswered\":65536,\"endpoint_flows\":65536,\"endpoint_unanswered\":2048,\
          \"firewall\":\"bypass\"}"
     );
     let program = Program { hook: "to_uplink".to_owned(), interface: "eth0".to_owned() };

@@ -51,7 +51,7 @@ pub fn host_address(addr: IpAddr, interface: &str) -> Resource {
     Resource::HostAddress { addr, interface: interface.to_owned() }
 }
 
-/// A network's bridge and its prefixes.
+/// A network's bridge, its prefixes and the guard of what is routed into it.
 #[must_use]
 pub fn network(network: &Network) -> Vec<Resource> {
     let addresses = network.segments.iter().map(|segment| segment.gateway_address()).collect();
@@ -65,7 +65,9 @@ pub fn network(network: &Network) -> Vec<Resource> {
         flags: network.flags(),
         gateway: segment.gateway,
     });
-    iter::once(bridge).chain(gateways).chain(prefixes).collect()
+    // After the prefixes and before any endpoint: nobody is reached past it.
+    let guard = Resource::Attachment { hook: Hook::ToBridge, interface: network.bridge.to_string() };
+    iter::once(bridge).chain(gateways).chain(prefixes).chain([guard]).collect()
 }
 
 /// The addresses of a network's bridge: its gateways, and where it has IPv6 the bridge's link-local one.

@@ -9,6 +9,7 @@ use vnet_common::{CtEntry, Mac, Proto, Tuple};
 
 use super::Machine;
 use crate::firewall::Netfilter;
+use crate::flow::Tables;
 use crate::kernel::{BoundSocket, Interface, Process, Route};
 use crate::plan::{Op, Resource, State};
 
@@ -181,6 +182,10 @@ impl Machine for Fake {
         self.netfilter.borrow().clone().ok_or_else(|| FakeError("no rules for you".to_owned()))
     }
 
+    fn flow_tables(&self) -> Result<Tables, FakeError> {
+        Ok(Tables { confirmed: self.flows.borrow().iter().copied().collect(), ..Tables::default() })
+    }
+
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, FakeError> {
         let mut flows = self.flows.borrow_mut();
         let before = flows.len();
@@ -229,6 +234,10 @@ impl Machine for &Fake {
 
     fn netfilter(&self) -> Result<Netfilter, FakeError> {
         (**self).netfilter()
+    }
+
+    fn flow_tables(&self) -> Result<Tables, FakeError> {
+        (**self).flow_tables()
     }
 
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, FakeError> {

@@ -1,0 +1,82 @@
+//! Reading a map many entries at a time, which aya does not offer: one system call for thousands of entries instead
+//! of two for each.
+//!
+//! Of a hash map the kernel copies one bucket after the other, and locks only the one it copies: the data path waits
+//! for a few entries at most. It never starts over, whatever is deleted meanwhile.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use bytemuck::Pod;
+use nix::libc;
+
+/// `BPF_MAP_LOOKUP_BATCH` of the kernel's `enum bpf_cmd` (Linux 5.6).
+const MAP_LOOKUP_BATCH: libc::c_long = 24;
+/// What the kernel says of a kind of map that cannot be read so; an error number that it meant for itself.
+const ENOTSUPP: i32 = 524;
+/// Entries asked for at once. A bucket is given whole, so this must be more than any bucket has.
+const AT_ONCE: usize = 4096;
+/// Times that a bucket may be found locked before that is an error.
+const MAX_BUSY: u32 = 1000;
+/// The kernel's note of where it stands: the number of a bucket, or a key, the longest of which is shorter.
+type Position = [u64; 8];
+
+/// The part of the kernel's `union bpf_attr` that is for batches.
+#[repr(C)]
+struct Request {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// Hands each entry of a map to `each`; returns whether the map can be read so, and hands nothing over if not.
+///
+/// The sizes of `K` and `V` must be the map's, and it must have one value for a key.
+pub(super) fn read<K: Pod, V: Pod>(map: BorrowedFd<'_>, mut each: impl FnMut(K, V)) -> io::Result<bool> {
+    const { assert!(size_of::<K>() <= size_of::<Position>(), "a key is where the kernel may stand") };
+    let (mut here, mut next) = (Position::default(), Position::default());
+    let (mut keys, mut values) = (vec![K::zeroed(); AT_ONCE], vec![V::zeroed(); AT_ONCE]);
+    let (mut first, mut busy) = (true, 0);
+    loop {
+        let mut request = Request {
+            in_batch: if first { 0 } else { here.as_ptr() as u64 },
+            out_batch: next.as_mut_ptr() as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: AT_ONCE as u32,
+            map_fd: map.as_raw_fd() as u32,
+            elem_flags: 0,
+            flags: 0,
+        };
+        let answer = look_up(&mut request);
+        let errno = answer.as_ref().err().and_then(io::Error::raw_os_error);
+        match errno {
+            Some(ENOTSUPP | libc::EINVAL) if first => return Ok(false),
+            // The last batch, with all that was left.
+            None | Some(libc::ENOENT) => busy = 0,
+            // The bucket that comes next was locked; those before it have been copied.
+            Some(libc::EBUSY) if busy < MAX_BUSY => busy += 1,
+            Some(_) => return answer.map(|()| true),
+        }
+        let count = (request.count as usize).min(AT_ONCE);
+        keys.iter().zip(&values).take(count).for_each(|(key, value)| each(*key, *value));
+        if errno == Some(libc::ENOENT) {
+            return Ok(true);
+        }
+        here = next;
+        first = false;
+    }
+}
+
+fn look_up(request: &mut Request) -> io::Result<()> {
+    let (request, size) = (std::ptr::from_mut(request), size_of::<Request>());
+    // SAFETY: the kernel writes at most `count` keys and values of the map's sizes, which are those of the buffers'
+    // elements, and one position; all of them are alive and exclusively borrowed by the caller.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, MAP_LOOKUP_BATCH, request, size) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
