@@ -119,6 +119,11 @@ impl Rules {
         self.known.keys().any(|(_, became)| became.src == *outsider && became.dst == *endpoint)
     }
 
+    /// Whether anything is known to be exchanged between an endpoint and somebody to whom it is `external`.
+    pub(crate) fn have_left(&self, external: &Addr, outsider: &Addr) -> bool {
+        self.known.keys().any(|(_, became)| became.src == *external && became.dst == *outsider)
+    }
+
     /// What is known of the ports of a packet, one a line.
     pub(crate) fn about(&self, tuple: &Tuple) -> String {
         let (from, to) = ((tuple.src, tuple.sport), (tuple.dst, tuple.dport));
@@ -334,8 +339,8 @@ fn is_for(model: &Model, mapping: &PortMapValue, tuple: &Tuple) -> bool {
         || model.allow_from.keys().any(|(id, prefix)| *id == mapping.id && covers(prefix, &tuple.src))
 }
 
-/// Whether the gateway mode of the destination's network lets anybody in.
-fn is_open(model: &Model, passage: &Passage) -> bool {
+/// Whether the gateway mode of the destination's network lets the sender in.
+pub(crate) fn is_open(model: &Model, passage: &Passage) -> bool {
     let tuple = &passage.tuple;
     let Some(network) = network(model, &tuple.dst) else { return false };
     let published = || published_on(model, tuple, &tuple.dst).is_some_and(|(it, _)| is_for(model, it, tuple));
