@@ -62,10 +62,13 @@ impl Judge {
         after: &[u8],
         verdict: &Result<Verdict, DropReason>,
     ) -> Ruling {
+        let (parsed, tuple) = read(&met.frame);
         let Ok(verdict) = verdict else {
+            if matches!(met.hook, Hook::FromEndpoint | Hook::ToUplink) {
+                self.rules.fails(model, &tuple);
+            }
             return require(met.frame == after, "a packet that is dropped has changed");
         };
-        let (parsed, tuple) = read(&met.frame);
         let Ok(Parsed::Ip(headers)) = parsed else {
             require(met.frame == after, "what is no packet has changed")?;
             return hold_what_is_no_packet(model, met, &tuple, parsed.is_ok());

@@ -114,6 +114,14 @@ impl Rules {
         Ok(())
     }
 
+    /// A packet of an endpoint that is dropped: it may have got as far as to its port's mapping.
+    pub(crate) fn fails(&mut self, model: &Model, tuple: &Tuple) {
+        let Some(sender) = model.endpoints.get(&tuple.src) else { return };
+        let inside = Inside { addr: tuple.src, port: tuple.sport, zone: sender.zone };
+        let owned = self.external.values_mut().filter_map(|owners| owners.get_mut(&inside));
+        owned.for_each(|shared| shared.last = model.clock);
+    }
+
     /// Whether anything is known to be exchanged between an address of the world and an endpoint.
     pub(crate) fn have_met(&self, outsider: &Addr, endpoint: &Addr) -> bool {
         self.known.keys().any(|(_, became)| became.src == *outsider && became.dst == *endpoint)
