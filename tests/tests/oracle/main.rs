@@ -153,7 +153,9 @@ impl Run {
                 };
                 *self.counts.differences.entry(difference).or_default() += 1;
                 // The two do not agree on it any more.
-                known.into_iter().for_each(|which| drop(self.talk.swap_remove(which)));
+                if let Some(which) = known {
+                    self.talk.swap_remove(which);
+                }
             }
         }
     }
