@@ -3,9 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use vnet_common::mapping::ENDPOINT_INDEPENDENT_UDP;
-use vnet_common::{Addr, DropReason, Hook, PortRange, Tuple, Zone, filtering};
+use vnet_common::{
+    Addr, DropReason, Hook, NetworkValue, Port, PortMapKey, PortMapValue, PortRange, PrefixKey, Proto, Tuple,
+    Zone, filtering,
+};
 use vnet_tests::case::world::{
-    Endpoint, FAMILIES, Family, HOST_MAC, NET1, NET2, PEER_MAC, UPLINK, V4, at, published, world,
+    BRIDGE, Endpoint, FAMILIES, Family, HOST_MAC, NET1, NET2, PEER_MAC, STRAY, UPLINK, V4, at, published,
+    world,
 };
 use vnet_tests::frame::Frame;
 use vnet_tests::runner::{Arrival, Fate, Host, Outcome, Runner as _};
@@ -69,6 +73,27 @@ fn what_cannot_be_read_does_not_reach_an_endpoint_from_outside() {
         let frame = |to| Frame::udp(at(www, 1), at(to, 2)).flip(header + 4);
         assert_eq!(received(&mut ours, &frame(net1)).fate, Fate::Dropped(DropReason::Malformed));
         assert_eq!(received(&mut ours, &frame(host)).fate, Fate::Passed, "that is the host's to judge");
+    }
+}
+
+/// From an interface that is no uplink, everybody was let in to what is published for some on an endpoint's own address.
+#[test]
+fn a_restricted_port_is_restricted_whatever_interface_its_clients_come_by() {
+    for Family { www, peer, net1, .. } in FAMILIES {
+        let mut ours = self::host();
+        let model = ours.model();
+        model.endpoints.values_mut().for_each(|endpoint| endpoint.flags |= NetworkValue::FLAG_ROUTED);
+        let key = PortMapKey { addr: net1.into(), port: Port::new(80), proto: Proto::TCP, prefix_len: 16 };
+        let (addr, port, zone) = (net1.into(), key.port, NET1.zone);
+        let value = PortMapValue { addr, port, zone, id: 70, flags: PortMapValue::FLAG_RESTRICTED };
+        model.port_map.insert(key, value);
+        model.allow_from.insert((value.id, PrefixKey::host(www.into())), 0);
+        for (client, expected) in [(www, Fate::Passed), (peer, Fate::Dropped(DropReason::NotAllowed))] {
+            let frame = Frame::tcp(at(client, 50_000), at(net1, 80)).syn().build();
+            let (hook, ifindex) = (Hook::ToBridge, BRIDGE);
+            let arrival = Arrival { hook, ifindex, came_in_by: STRAY, segment: 0, frame: &frame };
+            assert_eq!(ours.run(&arrival).expect("the host runs anything").fate, expected, "{client}");
+        }
     }
 }
 

@@ -352,7 +352,11 @@ fn own_address(uplink: &UplinkValue, headers: &Headers) -> Addr {
 
 /// Whether a client may use a mapping.
 #[inline(always)]
-fn check_client<T: Tables>(tables: &T, mapping: &PortMapValue, client: &Addr) -> Result<(), DropReason> {
+pub(crate) fn check_client<T: Tables>(
+    tables: &T,
+    mapping: &PortMapValue,
+    client: &Addr,
+) -> Result<(), DropReason> {
     let allowed = mapping.flags & PortMapValue::FLAG_RESTRICTED == 0 || tables.is_allowed(mapping.id, client);
     if allowed { Ok(()) } else { Err(DropReason::NotAllowed) }
 }

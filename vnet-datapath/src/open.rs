@@ -185,15 +185,15 @@ fn take<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     }
     // Makes room if the holder of the tuple has expired.
     let taken = conntrack::lookup(tables, answer, spare).is_some();
-    if taken || tables.add_flow(answer, entry).is_none() {
-        // It may be this very flow's: its other half was evicted, or another CPU is about to add that.
-        let own = tables.conntrack(answer).is_some_and(|flow| flow.leads_to_answer_of(tuple));
-        return own && !tables.is_confirmed(answer);
-    }
-    // It may just have moved from one table to the other, and is in both for a moment.
-    if tables.is_confirmed(answer) {
+    if !taken && tables.add_flow(answer, entry).is_some() {
+        if !tables.is_confirmed(answer) {
+            return true;
+        }
+        // It was moved from one table to the other just now.
         tables.remove_unconfirmed(answer);
-        return false;
     }
-    true
+    // It may be this very flow's: its other half was evicted, another CPU is about to add that, or has had an answer
+    // already.
+    let own = tables.conntrack(answer).is_some_and(|flow| flow.leads_to_answer_of(tuple));
+    own && (!tables.is_confirmed(answer) || tables.conntrack(tuple).is_some())
 }

@@ -4,6 +4,7 @@
 use bytemuck::Zeroable as _;
 use vnet_common::{Addr, DropReason, EndpointValue, Hook, NetworkValue, Tuple, Zone};
 
+use crate::begin::check_client;
 use crate::conntrack::{self, Tracked};
 use crate::fragments;
 use crate::neighbour;
@@ -205,10 +206,13 @@ fn to_bridge<T: Tables>(tables: &T, scratch: &Scratch) -> Result<Step, Step> {
         return Ok(Step::PASS);
     }
     let headers = &scratch.headers;
-    let Tuple { dst, dport, proto, .. } = &scratch.tuple;
+    let Tuple { src, dst, dport, proto, .. } = &scratch.tuple;
     let Some(endpoint) = tables.endpoint(dst) else { return Ok(Step::PASS) };
     let open = if endpoint.has(NetworkValue::FLAG_ROUTED) {
-        headers.l4() == L4::Echo || published_on(tables, dst, *dport, *proto).is_some()
+        match published_on(tables, dst, *dport, *proto) {
+            Some(target) => check_client(tables, target.mapping, src).map(|()| true)?,
+            None => headers.l4() == L4::Echo,
+        }
     } else {
         endpoint.has(NetworkValue::FLAG_UNPROTECTED)
     };

@@ -189,8 +189,9 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn conntrack(&self, tuple: &Tuple) -> Option<MapFlow> {
-        let confirmed = maps::CONNTRACK.get_ptr_mut(tuple);
-        confirmed.or_else(|| maps::UNCONFIRMED.get_ptr_mut(tuple)).map(MapFlow)
+        let confirmed = || maps::CONNTRACK.get_ptr_mut(tuple);
+        // Between two looks another CPU may have moved it; that adds before it removes, so a third look finds it.
+        confirmed().or_else(|| maps::UNCONFIRMED.get_ptr_mut(tuple)).or_else(confirmed).map(MapFlow)
     }
 
     #[inline(always)]

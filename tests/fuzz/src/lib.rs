@@ -1,7 +1,7 @@
 //! Fuzz targets for the packet logic, and the rules that they hold it to.
 //!
 //! - [`parse`]: any bytes are read or refused, and what is not let through does not change.
-//! - [`pipeline`]: a sequence of frames, answers, strangers and hours over the tables of a small world, whose options
+//! - [`pipeline`]: a sequence of frames, answers, errors, strangers and hours over the tables of a small world, whose options
 //!   are part of the input. A second opinion remembers who has talked to whom and allows nothing else.
 //!
 //! `cargo xtask fuzz` builds the targets with coverage counters and libFuzzer. Built in any other way they are programs
@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod input;
+mod judge;
 mod packet;
 mod parsing;
 mod rules;

@@ -1,11 +1,15 @@
 //! Packets: built with sums that are right, and read again without a line of the code under test.
 
-use vnet_common::{Mac, Proto, Tuple};
-use vnet_datapath::checksum::Delta;
-use vnet_datapath::{Covers, Headers, L4, L4Checksum, Packet, Slice};
+use bytemuck::Zeroable;
+use vnet_common::{Addr, DropReason, Mac, Port, Proto, Tuple, Zone};
+use vnet_datapath::checksum::{Delta, Sum};
+use vnet_datapath::{Covers, Headers, L4, L4Checksum, Packet, Parsed, Slice, parse};
 
 /// Where the network header begins.
 pub(crate) const NETWORK: usize = 14;
+
+/// What packets carry.
+pub(crate) const PAYLOAD: [u8; 248] = [0x5a; 248];
 
 /// A packet to be built.
 #[derive(Clone, Debug)]
@@ -15,34 +19,66 @@ pub(crate) struct Built<'a> {
     /// TCP flags; 1 makes an echo message a reply.
     pub(crate) flags: u8,
     pub(crate) hop_limit: u8,
-    /// IPv4 options in words.
-    pub(crate) options: usize,
+    pub(crate) part: Part,
     /// Whether UDP has one.
     pub(crate) checksum: bool,
     pub(crate) payload: &'a [u8],
 }
 
+/// What a packet is of its datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Whole,
+    /// It begins a datagram, and more follows.
+    First,
+    /// It ends one.
+    Later,
+    /// All of it, with an option of IPv4 that does nothing.
+    WithOptions,
+}
+
+/// The identification of all datagrams that come in pieces: so that pieces meet.
+const IDENTIFICATION: u8 = 7;
+
 impl Built<'_> {
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        let Self { tuple, .. } = self;
-        let transport = self.transport();
-        let mut bytes = vec![2, 0, 0, 0, 0, 0xee];
-        bytes.extend(self.src_mac.bytes);
+        let Self { tuple, part, .. } = self;
+        let transport = match part {
+            // A multiple of eight bytes, as all but the last piece must be.
+            Part::First => {
+                let mut transport = self.transport();
+                transport.truncate(transport.len() & !7);
+                transport
+            }
+            Part::Later => self.payload.to_vec(),
+            Part::Whole | Part::WithOptions => self.transport(),
+        };
+        let mut bytes = link_header(tuple, self.src_mac);
+        let in_pieces = matches!(part, Part::First | Part::Later);
+        // In eights, then three flags in front (IPv4) or behind (IPv6).
+        let (more, offset) = (*part == Part::First, if *part == Part::Later { 9 } else { 0 });
         if tuple.src.is_v4() {
-            let header = 20 + 4 * self.options;
-            bytes.extend([0x08, 0x00, 0x45 + self.options as u8, 0]);
+            let options = if *part == Part::WithOptions { 4 } else { 0 };
+            let header = 20 + options;
+            bytes.extend([0x45 + (options / 4) as u8, 0]);
             bytes.extend(((header + transport.len()) as u16).to_be_bytes());
-            bytes.extend([0, 1, 0x40, 0, self.hop_limit, tuple.proto.number, 0, 0]);
+            let flags = if in_pieces { u8::from(more) << 5 } else { 0x40 };
+            bytes.extend([0, IDENTIFICATION, flags, offset, self.hop_limit, tuple.proto.number, 0, 0]);
             bytes.extend(tuple.src.v4_bytes());
             bytes.extend(tuple.dst.v4_bytes());
             // Options that do nothing (RFC 791 section 3.1).
             bytes.resize(NETWORK + header, 1);
         } else {
-            bytes.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
-            bytes.extend((transport.len() as u16).to_be_bytes());
-            bytes.extend([tuple.proto.number, self.hop_limit]);
+            let length = transport.len() + if in_pieces { 8 } else { 0 };
+            bytes.extend([0x60, 0, 0, 0]);
+            bytes.extend((length as u16).to_be_bytes());
+            bytes.extend([if in_pieces { 44 } else { tuple.proto.number }, self.hop_limit]);
             bytes.extend(tuple.src.bytes);
             bytes.extend(tuple.dst.bytes);
+            if in_pieces {
+                let field = offset << 3 | u8::from(more);
+                bytes.extend([tuple.proto.number, 0, 0, field, 0, 0, 0, IDENTIFICATION]);
+            }
         }
         bytes.extend(transport);
         seal(&mut bytes);
@@ -67,6 +103,31 @@ impl Built<'_> {
     }
 }
 
+fn link_header(tuple: &Tuple, src_mac: Mac) -> Vec<u8> {
+    let ethertype = if tuple.src.is_v4() { [0x08, 0x00] } else { [0x86, 0xdd] };
+    [&[2, 0, 0, 0, 0, 0xee], &src_mac.bytes[..], &ethertype].concat()
+}
+
+/// An ICMP error from one address to another, of a type, about what is quoted.
+pub(crate) fn error(
+    (src, dst): (Addr, Addr),
+    proto: Proto,
+    (kind, src_mac): (u8, Mac),
+    quote: &[u8],
+) -> Vec<u8> {
+    let none = Port::new(0);
+    let tuple = Tuple { src, dst, sport: none, dport: none, zone: Zone::WORLD, proto, reserved: 0 };
+    let checksum = true;
+    let part = Part::Whole;
+    let echo = Built { tuple, src_mac, flags: 0, hop_limit: 64, part, checksum, payload: quote };
+    let mut frame = echo.bytes();
+    let message = frame.len() - quote.len() - 8;
+    frame[message] = kind;
+    frame[message + 4..message + 8].fill(0);
+    seal(&mut frame);
+    frame
+}
+
 /// The part of a packet that has sums, and where they stand.
 struct Anatomy {
     /// Where the transport header begins.
@@ -78,7 +139,6 @@ struct Anatomy {
     udp: bool,
     /// What is summed besides the transport header and what follows it.
     pseudo: Vec<u8>,
-    v4: bool,
 }
 
 impl Anatomy {
@@ -118,7 +178,7 @@ impl Anatomy {
             [addresses, &(carried as u32).to_be_bytes(), &[0, 0, 0, proto]].concat()
         };
         let (transport, end) = (NETWORK + header, NETWORK + length);
-        Some(Self { transport, end, sum, udp: proto == 17, pseudo, v4 })
+        Some(Self { transport, end, sum, udp: proto == 17, pseudo })
     }
 
     /// The sum over the packet as it is: 0 if the one that it carries is right.
@@ -151,15 +211,10 @@ pub(crate) fn seal(frame: &mut [u8]) {
 
 /// Makes the sum of an IPv4 header right.
 pub(crate) fn seal_network(frame: &mut [u8]) {
-    let header = frame.get(NETWORK).map_or(0, |first| 4 * usize::from(first & 15));
-    let is_v4 = frame.get(12..NETWORK) == Some(&[0x08, 0x00]);
-    let Some(header) = frame.get_mut(NETWORK..NETWORK + header).filter(|header| is_v4 && header.len() >= 20)
-    else {
-        return;
-    };
-    header[10..12].fill(0);
-    let sum = checksum(header);
-    header[10..12].copy_from_slice(&sum.to_be_bytes());
+    let Some(header) = network_header(frame) else { return };
+    frame[24..26].fill(0);
+    let sum = checksum(&frame[header]);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
 }
 
 /// What can be said of a packet's sums.
@@ -167,21 +222,37 @@ pub(crate) fn seal_network(frame: &mut [u8]) {
 pub(crate) struct Sums {
     /// That of the IPv4 header is right; there is none in IPv6.
     pub(crate) network: bool,
-    /// That of the transport header is right, or there is none.
+    /// That of the transport header is right, or there is none that could be told.
     pub(crate) transport: bool,
     /// There is none on purpose (UDP).
     pub(crate) absent: bool,
 }
 
-/// The sums of a packet, if it is one.
-pub(crate) fn sums(frame: &[u8]) -> Option<Sums> {
-    let anatomy = Anatomy::of(frame)?;
+/// The sums of a frame.
+pub(crate) fn sums(frame: &[u8]) -> Sums {
+    let network = network_header(frame).is_none_or(|header| checksum(&frame[header]) == 0);
+    let Some(anatomy) = Anatomy::of(frame) else { return Sums { network, transport: true, absent: false } };
     let absent = anatomy.udp && anatomy.stored(frame) == Some(&[0, 0]);
-    Some(Sums {
-        network: !anatomy.v4 || checksum(&frame[NETWORK..anatomy.transport]) == 0,
-        transport: anatomy.sum.is_none() || absent || anatomy.residue(frame) == 0,
-        absent,
-    })
+    let transport = anatomy.sum.is_none() || absent || anatomy.residue(frame) == 0;
+    Sums { network, transport, absent }
+}
+
+/// Where the IPv4 header stands, of a frame that has one.
+fn network_header(frame: &[u8]) -> Option<std::ops::Range<usize>> {
+    let header = 4 * usize::from(frame.get(NETWORK)? & 15);
+    let whole = header >= 20 && frame.len() >= NETWORK + header && frame[12..NETWORK] == [0x08, 0x00];
+    whole.then_some(NETWORK..NETWORK + header)
+}
+
+/// Source and destination of the packet that an ICMP error quotes.
+pub(crate) fn quoted(frame: &[u8], headers: &Headers) -> Option<(Addr, Addr)> {
+    let quote = frame.get(headers.l4_offset as usize + 8..)?;
+    if headers.is_v4() {
+        let at = |at: usize| Some(Addr::v4(*quote.get(at..)?.first_chunk()?));
+        return Some((at(12)?, at(16)?));
+    }
+    let at = |at: usize| Some(Addr::v6(*quote.get(at..)?.first_chunk()?));
+    Some((at(8)?, at(24)?))
 }
 
 /// A translated packet without all that a translation may change.
@@ -192,11 +263,19 @@ pub(crate) fn untranslated(frame: &[u8], headers: &Headers) -> Vec<u8> {
             part.fill(0);
         }
     };
+    let piece = &headers.piece;
     if headers.is_v4() {
+        if piece.is_first() || piece.is_later() {
+            // Fragments get another identification (RFC 6864 section 5.3.1).
+            blank(NETWORK + 4, 2);
+        }
         blank(NETWORK + 8, 1);
         blank(NETWORK + 10, 10);
     } else {
         blank(NETWORK + 7, 33);
+    }
+    if piece.is_later() {
+        return bytes;
     }
     let transport = headers.l4_offset as usize;
     match headers.l4() {
@@ -223,16 +302,26 @@ fn checksum(bytes: &[u8]) -> u16 {
 }
 
 /// A frame that may stand for several segments, or carry a tag beside its bytes.
-#[derive(Debug)]
-pub(crate) struct Dressed<'a> {
-    pub(crate) slice: Slice<'a>,
+#[derive(Clone, Debug)]
+pub(crate) struct Dressed {
+    pub(crate) bytes: Vec<u8>,
     pub(crate) segment: u32,
     pub(crate) tagged: bool,
 }
 
-impl Packet for Dressed<'_> {
+impl Dressed {
+    pub(crate) const fn plain(bytes: Vec<u8>) -> Self {
+        Self { bytes, segment: 0, tagged: false }
+    }
+
+    fn slice(&mut self) -> Slice<'_> {
+        Slice::new(&mut self.bytes)
+    }
+}
+
+impl Packet for Dressed {
     fn length(&self) -> u32 {
-        self.slice.length()
+        self.bytes.len() as u32
     }
 
     fn segment_payload(&self) -> u32 {
@@ -244,22 +333,43 @@ impl Packet for Dressed<'_> {
     }
 
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        self.slice.load(offset)
+        self.bytes.get(offset as usize..)?.first_chunk().copied()
     }
 
     fn store<const N: usize>(&mut self, offset: u32, bytes: &[u8; N]) -> Option<()> {
-        self.slice.store(offset, bytes)
+        self.slice().store(offset, bytes)
     }
 
     fn store_uncompensated(&mut self, offset: u32, byte: u8) -> Option<()> {
-        self.slice.store_uncompensated(offset, byte)
+        self.slice().store_uncompensated(offset, byte)
     }
 
     fn fix_l3(&mut self, offset: u32, delta: Delta) -> Option<()> {
-        self.slice.fix_l3(offset, delta)
+        self.slice().fix_l3(offset, delta)
     }
 
     fn fix_l4(&mut self, sum: L4Checksum, delta: Delta, covers: Covers) -> Option<()> {
-        self.slice.fix_l4(sum, delta, covers)
+        self.slice().fix_l4(sum, delta, covers)
     }
+
+    fn quote(&mut self, front: u32, length: u16) -> Option<Sum> {
+        let quoted = self.bytes.get(NETWORK..NETWORK + usize::from(length))?.to_vec();
+        self.bytes = [vec![0; front as usize], quoted.clone()].concat();
+        (self.segment, self.tagged) = (0, false);
+        let word = |bytes: &[u8]| std::array::from_fn(|at| bytes.get(at).copied().unwrap_or(0));
+        Some(quoted.chunks(4).fold(Sum::NONE, |sum, bytes| sum.add4(word(bytes))))
+    }
+}
+
+/// A frame as hexadecimal digits, without the payload that most have.
+pub(crate) fn shown(frame: &[u8]) -> String {
+    let payload = frame.iter().rev().take_while(|byte| **byte == PAYLOAD[0]).count();
+    let digits: String = frame[..frame.len() - payload].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{digits} and {payload} bytes of {:02x}", PAYLOAD[0])
+}
+
+/// Reads a frame as the code under test does.
+pub(crate) fn read(frame: &[u8]) -> (Result<Parsed, DropReason>, Tuple) {
+    let mut tuple = Tuple::zeroed();
+    (parse(&Dressed::plain(frame.to_vec()), &mut tuple), tuple)
 }

@@ -2,11 +2,11 @@
 
 use bytemuck::Zeroable;
 use vnet_common::{Hook, Tuple};
-use vnet_datapath::{Parsed, Place, Scratch, Slice, parse as read, pipeline};
+use vnet_datapath::{Parsed, Place, Scratch, answer, parse as read, pipeline};
 
 use crate::input::Input;
-use crate::packet::{Dressed, NETWORK};
-use crate::world::{ENDPOINT_ZONES, UPLINK, World, bridge_of, ifindex_of};
+use crate::packet::{Dressed, NETWORK, sums};
+use crate::world::{ENDPOINT_ZONES, STRAY, UPLINK, World, bridge_of, ifindex_of};
 
 /// Any bytes: they can be parsed or not, what is said of them is within them, and every hook comes to a verdict, after
 /// which nothing has changed unless the frame goes on.
@@ -23,9 +23,9 @@ pub fn parse(data: &[u8]) {
     let segment = if kind & 2 == 0 { 0 } else { 1 + u32::from(input.byte()) };
     let frame = input.rest();
     let tagged = kind & 1 != 0;
-    let mut bytes = frame.to_vec();
+    let dressed = Dressed { bytes: frame.to_vec(), segment, tagged };
     let mut tuple = Tuple::zeroed();
-    let parsed = read(&Dressed { slice: Slice::new(&mut bytes), segment, tagged }, &mut tuple);
+    let parsed = read(&dressed, &mut tuple);
     if let Ok(Parsed::Ip(headers)) = parsed {
         assert!(!tagged, "a tag is not for vnet");
         let length = headers.length as usize;
@@ -42,16 +42,18 @@ pub fn parse(data: &[u8]) {
         (Hook::FromEndpoint, ifindex_of(0), 0),
         (Hook::FromUplink, UPLINK, 0),
         (Hook::ToUplink, UPLINK, bridge_of(ENDPOINT_ZONES[0])),
+        (Hook::ToBridge, bridge_of(ENDPOINT_ZONES[0]), STRAY),
     ] {
-        bytes.copy_from_slice(frame);
+        let mut packet = dressed.clone();
         let place = Place { ifindex, arrived };
-        let verdict = pipeline::run(
-            &mut Dressed { slice: Slice::new(&mut bytes), segment, tagged },
-            &world.model,
-            scratch,
-            (hook, place),
-        );
-        assert!(verdict.is_ok() || bytes == frame, "{hook:?}: {verdict:?}, but the frame has changed");
-        assert!(parsed.is_ok() || bytes == frame, "{hook:?}: {parsed:?}, but the frame has changed");
+        let verdict = pipeline::run(&mut packet, &world.model, scratch, (hook, place));
+        let unchanged = packet.bytes == frame;
+        assert!(verdict.is_ok() || unchanged, "{hook:?}: {verdict:?}, but the frame has changed");
+        assert!(parsed.is_ok() || unchanged, "{hook:?}: {parsed:?}, but the frame has changed");
+        if verdict.is_err() && scratch.answering.is_wanted() && answer::build(&mut packet, scratch).is_some()
+        {
+            let sums = sums(&packet.bytes);
+            assert!(sums.network && sums.transport, "{hook:?}: a wrong sum in {:x?}", packet.bytes);
+        }
     }
 }

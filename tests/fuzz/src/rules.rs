@@ -114,9 +114,22 @@ impl Rules {
         Ok(())
     }
 
+    /// A packet of an endpoint that is dropped: it may have got as far as to its port's mapping.
+    pub(crate) fn fails(&mut self, model: &Model, tuple: &Tuple) {
+        let Some(sender) = model.endpoints.get(&tuple.src) else { return };
+        let inside = Inside { addr: tuple.src, port: tuple.sport, zone: sender.zone };
+        let owned = self.external.values_mut().filter_map(|owners| owners.get_mut(&inside));
+        owned.for_each(|shared| shared.last = model.clock);
+    }
+
     /// Whether anything is known to be exchanged between an address of the world and an endpoint.
     pub(crate) fn have_met(&self, outsider: &Addr, endpoint: &Addr) -> bool {
         self.known.keys().any(|(_, became)| became.src == *outsider && became.dst == *endpoint)
+    }
+
+    /// Whether anything is known to be exchanged between an endpoint and somebody to whom it is `external`.
+    pub(crate) fn have_left(&self, external: &Addr, outsider: &Addr) -> bool {
+        self.known.keys().any(|(_, became)| became.src == *external && became.dst == *outsider)
     }
 
     /// What is known of the ports of a packet, one a line.
@@ -334,8 +347,8 @@ fn is_for(model: &Model, mapping: &PortMapValue, tuple: &Tuple) -> bool {
         || model.allow_from.keys().any(|(id, prefix)| *id == mapping.id && covers(prefix, &tuple.src))
 }
 
-/// Whether the gateway mode of the destination's network lets anybody in.
-fn is_open(model: &Model, passage: &Passage) -> bool {
+/// Whether the gateway mode of the destination's network lets the sender in.
+pub(crate) fn is_open(model: &Model, passage: &Passage) -> bool {
     let tuple = &passage.tuple;
     let Some(network) = network(model, &tuple.dst) else { return false };
     let published = || published_on(model, tuple, &tuple.dst).is_some_and(|(it, _)| is_for(model, it, tuple));

@@ -18,7 +18,7 @@ use vnet_datapath::model::{Model, ModelRoute};
 use crate::input::Input;
 
 pub(crate) const UPLINK: u32 = 1;
-const STRAY: u32 = 2;
+pub(crate) const STRAY: u32 = 2;
 
 /// The addresses of one family.
 #[derive(Clone, Copy, Debug)]

@@ -47,8 +47,9 @@ enum Difference {
     /// asked for, a wrong sum. vnet keeps no sequence numbers and trusts no sum, so it judges by the tuple alone (RFC
     /// 7857 section 2), and the receiver is the one to refuse.
     Invalid,
-    /// The hop limit is used up on the way to an endpoint: the stack answers, vnet drops and counts.
-    HopLimit,
+    /// Somebody outside addresses an endpoint directly, with a hop limit that ends at the host: the stack answers before
+    /// the ruleset says that the packet is to be dropped, vnet says nothing of what it keeps from the world.
+    Direct,
     /// One external port for all that a UDP socket sends (RFC 4787 REQ-1), open to those that it has sent to from any of
     /// their ports (REQ-8). The ruleset has one for each destination, and takes anything else for the host's.
     EndpointIndependent,
@@ -152,7 +153,9 @@ impl Run {
                 };
                 *self.counts.differences.entry(difference).or_default() += 1;
                 // The two do not agree on it any more.
-                known.into_iter().for_each(|which| drop(self.talk.swap_remove(which)));
+                if let Some(which) = known {
+                    self.talk.swap_remove(which);
+                }
             }
         }
     }
@@ -281,7 +284,6 @@ impl Run {
         if !matches!(packet.kind, Kind::Answer(_)) {
             conversation.far = far;
             conversation.reset = false;
-            conversation.closed &= !packet.opens();
         }
         conversation.closed |= packet.closes() || packet.resets();
         conversation.reset |= packet.resets();
@@ -299,8 +301,10 @@ impl Run {
         // Time exceeded, and destination unreachable.
         let (exceeded, unreachable) = ([11, 3], [3, 1]);
         let answered = |kinds| matches!(ruleset, [it] if it.place == packet.place && is_error(it, kinds));
-        if packet.ttl == 1 && vnet.is_empty() && answered(exceeded) {
-            return Some(Difference::HopLimit);
+        let to = packet.ends[0].to.ip();
+        let to_endpoint = is_at(Place::Net1, to) || is_at(Place::Net2, to);
+        if packet.place == Place::Outside && to_endpoint && packet.ttl == 1 && vnet.is_empty() {
+            return answered(exceeded).then_some(Difference::Direct);
         }
         if let Kind::Stranger(which) = packet.kind
             && packet.transport == Transport::Udp
@@ -308,13 +312,13 @@ impl Run {
             let conversation = &self.talk[which];
             let has_been_sent_to = packet.ends[0].from.ip() == conversation.near.to.ip();
             let as_expected = match vnet {
+                [it] if packet.ttl == 1 => it.answers(packet, 0) && is_error(it, exceeded),
                 [it] => it.place == conversation.opener && it.ends.to == conversation.near.from,
-                others => others.is_empty() && (!has_been_sent_to || packet.ttl == 1),
+                others => others.is_empty() && !has_been_sent_to,
             };
             let refused = answered(unreachable) || self.called_invalid(packet, mark);
             return (as_expected && refused).then_some(Difference::EndpointIndependent);
         }
-        let to = packet.ends[0].to.ip();
         let of_host = HOST.contains(&to) || GATEWAY.contains(&to);
         if packet.place != Place::Outside && packet.transport == Transport::Tcp && of_host && !packet.opens()
         {

@@ -180,7 +180,7 @@ pub(crate) struct Conversation {
     pub(crate) near: Ends,
     /// As the receiver sees it, of each twin.
     pub(crate) far: [Ends; 2],
-    /// A FIN or RST has passed.
+    /// A FIN or RST has passed, and for connection tracking not every SYN begins it anew.
     pub(crate) closed: bool,
     /// A RST has passed, after which connection tracking may have forgotten it: the next packet of the opener begins
     /// it anew.
