@@ -333,7 +333,7 @@ struct Full<'a> {
 impl Full<'_> {
     fn run(&mut self, hook: Hook, ifindex: u32, frame: &Frame) -> (Fate, Vec<u8>) {
         let bytes = frame.build();
-        let arrival = Arrival { hook, ifindex, came_in_by: 0, segment: 0, frame: &bytes };
+        let arrival = Arrival { hook, ifindex, came_in_by: 0, waited: false, segment: 0, frame: &bytes };
         let outcome = self.runner.run(&arrival).expect("a whole frame");
         (outcome.fate, outcome.frame)
     }

@@ -26,7 +26,7 @@ fn host() -> Host {
 }
 
 fn run(host: &mut Host, hook: Hook, ifindex: u32, frame: &[u8]) -> Outcome {
-    let arrival = Arrival { hook, ifindex, came_in_by: 0, segment: 0, frame };
+    let arrival = Arrival { hook, ifindex, came_in_by: 0, waited: false, segment: 0, frame };
     host.run(&arrival).expect("the host runs anything")
 }
 
@@ -91,7 +91,8 @@ fn a_restricted_port_is_restricted_whatever_interface_its_clients_come_by() {
         for (client, expected) in [(www, Fate::Passed), (peer, Fate::Dropped(DropReason::NotAllowed))] {
             let frame = Frame::tcp(at(client, 50_000), at(net1, 80)).syn().build();
             let (hook, ifindex) = (Hook::ToBridge, BRIDGE);
-            let arrival = Arrival { hook, ifindex, came_in_by: STRAY, segment: 0, frame: &frame };
+            let arrival =
+                Arrival { hook, ifindex, came_in_by: STRAY, waited: false, segment: 0, frame: &frame };
             assert_eq!(ours.run(&arrival).expect("the host runs anything").fate, expected, "{client}");
         }
     }

@@ -116,7 +116,7 @@ pub(crate) fn meet<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
 fn recall<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     let Scratch { headers, tuple, fragment, datagram, .. } = scratch;
     let Some(config) = tables.config() else { return false };
-    if !tables.fragment(fragment, datagram) || false && tables.now() > config.fragment {
+    if !tables.fragment(fragment, datagram) || tables.now().saturating_sub(datagram.began) > config.fragment {
         datagram.fate = OPEN;
         return false;
     }

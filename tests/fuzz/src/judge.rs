@@ -94,7 +94,17 @@ impl Judge {
                 }
                 Hook::FromUplink => self.hold_arrival(&gone),
                 Hook::ToBridge => hold_entry(&gone),
+                Hook::FromHold => Err("it passes by where fragments wait".to_owned()),
             },
+            Verdict::Hold => {
+                require(headers.piece.is_later(), "it waits, and is no later fragment")?;
+                require(met.place.waited == 0, "it waits again")?;
+                require(met.frame == after, "it has changed before it waits")
+            }
+            Verdict::Return => {
+                require(met.hook == Hook::FromHold, "it returns, and has not waited")?;
+                require(met.frame == after, "it has changed while it waited")
+            }
         }
     }
 
@@ -235,6 +245,7 @@ fn hold_what_is_no_packet(model: &Model, met: &Met, tuple: &Tuple, understood: b
             require(understood || !ours, "what cannot be read leaves with an endpoint's address")
         }
         Hook::ToBridge => Ok(()),
+        Hook::FromHold => Err("what is no fragment has waited".to_owned()),
     }
 }
 
@@ -265,7 +276,7 @@ fn check_bytes(before: &[u8], after: &[u8], headers: &Headers, verdict: &Verdict
     let (Ok(Parsed::Ip(changed)), tuple) = read(after) else {
         return Err("it cannot be read any more".to_owned());
     };
-    let routed = !matches!(verdict, Verdict::Pass | Verdict::Deliver(Delivery { routed: false, .. }));
+    let routed = matches!(verdict, Verdict::Forward(_) | Verdict::Deliver(Delivery { routed: true, .. }));
     require(changed.hop_limit == headers.hop_limit - u8::from(routed), "hops are counted wrong")?;
     if before == after {
         return Ok(tuple);

@@ -6,7 +6,7 @@ use vnet_datapath::{Parsed, Place, Scratch, answer, parse as read, pipeline};
 
 use crate::input::Input;
 use crate::packet::{Dressed, NETWORK, sums};
-use crate::world::{ENDPOINT_ZONES, STRAY, UPLINK, World, bridge_of, ifindex_of};
+use crate::world::{ENDPOINT_ZONES, HOLD, STRAY, UPLINK, World, bridge_of, ifindex_of};
 
 /// Any bytes: they can be parsed or not, what is said of them is within them, and every hook comes to a verdict, after
 /// which nothing has changed unless the frame goes on.
@@ -43,9 +43,10 @@ pub fn parse(data: &[u8]) {
         (Hook::FromUplink, UPLINK, 0),
         (Hook::ToUplink, UPLINK, bridge_of(ENDPOINT_ZONES[0])),
         (Hook::ToBridge, bridge_of(ENDPOINT_ZONES[0]), STRAY),
+        (Hook::FromHold, HOLD, UPLINK),
     ] {
         let mut packet = dressed.clone();
-        let place = Place { ifindex, arrived };
+        let place = Place { ifindex, arrived, waited: 0 };
         let verdict = pipeline::run(&mut packet, &world.model, scratch, (hook, place));
         let unchanged = packet.bytes == frame;
         assert!(verdict.is_ok() || unchanged, "{hook:?}: {verdict:?}, but the frame has changed");

@@ -1,7 +1,9 @@
 //! The target `pipeline`.
 
+use std::mem;
+
 use bytemuck::Zeroable;
-use vnet_common::{Addr, CtEntry, Hook, MappingEntry, Port, Proto, Tuple, Zone};
+use vnet_common::{Addr, CtEntry, DropReason, Hook, MappingEntry, Port, Proto, Tuple, Zone};
 use vnet_datapath::model::Model;
 use vnet_datapath::{Parsed, Place, Scratch, Verdict, answer, pipeline as datapath};
 
@@ -10,7 +12,9 @@ use crate::judge::Judge;
 use crate::packet::{self, Built, Dressed, NETWORK, PAYLOAD, Part, read};
 use crate::rules::{network, way_out};
 use crate::tables;
-use crate::world::{ENDPOINT_ZONES, Family, PORTS, STRAY, UPLINK, World, bridge_of, ifindex_of, mac_of};
+use crate::world::{
+    ENDPOINT_ZONES, Family, HOLD, PORTS, STRAY, UPLINK, World, bridge_of, ifindex_of, mac_of,
+};
 
 /// Events of one input. More of them reach nothing new, and take time.
 const EVENTS: usize = 150;
@@ -42,7 +46,7 @@ const PROTOCOLS: [Proto; 8] = [
 pub fn pipeline(data: &[u8]) {
     let input = &mut Input::new(data);
     let World { model, evicts } = World::choose(input);
-    let mut story = Story { model, evicts, judge: Judge::new(evicts) };
+    let mut story = Story { model, evicts, judge: Judge::new(evicts), waiting: Vec::new() };
     for _ in 0..EVENTS {
         if input.is_empty() {
             break;
@@ -55,6 +59,8 @@ struct Story {
     model: Model,
     evicts: bool,
     judge: Judge,
+    /// Fragments that wait for their first, and how many events they have waited.
+    waiting: Vec<(Met, u8)>,
 }
 
 /// What an event's first byte says; what follows is drawn as needed.
@@ -75,6 +81,9 @@ enum Event {
     /// An entry of the unconfirmed flows, or of the mappings, makes room.
     Evicted,
 }
+
+/// Events for which a fragment waits at most.
+const LONGEST_WAIT: u8 = 3;
 
 const KINDS: [Event; 8] = [
     Event::Sent,
@@ -115,14 +124,35 @@ impl Story {
             }
         };
         let Some(met) = met else { return };
+        self.goes(&met);
+        for (met, waited) in mem::take(&mut self.waiting) {
+            self.waits(met, waited);
+        }
+    }
+
+    /// A packet, and what the host's stack makes of it.
+    fn goes(&mut self, met: &Met) {
         let before = self.live_mappings();
-        let passed_on = self.meets(&met);
-        if let Some(met) = passed_on.and_then(|frame| self.forwarded_by_the_stack(&met, frame)) {
+        let passed_on = self.meets(met);
+        if let Some(met) = passed_on.and_then(|frame| self.forwarded_by_the_stack(met, frame)) {
             self.meets(&met);
         }
         if !self.evicts {
             tables::check(&self.model);
-            self.check_that_others_keep_their_mappings(&met, &before);
+            self.check_that_others_keep_their_mappings(met, &before);
+        }
+    }
+
+    /// A fragment that was told to wait comes by, and goes back to where it was met or waits on.
+    fn waits(&mut self, met: Met, waited: u8) {
+        let over = u32::from(waited == LONGEST_WAIT);
+        let place = Place { ifindex: HOLD, arrived: met.place.ifindex, waited: over };
+        let (verdict, _) = self.judged(&Met { hook: Hook::FromHold, place, frame: met.frame.clone() });
+        if verdict == Ok(Verdict::Hold) {
+            assert_eq!(over, 0, "{met:?} waits for ever");
+            self.waiting.push((met, waited + 1));
+        } else {
+            self.goes(&Met { place: Place { waited: over, ..met.place }, ..met });
         }
     }
 
@@ -196,7 +226,7 @@ impl Story {
         let hop_limit = NETWORK + if headers.is_v4() { 8 } else { 7 };
         frame[hop_limit] -= 1;
         packet::seal_network(&mut frame);
-        Some(Met { hook: Hook::ToUplink, place: Place { ifindex: UPLINK, arrived }, frame })
+        Some(Met { hook: Hook::ToUplink, place: Place { ifindex: UPLINK, arrived, waited: 0 }, frame })
     }
 
     fn evict(&self, input: &mut Input<'_>) {
@@ -219,6 +249,15 @@ impl Story {
 
     /// Runs a packet and has what becomes of it judged. Returns it if it goes on through the host's stack.
     fn meets(&mut self, met: &Met) -> Option<Vec<u8>> {
+        let (verdict, after) = self.judged(met);
+        if verdict == Ok(Verdict::Hold) {
+            self.waiting.push((met.clone(), 0));
+        }
+        (verdict == Ok(Verdict::Pass)).then_some(after)
+    }
+
+    /// What becomes of a packet, and of its bytes; it has been judged.
+    fn judged(&mut self, met: &Met) -> (Result<Verdict, DropReason>, Vec<u8>) {
         let mut packet = Dressed::plain(met.frame.clone());
         let scratch = &mut Scratch::zeroed();
         let verdict = datapath::run(&mut packet, &self.model, scratch, (met.hook, met.place));
@@ -239,7 +278,7 @@ impl Story {
                  {answer:?}\n{after}\n{known}"
             );
         }
-        (verdict == Ok(Verdict::Pass)).then_some(after)
+        (verdict, after)
     }
 
     /// The endpoints' ports whose mappings are not over.
@@ -291,7 +330,7 @@ fn sent(input: &mut Input<'_>) -> Met {
     let met = met_at(endpoint, dressed(tuple, endpoint, options, input).bytes());
     if who & 0x43 == 0x43 {
         // Routed into network 1 by a host that forwards from elsewhere.
-        let place = Place { ifindex: bridge_of(ENDPOINT_ZONES[0]), arrived: STRAY };
+        let place = Place { ifindex: bridge_of(ENDPOINT_ZONES[0]), arrived: STRAY, waited: 0 };
         return Met { hook: Hook::ToBridge, place, ..met };
     }
     met
@@ -307,7 +346,7 @@ const fn met_at(endpoint: Option<usize>, frame: Vec<u8>) -> Met {
         Some(endpoint) => (Hook::FromEndpoint, ifindex_of(endpoint)),
         None => (Hook::FromUplink, UPLINK),
     };
-    Met { hook, place: Place { ifindex, arrived: 0 }, frame }
+    Met { hook, place: Place { ifindex, arrived: 0, waited: 0 }, frame }
 }
 
 /// A packet with a tuple: hop limit, what part of a datagram it is, UDP checksum and payload by `options`, TCP flags by
@@ -336,11 +375,11 @@ fn raw(input: &mut Input<'_>) -> Met {
     match at & 7 {
         endpoint @ 0..=2 => met_at(Some(usize::from(endpoint)), frame),
         network @ 3..=4 => {
-            let place = Place { ifindex: UPLINK, arrived: bridge_of(zone(network - 3)) };
+            let place = Place { ifindex: UPLINK, arrived: bridge_of(zone(network - 3)), waited: 0 };
             Met { hook: Hook::ToUplink, place, frame }
         }
         5 => {
-            let place = Place { ifindex: bridge_of(zone(0)), arrived: STRAY };
+            let place = Place { ifindex: bridge_of(zone(0)), arrived: STRAY, waited: 0 };
             Met { hook: Hook::ToBridge, place, frame }
         }
         _ => met_at(None, frame),

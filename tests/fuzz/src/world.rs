@@ -19,6 +19,8 @@ use crate::input::Input;
 
 pub(crate) const UPLINK: u32 = 1;
 pub(crate) const STRAY: u32 = 2;
+/// Where fragments wait.
+pub(crate) const HOLD: u32 = 3;
 
 /// The addresses of one family.
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +141,7 @@ impl World {
         model.config.endpoint_flows = [65_536, 0, 1, 3][usize::from(room >> 4 & 3)];
         model.config.unanswered = [8_192, 0, 1, 5][usize::from(room >> 6)];
         model.config.port_blocks = 1 << 12;
+        model.config.hold = HOLD;
         if bit(rest, 0) {
             model.config.flags |= DatapathConfig::FLAG_RESPECT_FIREWALL;
         }

@@ -27,9 +27,6 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-/// How a frame is made wrong.
-type Change = fn(Frame) -> Frame;
-
 /// The first fragment of a datagram of 56 bytes.
 fn first(from: SocketAddr, to: SocketAddr) -> Frame {
     Frame::udp(from, to).payload(&[1; 32]).fragment(0, true)

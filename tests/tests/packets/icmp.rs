@@ -896,8 +896,14 @@ fn a_cpu_sends_so_many_errors_in_a_second_and_no_more() {
         kernel.fill(&model);
         let last_hop = Frame::tcp(at(V4.www, 9), at(V4.host, published::WEB.port)).syn().ttl(1);
         let frame = last_hop.macs(PEER_MAC, HOST_MAC).build();
-        let arrival =
-            Arrival { hook: Hook::FromUplink, ifindex: UPLINK, came_in_by: 0, segment: 0, frame: &frame };
+        let arrival = Arrival {
+            hook: Hook::FromUplink,
+            ifindex: UPLINK,
+            came_in_by: 0,
+            waited: false,
+            segment: 0,
+            frame: &frame,
+        };
         let (begun, mut answered, mut dropped) = (now(), 0, 0);
         for _ in 0..20 * LIMIT {
             let outcome = kernel.run(&arrival).expect("a whole frame");

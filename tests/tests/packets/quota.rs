@@ -119,7 +119,7 @@ impl Talk {
     }
 
     fn run(&mut self, hook: Hook, ifindex: u32, frame: &[u8]) -> Outcome {
-        let arrival = Arrival { hook, ifindex, came_in_by: 0, segment: 0, frame };
+        let arrival = Arrival { hook, ifindex, came_in_by: 0, waited: false, segment: 0, frame };
         self.host.run(&arrival).expect("the host runs anything")
     }
 

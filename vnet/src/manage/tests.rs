@@ -1067,8 +1067,9 @@ async fn has_two_endpoints(world: &World) {
 
 fn config(world: &World) -> vnet_common::DatapathConfig {
     let present = world.fake.present.borrow();
-    let found =
-        present.iter().find_map(|r| if let Resource::Config(config) = r { Some(*config) } else { None });
+    let found = present
+        .iter()
+        .find_map(|r| if let Resource::Config { config, .. } = r { Some(*config) } else { None });
     found.expect("a configuration")
 }
 

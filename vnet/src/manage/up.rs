@@ -11,7 +11,8 @@ use crate::ours;
 use crate::plan::{self, Op, Plan, Resource, State, expand};
 use crate::reconcile::{self, Failure, Machine};
 use crate::spec::{
-    Firewall, Hold, InterfaceName, Name, Namespace, Network, NetworkChange, Ports, Settings, SettingsChange, Subnet, TableSizes, TimeoutSetting,
+    Firewall, Hold, InterfaceName, Name, Namespace, Network, NetworkChange, Settings, SettingsChange, Subnet,
+    TableSizes, TimeoutSetting,
 };
 use crate::store::{self, Store, Transaction};
 
