@@ -14,7 +14,9 @@ const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
 /// The configuration, but for what the kernel says of itself.
 fn config(lab: &Lab) -> DatapathConfig {
-    DatapathConfig { netns_cookie: 0, ..lab.entry::<u32, DatapathConfig>(maps::CONFIG, 0) }
+    let config: DatapathConfig = lab.entry::<u32, DatapathConfig>(maps::CONFIG, 0);
+    assert_ne!(config.hold, 0, "fragments have nowhere to wait");
+    DatapathConfig { netns_cookie: 0, hold: 0, ..config }
 }
 
 fn addr(text: &str) -> Addr {

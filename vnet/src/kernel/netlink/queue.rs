@@ -3,7 +3,7 @@
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
 use nix::libc;
-use rtnetlink::packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, Nla as _};
+use rtnetlink::packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, Nla as _, NlasIterator};
 
 use super::{Netlink, Result};
 
@@ -47,16 +47,27 @@ impl TokenBucket {
         vec![other(PARAMETERS, parameters), other(BURST, self.burst.to_ne_bytes().to_vec())]
     }
 
-    /// What the kernel says of one. It says the burst as a time only, which follows from the rest.
-    fn from_options(options: &[TcOption], burst: u32) -> Option<Self> {
-        let parameters = options.iter().find_map(|option| match option {
-            TcOption::Other(attribute) if attribute.kind() == PARAMETERS => {
-                let mut value = vec![0; attribute.value_len()];
-                attribute.emit_value(&mut value);
-                Some(value)
-            }
+    /// What a message says of one.
+    fn of(message: &TcMessage, burst: u32) -> Option<Self> {
+        if !message.attributes.contains(&TcAttribute::Kind(KIND.to_owned())) {
+            return None;
+        }
+        message.attributes.iter().find_map(|attribute| match attribute {
+            TcAttribute::Options(options) => Self::from_options(options, burst),
             _ => None,
-        })?;
+        })
+    }
+
+    /// What the kernel says of one. It says the burst as a time only, which follows from the rest.
+    ///
+    /// What is asked with one attribute for each option is read as a single one that holds them all.
+    fn from_options(options: &[TcOption], burst: u32) -> Option<Self> {
+        let [TcOption::Other(all)] = options else { return None };
+        let mut bytes = vec![0; all.value_len()];
+        all.emit_value(&mut bytes);
+        let mut attributes = NlasIterator::new(bytes.as_slice()).filter_map(std::result::Result::ok);
+        let parameters = attributes.find(|attribute| attribute.kind() == PARAMETERS)?;
+        let parameters = parameters.value();
         let word = |at: usize| Some(u32::from_ne_bytes(*parameters.get(at..)?.first_chunk()?));
         let overhead = u16::from_ne_bytes(*parameters.get(OVERHEAD_AT..)?.first_chunk()?);
         Some(Self { rate: word(RATE_AT)?, overhead, limit: word(LIMIT_AT)?, burst })
@@ -93,13 +104,7 @@ impl Netlink {
             .filter(|message| message.header.index == index.cast_signed())
             .find(|message| message.header.parent == TcHandle::ROOT);
         let Some(root) = root else { return Ok(None) };
-        if !root.attributes.contains(&TcAttribute::Kind(KIND.to_owned())) {
-            return Ok(None);
-        }
-        Ok(root.attributes.iter().find_map(|attribute| match attribute {
-            TcAttribute::Options(options) => TokenBucket::from_options(options, burst),
-            _ => None,
-        }))
+        Ok(TokenBucket::of(&root, burst))
     }
 
     /// Gives an interface a token bucket filter, in place of what it has.
@@ -122,19 +127,35 @@ fn discipline(index: u32, options: Vec<TcAttribute>) -> TcMessage {
 
 #[cfg(test)]
 mod tests {
+    use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+
     use super::*;
 
     const BUCKET: TokenBucket = TokenBucket { rate: 1_000_000, overhead: 300, limit: 5_000, burst: 2_000 };
 
+    /// What is read of a message with these options.
+    fn read(options: Vec<TcOption>) -> Option<TokenBucket> {
+        let message = discipline(4, vec![TcAttribute::Options(options)]);
+        let mut message = NetlinkMessage::from(RouteNetlinkMessage::NewQueueDiscipline(message));
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&bytes).expect("a message");
+        let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewQueueDiscipline(message)) = message.payload
+        else {
+            panic!("another message: {message:?}");
+        };
+        TokenBucket::of(&message, BUCKET.burst)
+    }
+
     #[test]
     fn what_is_asked_for_is_what_is_read() {
-        assert_eq!(TokenBucket::from_options(&BUCKET.options(), BUCKET.burst), Some(BUCKET));
+        assert_eq!(read(BUCKET.options()), Some(BUCKET));
     }
 
     #[test]
     fn options_that_are_cut_short_are_none() {
-        let short = TcOption::Other(DefaultNla::new(PARAMETERS, vec![0; LIMIT_AT + 3]));
-        assert_eq!(TokenBucket::from_options(&[short], 0), None);
-        assert_eq!(TokenBucket::from_options(&[], 0), None);
+        assert_eq!(read(vec![TcOption::Other(DefaultNla::new(PARAMETERS, vec![0; LIMIT_AT + 3]))]), None);
+        assert_eq!(read(Vec::new()), None);
     }
 }
