@@ -6,7 +6,7 @@
 //! they are met; so that their room is found too, every confirmed flow is noted in a slot, and whoever needs a slot
 //! looks at the next few in turn.
 
-use vnet_common::{Addr, CtEntry, CtState, DatapathConfig, EndpointUse, Origin, Proto, Tuple, Zone};
+use vnet_common::{Addr, CtEntry, CtState, DatapathConfig, EndpointUse, Origin, Port, Proto, Tuple, Zone};
 
 use crate::mappings;
 use crate::scratch::Scratch;
@@ -17,6 +17,9 @@ use crate::wire::tcp;
 /// Slots looked at for one new confirmed flow. With room for a hundred thousand flows and one in a hundred expired,
 /// one look in seven finds none; the flow then stays unconfirmed and looks again with its next packet.
 const MAX_SLOTS: u32 = 16;
+
+/// Where name servers listen (RFC 1035 section 4.2.1).
+const DNS: Port = Port::new(53);
 
 /// What a packet means for the state of its flow.
 #[derive(Clone, Copy, Debug)]
@@ -71,10 +74,24 @@ const fn confirms(old: CtState, new: CtState) -> bool {
         && matches!(new, CtState::Established | CtState::OpenerClosed | CtState::AnswerClosed)
 }
 
-/// Seconds without a packet after which a flow is over. SCTP is kept as TCP is, by what little is known of it.
+/// Whether a flow is [brief](CtEntry::FLAG_BRIEF), by the tuple of its opener's packets.
+///
+/// Many a resolver asks each question from a socket of its own, and a socket that has its answer is not heard of again.
+/// What somebody outside asks an endpoint is none of these: it holds no external port.
 #[must_use]
 #[inline(always)]
-pub const fn timeout(config: &DatapathConfig, proto: Proto, state: CtState) -> u32 {
+pub fn is_brief(opener: &Tuple) -> bool {
+    opener.proto == Proto::UDP && opener.dport == DNS && opener.zone != Zone::WORLD
+}
+
+/// Seconds without a packet after which a flow with these [`CtEntry::flags`] is over. SCTP is kept as TCP is, by what
+/// little is known of it.
+#[must_use]
+#[inline(always)]
+pub const fn timeout(config: &DatapathConfig, proto: Proto, state: CtState, flags: u8) -> u32 {
+    if flags & CtEntry::FLAG_BRIEF != 0 {
+        return config.dns;
+    }
     match (proto, state) {
         (Proto::TCP | Proto::SCTP, CtState::New | CtState::Answered) => config.tcp_opening,
         (Proto::TCP | Proto::SCTP, CtState::Closing | CtState::Reset) => config.tcp_closing,
@@ -114,7 +131,7 @@ pub fn lookup<'t, T: Tables>(
 #[inline(always)]
 fn is_over<T: Tables>(tables: &T, proto: Proto, flow: &T::Flow<'_>, now: u32) -> Option<bool> {
     let idle = now.saturating_sub(flow.last_seen());
-    Some(idle > timeout(tables.config()?, proto, flow.state()))
+    Some(idle > timeout(tables.config()?, proto, flow.state(), flow.flags()))
 }
 
 /// Removes the flow of which there is an entry at `tuple`; leaves the twin's tuple in `spare`. Evicted halves leave
@@ -249,7 +266,7 @@ pub fn advance<T: Tables>(tables: &T, scratch: &mut Scratch) -> Step {
         }
     }
     if flags & CtEntry::FLAG_MAPPED != 0 {
-        mappings::refresh(tables, scratch, origin);
+        mappings::refresh(tables, scratch, origin, flags);
     }
     Step::TRANSLATE
 }
@@ -468,17 +485,17 @@ mod tests {
     fn timeouts_are_at_least_what_the_rfcs_ask_for() {
         let c = DatapathConfig::DEFAULT;
         for open in [CtState::Established, CtState::OpenerClosed, CtState::AnswerClosed] {
-            assert!(timeout(&c, Proto::TCP, open) >= 2 * 3600 + 4 * 60, "RFC 5382 REQ-5");
+            assert!(timeout(&c, Proto::TCP, open, 0) >= 2 * 3600 + 4 * 60, "RFC 5382 REQ-5");
         }
         for transitory in [CtState::New, CtState::Answered, CtState::Closing] {
-            assert!(timeout(&c, Proto::TCP, transitory) >= 4 * 60, "RFC 5382 REQ-5");
+            assert!(timeout(&c, Proto::TCP, transitory, 0) >= 4 * 60, "RFC 5382 REQ-5");
         }
-        assert!(timeout(&c, Proto::TCP, CtState::Reset) >= 4 * 60, "RFC 7857 section 2.2");
-        assert!(timeout(&c, Proto::UDP, CtState::New) >= 2 * 60, "RFC 4787 REQ-5");
-        assert!(timeout(&c, Proto::UDP, CtState::Answered) >= 5 * 60, "RFC 4787 REQ-5c");
-        assert!(timeout(&c, Proto::UDP, CtState::Established) >= 5 * 60, "RFC 4787 REQ-5c");
-        assert!(timeout(&c, Proto::ICMP, CtState::New) >= 60, "RFC 5508 REQ-2");
-        assert!(timeout(&c, Proto::ICMPV6, CtState::Established) >= 60, "RFC 5508 REQ-2");
+        assert!(timeout(&c, Proto::TCP, CtState::Reset, 0) >= 4 * 60, "RFC 7857 section 2.2");
+        assert!(timeout(&c, Proto::UDP, CtState::New, 0) >= 2 * 60, "RFC 4787 REQ-5");
+        assert!(timeout(&c, Proto::UDP, CtState::Answered, 0) >= 5 * 60, "RFC 4787 REQ-5c");
+        assert!(timeout(&c, Proto::UDP, CtState::Established, 0) >= 5 * 60, "RFC 4787 REQ-5c");
+        assert!(timeout(&c, Proto::ICMP, CtState::New, 0) >= 60, "RFC 5508 REQ-2");
+        assert!(timeout(&c, Proto::ICMPV6, CtState::Established, 0) >= 60, "RFC 5508 REQ-2");
     }
 
     #[test]

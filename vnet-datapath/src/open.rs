@@ -59,6 +59,9 @@ pub fn prepare<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     if opening.routed != 0 {
         entry.flags |= CtEntry::FLAG_ROUTED;
     }
+    if conntrack::is_brief(tuple) {
+        entry.flags |= CtEntry::FLAG_BRIEF;
+    }
     entry.reserved = 0;
     entry.translated = tuple.answer();
     entry.origin = Origin::Answer as u8;

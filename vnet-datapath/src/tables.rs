@@ -90,8 +90,11 @@ pub trait Mapping {
     fn last_seen(&self) -> u32;
     /// [`vnet_common::MappingEntry::filtering`].
     fn filtering(&self) -> u8;
-    /// Notes that a flow of it was seen at `now` (seconds since boot).
-    fn refresh(&self, now: u32);
+    /// [`vnet_common::MappingEntry::flags`].
+    fn flags(&self) -> u8;
+    /// Notes that a flow of it with these [`CtEntry::flags`] was seen at `now` (seconds since boot): if it is not brief,
+    /// neither is the mapping from then on.
+    fn refresh(&self, now: u32, flags: u8);
 }
 
 /// What is needed to tell a published port.

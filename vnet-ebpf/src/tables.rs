@@ -159,9 +159,20 @@ impl Mapping for MapMapping {
     }
 
     #[inline(always)]
-    fn refresh(&self, now: u32) {
+    fn flags(&self) -> u8 {
         // SAFETY: as above.
-        unsafe { (*self.0).last_seen = now };
+        unsafe { (*self.0).flags }
+    }
+
+    #[inline(always)]
+    fn refresh(&self, now: u32, flags: u8) {
+        // SAFETY: as above. Flags are only ever taken away, so that of two CPUs none gives back what the other took.
+        unsafe {
+            (*self.0).last_seen = now;
+            if flags & CtEntry::FLAG_BRIEF == 0 {
+                (*self.0).flags = 0;
+            }
+        }
     }
 }
 
