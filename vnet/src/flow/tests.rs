@@ -61,6 +61,7 @@ fn flow(original: Tuple, translated: Tuple) -> Flow {
         halves: Halves::Both,
         mapping: 0,
         mapped: false,
+        brief: false,
         created: 1000,
         last_seen: 1100,
         sent: Traffic { packets: 3, bytes: 300 },
@@ -362,7 +363,7 @@ fn external_ports_are_counted_once_for_each_address_and_protocol() {
     let [inside, outside, permission] = mapping_keys("203.0.113.2");
     let mapping = |key: Tuple, port: u16, last_seen: u32| {
         let key = Tuple { dport: Port::new(port), ..key };
-        (key, MappingEntry { translated: key.answer(), last_seen, filtering: 0, reserved: [0; 3] })
+        (key, MappingEntry { translated: key.answer(), last_seen, filtering: 0, flags: 0, reserved: [0; 2] })
     };
     let mappings = [
         mapping(outside, 50_000, 1100),
