@@ -381,6 +381,30 @@ fn external_ports_are_counted_once_for_each_address_and_protocol() {
 }
 
 #[test]
+fn questions_to_name_servers_and_their_ports_are_over_soon() {
+    let [_, outside, _] = mapping_keys("203.0.113.2");
+    let question = Flow { brief: true, ..outgoing(Proto::UDP, 1, 50_000) };
+    assert_eq!((question.timeout(&CONFIG), question.left(&CONFIG, 1103)), (10, 7));
+    let mapping = |port: u16, flags| {
+        let key = Tuple { dport: Port::new(port), ..outside };
+        (
+            key,
+            MappingEntry { translated: key.answer(), last_seen: 1100, filtering: 0, flags, reserved: [0; 2] },
+        )
+    };
+    let mappings = HashMap::from([
+        mapping(50_000, CtEntry::FLAG_BRIEF),
+        mapping(50_001, CtEntry::FLAG_BRIEF),
+        mapping(50_002, 0),
+    ]);
+    let used = |now| counted(&[question.clone()], &mappings, now).ports.first().map(|fill| fill.usage.used);
+    assert_eq!((used(1110), used(1111), used(1401)), (Some(3), Some(1), None));
+    // A hundred seconds old, with ten to go.
+    let lifetime = counted(&[question.clone()], &mappings, 1100).ports[0].forecast.lifetime;
+    assert!((lifetime - 110.0).abs() < 1e-9, "{lifetime}");
+}
+
+#[test]
 fn what_an_endpoint_may_still_do_is_what_it_was_given_up_to_now() {
     let config = DatapathConfig { unanswered: 120, udp_unreplied: 120, endpoint_flows: 10, ..CONFIG };
     let used = EndpointUse { flows: 9, credit: 20, credited: 1000, refused: 5, ..EndpointUse::zeroed() };

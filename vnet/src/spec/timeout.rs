@@ -257,5 +257,7 @@ mod tests {
             note("tcp-established=1h").unwrap(),
             "timeout tcp-established of 1h is less than 2h4m (RFC 5382 REQ-5)"
         );
+        assert_eq!(note("dns=5s"), None);
+        assert_eq!(note("dns=4s").unwrap(), "timeout dns of 4s is less than 5s (RFC 1035 section 4.2.1)");
     }
 }
