@@ -164,14 +164,19 @@ fn a_mapping_that_loses_a_half_is_not_forgotten_sooner() {
     }
 }
 
-#[test]
-fn what_others_ask_an_endpoint_is_remembered_as_ever() {
-    let mut model = with_ports(1);
-    let (server, target) = ((HOST, 53), (INSIDERS[2], 53));
+/// Publishes an endpoint's name server.
+fn publish(model: &mut Model, server: Socket, target: Socket) {
     let key = PortMapKey { addr: Addr::ANY_V4, port: Port::new(server.1), proto: Proto::UDP, prefix_len: 16 };
     let port = Port::new(target.1);
     let value = PortMapValue { addr: Addr::v4(target.0), port, zone: INSIDE, id: 9, flags: 0 };
     model.port_map.insert(key, value);
+}
+
+#[test]
+fn what_others_ask_an_endpoint_is_remembered_as_ever() {
+    let mut model = with_ports(1);
+    let (server, target) = ((HOST, 53), (INSIDERS[2], 53));
+    publish(&mut model, server, target);
     // A client's port may be anything.
     for client in [(WORLD[0], 5000), (WORLD[1], 53)] {
         for timeout in [model.config.udp_unreplied, model.config.udp_replied] {
@@ -181,6 +186,21 @@ fn what_others_ask_an_endpoint_is_remembered_as_ever() {
             assert!(matches!(verdict, Ok(Verdict::Forward(_))), "{verdict:?}");
             assert_eq!((becomes.src, becomes.sport.number()), (Addr::v4(server.0), server.1));
         }
+    }
+}
+
+/// A neighbour is seen by an external port, which it holds no longer than towards the world.
+#[test]
+fn what_a_neighbour_asks_a_published_name_server_is_over_as_soon() {
+    for (port, free) in [(53, true), (5353, false)] {
+        let mut model = with_ports(1);
+        let (server, target) = ((HOST, port), (INSIDERS[2], 53));
+        publish(&mut model, server, target);
+        let (verdict, becomes) = run(&model, ASKER, server);
+        assert!(matches!(verdict, Ok(Verdict::Deliver(_))), "{verdict:?}");
+        assert_eq!(becomes.sport.number(), 50_000);
+        model.clock += DNS + 1;
+        assert_eq!(sends(&model, OTHER, ELSEWHERE).is_ok(), free, "by port {port}");
     }
 }
 

@@ -425,6 +425,9 @@ fn questions(f: &Family) -> Vec<Case> {
     };
     let elsewhere = at(f.peer, 3478);
     let old = at(f.net2, 7);
+    // From another port of the name server.
+    let by_the_way = at(f.www, 99);
+    let incoming = Flow::published(UDP, by_the_way, seen, client).mapped();
     let over = || Mapped::new(UDP, old, at(f.host, 50_000)).brief().asked(server);
     vec![
         Case::from_endpoint(
@@ -460,6 +463,17 @@ fn questions(f: &Family) -> Vec<Case> {
             mapping().sent_to(server),
             mapping().sent_to(server),
         ),
+        Case::from_endpoint(
+            NET1,
+            "T4787-5a: nor is one that answers what came through it",
+            Frame::udp(client, by_the_way),
+        )
+        .given(usual)
+        .tracked([incoming])
+        .mapped([mapping().brief().asked(server)])
+        .forwarded(Frame::udp(seen, by_the_way))
+        .leaves([incoming.in_state(CtState::Answered).just_seen()])
+        .leaves_mappings([mapping().sent_to(server).just_seen()]),
         Case::from_uplink("T4787-5a: an answer keeps a brief mapping", Frame::udp(server, seen))
             .given(usual)
             .tracked([flow(server).established()])

@@ -397,10 +397,12 @@ fn questions_to_name_servers_and_their_ports_are_over_soon() {
         mapping(50_001, CtEntry::FLAG_BRIEF),
         mapping(50_002, 0),
     ]);
-    let used = |now| counted(&[question.clone()], &mappings, now).ports.first().map(|fill| fill.usage.used);
+    let used = |now| {
+        counted(std::slice::from_ref(&question), &mappings, now).ports.first().map(|fill| fill.usage.used)
+    };
     assert_eq!((used(1110), used(1111), used(1401)), (Some(3), Some(1), None));
     // A hundred seconds old, with ten to go.
-    let lifetime = counted(&[question.clone()], &mappings, 1100).ports[0].forecast.lifetime;
+    let lifetime = counted(std::slice::from_ref(&question), &mappings, 1100).ports[0].forecast.lifetime;
     assert!((lifetime - 110.0).abs() < 1e-9, "{lifetime}");
 }
 
