@@ -245,6 +245,10 @@ fn ipv4<P: Packet>(packet: &P, front: &wire::Front, tuple: &mut Tuple) -> Result
     let field = u16::from_be_bytes(header.fragment);
     let ([a, b], more) = (header.id, field & 0x2000 != 0);
     network.fragment([a, b, 0, 0], (field & 0x1fff).wrapping_mul(8), more)?;
+    let dont_fragment = field & 0x4000 != 0;
+    if !dont_fragment {
+        network.piece = network.piece.cuttable();
+    }
     Ok(network)
 }
 
