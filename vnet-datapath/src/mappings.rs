@@ -75,7 +75,10 @@ pub(crate) fn port<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
                 filtering: mapping.filtering(),
                 reserved: [0; 3],
             };
-            tables.put_mapping(noted, entry);
+            // Or another CPU is faster.
+            if tables.add_mapping(noted, entry).is_none() {
+                return false;
+            }
         }
     }
     mapping.refresh(now);
@@ -91,16 +94,18 @@ pub(crate) fn claim<T: Tables>(tables: &T, scratch: &mut Scratch, owned: bool) -
     let Scratch { tuple, translated, spare, noted, mapping, opening, .. } = scratch;
     let now = tables.now();
     outside(translated, translated.src.any_of_family(), spare);
+    let mut held = false;
     if let Some(other) = tables.mapping(spare) {
         *noted = other.translated().answer();
-        if !is_over(tables, tuple.proto, &other, now) {
-            let own = is_inside(noted, tuple, translated.src);
-            // Its own has been tried, unless the inner half was evicted.
-            if !own || tables.mapping(noted).is_some() {
-                return false;
-            }
+        // Its own has been tried, unless the inner half was evicted, or another CPU is about to add that.
+        held = is_inside(noted, tuple, translated.src) && tables.mapping(noted).is_none();
+        if held {
+            other.refresh(now);
+        } else if is_over(tables, tuple.proto, &other, now) {
+            forget(tables, noted, spare);
+        } else {
+            return false;
         }
-        forget(tables, noted, spare);
     }
     inside(tuple, translated.src, noted);
     *mapping = MappingEntry {
@@ -109,13 +114,15 @@ pub(crate) fn claim<T: Tables>(tables: &T, scratch: &mut Scratch, owned: bool) -
         filtering: opening.filtering,
         reserved: [0; 3],
     };
-    if tables.add_mapping(spare, mapping).is_none() {
+    if !held && tables.add_mapping(spare, mapping).is_none() {
         return false;
     }
     mapping.translated = spare.answer();
     if tables.add_mapping(noted, mapping).is_none() && !owned {
-        // Another packet of the socket was faster, on another CPU: there is a port now.
-        tables.remove_mapping(spare);
+        // Another packet of the socket was faster, on another CPU: there is a port now, maybe this very one.
+        if !leads_to(tables, noted, spare) {
+            tables.remove_mapping(spare);
+        }
         return false;
     }
     true
@@ -140,9 +147,15 @@ pub(crate) fn release<T: Tables>(tables: &T, scratch: &mut Scratch) {
 #[inline(always)]
 fn forget<T: Tables>(tables: &T, inside: &Tuple, outside: &Tuple) {
     tables.remove_mapping(outside);
-    if tables.mapping(inside).is_some_and(|mapping| mapping.translated().sport == outside.dport) {
+    if leads_to(tables, inside, outside) {
         tables.remove_mapping(inside);
     }
+}
+
+/// Whether an inner half leads to the port of an outer one.
+#[inline(always)]
+fn leads_to<T: Tables>(tables: &T, inside: &Tuple, outside: &Tuple) -> bool {
+    tables.mapping(inside).is_some_and(|mapping| mapping.translated().sport == outside.dport)
 }
 
 /// Notes that the endpoint has sent to the peer of `scratch.translated`.

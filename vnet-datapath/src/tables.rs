@@ -218,6 +218,15 @@ pub trait Tables: Ports {
         conntrack::sweep_slot(self, scratch)
     }
 
+    /// [`conntrack::confirm_half`], likewise.
+    #[inline(always)]
+    fn confirm_half(&self, scratch: &mut Scratch) -> bool
+    where
+        Self: Sized,
+    {
+        conntrack::confirm_half(self, scratch)
+    }
+
     /// [`begin::find_target`], likewise.
     #[inline(always)]
     fn find_target(&self, scratch: &mut Scratch) -> Step

@@ -495,6 +495,12 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn confirm_half(&self, scratch: &mut Scratch) -> bool {
+        // SAFETY: as above.
+        unsafe { steps::vnet_confirm_half(scratch) != 0 }
+    }
+
+    #[inline(always)]
     fn find_target(&self, scratch: &mut Scratch) -> Step {
         // SAFETY: as above.
         Step { code: unsafe { steps::vnet_find_target(scratch) } }
