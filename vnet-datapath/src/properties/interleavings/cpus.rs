@@ -209,7 +209,7 @@ impl Cpu {
         let packet =
             Packet { tuple: sent, flags, hop_limit: 64, options: 0, checksum: true, payload: vec![1; 8] };
         let (mut bytes, mut became) = (packet.bytes(), Tuple::zeroed());
-        let place = Place { ifindex, arrived: BRIDGE };
+        let place = Place { ifindex, arrived: BRIDGE, waited: 0 };
         let slice = &mut Slice::new(&mut bytes);
         let verdict = pipeline::run(slice, self, &mut Scratch::zeroed(), (hook, place));
         assert!(matches!(parse(slice, &mut became), Ok(Parsed::Ip(_))), "it is still a packet");
