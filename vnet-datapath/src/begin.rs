@@ -114,8 +114,26 @@ impl<'a, T: Tables> Beginning<'a, T> {
         }
         match self.tables.network(dst) {
             Some(network) => self.direct(network),
+            None if self.is_published_on_new_address() => self.published_to(),
             None => Ok(Step::PASS),
         }
+    }
+
+    /// Whether the packet asks for a published port on an address that the host has got since vnet looked; nobody has
+    /// a mapping there yet. What is routed to others asks for published ports only by chance.
+    #[inline(always)]
+    fn is_published_on_new_address(&mut self) -> bool {
+        // Routing does not tell broadcasts from the host's own addresses.
+        if self.scratch.headers.is_for_a_group() || self.scratch.tuple.dst.is_multicast_or_broadcast() {
+            return false;
+        }
+        // Whether the client may is not asked yet: the packet may be another's.
+        if self.find_target() == Ok(false) {
+            return false;
+        }
+        let Scratch { tuple, translated, .. } = &*self.scratch;
+        let receiver = self.tables.endpoint(&translated.dst);
+        receiver.is_some_and(|receiver| self.tables.owns(&tuple.dst, receiver.bridge))
     }
 
     /// From outside to an address of the host: a published port, a floating address, the external port of an

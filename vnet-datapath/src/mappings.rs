@@ -83,7 +83,10 @@ pub(crate) fn port<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
                 flags: mapping.flags() & flow.flags,
                 reserved: [0; 2],
             };
-            tables.put_mapping(noted, entry);
+            // Or another CPU is faster.
+            if tables.add_mapping(noted, entry).is_none() {
+                return false;
+            }
         }
     }
     mapping.refresh(now, flow.flags);
@@ -100,17 +103,23 @@ pub(crate) fn claim<T: Tables>(tables: &T, scratch: &mut Scratch, owned: bool) -
     let now = tables.now();
     let mut flags = entry.flags & CtEntry::FLAG_BRIEF;
     outside(translated, translated.src.any_of_family(), spare);
+    let mut held = false;
     if let Some(other) = tables.mapping(spare) {
         *noted = other.translated().answer();
-        if !is_over(tables, tuple.proto, &other, now) {
-            let own = is_inside(noted, tuple, translated.src);
-            // Its own has been tried, unless the inner half was evicted.
-            if !own || tables.mapping(noted).is_some() {
-                return false;
+        let over = is_over(tables, tuple.proto, &other, now);
+        // Its own has been tried, unless the inner half was evicted, or another CPU is about to add that.
+        held = is_inside(noted, tuple, translated.src) && tables.mapping(noted).is_none();
+        if held {
+            other.refresh(now, flags);
+            if over {
+                other.renew(flags);
             }
-            flags &= other.flags();
+            flags = other.flags();
+        } else if over {
+            forget(tables, noted, spare);
+        } else {
+            return false;
         }
-        forget(tables, noted, spare);
     }
     inside(tuple, translated.src, noted);
     *mapping = MappingEntry {
@@ -120,13 +129,15 @@ pub(crate) fn claim<T: Tables>(tables: &T, scratch: &mut Scratch, owned: bool) -
         flags,
         reserved: [0; 2],
     };
-    if tables.add_mapping(spare, mapping).is_none() {
+    if !held && tables.add_mapping(spare, mapping).is_none() {
         return false;
     }
     mapping.translated = spare.answer();
     if tables.add_mapping(noted, mapping).is_none() && !owned {
-        // Another packet of the socket was faster, on another CPU: there is a port now.
-        tables.remove_mapping(spare);
+        // Another packet of the socket was faster, on another CPU: there is a port now, maybe this very one.
+        if !leads_to(tables, noted, spare) {
+            tables.remove_mapping(spare);
+        }
         return false;
     }
     true
@@ -151,9 +162,15 @@ pub(crate) fn release<T: Tables>(tables: &T, scratch: &mut Scratch) {
 #[inline(always)]
 fn forget<T: Tables>(tables: &T, inside: &Tuple, outside: &Tuple) {
     tables.remove_mapping(outside);
-    if tables.mapping(inside).is_some_and(|mapping| mapping.translated().sport == outside.dport) {
+    if leads_to(tables, inside, outside) {
         tables.remove_mapping(inside);
     }
+}
+
+/// Whether an inner half leads to the port of an outer one.
+#[inline(always)]
+fn leads_to<T: Tables>(tables: &T, inside: &Tuple, outside: &Tuple) -> bool {
+    tables.mapping(inside).is_some_and(|mapping| mapping.translated().sport == outside.dport)
 }
 
 /// Notes that the endpoint has sent to the peer of `scratch.translated`.

@@ -254,6 +254,13 @@ impl Mapping for ModelMapping<'_> {
             }
         }
     }
+
+    #[inline]
+    fn renew(&self, flags: u8) {
+        if let Some(entry) = self.model.mappings.borrow_mut().get_mut(&self.key) {
+            entry.flags = flags;
+        }
+    }
 }
 
 /// Adds an entry that is not there.

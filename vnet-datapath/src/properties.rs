@@ -1,5 +1,7 @@
 //! What holds for every packet and every sequence of packets.
 
+mod interleavings;
+
 use std::collections::HashMap;
 
 use bytemuck::Zeroable;

@@ -244,10 +244,14 @@ fn twins(f: &Family) -> Vec<Case> {
         .tracked([flow.established().only_opener()])
         .forwarded(Frame::udp(seen, dns))
         .leaves(restored),
-        Case::from_uplink("an evicted opener half comes back with the next answer", Frame::udp(dns, seen))
+        Case::from_uplink("an evicted opener half comes back with the first answer", Frame::udp(dns, seen))
+            .tracked([flow.only_answer()])
+            .delivered(NET1, Frame::udp(dns, client))
+            .leaves([flow.established().just_seen()]),
+        Case::from_uplink("the answers' half of a flow that ends brings nothing back", Frame::udp(dns, seen))
             .tracked([flow.established().only_answer()])
             .delivered(NET1, Frame::udp(dns, client))
-            .leaves(restored),
+            .leaves([flow.established().only_answer().just_seen()]),
         Case::from_endpoint(
             NET1,
             "an evicted answer half that another flow has taken stays its",
