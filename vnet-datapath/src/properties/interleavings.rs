@@ -577,3 +577,23 @@ fn strangers_at_a_mapping() {
         begun.hold();
     }
 }
+
+/// Whatever comes first, the port is kept for as long as the flow that is no question.
+#[test]
+fn a_socket_that_asks_a_name_server_and_sends_elsewhere() {
+    let question = Sent(tuple((INSIDERS[0], 50_000), (WORLD[0], 53), INSIDE, Proto::UDP), 0);
+    for filter in [filtering::ENDPOINT_INDEPENDENT, filtering::ADDRESS] {
+        let mut both = Scenario::new("a question and a datagram", mapped_world(filter));
+        both.at_once = vec![vec![question, Answer(0, 0)], vec![datagram(0, 1, 50_000)]];
+        // Another would like to have it once the question is over.
+        both.after = vec![Wait(100), datagram(1, 0, 50_000), Answer(4, 0), Answer(2, 0), question];
+        both.hold();
+
+        // One that is over and has served no questions alone: the next packet makes up for what a stalled CPU forgets.
+        let mut anew = Scenario::new("the same through a mapping that is over", mapped_world(filter));
+        anew.before = vec![datagram(0, 0, 50_000), Wait(400)];
+        anew.at_once = vec![vec![question], vec![datagram(0, 1, 50_000)]];
+        anew.after = vec![Wait(1), Next(3, 0), Wait(100), datagram(1, 0, 50_000), Answer(3, 0), question];
+        anew.hold();
+    }
+}
