@@ -137,7 +137,7 @@ fn is_over<T: Tables>(tables: &T, proto: Proto, flow: &T::Flow<'_>, now: u32) ->
 /// Removes the flow of which there is an entry at `tuple`; leaves the twin's tuple in `spare`. Evicted halves leave
 /// tuples behind that another flow may have taken since: its half is not ours to remove.
 ///
-/// The opener's half goes first, as it comes first ([`confirm`]): the other alone is that of a flow that ends.
+/// The opener's half goes first, as it comes first (see `confirm`): the other alone is that of a flow that ends.
 #[inline(always)]
 pub fn end<T: Tables>(tables: &T, tuple: &Tuple, spare: &mut Tuple) {
     let Some(flow) = tables.conntrack(tuple) else { return };
