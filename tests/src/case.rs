@@ -451,6 +451,9 @@ impl Case {
     /// The tables with the flows given, at the present time.
     fn tables(&self) -> Model {
         let model = Model { clock: world::now(), ..self.model.clone() };
+        // A table of cases may take longer than a datagram is remembered.
+        let passed = model.clock.saturating_sub(self.model.clock);
+        model.fragments.borrow_mut().values_mut().for_each(|noted| noted.began += passed);
         for (tuple, Entry { entry, confirmed }) in
             self.given.iter().flat_map(|flow| flow.entries(model.clock))
         {

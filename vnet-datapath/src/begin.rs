@@ -109,14 +109,15 @@ impl<'a, T: Tables> Beginning<'a, T> {
             // A port published on a loopback address answers clients of the host alone (moby #45610).
             return Err(Step::drop(DropReason::Loopback));
         }
-        if self.tables.host_address(dst).is_some() {
-            return self.published_to();
+        if self.tables.host_address(dst).is_none() {
+            if let Some(network) = self.tables.network(dst) {
+                return self.direct(network);
+            }
+            if !self.is_published_on_new_address() {
+                return Ok(Step::PASS);
+            }
         }
-        match self.tables.network(dst) {
-            Some(network) => self.direct(network),
-            None if self.is_published_on_new_address() => self.published_to(),
-            None => Ok(Step::PASS),
-        }
+        self.published_to()
     }
 
     /// Whether the packet asks for a published port on an address that the host has got since vnet looked; nobody has

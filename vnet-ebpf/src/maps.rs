@@ -111,8 +111,33 @@ static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 #[inline(always)]
 pub fn scratch() -> Option<&'static mut Scratch> {
     // SAFETY: the classifiers run with bottom halves disabled, so no other packet is dealt with on this CPU until
-    // this one is done, and each asks once.
+    // this one is done, and each asks once. A step does so for what its caller has lent it.
     SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
+}
+
+/// The working memory that a step's caller has handed on to it, which is this CPU's, as the map has it: before Linux
+/// 6.2 the verifier takes no argument of a function for a key or a value of a map, but part of another map's value.
+///
+/// # Safety
+/// `argument` is this CPU's working memory, which the caller has borrowed for the call, or nothing.
+#[inline(always)]
+pub unsafe fn handed_on(argument: *mut Scratch) -> Option<&'static mut Scratch> {
+    // Used, or the compiler takes what stands there for untouched by the step.
+    if core::hint::black_box(argument).is_null() {
+        return None;
+    }
+    scratch()
+}
+
+/// The two tuples of a flow that ends. Not pinned either.
+#[btf_map(name = "ending")]
+static ENDING: PerCpuArray<[Tuple; 2], 1> = PerCpuArray::new();
+
+/// This CPU's ending flow.
+#[inline(always)]
+pub fn ending() -> Option<&'static mut [Tuple; 2]> {
+    // SAFETY: as above; one flow has ended before the next one does.
+    ENDING.get_ptr_mut(0).map(|ending| unsafe { &mut *ending })
 }
 
 /// Question and answer of a route lookup. Not pinned either.

@@ -30,7 +30,7 @@ unsafe extern "C" {
     pub(crate) fn vnet_option(context: *mut c_void, at: u32) -> u32;
     fn vnet_decide_on_answer(scratch: *mut Scratch) -> i32;
     pub(crate) fn vnet_build_answer(context: *mut c_void, scratch: *mut Scratch) -> i32;
-    pub(crate) fn vnet_end(tuple: *const Tuple, spare: *mut Tuple) -> i32;
+    pub(crate) fn vnet_end(tuple: *const Tuple) -> i32;
     pub(crate) fn vnet_look_at_slot(scratch: *mut Scratch) -> i32;
     pub(crate) fn vnet_sweep_slot(scratch: *mut Scratch) -> i32;
     pub(crate) fn vnet_confirm_half(scratch: *mut Scratch) -> i32;
@@ -248,10 +248,8 @@ macro_rules! steps {
         #[inline(never)]
         extern "C" fn vnet_straggler(scratch: *mut $crate::Scratch, hook: u32) -> i32 {
             // SAFETY: the caller's working memory, or nothing.
-            let (Some(scratch), Some(hook)) = (unsafe { scratch.as_mut() }, $crate::Hook::from_u8(hook as u8))
-            else {
-                return 0;
-            };
+            let scratch = unsafe { $crate::maps::handed_on(scratch) };
+            let (Some(scratch), Some(hook)) = (scratch, $crate::Hook::from_u8(hook as u8)) else { return 0 };
             $crate::fragments::straggler(&$crate::Maps::without_context(), scratch, hook).code
         }
 
@@ -263,10 +261,14 @@ macro_rules! steps {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn vnet_end(tuple: *const $crate::Tuple, spare: *mut $crate::Tuple) -> i32 {
+        extern "C" fn vnet_end(tuple: *const $crate::Tuple) -> i32 {
             // SAFETY: the caller's working memory, or nothing.
-            let (Some(tuple), Some(spare)) = (unsafe { (tuple.as_ref(), spare.as_mut()) }) else { return 0 };
-            $crate::conntrack::end(&$crate::Maps::without_context(), tuple, spare);
+            let (Some(tuple), Some([ending, twin])) = (unsafe { tuple.as_ref() }, $crate::maps::ending()) else {
+                return 0;
+            };
+            // Before Linux 6.2 the verifier takes no argument of a function for a key.
+            *ending = *tuple;
+            $crate::conntrack::end(&$crate::Maps::without_context(), ending, twin);
             0
         }
     };
@@ -285,7 +287,7 @@ macro_rules! step {
                 Hook, Maps, answer, begin, conntrack, fragments, mappings, nat, open, pipeline, related,
             };
             // SAFETY: the caller's working memory, or nothing.
-            let Some($scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
+            let Some($scratch) = (unsafe { $crate::maps::handed_on(scratch) }) else { return 0 };
             $body
         }
     };

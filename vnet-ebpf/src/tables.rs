@@ -63,8 +63,15 @@ impl Flow for MapFlow {
 
     #[inline(always)]
     fn answer(&self, to: &mut Tuple) {
-        // SAFETY: as above.
-        *to = unsafe { (*self.0).translated.answer() };
+        // SAFETY: as above. Field by field, because the whole would go through the small stack.
+        let Tuple { src, dst, sport, dport, zone, proto, reserved: _ } = unsafe { &(*self.0).translated };
+        to.src = *dst;
+        to.dst = *src;
+        to.sport = *dport;
+        to.dport = *sport;
+        to.zone = *zone;
+        to.proto = *proto;
+        to.reserved = 0;
     }
 
     #[inline(always)]
@@ -292,7 +299,8 @@ impl Tables for Maps {
     #[inline(always)]
     fn endpoint_use<R>(&self, ifindex: u32, change: impl FnOnce(&mut EndpointUse) -> R) -> Option<R> {
         if maps::ENDPOINT_USE.get_ptr_mut(ifindex).is_none() {
-            let unused: EndpointUse = bytemuck::Zeroable::zeroed();
+            // SAFETY: a use of nothing is all zeros.
+            let unused = unsafe { &*(&raw const UNUSED).cast::<EndpointUse>() };
             let _ = maps::ENDPOINT_USE.insert(ifindex, unused, u64::from(BPF_NOEXIST));
         }
         let used = maps::ENDPOINT_USE.get_ptr_mut(ifindex)?;
@@ -426,9 +434,10 @@ impl Tables for Maps {
             Addr::ANY_V6
         } else {
             // The family of the next hop may differ from that of the packet, not that of the source.
-            Fib::addr(query.tuple.src.is_v4(), fib.src)
+            Fib::addr(query.tuple.src.is_v4(), &mut fib.src)
         };
-        Route::Via(NextHop { ifindex: fib.ifindex, addr: Fib::addr(fib.family == AF_INET, fib.dst) }, source)
+        let next_hop = Fib::addr(fib.family == AF_INET, &mut fib.dst);
+        Route::Via(NextHop { ifindex: fib.ifindex, addr: next_hop }, source)
     }
 
     #[inline(always)]
@@ -494,9 +503,9 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn end(&self, tuple: &Tuple, spare: &mut Tuple) {
-        // SAFETY: both pointers are valid for the call.
-        unsafe { steps::vnet_end(tuple, spare) };
+    fn end(&self, tuple: &Tuple, _spare: &mut Tuple) {
+        // SAFETY: the pointer is valid for the call.
+        unsafe { steps::vnet_end(tuple) };
     }
 
     #[inline(always)]
@@ -546,6 +555,9 @@ impl LocalTables for Maps {
         unsafe { maps::LOCAL_FLOWS.get(key) }.copied()
     }
 }
+
+/// An endpoint's use of nothing, which has no place on the small stack. Numbers, because the kernel wants no lock there.
+static UNUSED: [u64; size_of::<EndpointUse>().div_ceil(8)] = [0; _];
 
 /// `BPF_F_CURRENT_NETNS`.
 const CURRENT_NETNS: u64 = u64::MAX;
@@ -613,9 +625,14 @@ impl Fib {
         }
     }
 
+    /// An address out of the kernel's structure.
     #[inline(always)]
-    fn addr(v4: bool, field: [u8; 16]) -> Addr {
-        let [a, b, c, d, ..] = field;
-        if v4 { Addr::v4([a, b, c, d]) } else { Addr::v6(field) }
+    fn addr(v4: bool, field: &mut [u8; 16]) -> Addr {
+        if v4 {
+            let [a, b, c, d, ..] = *field;
+            *field = Addr::v4([a, b, c, d]).bytes;
+        }
+        // In place, and opaque: else each byte waits for the other case in a place of its own on the small stack.
+        Addr::v6(*core::hint::black_box(field))
     }
 }
