@@ -508,8 +508,11 @@ impl Case {
         verified.err().map(|error| format!("after the translation: {error}"))
     }
 
-    /// The identification that translated fragments of IPv4 must have: that of the first, which is drawn.
+    /// The identification that a translated packet of IPv4 must have if one is drawn: fragments have that of the first.
     fn drawn_identification(&self, after: &After) -> Option<u16> {
+        if is_cuttable(&self.sent()) {
+            return drawn_identification((&self.sent(), &after.outcome.frame));
+        }
         let arrived: Vec<_> = self.before.iter().cloned().chain([self.sent()]).collect();
         let left = after.earlier.iter().chain([&after.outcome]).map(|outcome| &outcome.frame[..]);
         drawn_identification(
@@ -689,10 +692,17 @@ pub fn is_later_fragment(frame: &[u8]) -> bool {
         && frame.get(20..22).is_some_and(|field| field[0] & 0x1f != 0 || field[1] != 0)
 }
 
-/// The identification that a translated first fragment of IPv4 got, by what arrived and what left.
+/// Whether a frame is a whole packet of IPv4 that routers may cut.
+fn is_cuttable(frame: &[u8]) -> bool {
+    matches!(frame, [_, _, _, _, _, _, _, _, _, _, _, _, 8, 0, 0x45..=0x4f, ..])
+        && frame.get(20..22).is_some_and(|field| field[0] & 0x7f == 0 && field[1] == 0)
+}
+
+/// The identification that a translated packet of IPv4 got, by what arrived and what left, if it is a first fragment or
+/// may yet be cut.
 #[must_use]
 pub fn drawn_identification((arrived, left): (&[u8], &[u8])) -> Option<u16> {
-    let changed = is_first_fragment(arrived) && arrived != left;
+    let changed = (is_first_fragment(arrived) || is_cuttable(arrived)) && arrived != left;
     let id = left.get(18..20).filter(|_| changed)?;
     Some(u16::from_be_bytes([id[0], id[1]]))
 }

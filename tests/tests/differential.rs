@@ -151,7 +151,7 @@ impl Counts {
         ));
         report(format_args!("  {uncertain} more not compared: the second turned while the program ran"));
         report(format_args!(
-            "  {numbered} first fragments got another identification, {followed} later ones went where theirs had"
+            "  {numbered} datagrams got another identification, {followed} later fragments went where their first had"
         ));
         assert!([numbered, followed, held].iter().all(|count| **count > compared / 1000), "dull traffic");
         let enough = compared / 50;

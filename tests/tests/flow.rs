@@ -591,6 +591,7 @@ fn the_documented_timeouts_and_limits_are_the_defaults() {
         ("tcp_closing", config.tcp_closing),
         ("udp_unreplied", config.udp_unreplied),
         ("udp_replied", config.udp_replied),
+        ("dns", config.dns),
         ("icmp_query", config.icmp_query),
         ("fragment", config.fragment),
         ("endpoint_flows", config.endpoint_flows),

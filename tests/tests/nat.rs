@@ -12,7 +12,7 @@ use nix::sys::socket::{
 };
 use vnet_tests::frame::Frame;
 use vnet_tests::frame::dissect::{Network, dissect};
-use vnet_tests::lab::{FAMILIES, Lab, Netns, PATIENCE, UPLINK};
+use vnet_tests::lab::{FAMILIES, Lab, Netns, PATIENCE, UPLINK, eventually};
 use vnet_tests::peer::{Ask, Capture, Server, Service, inject, interface_mac, send};
 use vnet_tests::report::report;
 
@@ -160,6 +160,54 @@ fn two_datagrams_of_one_socket_at_once_are_both_answered() {
     assert_eq!((lost, differing, moved), (0, 0, 0));
 }
 
+/// Each from a socket of its own, as many a resolver asks.
+#[test]
+fn an_endpoint_asks_name_servers_far_more_than_it_has_ports() {
+    const PORTS: u64 = 64;
+    const AT_ONCE: usize = 24;
+    const ROUNDS: usize = 8;
+    let lab = Lab::new();
+    let up = lab.vnet_ok(&["up", "--nat-ports", "50000-50063", "--timeout", "dns=1s"]);
+    assert!(up.stderr.contains("timeout dns of 1s is less than 5s (RFC 1035 section 4.2.1)"), "{up}");
+    let net1 = lab.endpoint("net1");
+    let _server = Server::udp(lab.outside(), "[::]:53");
+    let ask = |outside: IpAddr| Ask::udp((outside, 53).into()).try_in(&net1);
+    // Of each address of the host that has any.
+    let in_use = || -> Vec<u64> {
+        let stats = &lab.vnet_list(&["flow", "stats"], "stats")[0];
+        let udp = stats["ports"].as_array().unwrap().iter().filter(|ports| ports["protocol"] == "udp");
+        udp.map(|ports| ports["used"].as_u64().unwrap()).collect()
+    };
+    let mut most = 0;
+    for round in 0..ROUNDS {
+        eventually(
+            || in_use().into_iter().all(|used| used <= PORTS / 4).then_some(()),
+            || format!("most of {PORTS} ports free after {round} rounds: {:?} are used", in_use()),
+        );
+        for (outside, _) in FAMILIES {
+            for question in 0..AT_ONCE {
+                ask(outside).unwrap_or_else(|e| panic!("question {question} of round {round}: {e}"));
+            }
+        }
+        most = in_use().into_iter().max().unwrap_or(0).max(most);
+        let flows = lab.vnet_list(&["flow", "ls"], "flows");
+        let to_servers = flows.iter().filter(|flow| flow["original"]["destination_port"] == 53);
+        assert!(to_servers.clone().all(|flow| flow["timeout"] == 1), "{flows:#?}");
+    }
+    assert_eq!(lab.dropped("no-free-port"), 0);
+    report(format_args!("{} questions of sockets, {most} of {PORTS} ports in use at most", ROUNDS * AT_ONCE));
+
+    // As long as any other socket's port.
+    lab.vnet_ok(&["up", "--timeout", "dns=5m"]);
+    lab.vnet_ok(&["flow", "flush"]);
+    for (outside, _) in FAMILIES {
+        let asked = (0..=PORTS).take_while(|_| ask(outside).is_ok()).count() as u64;
+        // The last of 64 may not be found at once.
+        assert!((PORTS * 3 / 4..=PORTS).contains(&asked), "{asked} questions to {outside}");
+    }
+    assert!(lab.dropped("no-free-port") > 0);
+}
+
 #[test]
 fn sockets_of_the_host_keep_their_ports() {
     const FIRST: u16 = 50_000;
@@ -206,6 +254,12 @@ fn sockets_of_the_host_keep_their_ports() {
     }
 }
 
+/// Waits until a namespace has no TCP socket that `ss` would list for a filter.
+fn gone(netns: &Netns, filter: &[&str]) {
+    let sockets = || netns.run(&[&["ss", "-Htn"], filter].concat()).ok().stdout;
+    eventually(|| sockets().is_empty().then_some(()), || format!("no socket with {filter:?}"));
+}
+
 #[test]
 fn a_source_port_is_used_again_and_again() {
     let lab = Lab::up();
@@ -219,14 +273,17 @@ fn a_source_port_is_used_again_and_again() {
             let mut bytes = Vec::new();
             let read = stream.read_to_end(&mut bytes);
             assert!(matches!(read, Ok(100_000)), "{outside}, round {round}: {read:?}");
+            drop(stream);
+            // Its last ACK may still be on the way, and the port is its own for so long.
+            gone(&net1, &["state", "all", "sport = :50010"]);
         }
         // Once more, with an end that nobody takes part in.
-        for round in 0..3 {
+        for _ in 0..3 {
             let stream = connected(&net1, from, (outside, 7).into());
             setsockopt(&stream, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 }).unwrap();
             drop(stream);
-            let waiting = lab.outside().run(&["ss", "-Htan", "sport", "=", ":7"]).ok().stdout;
-            assert!(!waiting.contains("ESTAB"), "round {round}: the RST did not arrive: {waiting}");
+            // The RST has arrived.
+            gone(lab.outside(), &["state", "established", "sport = :7"]);
         }
     }
 }

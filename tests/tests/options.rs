@@ -121,6 +121,7 @@ fn settings_are_changed_while_it_is_up_and_stay_until_they_are_changed_again() {
                 "tcp-closing": 240,
                 "udp-unreplied": 120,
                 "udp-replied": 600,
+                "dns": 10,
                 "icmp-query": 60,
                 "fragment": 30,
             },

@@ -1,11 +1,14 @@
 //! What is left afterwards: of `down`, of a command that failed half-way, of one that was killed.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use vnet_tests::lab::{FAMILIES, HOST_V4, Lab, Netns, OUTSIDE_V4, UPLINK};
+use vnet_tests::lab::{FAMILIES, HOST_V4, Lab, Netns, OUTSIDE_V4, UPLINK, vnet_binary};
 use vnet_tests::peer::{Ask, Ping, Server};
+use vnet_tests::report::report;
 
 /// Moments, in milliseconds after its start, at which a command is killed. Together with what it takes to start
 /// a process they lie before, in, and after its work; the outcome must not depend on where.
@@ -111,6 +114,59 @@ fn a_foreign_thing_in_the_way_is_named_and_left_alone() {
     lab.vnet_ok(&["down"]);
     assert!(theirs.exists());
     theirs.delete();
+}
+
+/// A cgroup whose processes have this much memory, and the kernel for them.
+struct MemoryLimit {
+    dir: PathBuf,
+}
+
+impl MemoryLimit {
+    /// `None` where cgroups do not limit memory.
+    fn new(lab: &Lab, bytes: u64) -> Option<Self> {
+        let first = Path::new("/sys/fs/cgroup/memory");
+        let second = Path::new("/sys/fs/cgroup");
+        let delegated = fs::read_to_string(second.join("cgroup.subtree_control")).unwrap_or_default();
+        let (parent, limit) = if delegated.split_whitespace().any(|controller| controller == "memory") {
+            (second, "memory.max")
+        } else if first.join("memory.limit_in_bytes").exists() {
+            (first, "memory.limit_in_bytes")
+        } else {
+            return None;
+        };
+        let it = Self { dir: parent.join(lab.name("small")) };
+        fs::create_dir(&it.dir).unwrap();
+        fs::write(it.dir.join(limit), bytes.to_string()).unwrap();
+        Some(it)
+    }
+}
+
+impl Drop for MemoryLimit {
+    fn drop(&mut self) {
+        fs::remove_dir(&self.dir).unwrap();
+    }
+}
+
+#[test]
+fn an_instance_that_there_is_no_memory_for_is_refused_and_leaves_nothing() {
+    let lab = Lab::new();
+    let before = lab.snapshot();
+    // Enough for vnet and the tables as they are by default, and no more.
+    let Some(limit) = MemoryLimit::new(&lab, 256 << 20) else {
+        report("not tried without memory: no cgroup here limits it");
+        return;
+    };
+    let up = |flows| {
+        let (procs, vnet) = (limit.dir.join("cgroup.procs"), vnet_binary());
+        let enter =
+            format!("echo $$ > {} && exec {} up --max-flows {flows}", procs.display(), vnet.display());
+        lab.host().run_with(&["sh".to_owned(), "-c".to_owned(), enter], &lab.environment())
+    };
+    up(4_000_000).fails_with(1, &["no memory", "conntrack", "4000000", "--max-flows"]);
+    lab.snapshot().assert_same_as(&before);
+    up(10_000).ok();
+    lab.vnet_ok(&["down"]);
+    lab.snapshot().assert_same_as(&before);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use vnet_tests::frame::Frame;
+use vnet_tests::frame::{BROADCAST_MAC, Frame};
 use vnet_tests::lab::{FAMILIES, Lab, Netns, UPLINK, eventually};
 use vnet_tests::peer::{Ask, Capture, Ping, Server, inject, interface_mac};
 
@@ -32,6 +32,37 @@ fn flows_leave_an_address_that_the_host_has_lost_without_any_command() {
             || format!("datagrams from {other}"),
         );
     }
+}
+
+#[test]
+fn a_port_is_published_on_an_address_that_the_host_has_got_without_any_command() {
+    let lab = Lab::up();
+    let net1 = lab.endpoint("net1");
+    let _servers = [Server::echo(&net1, "[::]:80"), Server::udp(&net1, "[::]:80")];
+    for proto in ["tcp", "udp"] {
+        lab.vnet_ok(&["portmap", "add", "8088", &format!("{}:80", net1.name()), "--proto", proto]);
+    }
+    for (outside, text) in [("203.0.113.2", "203.0.113.9/24"), ("2001:db8:113::2", "2001:db8:113::9/64")] {
+        let outside: IpAddr = outside.parse().expect("an address");
+        lab.host().ip(&format!("addr add {text} dev {UPLINK} nodad"));
+        let got: IpAddr = text.split('/').next().and_then(|addr| addr.parse().ok()).expect("an address");
+        for ask in [Ask::tcp(SocketAddr::new(got, 8088)), Ask::udp(SocketAddr::new(got, 8088))] {
+            let answer = ask.in_netns(lab.outside());
+            assert_eq!(answer.seen.ip(), outside, "as its client is seen");
+        }
+    }
+    // To everybody is not to the host, whatever frame it comes in.
+    let (theirs, ours) = (interface_mac(lab.outside(), UPLINK), interface_mac(lab.host(), UPLINK));
+    let mut capture = Capture::start(&net1, "eth0");
+    let [from, everybody, last] = [("203.0.113.2", 5000), ("203.0.113.255", 8088), ("203.0.113.9", 8088)]
+        .map(|(addr, port)| SocketAddr::new(addr.parse().expect("an address"), port));
+    for (to, mac, text) in [(everybody, BROADCAST_MAC, "to everybody"), (last, ours, "to the host")] {
+        let datagram = Frame::udp(from, to).payload(text.as_bytes());
+        inject(lab.outside(), UPLINK, &datagram.macs(theirs, mac).build());
+    }
+    let says = |frame: &[u8], text: &str| frame.windows(text.len()).any(|part| part == text.as_bytes());
+    capture.until("what is for the host", |frame| says(frame, "to the host"));
+    assert!(!capture.frames().iter().any(|frame| says(frame, "to everybody")), "a broadcast came in");
 }
 
 #[test]

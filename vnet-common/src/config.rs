@@ -36,6 +36,9 @@ pub struct DatapathConfig {
     pub udp_unreplied: u32,
     /// Seconds an idle UDP flow is kept that has had one (RFC 4787 REQ-5 recommends 300).
     pub udp_replied: u32,
+    /// Seconds an idle UDP flow is kept that an endpoint has opened to port 53, in any state (RFC 4787 REQ-5a allows
+    /// less than REQ-5 for a well-known port).
+    pub dns: u32,
     /// Seconds an idle ICMP query is kept (RFC 5508 REQ-2: 60 at least).
     pub icmp_query: u32,
     /// Seconds in which all fragments of a datagram must have come (RFC 791 section 3.2 suggests 15, Linux has 30).
@@ -54,6 +57,8 @@ pub struct DatapathConfig {
     pub hold: u32,
     /// Fragments of each interface that may begin to wait in a second.
     pub held_fragments: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 impl DatapathConfig {
@@ -72,6 +77,7 @@ impl DatapathConfig {
         tcp_closing: 240,
         udp_unreplied: 120,
         udp_replied: 300,
+        dns: 10,
         icmp_query: 60,
         fragment: 30,
         // Each may hold an external port for as long as a mapping lives: less than half of them are one endpoint's.
@@ -81,6 +87,7 @@ impl DatapathConfig {
         flags: 0,
         hold: 0,
         held_fragments: 256,
+        reserved: 0,
     };
 }
 

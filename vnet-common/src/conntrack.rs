@@ -39,6 +39,9 @@ impl CtEntry {
     pub const FLAG_MAPPED: u8 = 1;
     /// Its external address is one that routing has chosen: the flow ends when the host has it no longer.
     pub const FLAG_ROUTED: u8 = 2;
+    /// It is an endpoint's question to a name server: kept for [`crate::DatapathConfig::dns`] seconds, whatever its
+    /// state.
+    pub const FLAG_BRIEF: u8 = 4;
 
     /// The key of the entry of the other direction.
     #[must_use]

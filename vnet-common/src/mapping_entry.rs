@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+#[cfg(doc)]
+use crate::CtEntry;
 use crate::Tuple;
 
 /// One direction of an endpoint-independent mapping (RFC 4787 section 4.1).
@@ -19,6 +21,9 @@ pub struct MappingEntry {
     pub last_seen: u32,
     /// One of [`crate::filtering`], for the direction from outside.
     pub filtering: u8,
+    /// [`CtEntry::FLAG_BRIEF`] as long as every flow that it has served is such, and so kept no longer than those
+    /// (RFC 4787 REQ-5a); otherwise 0, once and for all.
+    pub flags: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
 }

@@ -109,13 +109,32 @@ impl<'a, T: Tables> Beginning<'a, T> {
             // A port published on a loopback address answers clients of the host alone (moby #45610).
             return Err(Step::drop(DropReason::Loopback));
         }
-        if self.tables.host_address(dst).is_some() {
-            return self.published_to();
+        if self.tables.host_address(dst).is_none() {
+            if let Some(network) = self.tables.network(dst) {
+                return self.direct(network);
+            }
+            if !self.is_published_on_new_address() {
+                return Ok(Step::PASS);
+            }
         }
-        match self.tables.network(dst) {
-            Some(network) => self.direct(network),
-            None => Ok(Step::PASS),
+        self.published_to()
+    }
+
+    /// Whether the packet asks for a published port on an address that the host has got since vnet looked; nobody has
+    /// a mapping there yet. What is routed to others asks for published ports only by chance.
+    #[inline(always)]
+    fn is_published_on_new_address(&mut self) -> bool {
+        // Routing does not tell broadcasts from the host's own addresses.
+        if self.scratch.headers.is_for_a_group() || self.scratch.tuple.dst.is_multicast_or_broadcast() {
+            return false;
         }
+        // Whether the client may is not asked yet: the packet may be another's.
+        if self.find_target() == Ok(false) {
+            return false;
+        }
+        let Scratch { tuple, translated, .. } = &*self.scratch;
+        let receiver = self.tables.endpoint(&translated.dst);
+        receiver.is_some_and(|receiver| self.tables.owns(&tuple.dst, receiver.bridge))
     }
 
     /// From outside to an address of the host: a published port, a floating address, the external port of an

@@ -6,7 +6,7 @@
 //! they are met; so that their room is found too, every confirmed flow is noted in a slot, and whoever needs a slot
 //! looks at the next few in turn.
 
-use vnet_common::{Addr, CtEntry, CtState, DatapathConfig, EndpointUse, Origin, Proto, Tuple, Zone};
+use vnet_common::{Addr, CtEntry, CtState, DatapathConfig, EndpointUse, Origin, Port, Proto, Tuple, Zone};
 
 use crate::mappings;
 use crate::scratch::Scratch;
@@ -17,6 +17,9 @@ use crate::wire::tcp;
 /// Slots looked at for one new confirmed flow. With room for a hundred thousand flows and one in a hundred expired,
 /// one look in seven finds none; the flow then stays unconfirmed and looks again with its next packet.
 const MAX_SLOTS: u32 = 16;
+
+/// Where name servers listen (RFC 1035 section 4.2.1).
+const DNS: Port = Port::new(53);
 
 /// What a packet means for the state of its flow.
 #[derive(Clone, Copy, Debug)]
@@ -71,10 +74,24 @@ const fn confirms(old: CtState, new: CtState) -> bool {
         && matches!(new, CtState::Established | CtState::OpenerClosed | CtState::AnswerClosed)
 }
 
-/// Seconds without a packet after which a flow is over. SCTP is kept as TCP is, by what little is known of it.
+/// Whether a flow is [brief](CtEntry::FLAG_BRIEF), by the tuple of its opener's packets.
+///
+/// Many a resolver asks each question from a socket of its own, and a socket that has its answer is not heard of again.
+/// What somebody outside asks an endpoint is none of these: it holds no external port.
 #[must_use]
 #[inline(always)]
-pub const fn timeout(config: &DatapathConfig, proto: Proto, state: CtState) -> u32 {
+pub fn is_brief(opener: &Tuple) -> bool {
+    opener.proto == Proto::UDP && opener.dport == DNS && opener.zone != Zone::WORLD
+}
+
+/// Seconds without a packet after which a flow with these [`CtEntry::flags`] is over. SCTP is kept as TCP is, by what
+/// little is known of it.
+#[must_use]
+#[inline(always)]
+pub const fn timeout(config: &DatapathConfig, proto: Proto, state: CtState, flags: u8) -> u32 {
+    if flags & CtEntry::FLAG_BRIEF != 0 {
+        return config.dns;
+    }
     match (proto, state) {
         (Proto::TCP | Proto::SCTP, CtState::New | CtState::Answered) => config.tcp_opening,
         (Proto::TCP | Proto::SCTP, CtState::Closing | CtState::Reset) => config.tcp_closing,
@@ -114,23 +131,33 @@ pub fn lookup<'t, T: Tables>(
 #[inline(always)]
 fn is_over<T: Tables>(tables: &T, proto: Proto, flow: &T::Flow<'_>, now: u32) -> Option<bool> {
     let idle = now.saturating_sub(flow.last_seen());
-    Some(idle > timeout(tables.config()?, proto, flow.state()))
+    Some(idle > timeout(tables.config()?, proto, flow.state(), flow.flags()))
 }
 
 /// Removes the flow of which there is an entry at `tuple`; leaves the twin's tuple in `spare`. Evicted halves leave
 /// tuples behind that another flow may have taken since: its half is not ours to remove.
+///
+/// The opener's half goes first, as it comes first (see `confirm`): the other alone is that of a flow that ends.
 #[inline(always)]
 pub fn end<T: Tables>(tables: &T, tuple: &Tuple, spare: &mut Tuple) {
     let Some(flow) = tables.conntrack(tuple) else { return };
     let origin = flow.origin();
     flow.answer(spare);
     let own = tables.conntrack(spare).is_some_and(|twin| twin.leads_to_answer_of(tuple));
-    let here = tables.remove_flow(tuple);
-    let there = own && tables.remove_flow(spare);
     // Of several CPUs that end a flow at once, the one that removes the opener's half accounts for it.
     let (ended, opener) = match origin {
-        Origin::Opener => (here, tuple),
-        Origin::Answer => (there, &*spare),
+        Origin::Opener => {
+            let ended = tables.remove_flow(tuple);
+            if own {
+                tables.remove_flow(spare);
+            }
+            (ended, tuple)
+        }
+        Origin::Answer => {
+            let ended = own && tables.remove_flow(spare);
+            tables.remove_flow(tuple);
+            (ended, &*spare)
+        }
     };
     if ended {
         account(tables, &opener.src, opener.zone, |used, _| used.flows = used.flows.saturating_sub(1));
@@ -224,7 +251,8 @@ pub fn advance<T: Tables>(tables: &T, scratch: &mut Scratch) -> Step {
     let mut state = CtState::from_u8(scratch.progress.state);
     scratch.answer = scratch.translated.answer();
     if confirms(old, state) && !tables.is_confirmed(&scratch.tuple) {
-        if confirm(tables, scratch) {
+        if free_slot(tables, scratch) {
+            confirm(tables, scratch);
             return Step::TRANSLATE;
         }
         state = CtState::Answered;
@@ -237,6 +265,8 @@ pub fn advance<T: Tables>(tables: &T, scratch: &mut Scratch) -> Step {
         // Another flow's, if this one's was evicted and the port has been taken since.
         Some(twin) if twin.leads_to_answer_of(&scratch.tuple) => twin.refresh(now, state),
         Some(_) => {}
+        // Another CPU is ending it.
+        None if origin == Origin::Answer && tables.is_confirmed(&scratch.tuple) => {}
         // Evicted under pressure, or removed, while this half lived on: without it the answers would be lost.
         None => {
             flow.copy(&mut scratch.entry);
@@ -249,7 +279,7 @@ pub fn advance<T: Tables>(tables: &T, scratch: &mut Scratch) -> Step {
         }
     }
     if flags & CtEntry::FLAG_MAPPED != 0 {
-        mappings::refresh(tables, scratch, origin);
+        mappings::refresh(tables, scratch, origin, flags);
     }
     Step::TRANSLATE
 }
@@ -275,55 +305,80 @@ fn twin_of(scratch: &mut Scratch) {
     entry.origin = Origin::from_u8(entry.origin).other() as u8;
 }
 
-/// Moves a flow to the confirmed; `false` if there is no room, and it stays where it is.
+/// Moves a flow to the confirmed, and notes it in the slot in `scratch.progress`; nothing if another CPU is just doing
+/// so.
+///
+/// The opener's half first, whosever packet it is: of two CPUs one succeeds. It is counted before somebody else can
+/// find it there, and end it.
 #[inline(always)]
-fn confirm<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
-    let Some(slot) = free_slot(tables, scratch) else { return false };
-    let Some(flow) = tables.conntrack(&scratch.tuple) else { return false };
-    let origin = flow.origin();
-    flow.copy(&mut scratch.entry);
-    scratch.entry.last_seen = scratch.progress.now;
-    scratch.entry.state = scratch.progress.state;
-    if tables.add_confirmed(&scratch.tuple, &scratch.entry).is_none() {
-        return false;
-    }
-    match tables.conntrack(&scratch.answer) {
-        Some(twin) if twin.leads_to_answer_of(&scratch.tuple) => twin.copy(&mut scratch.entry),
-        _ => twin_of(scratch),
-    }
-    scratch.entry.last_seen = scratch.progress.now;
-    scratch.entry.state = scratch.progress.state;
-    if tables.add_confirmed(&scratch.answer, &scratch.entry).is_none() {
-        tables.remove_flow(&scratch.tuple);
-        return false;
-    }
-    tables.remove_unconfirmed(&scratch.tuple);
-    tables.remove_unconfirmed(&scratch.answer);
-    scratch.spare = scratch.tuple;
-    scratch.spare.reserved = tag(scratch.entry.created);
-    tables.set_slot(slot, &scratch.spare);
-    let opener = match origin {
-        Origin::Opener => &scratch.tuple,
-        Origin::Answer => &scratch.answer,
-    };
-    account(tables, &opener.src, opener.zone, |used, config| {
+fn confirm<T: Tables>(tables: &T, scratch: &mut Scratch) {
+    let Some(flow) = tables.conntrack(&scratch.tuple) else { return };
+    let forward = flow.origin() == Origin::Opener;
+    count_opened(tables, scratch, forward, |used, config| {
         used.flows = used.flows.wrapping_add(1);
         if used.credit < config.unanswered {
             used.credit = used.credit.wrapping_add(1);
         }
     });
-    true
+    scratch.progress.half = u8::from(!forward);
+    let first = tables.confirm_half(scratch);
+    scratch.progress.half = u8::from(forward);
+    if !first || !tables.confirm_half(scratch) {
+        // Whoever removes the opener's half accounts for it.
+        if !first || tables.remove_flow(if forward { &scratch.tuple } else { &scratch.answer }) {
+            count_opened(tables, scratch, forward, |used, _| {
+                used.flows = used.flows.saturating_sub(1);
+                used.credit = used.credit.saturating_sub(1);
+            });
+        }
+        return;
+    }
+    tables.remove_unconfirmed(&scratch.tuple);
+    tables.remove_unconfirmed(&scratch.answer);
+    scratch.spare = scratch.tuple;
+    scratch.spare.reserved = tag(scratch.entry.created);
+    tables.set_slot(scratch.progress.slot, &scratch.spare);
 }
 
-/// A slot without a live flow, if one of the next few is; a flow that is over makes room.
+/// Adds the half in `scratch.progress` to the confirmed; `false` if it is there, or there is no room.
 #[inline(always)]
-pub(crate) fn free_slot<T: Tables>(tables: &T, scratch: &mut Scratch) -> Option<u32> {
-    for _ in 0..MAX_SLOTS {
-        if tables.look_at_slot(scratch) {
-            return Some(scratch.progress.slot);
+pub fn confirm_half<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
+    let Some(flow) = tables.conntrack(&scratch.tuple) else { return false };
+    flow.copy(&mut scratch.entry);
+    let inverse = scratch.progress.half != 0;
+    if inverse {
+        match tables.conntrack(&scratch.answer) {
+            Some(twin) if twin.leads_to_answer_of(&scratch.tuple) => twin.copy(&mut scratch.entry),
+            _ => twin_of(scratch),
         }
     }
-    None
+    scratch.entry.last_seen = scratch.progress.now;
+    scratch.entry.state = scratch.progress.state;
+    tables.add_confirmed(if inverse { &scratch.answer } else { &scratch.tuple }, &scratch.entry).is_some()
+}
+
+/// [`account`] for the flow of which `scratch.tuple` is the opener's, or else the answers'.
+#[inline(always)]
+fn count_opened<T: Tables>(
+    tables: &T,
+    scratch: &Scratch,
+    forward: bool,
+    change: impl FnOnce(&mut EndpointUse, &DatapathConfig),
+) {
+    let opener = if forward { &scratch.tuple } else { &scratch.answer };
+    account(tables, &opener.src, opener.zone, change);
+}
+
+/// Looks for a slot without a live flow: whether one of the next few is, whose index is then in `scratch.progress`. A
+/// flow that is over makes room.
+#[inline(always)]
+pub(crate) fn free_slot<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
+    for _ in 0..MAX_SLOTS {
+        if tables.look_at_slot(scratch) {
+            return true;
+        }
+    }
+    false
 }
 
 /// Looks at the next slot, whose index is then in `scratch.progress`: whether it is free, or the flow in it is over
@@ -468,17 +523,17 @@ mod tests {
     fn timeouts_are_at_least_what_the_rfcs_ask_for() {
         let c = DatapathConfig::DEFAULT;
         for open in [CtState::Established, CtState::OpenerClosed, CtState::AnswerClosed] {
-            assert!(timeout(&c, Proto::TCP, open) >= 2 * 3600 + 4 * 60, "RFC 5382 REQ-5");
+            assert!(timeout(&c, Proto::TCP, open, 0) >= 2 * 3600 + 4 * 60, "RFC 5382 REQ-5");
         }
         for transitory in [CtState::New, CtState::Answered, CtState::Closing] {
-            assert!(timeout(&c, Proto::TCP, transitory) >= 4 * 60, "RFC 5382 REQ-5");
+            assert!(timeout(&c, Proto::TCP, transitory, 0) >= 4 * 60, "RFC 5382 REQ-5");
         }
-        assert!(timeout(&c, Proto::TCP, CtState::Reset) >= 4 * 60, "RFC 7857 section 2.2");
-        assert!(timeout(&c, Proto::UDP, CtState::New) >= 2 * 60, "RFC 4787 REQ-5");
-        assert!(timeout(&c, Proto::UDP, CtState::Answered) >= 5 * 60, "RFC 4787 REQ-5c");
-        assert!(timeout(&c, Proto::UDP, CtState::Established) >= 5 * 60, "RFC 4787 REQ-5c");
-        assert!(timeout(&c, Proto::ICMP, CtState::New) >= 60, "RFC 5508 REQ-2");
-        assert!(timeout(&c, Proto::ICMPV6, CtState::Established) >= 60, "RFC 5508 REQ-2");
+        assert!(timeout(&c, Proto::TCP, CtState::Reset, 0) >= 4 * 60, "RFC 7857 section 2.2");
+        assert!(timeout(&c, Proto::UDP, CtState::New, 0) >= 2 * 60, "RFC 4787 REQ-5");
+        assert!(timeout(&c, Proto::UDP, CtState::Answered, 0) >= 5 * 60, "RFC 4787 REQ-5c");
+        assert!(timeout(&c, Proto::UDP, CtState::Established, 0) >= 5 * 60, "RFC 4787 REQ-5c");
+        assert!(timeout(&c, Proto::ICMP, CtState::New, 0) >= 60, "RFC 5508 REQ-2");
+        assert!(timeout(&c, Proto::ICMPV6, CtState::Established, 0) >= 60, "RFC 5508 REQ-2");
     }
 
     #[test]

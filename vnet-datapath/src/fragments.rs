@@ -34,6 +34,7 @@ pub struct Piece {
 
 const FIRST: u8 = 1;
 const LATER: u8 = 2;
+const CUTTABLE: u8 = 3;
 
 /// The value of [`FragmentValue::fate`] for a first fragment on which nothing has been decided yet, and for a later one
 /// of which nothing is known. No map has it.
@@ -55,6 +56,20 @@ impl Piece {
             (_, _) => LATER,
         };
         Self { id, offset, kind, header: 0 }
+    }
+
+    /// The same, of a whole packet of IPv4 that a router may cut.
+    #[must_use]
+    #[inline(always)]
+    pub(crate) const fn cuttable(self) -> Self {
+        Self { kind: if self.kind == 0 { CUTTABLE } else { self.kind }, ..self }
+    }
+
+    /// Whether its identification may matter to somebody although it is whole.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_cuttable(&self) -> bool {
+        self.kind == CUTTABLE
     }
 
     /// Whether it begins a datagram, and others follow: all headers are in it.
@@ -93,6 +108,9 @@ pub(crate) fn forget(scratch: &mut Scratch) {
 pub(crate) fn meet<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     let translatable = scratch.headers.is_translatable();
     let Scratch { headers, tuple, fragment, datagram, .. } = scratch;
+    if headers.piece.is_cuttable() {
+        datagram.id = tables.identification();
+    }
     if !headers.piece.is_first() && !headers.piece.is_later() {
         return translatable;
     }
@@ -255,11 +273,14 @@ pub fn note<T: Tables>(tables: &T, scratch: &mut Scratch) {
     tables.put_fragment(fragment, datagram);
 }
 
-/// Gives a translated fragment of IPv4 the identification of its datagram.
+/// Gives a translated fragment of IPv4 the identification of its datagram, and a packet that may yet be cut one of its
+/// own: endpoints that share an address do not agree on theirs (RFC 7857 section 10, RFC 6864 section 5.3.1).
 #[inline(always)]
 pub(crate) fn renumber<P: Packet>(packet: &mut P, scratch: &Scratch) -> Option<()> {
-    let Scratch { headers, datagram, .. } = scratch;
-    if !headers.is_v4() || !(headers.piece.is_first() || headers.piece.is_later()) {
+    let Scratch { headers, datagram, tuple, translated, .. } = scratch;
+    let Piece { kind, .. } = headers.piece;
+    let keeps = kind == CUTTABLE && tuple.src == translated.src && tuple.dst == translated.dst;
+    if kind == 0 || keeps || !headers.is_v4() {
         return Some(());
     }
     let [a, b, ..] = headers.piece.id;

@@ -49,6 +49,8 @@ pub mod checksum;
 pub mod conntrack;
 pub mod fragments;
 pub mod local;
+#[cfg(test)]
+mod lookups;
 pub mod mappings;
 #[cfg(any(test, feature = "model"))]
 pub mod model;

@@ -5,7 +5,7 @@
 //! name each other, and one more for each address that was sent to. All of them may be evicted under pressure, which
 //! costs no flow anything, only that the socket's next one may get another port.
 
-use vnet_common::{Addr, DatapathConfig, MappingEntry, Origin, Port, Proto, Tuple, Zone, filtering};
+use vnet_common::{Addr, CtEntry, DatapathConfig, MappingEntry, Origin, Port, Proto, Tuple, Zone, filtering};
 
 use crate::scratch::Scratch;
 use crate::tables::{Mapping, Tables};
@@ -30,28 +30,35 @@ fn outside(translated: &Tuple, from: Addr, key: &mut Tuple) {
     key.zone = Zone::WORLD;
 }
 
-/// Seconds that a mapping is kept without a packet: as long as any of its flows.
+/// Seconds that a mapping with these [`MappingEntry::flags`] is kept without a packet: as long as any of its flows.
 #[must_use]
 #[inline(always)]
-pub const fn timeout(config: &DatapathConfig, proto: Proto) -> u32 {
+pub const fn timeout(config: &DatapathConfig, proto: Proto, flags: u8) -> u32 {
+    if flags & CtEntry::FLAG_BRIEF != 0 {
+        return config.dns;
+    }
     match proto {
-        Proto::UDP if config.udp_replied > config.udp_unreplied => config.udp_replied,
-        Proto::UDP => config.udp_unreplied,
+        Proto::UDP => longest(longest(config.udp_replied, config.udp_unreplied), config.dns),
         _ => config.tcp_established,
     }
 }
 
 #[inline(always)]
+const fn longest(one: u32, other: u32) -> u32 {
+    if one > other { one } else { other }
+}
+
+#[inline(always)]
 fn is_over<T: Tables>(tables: &T, proto: Proto, mapping: &T::Mapping<'_>, now: u32) -> bool {
     let Some(config) = tables.config() else { return true };
-    now.saturating_sub(mapping.last_seen()) > timeout(config, proto)
+    now.saturating_sub(mapping.last_seen()) > timeout(config, proto, mapping.flags())
 }
 
 /// Gives `scratch.translated` the external port of the mapping that `scratch.tuple` belongs to, on the address that it
 /// has, and keeps the mapping alive (RFC 4787 REQ-6); `false` if there is none.
 #[inline(always)]
 pub(crate) fn port<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
-    let Scratch { tuple, translated, spare, noted, mapping: entry, .. } = scratch;
+    let Scratch { tuple, translated, spare, noted, mapping: entry, entry: flow, .. } = scratch;
     let now = tables.now();
     inside(tuple, translated.src, spare);
     let Some(mapping) = tables.mapping(spare) else { return false };
@@ -62,7 +69,7 @@ pub(crate) fn port<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     translated.sport = mapping.translated().sport;
     outside(translated, translated.src.any_of_family(), noted);
     match tables.mapping(noted) {
-        Some(twin) if twin.translated().answer() == *spare => twin.refresh(now),
+        Some(twin) if twin.translated().answer() == *spare => twin.refresh(now, flow.flags),
         // Evicted under pressure, and the port has been taken since.
         Some(_) => {
             tables.remove_mapping(spare);
@@ -73,12 +80,16 @@ pub(crate) fn port<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
                 translated: spare.answer(),
                 last_seen: now,
                 filtering: mapping.filtering(),
-                reserved: [0; 3],
+                flags: mapping.flags() & flow.flags,
+                reserved: [0; 2],
             };
-            tables.put_mapping(noted, entry);
+            // Or another CPU is faster.
+            if tables.add_mapping(noted, entry).is_none() {
+                return false;
+            }
         }
     }
-    mapping.refresh(now);
+    mapping.refresh(now, flow.flags);
     true
 }
 
@@ -88,34 +99,45 @@ pub(crate) fn port<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
 /// `owned` says that it had one and that is no use.
 #[inline(always)]
 pub(crate) fn claim<T: Tables>(tables: &T, scratch: &mut Scratch, owned: bool) -> bool {
-    let Scratch { tuple, translated, spare, noted, mapping, opening, .. } = scratch;
+    let Scratch { tuple, translated, spare, noted, mapping, opening, entry, .. } = scratch;
     let now = tables.now();
+    let mut flags = entry.flags & CtEntry::FLAG_BRIEF;
     outside(translated, translated.src.any_of_family(), spare);
+    let mut held = false;
     if let Some(other) = tables.mapping(spare) {
         *noted = other.translated().answer();
-        if !is_over(tables, tuple.proto, &other, now) {
-            let own = is_inside(noted, tuple, translated.src);
-            // Its own has been tried, unless the inner half was evicted.
-            if !own || tables.mapping(noted).is_some() {
-                return false;
+        let over = is_over(tables, tuple.proto, &other, now);
+        // Its own has been tried, unless the inner half was evicted, or another CPU is about to add that.
+        held = is_inside(noted, tuple, translated.src) && tables.mapping(noted).is_none();
+        if held {
+            other.refresh(now, flags);
+            if over {
+                other.renew(flags);
             }
+            flags = other.flags();
+        } else if over {
+            forget(tables, noted, spare);
+        } else {
+            return false;
         }
-        forget(tables, noted, spare);
     }
     inside(tuple, translated.src, noted);
     *mapping = MappingEntry {
         translated: noted.answer(),
         last_seen: now,
         filtering: opening.filtering,
-        reserved: [0; 3],
+        flags,
+        reserved: [0; 2],
     };
-    if tables.add_mapping(spare, mapping).is_none() {
+    if !held && tables.add_mapping(spare, mapping).is_none() {
         return false;
     }
     mapping.translated = spare.answer();
     if tables.add_mapping(noted, mapping).is_none() && !owned {
-        // Another packet of the socket was faster, on another CPU: there is a port now.
-        tables.remove_mapping(spare);
+        // Another packet of the socket was faster, on another CPU: there is a port now, maybe this very one.
+        if !leads_to(tables, noted, spare) {
+            tables.remove_mapping(spare);
+        }
         return false;
     }
     true
@@ -140,35 +162,50 @@ pub(crate) fn release<T: Tables>(tables: &T, scratch: &mut Scratch) {
 #[inline(always)]
 fn forget<T: Tables>(tables: &T, inside: &Tuple, outside: &Tuple) {
     tables.remove_mapping(outside);
-    if tables.mapping(inside).is_some_and(|mapping| mapping.translated().sport == outside.dport) {
+    if leads_to(tables, inside, outside) {
         tables.remove_mapping(inside);
     }
+}
+
+/// Whether an inner half leads to the port of an outer one.
+#[inline(always)]
+fn leads_to<T: Tables>(tables: &T, inside: &Tuple, outside: &Tuple) -> bool {
+    tables.mapping(inside).is_some_and(|mapping| mapping.translated().sport == outside.dport)
 }
 
 /// Notes that the endpoint has sent to the peer of `scratch.translated`.
 #[inline(always)]
 pub(crate) fn permit<T: Tables>(tables: &T, scratch: &mut Scratch) {
-    let Scratch { tuple, translated, spare, noted, mapping, opening, .. } = scratch;
+    let Scratch { tuple, translated, spare, noted, mapping, opening, entry, .. } = scratch;
     if opening.filtering != filtering::ADDRESS {
         return;
     }
     // The port may get another owner, who has not sent there.
     inside(tuple, translated.src, noted);
     outside(translated, translated.dst, spare);
+    if let Some(given) = tables.mapping(spare)
+        && given.translated().answer() == *noted
+    {
+        // What it was given for before may be kept longer.
+        given.refresh(tables.now(), entry.flags);
+        return;
+    }
     *mapping = MappingEntry {
         translated: noted.answer(),
         last_seen: tables.now(),
         filtering: opening.filtering,
-        reserved: [0; 3],
+        flags: entry.flags & CtEntry::FLAG_BRIEF,
+        reserved: [0; 2],
     };
     tables.put_mapping(spare, mapping);
 }
 
-/// Keeps the mapping of a flow alive, of which `scratch` holds a packet's tuple and what that becomes.
+/// Keeps the mapping of a flow with these [`CtEntry::flags`] alive, of which `scratch` holds a packet's tuple and what
+/// that becomes.
 ///
 /// What somebody else began keeps it alive only as far as the endpoint answers (RFC 4787 REQ-6, RFC 7857 section 7).
 #[inline(always)]
-pub(crate) fn refresh<T: Tables>(tables: &T, scratch: &mut Scratch, origin: Origin) {
+pub(crate) fn refresh<T: Tables>(tables: &T, scratch: &mut Scratch, origin: Origin, flags: u8) {
     let Scratch { tuple, translated, answer, spare, noted, progress, .. } = scratch;
     let forward = origin == Origin::Opener;
     let opener_zone = if forward { tuple.zone } else { translated.zone };
@@ -184,17 +221,17 @@ pub(crate) fn refresh<T: Tables>(tables: &T, scratch: &mut Scratch, origin: Orig
         *noted = tuple.answer();
         inside(answer, tuple.dst, spare);
     }
-    keep(tables, spare, progress.now);
+    keep(tables, spare, progress.now, flags);
     outside(noted, noted.src.any_of_family(), spare);
-    keep(tables, spare, progress.now);
+    keep(tables, spare, progress.now, flags);
     outside(noted, noted.dst, spare);
-    keep(tables, spare, progress.now);
+    keep(tables, spare, progress.now, flags);
 }
 
 #[inline(always)]
-fn keep<T: Tables>(tables: &T, key: &Tuple, now: u32) {
+fn keep<T: Tables>(tables: &T, key: &Tuple, now: u32, flags: u8) {
     if let Some(mapping) = tables.mapping(key) {
-        mapping.refresh(now);
+        mapping.refresh(now, flags);
     }
 }
 

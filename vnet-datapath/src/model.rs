@@ -241,9 +241,24 @@ impl Mapping for ModelMapping<'_> {
     }
 
     #[inline]
-    fn refresh(&self, now: u32) {
+    fn flags(&self) -> u8 {
+        self.entry().flags
+    }
+
+    #[inline]
+    fn refresh(&self, now: u32, flags: u8) {
         if let Some(entry) = self.model.mappings.borrow_mut().get_mut(&self.key) {
             entry.last_seen = now;
+            if flags & CtEntry::FLAG_BRIEF == 0 {
+                entry.flags = 0;
+            }
+        }
+    }
+
+    #[inline]
+    fn renew(&self, flags: u8) {
+        if let Some(entry) = self.model.mappings.borrow_mut().get_mut(&self.key) {
+            entry.flags = flags;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Beginning a flow: claiming a tuple for its answers, then remembering both directions.
 
-use vnet_common::{CtEntry, CtState, DropReason, Origin, Port, Proto};
+use vnet_common::{CtEntry, CtState, DropReason, Origin, Port, Proto, Zone};
 
 use crate::conntrack;
 use crate::mappings;
@@ -59,6 +59,9 @@ pub fn prepare<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     if opening.routed != 0 {
         entry.flags |= CtEntry::FLAG_ROUTED;
     }
+    if conntrack::is_brief(tuple) {
+        entry.flags |= CtEntry::FLAG_BRIEF;
+    }
     entry.reserved = 0;
     entry.translated = tuple.answer();
     entry.origin = Origin::Answer as u8;
@@ -88,6 +91,14 @@ pub fn complete<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     };
     if !flow.leads_to_answer_of(&scratch.answer) {
         tables.remove_flow(&scratch.answer);
+    } else if flow.origin() == Origin::Answer && scratch.tuple.zone != Zone::WORLD {
+        // Its peer has opened it at the same time, through the mapping: each was faster with one half. The endpoint
+        // has begun it, then.
+        let own = tables.conntrack(&scratch.answer).is_some_and(|twin| twin.origin() == Origin::Answer);
+        if own {
+            tables.remove_unconfirmed(&scratch.tuple);
+            let _ = tables.add_flow(&scratch.tuple, &scratch.entry);
+        }
     }
     flow.translate(&mut scratch.translated);
     true
@@ -194,6 +205,16 @@ fn take<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     }
     // It may be this very flow's: its other half was evicted, another CPU is about to add that, or has had an answer
     // already.
-    let own = tables.conntrack(answer).is_some_and(|flow| flow.leads_to_answer_of(tuple));
-    own && (!tables.is_confirmed(answer) || tables.conntrack(tuple).is_some())
+    let Some(flow) = tables.conntrack(answer).filter(|flow| flow.leads_to_answer_of(tuple)) else {
+        return false;
+    };
+    if !tables.is_confirmed(answer) || tables.conntrack(tuple).is_some() {
+        return true;
+    }
+    // The opener's half is confirmed first and goes first: this is what is left of a flow that has ended.
+    if flow.origin() == Origin::Opener {
+        return false;
+    }
+    tables.remove_flow(answer);
+    tables.add_flow(answer, entry).is_some()
 }

@@ -63,7 +63,8 @@ pub struct Headers {
     /// Time to live or hop limit.
     pub hop_limit: u8,
     options: u8,
-    reserved: [u8; 3],
+    group: u8,
+    reserved: [u8; 2],
     /// What part of a datagram it is.
     pub piece: Piece,
 }
@@ -99,6 +100,13 @@ impl Headers {
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {
         self.v4 != 0
+    }
+
+    /// Whether the frame is for more than one receiver.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_for_a_group(&self) -> bool {
+        self.group != 0
     }
 
     /// Whether the network header has options, which the host's stack ought to see.
@@ -214,7 +222,9 @@ pub fn parse<P: Packet>(packet: &P, tuple: &mut Tuple) -> Result<Parsed, DropRea
         ethertype::ARP => return Ok(Parsed::Arp),
         _ => return Ok(Parsed::Other),
     };
-    transport(packet, &network, Mac::new(front.src_mac), tuple).map(Parsed::Ip)
+    let mut headers = transport(packet, &network, Mac::new(front.src_mac), tuple)?;
+    headers.group = front.dst_mac[0] & 1;
+    Ok(Parsed::Ip(headers))
 }
 
 #[inline(always)]
@@ -245,6 +255,10 @@ fn ipv4<P: Packet>(packet: &P, front: &wire::Front, tuple: &mut Tuple) -> Result
     let field = u16::from_be_bytes(header.fragment);
     let ([a, b], more) = (header.id, field & 0x2000 != 0);
     network.fragment([a, b, 0, 0], (field & 0x1fff).wrapping_mul(8), more)?;
+    let dont_fragment = field & 0x4000 != 0;
+    if !dont_fragment {
+        network.piece = network.piece.cuttable();
+    }
     Ok(network)
 }
 
@@ -420,7 +434,8 @@ fn transport<P: Packet>(
         v4: network.v4 as u8,
         hop_limit: network.hop_limit,
         options: network.options,
-        reserved: [0; 3],
+        group: 0,
+        reserved: [0; 2],
         piece: Piece { header, ..network.piece },
     })
 }

@@ -1,5 +1,7 @@
 //! What holds for every packet and every sequence of packets.
 
+mod interleavings;
+
 use std::collections::HashMap;
 
 use bytemuck::Zeroable;
@@ -20,26 +22,26 @@ use crate::tables::NextHop;
 use crate::{Parsed, Place, Scratch, Slice, Verdict, parse, published};
 
 const NETWORK: usize = 14;
-const UPLINK: u32 = 1;
+pub(super) const UPLINK: u32 = 1;
 const BRIDGE: u32 = 2;
 const ENDPOINT: u32 = 3;
 const MAC: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
-const INSIDE: Zone = Zone { id: 1 };
+pub(super) const INSIDE: Zone = Zone { id: 1 };
 
 /// A packet to be built.
 #[derive(Clone, Debug)]
-struct Packet {
-    tuple: Tuple,
-    flags: u8,
-    hop_limit: u8,
+pub(super) struct Packet {
+    pub(super) tuple: Tuple,
+    pub(super) flags: u8,
+    pub(super) hop_limit: u8,
     /// IPv4 options in words.
-    options: usize,
-    checksum: bool,
-    payload: Vec<u8>,
+    pub(super) options: usize,
+    pub(super) checksum: bool,
+    pub(super) payload: Vec<u8>,
 }
 
 impl Packet {
-    fn bytes(&self) -> Vec<u8> {
+    pub(super) fn bytes(&self) -> Vec<u8> {
         self.with_transport(&self.transport())
     }
 
@@ -576,12 +578,12 @@ enum Event {
 }
 
 const GATEWAY: [u8; 4] = [192, 168, 0, 1];
-const INSIDERS: [[u8; 4]; 3] = [[192, 168, 0, 2], [192, 168, 0, 3], [192, 168, 0, 4]];
-const HOST: [u8; 4] = [203, 0, 113, 1];
+pub(super) const INSIDERS: [[u8; 4]; 3] = [[192, 168, 0, 2], [192, 168, 0, 3], [192, 168, 0, 4]];
+pub(super) const HOST: [u8; 4] = [203, 0, 113, 1];
 const INSIDER_V6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
 const HOST_V6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 const WORLD_V6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
-const WORLD: [[u8; 4]; 2] = [[203, 0, 113, 2], [198, 51, 100, 7]];
+pub(super) const WORLD: [[u8; 4]; 2] = [[203, 0, 113, 2], [198, 51, 100, 7]];
 
 /// Few addresses and ports, so that they meet.
 fn event() -> impl Strategy<Value = Event> {
@@ -632,7 +634,7 @@ impl Event {
 }
 
 /// Three endpoints, one of which publishes a port, and a way to the world.
-fn world() -> Model {
+pub(super) fn world() -> Model {
     let mut model = Model::default();
     for addr in INSIDERS {
         let ifindex = ENDPOINT + u32::from(addr[3]);

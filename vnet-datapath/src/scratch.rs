@@ -203,6 +203,8 @@ pub struct Progress {
     pub old: u8,
     /// The one that it gets.
     pub state: u8,
+    /// Which half is to be confirmed: 0 for that of `tuple`, 1 for that of `answer`.
+    pub half: u8,
     /// Zero.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
 }

@@ -90,8 +90,13 @@ pub trait Mapping {
     fn last_seen(&self) -> u32;
     /// [`vnet_common::MappingEntry::filtering`].
     fn filtering(&self) -> u8;
-    /// Notes that a flow of it was seen at `now` (seconds since boot).
-    fn refresh(&self, now: u32);
+    /// [`vnet_common::MappingEntry::flags`].
+    fn flags(&self) -> u8;
+    /// Notes that a flow of it with these [`CtEntry::flags`] was seen at `now` (seconds since boot): if it is not brief,
+    /// neither is the mapping from then on.
+    fn refresh(&self, now: u32, flags: u8);
+    /// Forgets what it has served when it was over: it is as the flow with these [`CtEntry::flags`] that begins it anew.
+    fn renew(&self, flags: u8);
 }
 
 /// What is needed to tell a published port.
@@ -216,6 +221,15 @@ pub trait Tables: Ports {
         Self: Sized,
     {
         conntrack::sweep_slot(self, scratch)
+    }
+
+    /// [`conntrack::confirm_half`], likewise.
+    #[inline(always)]
+    fn confirm_half(&self, scratch: &mut Scratch) -> bool
+    where
+        Self: Sized,
+    {
+        conntrack::confirm_half(self, scratch)
     }
 
     /// [`begin::find_target`], likewise.

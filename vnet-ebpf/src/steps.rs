@@ -33,6 +33,7 @@ unsafe extern "C" {
     pub(crate) fn vnet_end(tuple: *const Tuple) -> i32;
     pub(crate) fn vnet_look_at_slot(scratch: *mut Scratch) -> i32;
     pub(crate) fn vnet_sweep_slot(scratch: *mut Scratch) -> i32;
+    pub(crate) fn vnet_confirm_half(scratch: *mut Scratch) -> i32;
     pub(crate) fn vnet_find_target(scratch: *mut Scratch) -> i32;
     pub(crate) fn vnet_admit(scratch: *mut Scratch) -> i32;
 }
@@ -232,6 +233,9 @@ macro_rules! steps {
         });
         $crate::step!(vnet_sweep_slot(scratch) => {
             i32::from(conntrack::sweep_slot(&Maps::without_context(), scratch))
+        });
+        $crate::step!(vnet_confirm_half(scratch) => {
+            i32::from(conntrack::confirm_half(&Maps::without_context(), scratch))
         });
         $crate::step!(vnet_find_target(scratch) => {
             begin::find_target(&Maps::without_context(), scratch).code

@@ -166,9 +166,26 @@ impl Mapping for MapMapping {
     }
 
     #[inline(always)]
-    fn refresh(&self, now: u32) {
+    fn flags(&self) -> u8 {
         // SAFETY: as above.
-        unsafe { (*self.0).last_seen = now };
+        unsafe { (*self.0).flags }
+    }
+
+    #[inline(always)]
+    fn refresh(&self, now: u32, flags: u8) {
+        // SAFETY: as above. Flags are taken away and not given, so that of two CPUs none gives back what the other took.
+        unsafe {
+            (*self.0).last_seen = now;
+            if flags & CtEntry::FLAG_BRIEF == 0 {
+                (*self.0).flags = 0;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn renew(&self, flags: u8) {
+        // SAFETY: as above.
+        unsafe { (*self.0).flags = flags };
     }
 }
 
@@ -501,6 +518,12 @@ impl Tables for Maps {
     fn sweep_slot(&self, scratch: &mut Scratch) -> bool {
         // SAFETY: as above.
         unsafe { steps::vnet_sweep_slot(scratch) != 0 }
+    }
+
+    #[inline(always)]
+    fn confirm_half(&self, scratch: &mut Scratch) -> bool {
+        // SAFETY: as above.
+        unsafe { steps::vnet_confirm_half(scratch) != 0 }
     }
 
     #[inline(always)]

@@ -105,6 +105,8 @@ pub struct Flow {
     pub mapping: u32,
     /// Whether it belongs to an endpoint-independent mapping.
     pub mapped: bool,
+    /// Whether it is an endpoint's question to a name server.
+    pub brief: bool,
     /// When it began.
     pub created: u32,
     /// When its last packet was seen.
@@ -127,6 +129,7 @@ impl Flow {
             halves: if twin.is_some() { Halves::Both } else { Halves::Opener },
             mapping: entry.mapping,
             mapped: entry.flags & CtEntry::FLAG_MAPPED != 0,
+            brief: entry.flags & CtEntry::FLAG_BRIEF != 0,
             created: entry.created,
             last_seen: newest.last_seen,
             sent: Traffic::of(Some(entry)),
@@ -158,6 +161,7 @@ impl Flow {
             halves: Halves::Both,
             mapping: 0,
             mapped: false,
+            brief: conntrack::is_brief(&event.tuple),
             created: began,
             last_seen: began,
             sent: Traffic { packets: 1, bytes: event.length.into() },
@@ -168,7 +172,8 @@ impl Flow {
     /// Seconds without a packet after which it is over.
     #[must_use]
     pub fn timeout(&self, config: &DatapathConfig) -> u32 {
-        conntrack::timeout(config, self.original.proto, self.state)
+        let flags = if self.brief { CtEntry::FLAG_BRIEF } else { 0 };
+        conntrack::timeout(config, self.original.proto, self.state, flags)
     }
 
     /// Seconds since its last packet.

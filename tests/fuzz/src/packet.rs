@@ -265,8 +265,8 @@ pub(crate) fn untranslated(frame: &[u8], headers: &Headers) -> Vec<u8> {
     };
     let piece = &headers.piece;
     if headers.is_v4() {
-        if piece.is_first() || piece.is_later() {
-            // Fragments get another identification (RFC 6864 section 5.3.1).
+        if piece.is_first() || piece.is_later() || piece.is_cuttable() {
+            // Fragments get another identification, and so does what may become some (RFC 6864 section 5.3.1).
             blank(NETWORK + 4, 2);
         }
         blank(NETWORK + 8, 1);

@@ -5,7 +5,7 @@ use std::mem;
 use bytemuck::Zeroable;
 use vnet_common::{Addr, CtEntry, DropReason, Hook, MappingEntry, Port, Proto, Tuple, Zone};
 use vnet_datapath::model::Model;
-use vnet_datapath::{Parsed, Place, Scratch, Verdict, answer, pipeline as datapath};
+use vnet_datapath::{Parsed, Place, Scratch, Verdict, answer, mappings, pipeline as datapath};
 
 use crate::input::Input;
 use crate::judge::Judge;
@@ -284,9 +284,14 @@ impl Story {
     /// The endpoints' ports whose mappings are not over.
     fn live_mappings(&self) -> Vec<(Tuple, MappingEntry)> {
         let mappings = self.model.mappings.borrow();
+        let is_live = |mapping: &MappingEntry| {
+            let lifetime = mappings::timeout(&self.model.config, mapping.translated.proto, mapping.flags);
+            self.model.clock - mapping.last_seen <= lifetime
+        };
         let live = mappings.iter().filter(|(key, mapping)| {
-            let idle = self.model.clock - mapping.last_seen;
-            key.zone != Zone::WORLD && idle <= tables::longest(&self.model.config, key.proto)
+            // Whoever wants the port asks the outer half.
+            let outside = mappings.get(&mapping.translated.answer());
+            key.zone != Zone::WORLD && is_live(mapping) && outside.is_none_or(is_live)
         });
         live.map(|(key, mapping)| (*key, *mapping)).collect()
     }

@@ -9,7 +9,8 @@ use vnet_datapath::model::Model;
 
 /// Seconds without a packet after which no flow of a protocol is left.
 pub(crate) fn longest(config: &DatapathConfig, proto: Proto) -> u32 {
-    CtState::ALL.into_iter().map(|state| timeout(config, proto, state)).max().unwrap_or(0)
+    let timeouts = CtState::ALL.map(|state| timeout(config, proto, state, 0));
+    timeouts.into_iter().chain([timeout(config, proto, CtState::New, CtEntry::FLAG_BRIEF)]).max().unwrap_or(0)
 }
 
 /// # Panics

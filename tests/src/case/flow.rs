@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use vnet_common::{CtEntry, CtState, Origin, Port, Proto, Tuple, Zone};
+use vnet_datapath::conntrack::is_brief;
 
 use super::world::{Family, zone_of};
 
@@ -49,7 +50,7 @@ impl Flow {
         let host = SocketAddr::new(Family::of(to.ip()).host, port);
         let to_as_seen = if is_echo(proto) { SocketAddr::new(to.ip(), port) } else { to };
         let flow = Self::new(tuple(proto, endpoint, to), tuple(proto, host, to_as_seen).in_zone(Zone::WORLD));
-        Self { flags: CtEntry::FLAG_ROUTED, ..flow }
+        flow.routed()
     }
 
     /// A flow from the world to a published port of the host.
@@ -80,7 +81,7 @@ impl Flow {
             age: AGE,
             kept: Kept::Both,
             confirmed: None,
-            flags: 0,
+            flags: if is_brief(&opener) { CtEntry::FLAG_BRIEF } else { 0 },
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use vnet_common::{Addr, MappingEntry, Port, Proto, Tuple, Zone, filtering};
+use vnet_common::{Addr, CtEntry, MappingEntry, Port, Proto, Tuple, Zone, filtering};
 
 use super::flow::{AGE, SLACK};
 use super::world::zone_of;
@@ -15,10 +15,19 @@ pub struct Mapped {
     inside: Tuple,
     outside: Tuple,
     filtering: u8,
+    flags: u8,
     age: u32,
     halves: &'static [Half],
     /// With how long ago that was, unless it is as long as for the mapping.
-    sent_to: Vec<(SocketAddr, Option<u32>)>,
+    sent_to: Vec<Sent>,
+}
+
+/// What says that the endpoint has sent somewhere.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    peer: SocketAddr,
+    age: Option<u32>,
+    flags: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +54,7 @@ impl Mapped {
             inside: key(endpoint.ip().into(), addr, endpoint.port(), 0, zone_of(endpoint.ip())),
             outside: key(addr.any_of_family(), addr, 0, external.port(), Zone::WORLD),
             filtering: filtering::ADDRESS,
+            flags: 0,
             age: AGE,
             halves: &[Half::Inside, Half::Outside],
             sent_to: Vec::new(),
@@ -56,15 +66,32 @@ impl Mapped {
         Self { filtering, ..self }
     }
 
+    /// It has served nothing but questions to name servers.
+    pub fn brief(self) -> Self {
+        Self { flags: CtEntry::FLAG_BRIEF, ..self }
+    }
+
     /// The endpoint has sent there, first of all sockets of that address.
     pub fn sent_to(mut self, peer: SocketAddr) -> Self {
-        self.sent_to.push((peer, None));
+        self.sent_to.push(Sent { peer, age: None, flags: 0 });
+        self
+    }
+
+    /// The endpoint has asked a name server there, and nothing else.
+    pub fn asked(mut self, server: SocketAddr) -> Self {
+        self.sent_to.push(Sent { peer: server, age: None, flags: CtEntry::FLAG_BRIEF });
+        self
+    }
+
+    /// As [`Self::asked`], but as [`Self::sent_before_to`].
+    pub fn asked_before(mut self, server: SocketAddr) -> Self {
+        self.sent_to.push(Sent { peer: server, age: Some(AGE), flags: CtEntry::FLAG_BRIEF });
         self
     }
 
     /// As [`Self::sent_to`], but as long ago as a mapping was used that says nothing of it.
     pub fn sent_before_to(mut self, peer: SocketAddr) -> Self {
-        self.sent_to.push((peer, Some(AGE)));
+        self.sent_to.push(Sent { peer, age: Some(AGE), flags: 0 });
         self
     }
 
@@ -88,22 +115,28 @@ impl Mapped {
         Self { halves: &[Half::Outside], ..self }
     }
 
+    /// What says where the endpoint has sent, alone.
+    pub fn only_permits(self) -> Self {
+        Self { halves: &[], ..self }
+    }
+
     fn entries(&self, now: u32) -> HashMap<Tuple, MappingEntry> {
-        let Self { inside, outside, filtering, age, halves, ref sent_to } = *self;
-        let entry = |translated, age| MappingEntry {
+        let Self { inside, outside, filtering, flags, age, halves, ref sent_to } = *self;
+        let entry = |translated, age, flags| MappingEntry {
             translated,
             last_seen: now.saturating_sub(age),
             filtering,
-            reserved: [0; 3],
+            flags,
+            reserved: [0; 2],
         };
         let both = [
-            (Half::Inside, (inside, entry(outside.answer(), age))),
-            (Half::Outside, (outside, entry(inside.answer(), age))),
+            (Half::Inside, (inside, entry(outside.answer(), age, flags))),
+            (Half::Outside, (outside, entry(inside.answer(), age, flags))),
         ];
         let kept = both.into_iter().filter(|(half, _)| halves.contains(half));
         let mut entries: HashMap<_, _> = kept.map(|(_, entry)| entry).collect();
-        for (peer, then) in sent_to {
-            entries.insert(from(outside, peer.ip()), entry(inside.answer(), then.unwrap_or(age)));
+        for Sent { peer, age: then, flags } in sent_to {
+            entries.insert(from(outside, peer.ip()), entry(inside.answer(), then.unwrap_or(age), *flags));
         }
         entries
     }
@@ -125,12 +158,14 @@ pub(super) fn differences(
     found: &HashMap<Tuple, MappingEntry>,
 ) -> Vec<String> {
     let same = |one: &MappingEntry, other: &MappingEntry| {
-        (one.translated, one.filtering, one.reserved) == (other.translated, other.filtering, other.reserved)
-            && one.last_seen.abs_diff(other.last_seen) <= SLACK
+        let fixed = |entry: &MappingEntry| (entry.translated, entry.filtering, entry.flags, entry.reserved);
+        fixed(one) == fixed(other) && one.last_seen.abs_diff(other.last_seen) <= SLACK
     };
     let line = |what: &str, key: &Tuple, entry: &MappingEntry| {
-        let MappingEntry { translated, last_seen, filtering, reserved: _ } = entry;
-        format!("{what} mapping {key:?} => {translated:?}, seen at {last_seen}, filtering {filtering}")
+        let MappingEntry { translated, last_seen, filtering, flags, reserved: _ } = entry;
+        format!(
+            "{what} mapping {key:?} => {translated:?}, seen at {last_seen}, filtering {filtering}, flags {flags}"
+        )
     };
     let unlike = |key: &Tuple, entry: &MappingEntry, among: &HashMap<_, _>| {
         among.get(key).is_none_or(|other| !same(entry, other))

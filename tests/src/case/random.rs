@@ -357,6 +357,7 @@ impl Traffic {
         let v4 = frame.build()[14] >> 4 == 4;
         let frame = frame.ttl(self.chance.pick(&[64, 64, 64, 64, 255, 3, 2, 1, 0]));
         match self.chance.below(25) {
+            4 | 5 => frame.may_fragment(),
             0 => frame.vlan(5),
             1 => frame.trailer(&self.chance.bytes(13)),
             2 | 3 if v4 => {

@@ -290,6 +290,7 @@ fn config() -> DatapathConfig {
         tcp_closing: 40,
         udp_unreplied: 20,
         udp_replied: 30,
+        dns: 12,
         icmp_query: 15,
         // All of them: how many there may be is a subject of its own.
         icmp_errors: u32::MAX,

@@ -66,7 +66,7 @@ pub(super) fn layouts() -> Vec<Layout> {
             flags,
             reserved
         }),
-        layout!(MappingEntry { translated, last_seen, filtering, reserved }),
+        layout!(MappingEntry { translated, last_seen, filtering, flags, reserved }),
         layout!(bpf_spin_lock { val }),
         layout!(FlowHand { lock, next, sweep }),
         layout!(EndpointUse { lock, flows, credit, credited, refused, held, held_at }),
@@ -107,6 +107,7 @@ pub(super) fn layouts() -> Vec<Layout> {
             tcp_closing,
             udp_unreplied,
             udp_replied,
+            dns,
             icmp_query,
             fragment,
             unanswered,
@@ -114,7 +115,8 @@ pub(super) fn layouts() -> Vec<Layout> {
             icmp_errors,
             flags,
             hold,
-            held_fragments
+            held_fragments,
+            reserved
         }),
         layout!(DropKey { ifindex, reason, hook, reserved }),
         layout!(Event { time, tuple, translated, ifindex, length, reason, hook, reserved }),

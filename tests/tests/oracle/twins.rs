@@ -77,7 +77,7 @@ impl Twin {
     /// The host with vnet.
     pub(crate) fn vnet() -> Self {
         let lab = Lab::new();
-        lab.vnet_ok(&["up", "--subnet", "192.168.0.0/24", "--subnet", "fd00:7::/64"]);
+        lab.vnet_ok(&["up", "--subnet", "192.168.0.0/24", "--subnet", "fd00:7::/64", "--timeout", "dns=2h"]);
         let endpoints = ["net1", "net2"].map(|name| lab.endpoint(name));
         for [port, target, name, proto] in PUBLISHED {
             let target = format!("{}:{target}", lab.name(name));

@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 
 use vnet_common::{DatapathConfig, DropReason, FragmentKey, FragmentValue, NetworkValue, Port, Proto, Zone};
 use vnet_datapath::model::Model;
-use vnet_tests::case::world::{Family, NET1, NET2, NET3, STRAY, V4, V6, at, published, zone_of};
+use vnet_tests::case::world::{Endpoint, Family, NET1, NET2, NET3, STRAY, V4, V6, at, published, zone_of};
 use vnet_tests::case::{Case, Flow};
 use vnet_tests::frame::{Frame, HOP_BY_HOP, ROUTING};
+use vnet_tests::runner::Fate;
 
 use super::for_both_families;
+use super::quota::Talk;
 
 /// Something done to a frame.
 type Change = fn(Frame) -> Frame;
@@ -25,6 +27,22 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(headers_of_ipv6());
     cases.extend(options());
     cases
+}
+
+/// RFC 7857 section 10: two endpoints behind one address would number their datagrams alike.
+#[test]
+fn a_packet_that_may_be_cut_gets_an_identification_of_its_own() {
+    let mut talk = Talk::new(|_| {});
+    let mut id_of = |from: Endpoint, sport, change: Change| {
+        let frame = Frame::udp(at(from.addrs[0], sport), at(V4.www, 53)).id(SENT);
+        let outcome = talk.sends(from, change(frame));
+        assert_eq!(outcome.fate, Fate::Forwarded);
+        u16::from_be_bytes([outcome.frame[18], outcome.frame[19]])
+    };
+    let ids = [NET1, NET2].map(|from| id_of(from, 50_000, Frame::may_fragment));
+    assert!(ids[0] != ids[1] && !ids.contains(&SENT), "{ids:x?}");
+    // Of one that never becomes a fragment it says nothing (RFC 6864 section 4.1).
+    assert_eq!([NET1, NET2].map(|from| id_of(from, 50_001, |frame| frame)), [SENT; 2]);
 }
 
 /// The first fragment of a datagram of 56 bytes.
@@ -77,7 +95,11 @@ fn leaving(f: &Family) -> Vec<Case> {
         if more { segment.fragment(0, true) } else { segment.fragment(40, false) }
     };
     let stream = Flow::masqueraded(Proto::TCP, client, web, 50_000).established();
+    let loose = |from| Frame::udp(from, dns).may_fragment();
     vec![
+        Case::from_endpoint(NET1, "a packet that may be cut leaves", loose(client))
+            .forwarded(loose(seen))
+            .leaves([flow.just_seen()]),
         Case::from_endpoint(NET1, "a first fragment leaves as any packet does", first(client, dns))
             .forwarded(first(seen, dns))
             .leaves([flow.just_seen()]),

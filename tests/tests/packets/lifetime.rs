@@ -116,7 +116,7 @@ fn confirmation(f: &Family) -> Vec<Case> {
 
 /// Seconds after which a flow of the world is over.
 fn timeout(proto: Proto, state: CtState) -> u32 {
-    vnet_datapath::conntrack::timeout(&world().config, proto, state)
+    vnet_datapath::conntrack::timeout(&world().config, proto, state, 0)
 }
 
 fn expiry(f: &Family) -> Vec<Case> {
@@ -131,9 +131,14 @@ fn expiry(f: &Family) -> Vec<Case> {
         ("an answered UDP flow", udp, CtState::Established),
         ("an unanswered ping", ping, CtState::New),
         ("an answered ping", ping, CtState::Established),
+    ]
+    .map(|(name, proto, state)| (name, proto, state, server));
+    let questions = [
+        ("T4787-5a: an unanswered question to a name server", udp, CtState::New, at(f.www, 53)),
+        ("T4787-5a: an answered question to a name server", udp, CtState::Established, at(f.www, 53)),
     ];
     let mut cases = Vec::new();
-    for (name, proto, state) in stages {
+    for (name, proto, state, server) in stages.into_iter().chain(questions) {
         let frame = |from, to| match proto {
             Proto::TCP => Frame::tcp(from, to).ack(),
             Proto::UDP => Frame::udp(from, to),
@@ -143,7 +148,7 @@ fn expiry(f: &Family) -> Vec<Case> {
         let flow = Flow::masqueraded(proto, client, server, 50_000);
         let flow = flow.in_state(state);
         let then = if state == CtState::New { flow.established() } else { flow };
-        let limit = timeout(proto, state);
+        let limit = if server.port() == 53 { world().config.dns } else { timeout(proto, state) };
         cases.push(
             Case::from_uplink(&format!("{name} lives until its time is over"), frame(server, seen))
                 .tracked([flow.aged(limit - SLACK)])
@@ -239,10 +244,14 @@ fn twins(f: &Family) -> Vec<Case> {
         .tracked([flow.established().only_opener()])
         .forwarded(Frame::udp(seen, dns))
         .leaves(restored),
-        Case::from_uplink("an evicted opener half comes back with the next answer", Frame::udp(dns, seen))
+        Case::from_uplink("an evicted opener half comes back with the first answer", Frame::udp(dns, seen))
+            .tracked([flow.only_answer()])
+            .delivered(NET1, Frame::udp(dns, client))
+            .leaves([flow.established().just_seen()]),
+        Case::from_uplink("the answers' half of a flow that ends brings nothing back", Frame::udp(dns, seen))
             .tracked([flow.established().only_answer()])
             .delivered(NET1, Frame::udp(dns, client))
-            .leaves(restored),
+            .leaves([flow.established().only_answer().just_seen()]),
         Case::from_endpoint(
             NET1,
             "an evicted answer half that another flow has taken stays its",

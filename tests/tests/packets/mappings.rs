@@ -17,16 +17,19 @@ use super::masquerade::echo;
 
 /// Seconds that a mapping of the world lives.
 const LIFETIME: u32 = 30;
+/// Seconds that one lives which has served nothing but questions to name servers.
+const BRIEF: u32 = 12;
 const UDP: Proto = Proto::UDP;
 
 pub(super) fn cases() -> Vec<Case> {
-    let subjects: [fn(&Family) -> Vec<Case>; 13] = [
+    let subjects: [fn(&Family) -> Vec<Case>; 14] = [
         one_port,
         one_address,
         no_sharing,
         parity,
         refreshing,
         expiry,
+        questions,
         filtering,
         hairpin,
         same_under_pressure,
@@ -55,7 +58,7 @@ fn range(first: u16, last: u16) -> impl FnOnce(&mut Model) {
 
 /// RFC 4787 REQ-1.
 fn one_port(f: &Family) -> Vec<Case> {
-    let (client, seen, server) = (at(f.net1, 1234), at(f.host, 60_000), at(f.www, 53));
+    let (client, seen, server) = (at(f.net1, 1234), at(f.host, 60_000), at(f.www, 3478));
     let mapping = || Mapped::new(UDP, client, seen).sent_to(server);
     let flow = |to| Flow::masqueraded(UDP, client, to, 60_000).mapped();
     let used = || Mapped::new(UDP, client, seen).just_seen();
@@ -193,7 +196,7 @@ fn one_address(f: &Family) -> Vec<Case> {
         usual(model);
         model.masquerade.insert(subnet, MasqueradeValue { to: to.into(), flags: 0 });
     };
-    let (client, server, seen) = (at(f.net1, 50_000), at(f.www, 53), at(to, 50_000));
+    let (client, server, seen) = (at(f.net1, 50_000), at(f.www, 3478), at(to, 50_000));
     let ping = |from| Frame::echo_request(from, f.www, 7, 1);
     vec![
         Case::from_endpoint(
@@ -222,7 +225,7 @@ fn one_address(f: &Family) -> Vec<Case> {
 
 /// RFC 4787 REQ-3, RFC 5382 REQ-7.
 fn no_sharing(f: &Family) -> Vec<Case> {
-    let (client, server, elsewhere) = (at(f.net1, 50_000), at(f.www, 53), at(f.peer, 53));
+    let (client, server, elsewhere) = (at(f.net1, 50_000), at(f.www, 3478), at(f.peer, 3478));
     let other = at(f.net2, 50_000);
     let others = || Mapped::new(UDP, other, at(f.host, 50_000)).sent_to(elsewhere);
     let others_flow = Flow::masqueraded(UDP, other, elsewhere, 50_000).mapped();
@@ -295,7 +298,7 @@ fn no_sharing(f: &Family) -> Vec<Case> {
 
 /// RFC 4787 REQ-4.
 fn parity(f: &Family) -> Vec<Case> {
-    let server = at(f.www, 53);
+    let server = at(f.www, 3478);
     let becomes = |name: &str, own: u16, external: u16| {
         let client = at(f.net1, own);
         Case::from_endpoint(NET1, name, Frame::udp(client, server))
@@ -313,7 +316,7 @@ fn parity(f: &Family) -> Vec<Case> {
 
 /// RFC 4787 REQ-6, RFC 7857 section 7.
 fn refreshing(f: &Family) -> Vec<Case> {
-    let (client, seen, server) = (at(f.net1, 1234), at(f.host, 60_000), at(f.www, 53));
+    let (client, seen, server) = (at(f.net1, 1234), at(f.host, 60_000), at(f.www, 3478));
     let mapping = || Mapped::new(UDP, client, seen).sent_to(server);
     let flow = Flow::masqueraded(UDP, client, server, 60_000).mapped().established();
     let open = || Mapped::new(UDP, client, seen).filtering(ENDPOINT_INDEPENDENT);
@@ -362,7 +365,7 @@ fn refreshing(f: &Family) -> Vec<Case> {
 
 /// RFC 4787 REQ-5.
 fn expiry(f: &Family) -> Vec<Case> {
-    let (client, seen, server) = (at(f.net1, 1234), at(f.host, 60_000), at(f.www, 53));
+    let (client, seen, server) = (at(f.net1, 1234), at(f.host, 60_000), at(f.www, 3478));
     let mapping = |age| Mapped::new(UDP, client, seen).sent_to(server).aged(age);
     let flow = |port| Flow::masqueraded(UDP, client, server, port).mapped().just_seen();
     let from_server = at(f.www, 99);
@@ -406,9 +409,106 @@ fn expiry(f: &Family) -> Vec<Case> {
     ]
 }
 
+/// RFC 4787 REQ-5a.
+fn questions(f: &Family) -> Vec<Case> {
+    let (client, seen, server) = (at(f.net1, 1234), at(f.host, 60_000), at(f.www, 53));
+    let kept = at(f.net1, 50_000);
+    let mapping = || Mapped::new(UDP, client, seen);
+    let flow = |to| Flow::masqueraded(UDP, client, to, 60_000).mapped();
+    let sends = |name: &str, to: SocketAddr, given: Mapped, then: Mapped| {
+        Case::from_endpoint(NET1, name, Frame::udp(client, to))
+            .given(usual)
+            .mapped([given])
+            .forwarded(Frame::udp(seen, to))
+            .leaves([flow(to).just_seen()])
+            .leaves_mappings([then.just_seen()])
+    };
+    let elsewhere = at(f.peer, 3478);
+    let old = at(f.net2, 7);
+    // From another port of the name server.
+    let by_the_way = at(f.www, 99);
+    let incoming = Flow::published(UDP, by_the_way, seen, client).mapped();
+    let over = || Mapped::new(UDP, old, at(f.host, 50_000)).brief().asked(server);
+    vec![
+        Case::from_endpoint(
+            NET1,
+            "T4787-5a: a question to a name server makes a brief mapping",
+            Frame::udp(kept, server),
+        )
+        .given(usual)
+        .forwarded(Frame::udp(at(f.host, 50_000), server))
+        .leaves([Flow::masqueraded(UDP, kept, server, 50_000).mapped().just_seen()])
+        .leaves_mappings([Mapped::new(UDP, kept, at(f.host, 50_000)).brief().asked(server).just_seen()]),
+        sends(
+            "T4787-5a: it stays brief with a question to another",
+            at(f.peer, 53),
+            mapping().brief().asked(server),
+            mapping().brief().asked_before(server).asked(at(f.peer, 53)),
+        ),
+        sends(
+            "T4787-5a: it is like others once the socket sends elsewhere",
+            elsewhere,
+            mapping().brief().asked(server),
+            mapping().asked_before(server).sent_to(elsewhere),
+        ),
+        sends(
+            "T4787-5a: or to another port of the name server",
+            at(f.www, 54),
+            mapping().brief().asked(server),
+            mapping().sent_to(server),
+        ),
+        sends(
+            "T4787-5a: and no question makes one brief",
+            server,
+            mapping().sent_to(server),
+            mapping().sent_to(server),
+        ),
+        Case::from_endpoint(
+            NET1,
+            "T4787-5a: nor is one that answers what came through it",
+            Frame::udp(client, by_the_way),
+        )
+        .given(usual)
+        .tracked([incoming])
+        .mapped([mapping().brief().asked(server)])
+        .forwarded(Frame::udp(seen, by_the_way))
+        .leaves([incoming.in_state(CtState::Answered).just_seen()])
+        .leaves_mappings([mapping().sent_to(server).just_seen()]),
+        Case::from_uplink("T4787-5a: an answer keeps a brief mapping", Frame::udp(server, seen))
+            .given(usual)
+            .tracked([flow(server).established()])
+            .mapped([mapping().brief().asked(server)])
+            .delivered(NET1, Frame::udp(server, client))
+            .leaves([flow(server).established().just_seen()])
+            .leaves_mappings([mapping().brief().asked(server).just_seen()]),
+        Case::from_uplink(
+            "T4787-5a: when its time is over it admits nobody",
+            Frame::udp(at(f.www, 99), seen),
+        )
+        .given(usual)
+        .mapped([mapping().brief().asked(server).aged(BRIEF + 1)])
+        .passes(),
+        Case::from_endpoint(NET1, "T4787-5a: and its port is free", Frame::udp(kept, elsewhere))
+            .given(usual)
+            .given(range(50_000, 50_000))
+            .mapped([over().aged(BRIEF + 1)])
+            .forwarded(Frame::udp(at(f.host, 50_000), elsewhere))
+            .leaves([Flow::masqueraded(UDP, kept, elsewhere, 50_000).mapped().just_seen()])
+            .leaves_mappings([
+                Mapped::new(UDP, kept, at(f.host, 50_000)).sent_to(elsewhere).just_seen(),
+                over().only_permits().aged(BRIEF + 1),
+            ]),
+        Case::from_endpoint(NET1, "T4787-5a: not before", Frame::udp(kept, elsewhere))
+            .given(usual)
+            .given(range(50_000, 50_000))
+            .mapped([over()])
+            .refused(DropReason::NoFreePort, IcmpError::Prohibited),
+    ]
+}
+
 /// RFC 4787 REQ-8, RFC 5382 REQ-3.
 fn filtering(f: &Family) -> Vec<Case> {
-    let (client, seen, server) = (at(f.net1, 1234), at(f.host, 60_000), at(f.www, 53));
+    let (client, seen, server) = (at(f.net1, 1234), at(f.host, 60_000), at(f.www, 3478));
     let flow = Flow::masqueraded(UDP, client, server, 60_000).mapped().established();
     let modes = [
         ("endpoint-independent", ENDPOINT_INDEPENDENT),
@@ -418,7 +518,7 @@ fn filtering(f: &Family) -> Vec<Case> {
     let senders = [
         ("the address and port that were sent to", server, ADDRESS_AND_PORT),
         ("another port of that address", at(f.www, 54), ADDRESS),
-        ("another address", at(f.peer, 53), ENDPOINT_INDEPENDENT),
+        ("another address", at(f.peer, 3478), ENDPOINT_INDEPENDENT),
     ];
     let mut cases = Vec::new();
     for (mode, filtering) in modes {
@@ -550,30 +650,30 @@ fn hairpin(f: &Family) -> Vec<Case> {
 
 /// RFC 4787 REQ-11: a socket whose port was taken has what any other has.
 fn same_under_pressure(f: &Family) -> Vec<Case> {
-    let (client, seen, server) = (at(f.net1, 50_000), at(f.host, 60_000), at(f.www, 53));
+    let (client, seen, server) = (at(f.net1, 50_000), at(f.host, 60_000), at(f.www, 3478));
     let mapping = || Mapped::new(UDP, client, seen).sent_to(server);
     let other = || Mapped::new(UDP, at(f.net2, 50_000), at(f.host, 50_000)).sent_to(server);
-    let then = || Mapped::new(UDP, client, seen).just_seen().sent_before_to(server).sent_to(at(f.peer, 53));
+    let then = || Mapped::new(UDP, client, seen).just_seen().sent_before_to(server).sent_to(at(f.peer, 3478));
     vec![
         Case::from_endpoint(
             NET1,
             "T4787-11: a socket whose own port was another's keeps the one it got, for all servers",
-            Frame::udp(client, at(f.peer, 53)),
+            Frame::udp(client, at(f.peer, 3478)),
         )
         .given(usual)
         .mapped([mapping(), other()])
-        .forwarded(Frame::udp(seen, at(f.peer, 53)))
-        .leaves([Flow::masqueraded(UDP, client, at(f.peer, 53), 60_000).mapped().just_seen()])
+        .forwarded(Frame::udp(seen, at(f.peer, 3478)))
+        .leaves([Flow::masqueraded(UDP, client, at(f.peer, 3478), 60_000).mapped().just_seen()])
         .leaves_mappings([then(), other()]),
         Case::from_endpoint(
             NET1,
             "T4787-11: even when its own port has become free",
-            Frame::udp(client, at(f.peer, 53)),
+            Frame::udp(client, at(f.peer, 3478)),
         )
         .given(usual)
         .mapped([mapping()])
-        .forwarded(Frame::udp(seen, at(f.peer, 53)))
-        .leaves([Flow::masqueraded(UDP, client, at(f.peer, 53), 60_000).mapped().just_seen()])
+        .forwarded(Frame::udp(seen, at(f.peer, 3478)))
+        .leaves([Flow::masqueraded(UDP, client, at(f.peer, 3478), 60_000).mapped().just_seen()])
         .leaves_mappings([then()]),
         Case::from_uplink(
             "T4787-11: and admits those it has sent to, as any other",

@@ -96,12 +96,12 @@ fn limits(f: &Family) -> Vec<Case> {
 }
 
 /// A host, and what is said to it.
-struct Talk {
+pub(super) struct Talk {
     host: Host,
 }
 
 impl Talk {
-    fn new(change: impl FnOnce(&mut Model)) -> Self {
+    pub(super) fn new(change: impl FnOnce(&mut Model)) -> Self {
         let mut model = world();
         change(&mut model);
         let mut host = Host::default();
@@ -109,7 +109,7 @@ impl Talk {
         Self { host }
     }
 
-    fn sends(&mut self, from: Endpoint, frame: Frame) -> Outcome {
+    pub(super) fn sends(&mut self, from: Endpoint, frame: Frame) -> Outcome {
         let bytes = frame.macs(from.mac, from.gateway_mac).build();
         self.run(Hook::FromEndpoint, from.ifindex, &bytes)
     }

@@ -51,7 +51,8 @@ struct ChangeArgs {
     #[arg(long, value_name = "FIRST-LAST", value_parser = parse_nat_ports)]
     nat_ports: Option<Ports>,
     /// How long idle flows are kept, as 90s, 5m, 2h4m or seconds. NAME is tcp-established [default: 2h4m],
-    /// tcp-opening [4m], tcp-closing [4m], udp-unreplied [2m], udp-replied [5m], icmp-query [1m] or fragment [30s].
+    /// tcp-opening [4m], tcp-closing [4m], udp-unreplied [2m], udp-replied [5m], dns [10s], icmp-query [1m] or
+    /// fragment [30s]. What endpoints send to UDP port 53 is kept for dns, whatever its state.
     #[arg(long = "timeout", value_name = "NAME=DURATION")]
     timeouts: Vec<TimeoutSetting>,
     /// Room for flows that are answered; fixed until `vnet down` [default: 131072].

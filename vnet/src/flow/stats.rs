@@ -384,7 +384,7 @@ impl Counting<'_> {
     /// The protocols, addresses and ports of live mappings.
     fn mapped(&self) -> impl Iterator<Item = (Proto, Addr, u16)> {
         let live = |proto: Proto, mapping: &MappingEntry| {
-            self.now.saturating_sub(mapping.last_seen) <= mappings::timeout(self.config, proto)
+            self.now.saturating_sub(mapping.last_seen) <= mappings::timeout(self.config, proto, mapping.flags)
         };
         let of_outside = |key: &Tuple| key.zone == Zone::WORLD && key.src.is_unspecified();
         let entries = self.counted.mappings.iter();

@@ -61,6 +61,7 @@ fn flow(original: Tuple, translated: Tuple) -> Flow {
         halves: Halves::Both,
         mapping: 0,
         mapped: false,
+        brief: false,
         created: 1000,
         last_seen: 1100,
         sent: Traffic { packets: 3, bytes: 300 },
@@ -362,7 +363,7 @@ fn external_ports_are_counted_once_for_each_address_and_protocol() {
     let [inside, outside, permission] = mapping_keys("203.0.113.2");
     let mapping = |key: Tuple, port: u16, last_seen: u32| {
         let key = Tuple { dport: Port::new(port), ..key };
-        (key, MappingEntry { translated: key.answer(), last_seen, filtering: 0, reserved: [0; 3] })
+        (key, MappingEntry { translated: key.answer(), last_seen, filtering: 0, flags: 0, reserved: [0; 2] })
     };
     let mappings = [
         mapping(outside, 50_000, 1100),
@@ -377,6 +378,32 @@ fn external_ports_are_counted_once_for_each_address_and_protocol() {
     let host = addr("203.0.113.1");
     assert_eq!(ports, [(Proto::TCP, host, 2, 16_382), (Proto::UDP, host, 2, 16_382)]);
     assert_eq!(stats.tables[2].usage.used, 5);
+}
+
+#[test]
+fn questions_to_name_servers_and_their_ports_are_over_soon() {
+    let [_, outside, _] = mapping_keys("203.0.113.2");
+    let question = Flow { brief: true, ..outgoing(Proto::UDP, 1, 50_000) };
+    assert_eq!((question.timeout(&CONFIG), question.left(&CONFIG, 1103)), (10, 7));
+    let mapping = |port: u16, flags| {
+        let key = Tuple { dport: Port::new(port), ..outside };
+        (
+            key,
+            MappingEntry { translated: key.answer(), last_seen: 1100, filtering: 0, flags, reserved: [0; 2] },
+        )
+    };
+    let mappings = HashMap::from([
+        mapping(50_000, CtEntry::FLAG_BRIEF),
+        mapping(50_001, CtEntry::FLAG_BRIEF),
+        mapping(50_002, 0),
+    ]);
+    let used = |now| {
+        counted(std::slice::from_ref(&question), &mappings, now).ports.first().map(|fill| fill.usage.used)
+    };
+    assert_eq!((used(1110), used(1111), used(1401)), (Some(3), Some(1), None));
+    // A hundred seconds old, with ten to go.
+    let lifetime = counted(std::slice::from_ref(&question), &mappings, 1100).ports[0].forecast.lifetime;
+    assert!((lifetime - 110.0).abs() < 1e-9, "{lifetime}");
 }
 
 #[test]

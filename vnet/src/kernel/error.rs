@@ -12,6 +12,7 @@ use aya::programs::links::LinkError;
 use ipnet::IpNet;
 
 pub use super::netlink::NetlinkError;
+use crate::plan::TableSizes;
 
 /// A failed dealing with the kernel: what was attempted, on what, and why it failed; where there is a way out,
 /// the way out.
@@ -342,6 +343,19 @@ pub enum Error {
     LoadObject {
         /// Why.
         source: Box<EbpfError>,
+    },
+    /// The kernel has no memory for a map, all of which it takes at once.
+    #[error(
+        "the kernel has no memory for map {map}, with room for {} flows that are answered and {} that are not: name \
+         less with --max-flows and --max-unanswered", sizes.flows, sizes.unanswered
+    )]
+    NoMemory {
+        /// The map.
+        map: String,
+        /// What there was to be room for.
+        sizes: TableSizes,
+        /// Why.
+        source: std::io::Error,
     },
     /// The verifier refuses a program.
     #[error("load program {program}: the kernel's verifier refuses it, and its last words are\n{last_words}")]

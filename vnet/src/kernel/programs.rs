@@ -16,9 +16,11 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use aya::maps::MapError;
 use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, Program, ProgramError, SchedClassifier};
-use aya::{Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use nix::libc;
 use vnet_common::{ABI_VERSION, DatapathConfig, Hook, features, maps};
 
 use super::attachment::{self, Attachment};
@@ -294,7 +296,14 @@ fn load(object: &[u8], kept: Option<&Place<'_>>, sizes: TableSizes) -> Result<Eb
             loader.map_pin_path(name, kept.map(name));
         }
     }
-    loader.load(object).map_err(|source| Error::LoadObject { source: Box::new(source) })
+    loader.load(object).map_err(|source| match source {
+        EbpfError::MapError(MapError::CreateError { name: map, io_error: source })
+            if [Some(libc::ENOMEM), Some(libc::E2BIG)].contains(&source.raw_os_error()) =>
+        {
+            Error::NoMemory { map, sizes, source }
+        }
+        source => Error::LoadObject { source: Box::new(source) },
+    })
 }
 
 /// Has the kernel check and translate all programs, each in a thread: it takes some tenths of a second in all,

@@ -375,8 +375,8 @@ fn status() {
     let settings = Settings::from(&spec::Settings::new(1, 2));
     assert_eq!(
         serde_json::to_string(&settings).unwrap(),
-        "{\"nat_port\":49152,\"nat_end\":65535,\"timeouts\":{\"fragment\":30,\"icmp-query\":60,\"tcp-closing\":240,\
-         \"tcp-established\":7440,\"tcp-opening\":240,\"udp-replied\":300,\"udp-unreplied\":120},\
+        "{\"nat_port\":49152,\"nat_end\":65535,\"timeouts\":{\"dns\":10,\"fragment\":30,\"icmp-query\":60,\
+         \"tcp-closing\":240,\"tcp-established\":7440,\"tcp-opening\":240,\"udp-replied\":300,\"udp-unreplied\":120},\
          \"max_flows\":131072,\"max_unanswered\":65536,\"endpoint_flows\":65536,\"endpoint_unanswered\":2048,\
          \"firewall\":\"bypass\"}"
     );

@@ -23,6 +23,8 @@ choice! {
         UdpUnreplied = "udp-unreplied",
         /// An idle UDP flow with one.
         UdpReplied = "udp-replied",
+        /// An idle UDP flow of an endpoint to port 53, answered or not.
+        Dns = "dns",
         /// An idle ICMP query.
         IcmpQuery = "icmp-query",
         /// A datagram in fragments.
@@ -39,6 +41,7 @@ impl Timeout {
             Self::TcpClosing => &mut config.tcp_closing,
             Self::UdpUnreplied => &mut config.udp_unreplied,
             Self::UdpReplied => &mut config.udp_replied,
+            Self::Dns => &mut config.dns,
             Self::IcmpQuery => &mut config.icmp_query,
             Self::Fragment => &mut config.fragment,
         }
@@ -58,6 +61,8 @@ impl Timeout {
             Self::TcpOpening => (240, "RFC 5382 REQ-5; RFC 7857 section 2.1 allows less"),
             Self::TcpClosing => (240, "RFC 5382 REQ-5; RFC 7857 section 2.2 allows less"),
             Self::UdpUnreplied | Self::UdpReplied => (120, "RFC 4787 REQ-5"),
+            // What a resolver waits before it asks again: RFC 4787 REQ-5a leaves it to the application's RFC.
+            Self::Dns => (5, "RFC 1035 section 4.2.1"),
             Self::IcmpQuery => (60, "RFC 5508 REQ-2"),
             Self::Fragment => (15, "RFC 791 section 3.2"),
         };
@@ -241,7 +246,7 @@ mod tests {
             *timeout.field(&mut config) = n;
         }
         let values: Vec<u32> = Timeout::ALL.iter().map(|timeout| timeout.of(&config).into()).collect();
-        assert_eq!(values, [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(values, [1, 2, 3, 4, 5, 6, 7, 8]);
     }
 
     #[test]
@@ -252,5 +257,7 @@ mod tests {
             note("tcp-established=1h").unwrap(),
             "timeout tcp-established of 1h is less than 2h4m (RFC 5382 REQ-5)"
         );
+        assert_eq!(note("dns=5s"), None);
+        assert_eq!(note("dns=4s").unwrap(), "timeout dns of 4s is less than 5s (RFC 1035 section 4.2.1)");
     }
 }
