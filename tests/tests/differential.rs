@@ -282,14 +282,7 @@ impl Pair {
     }
 
     fn compare_tables(&mut self) {
-        let (kernel, host) = (self.kernel.flows(), self.host.flows());
-        let line =
-            |from: &str, tuple: &Tuple, entry: &Entry| format!("{from}: {}", describe_flow(tuple, entry));
-        let mut lines: Vec<String> = Vec::new();
-        lines
-            .extend(kernel.iter().filter(|(t, e)| host.get(t) != Some(e)).map(|(t, e)| line("kernel", t, e)));
-        lines.extend(host.iter().filter(|(t, e)| kernel.get(t) != Some(e)).map(|(t, e)| line("host", t, e)));
-        lines.sort_by_key(|line| line.split_once(' ').map(|(_, flow)| flow.to_owned()));
+        let lines = self.differences_of_tables();
         let (compared, seed) = (self.counts.compared, self.seed);
         assert!(
             lines.is_empty(),
@@ -299,10 +292,24 @@ impl Pair {
         assert_eq!(self.kernel.drops(), self.host.drops(), "drop counters with VNET_SEED={seed}");
     }
 
-    fn fail(&self, packet: &Packet, how: &str) -> ! {
+    /// Entries that the kernel and the host have not alike.
+    fn differences_of_tables(&mut self) -> Vec<String> {
+        let (kernel, host) = (self.kernel.flows(), self.host.flows());
+        let line =
+            |from: &str, tuple: &Tuple, entry: &Entry| format!("{from}: {}", describe_flow(tuple, entry));
+        let mut lines: Vec<String> = Vec::new();
+        lines
+            .extend(kernel.iter().filter(|(t, e)| host.get(t) != Some(e)).map(|(t, e)| line("kernel", t, e)));
+        lines.extend(host.iter().filter(|(t, e)| kernel.get(t) != Some(e)).map(|(t, e)| line("host", t, e)));
+        lines.sort_by_key(|line| line.split_once(' ').map(|(_, flow)| flow.to_owned()));
+        lines
+    }
+
+    fn fail(&mut self, packet: &Packet, how: &str) -> ! {
+        let tables = self.differences_of_tables().join("\n");
         let Packet { hook, ifindex, came_in_by, bytes } = packet;
         panic!(
-            "frame {} with VNET_SEED={}\n{} on interface {ifindex}, came in by {came_in_by}\n{}\n{}\n{how}",
+            "frame {} with VNET_SEED={}\n{} on interface {ifindex}, came in by {came_in_by}\n{}\n{}\n{how}\nthe flow tables differ now:\n{tables}",
             self.counts.compared,
             self.seed,
             hook.name(),

@@ -120,8 +120,8 @@ impl<'a, T: Tables> Beginning<'a, T> {
         self.published_to()
     }
 
-    /// Whether the packet asks for a published port on an address that the host has got since vnet looked; nobody has
-    /// a mapping there yet. What is routed to others asks for published ports only by chance.
+    /// Whether the packet asks for a published port on an address that the host has got since vnet looked, or one to
+    /// which there is no route at all, which routing does not tell from that; nobody has a mapping there yet. What is routed to others asks for published ports only by chance.
     #[inline(always)]
     fn is_published_on_new_address(&mut self) -> bool {
         // Routing does not tell broadcasts from the host's own addresses.

@@ -74,6 +74,8 @@ pub struct Model {
     pub uplinks: HashMap<u32, UplinkValue>,
     /// The host's addresses.
     pub host_addresses: HashMap<Addr, HostAddressValue>,
+    /// What routing takes for the host's own besides: addresses that vnet has not noted, and broadcasts.
+    pub unnoted: HashSet<Addr>,
     /// What sockets of the host dialled.
     pub local_flows: RefCell<HashMap<LocalFlowKey, LocalFlowValue>>,
     /// Tuples from the world that a socket of the host would take.
@@ -113,6 +115,7 @@ impl Default for Model {
             allow_from: HashMap::new(),
             uplinks: HashMap::new(),
             host_addresses: HashMap::new(),
+            unnoted: HashSet::new(),
             local_flows: RefCell::default(),
             host_sockets: HashSet::new(),
             routes: Vec::new(),
@@ -460,7 +463,7 @@ impl Tables for Model {
             .filter(|route| covers(&route.prefix, dst) && route.prefix.addr.is_v4() == dst.is_v4())
             .max_by_key(|route| route.prefix.prefix_len);
         match best {
-            Some(route) if query.length <= route.mtu && !self.host_addresses.contains_key(dst) => {
+            Some(route) if query.length <= route.mtu && !self.owns(dst, 0) => {
                 let direct = route.next_hop.addr.is_unspecified();
                 let addr = if direct { *dst } else { route.next_hop.addr };
                 let source = match query.source {
@@ -475,7 +478,7 @@ impl Tables for Model {
 
     #[inline]
     fn owns(&self, addr: &Addr, _arrived: u32) -> bool {
-        self.host_addresses.contains_key(addr)
+        self.host_addresses.contains_key(addr) || self.unnoted.contains(addr)
     }
 
     #[inline]

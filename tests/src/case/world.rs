@@ -379,6 +379,16 @@ fn add_networks(model: &mut Model, family: &Family) {
     ];
     let entry = |(addr, ifindex)| (Addr::from(addr), HostAddressValue { ifindex });
     model.host_addresses.extend(of_host.map(entry));
+    model.unnoted.insert(family.spare.into());
+    // Broadcasts, and what all routers of a network answer to (RFC 4291 section 2.6.1): those where forwarding is on.
+    let for_all = of_host.into_iter().filter_map(|(addr, ifindex)| match addr {
+        IpAddr::V4(addr) => Some(IpAddr::V4(addr | Ipv4Addr::new(0, 0, 0, 255))),
+        IpAddr::V6(addr) if ifindex == BRIDGE || ifindex == OTHER_BRIDGE => {
+            Some(IpAddr::V6(addr & Ipv6Addr::from_bits(u128::MAX << 64)))
+        }
+        IpAddr::V6(_) => None,
+    });
+    model.unnoted.extend(for_all.map(Addr::from));
 }
 
 /// What the routing tables of the stage say.

@@ -17,7 +17,15 @@ fn opened(f: &Family) -> Vec<Case> {
     let tcp = Flow::published(Proto::TCP, client, web, server).by(published::WEB.id);
     let (dns, resolver) = (at(f.host, published::DNS.port), at(f.net2, 53));
     let udp = Flow::published(Proto::UDP, client, dns, resolver).by(published::DNS.id);
+    let got = at(f.spare, published::WEB.port);
+    let by_got = Flow::published(Proto::TCP, client, got, server).by(published::WEB.id);
     vec![
+        Case::from_uplink(
+            "a published port answers on an address that the host has got since",
+            Frame::tcp(client, got).syn(),
+        )
+        .delivered(NET1, Frame::tcp(client, server).syn())
+        .leaves([by_got.just_seen()]),
         Case::from_uplink(
             "a client in the world reaches a published TCP port",
             Frame::tcp(client, web).syn(),
