@@ -1,0 +1,11 @@
+//! What vnet costs, measured beside other ways to do the same, in labs of network namespaces.
+//!
+//! Numbers of a shared machine scatter. So everything is repeated, vnet and its rivals take turns within one run, and
+//! a difference that is smaller than the spread is called that. Nothing here asserts a time: benchmarks are not tests.
+
+pub mod case;
+pub mod generator;
+pub mod latency;
+pub mod rig;
+pub mod rival;
+pub mod spread;

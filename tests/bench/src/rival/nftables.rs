@@ -1,0 +1,62 @@
+//! nftables with maps: one look-up however many ports are published.
+
+use super::bridged::{BRIDGE, Bridged, NET1, SUBNET};
+use super::{Absent, PUBLISHED, Rival, Site, TARGET_PORT, version_of_debian};
+use crate::case::Case;
+
+#[derive(Debug)]
+pub(super) struct Nftables;
+
+impl Rival for Nftables {
+    fn name(&self) -> &'static str {
+        "nftables"
+    }
+
+    fn what(&self) -> &'static str {
+        "masquerade and published ports by nft, the ports in a map; connections are tracked by nf_conntrack"
+    }
+
+    fn version(&self) -> Result<String, Absent> {
+        version_of_debian("nft", "nftables")
+    }
+
+    fn lacks(&self, _case: Case) -> Option<&'static str> {
+        None
+    }
+
+    fn set_up(&self) -> Box<dyn Site> {
+        let host = Bridged::new();
+        host.route_loopback();
+        host.lab.host().run(&["nft", &ruleset()]).ok();
+        Box::new(host)
+    }
+}
+
+/// Docker's rules, as somebody who knows nft would write them.
+fn ruleset() -> String {
+    let ports = |proto| {
+        format!(
+            "map {proto}_ports {{ type inet_service : ipv4_addr . inet_service;
+                elements = {{ {PUBLISHED} : {NET1} . {TARGET_PORT} }}; }}"
+        )
+    };
+    let published = "fib daddr type local dnat ip to tcp dport map @tcp_ports;
+        fib daddr type local dnat ip to udp dport map @udp_ports;";
+    format!(
+        "table ip nat {{
+            {} {}
+            chain prerouting {{ type nat hook prerouting priority dstnat; {published} }}
+            chain output {{ type nat hook output priority dstnat; {published} }}
+            chain postrouting {{ type nat hook postrouting priority srcnat;
+                ip saddr {SUBNET} oifname != \"{BRIDGE}\" masquerade;
+                ip saddr {SUBNET} oifname \"{BRIDGE}\" ct status dnat masquerade;
+                ip saddr 127.0.0.0/8 oifname \"{BRIDGE}\" masquerade; }}
+            chain forward {{ type filter hook forward priority filter; policy drop;
+                ct state established,related accept;
+                iifname \"{BRIDGE}\" accept;
+                oifname \"{BRIDGE}\" ct status dnat accept; }}
+        }}",
+        ports("tcp"),
+        ports("udp"),
+    )
+}
