@@ -4,8 +4,14 @@
 //! a difference that is smaller than the spread is called that. Nothing here asserts a time: benchmarks are not tests.
 
 pub mod case;
+pub mod chart;
 pub mod generator;
 pub mod latency;
+pub mod machine;
+pub mod page;
+pub mod results;
 pub mod rig;
 pub mod rival;
+pub mod run;
 pub mod spread;
+pub mod topic;

@@ -34,29 +34,41 @@ impl Rival for Nftables {
 
 /// Docker's rules, as somebody who knows nft would write them.
 fn ruleset() -> String {
-    let ports = |proto| {
+    let ports = ["tcp", "udp"].map(|proto| {
         format!(
-            "map {proto}_ports {{ type inet_service : ipv4_addr . inet_service;
-                elements = {{ {PUBLISHED} : {NET1} . {TARGET_PORT} }}; }}"
+            "map {proto}_ports {{
+                type inet_service : ipv4_addr . inet_service
+                elements = {{ {PUBLISHED} : {NET1} . {TARGET_PORT} }}
+            }}"
         )
-    };
-    let published = "fib daddr type local dnat ip to tcp dport map @tcp_ports;
-        fib daddr type local dnat ip to udp dport map @udp_ports;";
+    });
+    let published = "fib daddr type local dnat ip to tcp dport map @tcp_ports
+                fib daddr type local dnat ip to udp dport map @udp_ports";
     format!(
         "table ip nat {{
-            {} {}
-            chain prerouting {{ type nat hook prerouting priority dstnat; {published} }}
-            chain output {{ type nat hook output priority dstnat; {published} }}
-            chain postrouting {{ type nat hook postrouting priority srcnat;
-                ip saddr {SUBNET} oifname != \"{BRIDGE}\" masquerade;
-                ip saddr {SUBNET} oifname \"{BRIDGE}\" ct status dnat masquerade;
-                ip saddr 127.0.0.0/8 oifname \"{BRIDGE}\" masquerade; }}
-            chain forward {{ type filter hook forward priority filter; policy drop;
-                ct state established,related accept;
-                iifname \"{BRIDGE}\" accept;
-                oifname \"{BRIDGE}\" ct status dnat accept; }}
+            {}
+            chain prerouting {{
+                type nat hook prerouting priority -100
+                {published}
+            }}
+            chain output {{
+                type nat hook output priority -100
+                {published}
+            }}
+            chain postrouting {{
+                type nat hook postrouting priority 100
+                ip saddr {SUBNET} oifname != \"{BRIDGE}\" masquerade
+                ip saddr {SUBNET} oifname \"{BRIDGE}\" ct status dnat masquerade
+                ip saddr 127.0.0.0/8 oifname \"{BRIDGE}\" masquerade
+            }}
+            chain forward {{
+                type filter hook forward priority 0
+                policy drop
+                ct state established,related accept
+                iifname \"{BRIDGE}\" accept
+                oifname \"{BRIDGE}\" ct status dnat accept
+            }}
         }}",
-        ports("tcp"),
-        ports("udp"),
+        ports.join("\n"),
     )
 }
