@@ -81,7 +81,7 @@ pub fn cpus() -> Result<Vec<usize>> {
 }
 
 /// Keeps the calling thread, and those it starts, on one CPU.
-fn pin(cpu: usize) -> Result<()> {
+pub(crate) fn pin(cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu).context("no such CPU")?;
     sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("stay on CPU {cpu}"))

@@ -5,10 +5,13 @@
 
 pub mod case;
 pub mod chart;
+mod endpoints;
 pub mod generator;
 pub mod latency;
 pub mod machine;
+mod mappings;
 pub mod page;
+mod programs;
 pub mod results;
 pub mod rig;
 pub mod rival;

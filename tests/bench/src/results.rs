@@ -103,7 +103,7 @@ pub struct Measured {
     pub spread: Option<Spread>,
     /// Its median as a multiple of vnet's in the same run.
     pub ratio_to_vnet: Option<f64>,
-    /// Whether the difference is more than the spread.
+    /// Whether the difference is more than the spread, which one repetition does not tell.
     pub differs_from_vnet: Option<bool>,
 }
 
@@ -166,19 +166,26 @@ impl Section {
             it.spread = Spread::of(it.samples.iter().map(|sample| sample.value));
         }
         for quantity in &quantities {
-            let vnet = self.of(quantity).find(|it| it.rival == VNET).and_then(|it| it.spread);
-            let Some(vnet) = vnet else { continue };
-            for it in &mut self.measured {
-                if it.quantity == *quantity && it.rival != VNET {
-                    it.ratio_to_vnet = it.spread.and_then(|spread| spread.ratio_to(&vnet));
-                    it.differs_from_vnet = it.spread.map(|spread| spread.differs_from(&vnet));
-                }
+            let Some((vnet, often)) = self.of(quantity).find(|it| it.rival == VNET).and_then(Measured::known)
+            else {
+                continue;
+            };
+            let others = self.measured.iter_mut().filter(|it| it.quantity == *quantity && it.rival != VNET);
+            for it in others {
+                let Some((spread, too)) = it.known() else { continue };
+                it.ratio_to_vnet = spread.ratio_to(&vnet);
+                it.differs_from_vnet = Some(often && too && spread.differs_from(&vnet));
             }
         }
     }
 }
 
 impl Measured {
+    /// Its spread, and whether there was more than one repetition to tell it.
+    fn known(&self) -> Option<(Spread, bool)> {
+        Some((self.spread?, self.samples.len() > 1))
+    }
+
     fn new(quantity: Quantity, rival: &str) -> Self {
         Self {
             quantity,

@@ -5,7 +5,7 @@ use std::path::{Path as FilePath, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::case::Kind;
-use crate::generator::{READY, Sample, cpus};
+use crate::generator::{READY, Sample, cpus, pin};
 use crate::rival::Path;
 
 /// What measures.
@@ -29,6 +29,14 @@ impl Rig {
         let first = *cpus.first().context("no CPU to run on")?;
         let second = cpus.get(1).copied().unwrap_or(first);
         Ok(Self { generator: generator.to_owned(), first, second })
+    }
+
+    /// Keeps the calling thread where clients are.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn stay(&self) -> Result<()> {
+        pin(self.first)
     }
 
     /// Measures once.

@@ -14,8 +14,10 @@ mod vnet;
 
 use std::fmt::Debug;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path as FilePath, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use vnet_tests::lab::{HOST_V4, Lab, Netns, OUTSIDE_V4};
@@ -28,6 +30,11 @@ const OUTSIDE_PORT: u16 = 5000;
 const PUBLISHED: u16 = 8088;
 /// The port of the endpoint that it leads to.
 const TARGET_PORT: u16 = 80;
+
+/// The first of many published ports; 50,000 more fit below those of masquerade.
+const FIRST_OF_MANY: u16 = 5_001;
+/// The port that is published beside them.
+const ONE_MORE: u16 = 4_000;
 
 /// A way to do what vnet does, or a part of it.
 pub trait Rival: Debug {
@@ -51,6 +58,15 @@ pub trait Rival: Debug {
     /// # Panics
     /// As everything of the lab does, with what went wrong.
     fn set_up(&self) -> Box<dyn Site>;
+
+    /// Makes a host of its own on which so many ports are published, each under its own number; `None` if it
+    /// publishes none. Says after each step how many are done, where that takes long.
+    ///
+    /// # Panics
+    /// As [`Self::set_up`].
+    fn publish_many(&self, _count: u16, _done: &dyn Fn(u16)) -> Option<Box<dyn Many>> {
+        None
+    }
 }
 
 /// Why a rival is not measured.
@@ -61,6 +77,38 @@ pub struct Absent(pub String);
 pub trait Site: Debug {
     /// Who dials whom in a case that the rival has.
     fn path(&self, case: Case) -> Path;
+}
+
+/// A host with many published ports.
+pub trait Many: Debug {
+    /// What it took to publish them.
+    fn loaded_in(&self) -> Duration;
+
+    /// A client outside dials the last of them.
+    fn last(&self) -> Path;
+
+    /// Publishes one more; what that took.
+    fn add(&self) -> Duration;
+
+    /// Takes it back; what that took.
+    fn remove(&self) -> Duration;
+}
+
+/// The ports of [`Rival::publish_many`].
+fn many(count: u16) -> RangeInclusive<u16> {
+    FIRST_OF_MANY..=FIRST_OF_MANY + (count - 1)
+}
+
+/// A client outside dials a published port that leads to the same port of an endpoint.
+fn to_same_port(lab: &Lab, port: u16, net1: &Netns) -> Path {
+    Path::new(lab.outside(), (HOST_V4, port), net1, port)
+}
+
+/// What something took.
+fn timed(work: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
 }
 
 /// Who dials whom.

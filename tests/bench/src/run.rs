@@ -7,8 +7,11 @@ use anyhow::{Result, anyhow};
 use vnet_tests::interrupt::{Interrupt, Interrupted};
 
 use crate::case::{Case, Effort, Kind};
+use crate::endpoints;
 use crate::generator::Sample;
 use crate::machine::{CpuTime, Machine, today};
+use crate::mappings;
+use crate::programs;
 use crate::results::{Entrant, Quantity, Results, Section};
 use crate::rig::Rig;
 use crate::rival::{self, Absent, Rival};
@@ -31,7 +34,7 @@ pub(crate) struct Run<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) rig: &'a Rig,
     pub(crate) present: Vec<Box<dyn Rival>>,
-    interrupt: &'a Interrupt,
+    pub(crate) interrupt: &'a Interrupt,
 }
 
 /// Measures all of it.
@@ -64,8 +67,17 @@ pub fn run(plan: &Plan, rig: &Rig, interrupt: &Interrupt) -> Result<Results> {
     let run = Run { plan, rig, present, interrupt };
     let mut topics: Vec<Section> =
         plan.topics.iter().map(|topic| Section::new(topic.name(), topic.what())).collect();
-    for repetition in 0..plan.repetitions {
+    let traffic = plan.topics.iter().any(|topic| matches!(topic, Topic::Traffic(_)));
+    for repetition in (0..plan.repetitions).filter(|_| traffic) {
         run.repetition(repetition, &mut topics);
+    }
+    for (topic, section) in plan.topics.iter().zip(&mut topics) {
+        match topic {
+            Topic::Traffic(_) => {}
+            Topic::Mappings => mappings::measure(&run, section),
+            Topic::Programs => programs::measure(&run, section),
+            Topic::Endpoints => endpoints::measure(&run, section),
+        }
     }
     let order: Vec<&str> = entrants.iter().map(|it| it.name.as_str()).collect();
     topics.iter_mut().for_each(|section| section.finish(&order));
@@ -113,7 +125,11 @@ impl Run<'_> {
                 self.note(&mut sections[at], &quantity, rival.name(), measure);
             }
         }
-        // The lab complains of what was left behind by panicking.
+        self.take_down(rival, site);
+    }
+
+    /// The lab complains of what was left behind by panicking.
+    pub(crate) fn take_down<T>(&self, rival: &dyn Rival, site: T) {
         if let Err(error) = self.guarded(|| drop(site)) {
             eprintln!("    {}: {error:#}", rival.name());
         }

@@ -1,11 +1,13 @@
 //! What all rivals but vnet and the floor stand on: a host that routes, with two endpoints on a bridge, as Docker
 //! makes them.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use vnet_tests::lab::{Background, Lab, Netns};
 
-use super::{Path, Site};
+use super::{Many, Path, Site, timed, to_same_port};
 use crate::case::Case;
 
 /// The bridge.
@@ -58,6 +60,56 @@ impl Bridged {
     /// Lets packets from 127.0.0.1 leave the host, as Docker does without its proxy.
     pub(super) fn route_loopback(&self) {
         self.lab.host().write(&format!("/proc/sys/net/ipv4/conf/{BRIDGE}/route_localnet"), "1");
+    }
+}
+
+/// Bridged, with many published ports; a rule or two for each is written by its rival.
+#[derive(Debug)]
+pub(super) struct BridgedMany {
+    host: Bridged,
+    last: u16,
+    loaded_in: Duration,
+    /// Commands that publish one more, and those that take it back.
+    add: Vec<String>,
+    remove: Vec<String>,
+}
+
+impl BridgedMany {
+    /// Runs a command over a file with everything in it, and notes what that took. Commands are split at blanks.
+    pub(super) fn load(last: u16, command: &str, rules: &str, [add, remove]: [Vec<String>; 2]) -> Self {
+        let host = Bridged::new();
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        fs::write(file.path(), rules).expect("write the rules");
+        let mut argv: Vec<&str> = command.split(' ').collect();
+        argv.push(file.path().to_str().expect("a path in UTF-8"));
+        let loaded_in = timed(|| drop(host.lab.host().run(&argv).ok()));
+        Self { host, last, loaded_in, add, remove }
+    }
+
+    fn run(&self, commands: &[String]) -> Duration {
+        timed(|| {
+            for command in commands {
+                self.host.lab.host().run(&command.split(' ').collect::<Vec<_>>()).ok();
+            }
+        })
+    }
+}
+
+impl Many for BridgedMany {
+    fn loaded_in(&self) -> Duration {
+        self.loaded_in
+    }
+
+    fn last(&self) -> Path {
+        to_same_port(&self.host.lab, self.last, self.host.net1())
+    }
+
+    fn add(&self) -> Duration {
+        self.run(&self.add)
+    }
+
+    fn remove(&self) -> Duration {
+        self.run(&self.remove)
     }
 }
 

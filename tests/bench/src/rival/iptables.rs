@@ -1,7 +1,7 @@
 //! iptables, in both of its kinds, with the rules that Docker writes when its proxy is switched off.
 
-use super::bridged::{BRIDGE, Bridged, NET1, SUBNET};
-use super::{Absent, PUBLISHED, Rival, Site, TARGET_PORT, version_of_debian};
+use super::bridged::{BRIDGE, Bridged, BridgedMany, NET1, SUBNET};
+use super::{Absent, Many, ONE_MORE, PUBLISHED, Rival, Site, TARGET_PORT, many, version_of_debian};
 use crate::case::Case;
 
 /// The program that writes nf_tables' rules.
@@ -35,16 +35,48 @@ impl Rival for Iptables {
     fn set_up(&self) -> Box<dyn Site> {
         let host = Bridged::new();
         host.route_loopback();
-        for rule in rules() {
+        let published = ["tcp", "udp"].iter().flat_map(|proto| of_port(proto, PUBLISHED, TARGET_PORT));
+        for rule in rules().into_iter().chain(published) {
             let words: Vec<&str> = [self.program].into_iter().chain(rule.split_whitespace()).collect();
             host.lab.host().run(&words).ok();
         }
         Box::new(host)
     }
+
+    fn publish_many(&self, count: u16, _done: &dyn Fn(u16)) -> Option<Box<dyn Many>> {
+        let ports = many(count);
+        let one_more = of_port("tcp", ONE_MORE, ONE_MORE).map(|rule| format!("{} {rule}", self.program));
+        let back = one_more.clone().map(|command| command.replace("-A ", "-D "));
+        let all = rules().into_iter().chain(ports.clone().flat_map(|port| of_port("tcp", port, port)));
+        let (command, last) = (format!("{}-restore", self.program), *ports.end());
+        Some(Box::new(BridgedMany::load(last, &command, &saved(all), [one_more.into(), back.into()])))
+    }
+}
+
+/// The two rules that Docker writes for each port.
+fn of_port(proto: &str, port: u16, target: u16) -> [String; 2] {
+    [
+        format!("-t nat -A DOCKER -p {proto} --dport {port} -j DNAT --to-destination {NET1}:{target}"),
+        format!("-A DOCKER -d {NET1} -o {BRIDGE} -p {proto} --dport {target} -j ACCEPT"),
+    ]
+}
+
+/// Rules as iptables-restore reads them.
+fn saved(rules: impl Iterator<Item = String>) -> String {
+    let (mut nat, mut filter) = ("*nat\n".to_owned(), "*filter\n".to_owned());
+    for rule in rules {
+        let (table, rule) = match rule.strip_prefix("-t nat ") {
+            Some(rule) => (&mut nat, rule),
+            None => (&mut filter, rule.as_str()),
+        };
+        table.push_str(rule);
+        table.push('\n');
+    }
+    nat + "COMMIT\n" + &filter + "COMMIT\n"
 }
 
 fn rules() -> Vec<String> {
-    let mut rules = vec![
+    vec![
         "-t nat -N DOCKER".to_owned(),
         "-t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER".to_owned(),
         "-t nat -A OUTPUT -m addrtype --dst-type LOCAL -j DOCKER".to_owned(),
@@ -57,12 +89,5 @@ fn rules() -> Vec<String> {
         format!("-A FORWARD -o {BRIDGE} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
         format!("-A FORWARD -o {BRIDGE} -j DOCKER"),
         format!("-A FORWARD -i {BRIDGE} -j ACCEPT"),
-    ];
-    for proto in ["tcp", "udp"] {
-        rules.push(format!(
-            "-t nat -A DOCKER -p {proto} --dport {PUBLISHED} -j DNAT --to-destination {NET1}:{TARGET_PORT}"
-        ));
-        rules.push(format!("-A DOCKER -d {NET1} -o {BRIDGE} -p {proto} --dport {TARGET_PORT} -j ACCEPT"));
-    }
-    rules
+    ]
 }

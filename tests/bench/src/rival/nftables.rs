@@ -1,7 +1,7 @@
 //! nftables with maps: one look-up however many ports are published.
 
-use super::bridged::{BRIDGE, Bridged, NET1, SUBNET};
-use super::{Absent, PUBLISHED, Rival, Site, TARGET_PORT, version_of_debian};
+use super::bridged::{BRIDGE, Bridged, BridgedMany, NET1, SUBNET};
+use super::{Absent, Many, ONE_MORE, PUBLISHED, Rival, Site, TARGET_PORT, many, version_of_debian};
 use crate::case::Case;
 
 #[derive(Debug)]
@@ -27,18 +27,29 @@ impl Rival for Nftables {
     fn set_up(&self) -> Box<dyn Site> {
         let host = Bridged::new();
         host.route_loopback();
-        host.lab.host().run(&["nft", &ruleset()]).ok();
+        host.lab.host().run(&["nft", &ruleset([(PUBLISHED, TARGET_PORT)])]).ok();
         Box::new(host)
+    }
+
+    fn publish_many(&self, count: u16, _done: &dyn Fn(u16)) -> Option<Box<dyn Many>> {
+        let ports = many(count);
+        let rules = ruleset(ports.clone().map(|port| (port, port)));
+        let add = format!("nft add element ip nat tcp_ports {{ {ONE_MORE} : {NET1} . {ONE_MORE} }}");
+        let remove = format!("nft delete element ip nat tcp_ports {{ {ONE_MORE} }}");
+        let last = *ports.end();
+        Some(Box::new(BridgedMany::load(last, "nft -f", &rules, [vec![add], vec![remove]])))
     }
 }
 
 /// Docker's rules, as somebody who knows nft would write them.
-fn ruleset() -> String {
+fn ruleset(published: impl IntoIterator<Item = (u16, u16)>) -> String {
+    let elements = published.into_iter().map(|(port, target)| format!("{port} : {NET1} . {target}"));
+    let elements = elements.collect::<Vec<_>>().join(", ");
     let ports = ["tcp", "udp"].map(|proto| {
         format!(
             "map {proto}_ports {{
                 type inet_service : ipv4_addr . inet_service
-                elements = {{ {PUBLISHED} : {NET1} . {TARGET_PORT} }}
+                elements = {{ {elements} }}
             }}"
         )
     });

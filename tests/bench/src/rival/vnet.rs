@@ -1,8 +1,12 @@
 //! vnet itself.
 
+use std::time::Duration;
+
 use vnet_tests::lab::{Endpoint, Lab, vnet_binary};
 
-use super::{Absent, PUBLISHED, Path, Rival, Site, TARGET_PORT, version_of};
+use super::{
+    Absent, Many, ONE_MORE, PUBLISHED, Path, Rival, Site, TARGET_PORT, many, timed, to_same_port, version_of,
+};
 use crate::case::Case;
 
 #[derive(Debug)]
@@ -33,6 +37,54 @@ impl Rival for Vnet {
             lab.vnet_ok(&["portmap", "add", &port, &target, "--proto", proto]);
         }
         Box::new(Up { net1, net2, lab })
+    }
+
+    fn publish_many(&self, count: u16, done: &dyn Fn(u16)) -> Option<Box<dyn Many>> {
+        let lab = Lab::new();
+        // Room for all of them below.
+        lab.vnet_ok(&["up", "--nat-ports", "60000-65535"]);
+        let net1 = lab.endpoint("net1");
+        let ports = many(count);
+        let mut published = Published { net1, lab, last: *ports.end(), loaded_in: Duration::ZERO };
+        // There is no command for many that are no range, so it is one command for each.
+        for (before, port) in (0..).zip(ports) {
+            done(before);
+            published.loaded_in += published.publish(port);
+        }
+        Some(Box::new(published))
+    }
+}
+
+#[derive(Debug)]
+struct Published {
+    net1: Endpoint,
+    lab: Lab,
+    last: u16,
+    loaded_in: Duration,
+}
+
+impl Published {
+    fn publish(&self, port: u16) -> Duration {
+        let target = format!("{}:{port}", self.net1.name());
+        timed(|| drop(self.lab.vnet_ok(&["portmap", "add", &port.to_string(), &target])))
+    }
+}
+
+impl Many for Published {
+    fn loaded_in(&self) -> Duration {
+        self.loaded_in
+    }
+
+    fn last(&self) -> Path {
+        to_same_port(&self.lab, self.last, self.net1.netns())
+    }
+
+    fn add(&self) -> Duration {
+        self.publish(ONE_MORE)
+    }
+
+    fn remove(&self) -> Duration {
+        timed(|| drop(self.lab.vnet_ok(&["portmap", "rm", &ONE_MORE.to_string()])))
     }
 }
 
