@@ -105,7 +105,8 @@ pub fn number(value: f64) -> String {
     }
 }
 
-fn thousands(value: f64) -> String {
+/// A whole number with a comma before every three digits.
+pub(crate) fn thousands(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut shown = String::new();
     for (n, digit) in digits.chars().enumerate() {
