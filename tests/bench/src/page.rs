@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use crate::case::Effort;
 use crate::chart::{description, number};
 use crate::latency::Percentiles;
 use crate::results::{Entrant, Measured, Results, Section, VNET};
@@ -32,10 +33,23 @@ proxy it only carries it to the proxy.
 
 ";
 
+/// What is said of a run that is not to be quoted.
+const QUICK: &str = "**A quick run: it shows that everything works, and measures little.**\n\n";
+const BUSY: &str =
+    "**The machine was busy when the run began: what is quick and what is slow here may be chance.**\n\n";
+/// Load for each CPU from which on a machine is called busy.
+const BUSY_FROM: f64 = 0.5;
+
 /// The page.
 #[must_use]
 pub fn markdown(results: &Results) -> String {
     let mut page = HEAD.to_owned();
+    if results.effort == Effort::Quick {
+        page.push_str(QUICK);
+    }
+    if results.machine.load_before / results.machine.cores.max(1) as f64 >= BUSY_FROM {
+        page.push_str(BUSY);
+    }
     page.push_str(&machine(results));
     page.push_str(METHOD);
     page.push_str(&entrants(&results.rivals));
@@ -186,7 +200,7 @@ fn capitalised(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::case::{Effort, Kind};
+    use crate::case::Kind;
     use crate::generator::Sample;
     use crate::machine::Machine;
     use crate::results::Quantity;
@@ -235,6 +249,17 @@ mod tests {
         ] {
             assert!(page.contains(part), "no {part:?} in\n{page}");
         }
+    }
+
+    #[test]
+    fn runs_that_are_not_to_be_quoted_say_so() {
+        let mut results = results();
+        let page = markdown(&results);
+        assert!(!page.contains(QUICK) && !page.contains(BUSY), "{page}");
+        results.effort = Effort::Quick;
+        results.machine.load_before = 1.0;
+        let page = markdown(&results);
+        assert!(page.contains(QUICK) && page.contains(BUSY), "{page}");
     }
 
     #[test]

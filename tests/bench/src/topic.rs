@@ -51,7 +51,7 @@ impl Topic {
             Self::Traffic(case) => case.what(),
             Self::Mappings => {
                 "many published ports: connecting to the last one, adding one beside them, removing it, and publishing \
-                 all of them at once, as commands"
+                 all of them, as commands; repetitions follow one another on the same host"
             }
             Self::Programs => {
                 "one packet through one program by BPF_PROG_TEST_RUN, which executes no redirect and has no wire; \
