@@ -2,6 +2,7 @@
 
 pub mod case;
 pub mod frame;
+pub mod interrupt;
 pub mod lab;
 pub mod peer;
 pub mod report;

@@ -17,7 +17,7 @@ struct Crate {
 }
 
 /// Lowest first: a crate uses only what stands above it.
-const CRATES: [Crate; 7] = [
+const CRATES: [Crate; 8] = [
     Crate { dir: "vnet-common", uses: &[], others: Some(&["bytemuck"]) },
     Crate { dir: "vnet-datapath", uses: &["vnet-common"], others: Some(&["bytemuck", "network-types"]) },
     Crate {
@@ -31,6 +31,11 @@ const CRATES: [Crate; 7] = [
         dir: "tests/fuzz",
         uses: &["vnet-common", "vnet-datapath"],
         others: Some(&["bytemuck", "libfuzzer-sys"]),
+    },
+    Crate {
+        dir: "tests/bench",
+        uses: &["vnet-common", "vnet-datapath", "vnet", "tests"],
+        others: Some(&["anyhow", "clap", "nix", "serde", "serde_json", "tempfile"]),
     },
     Crate { dir: "xtask", uses: &[], others: Some(&["anyhow", "clap"]) },
 ];
@@ -209,6 +214,7 @@ fn violations_are_noticed() {
     let manifest = |text: &str| of_manifest(&CRATES[1], text).len();
     assert_eq!(manifest("[dependencies]\nbytemuck.workspace = true\nvnet-common = { path = \"x\" }\n"), 0);
     assert_eq!(manifest("[dependencies]\nvnet-ebpf.workspace = true\n"), 1);
+    assert_eq!(manifest("[dependencies]\nvnet-tests.workspace = true\n"), 1);
     assert_eq!(manifest("[dependencies]\nserde = \"1\"\n"), 1);
     assert_eq!(manifest("[dependencies.serde]\nversion = \"1\"\n"), 1);
     assert_eq!(manifest("[target.'cfg(unix)'.dependencies]\nserde = \"1\"\n"), 1);
@@ -252,7 +258,7 @@ fn violations_are_noticed() {
 fn of_manifest(it: &Crate, manifest: &str) -> Vec<String> {
     let ours: Vec<&str> = CRATES.iter().map(|it| it.dir).collect();
     let allowed = |name: &str, for_tests: bool| match it.others {
-        _ if ours.contains(&name) || name == "vnet-tests" => it.uses.contains(&name),
+        _ if ours.contains(&dir_of(name)) => it.uses.contains(&dir_of(name)),
         _ if for_tests => true,
         Some(others) => others.contains(&name),
         None => !NEVER.contains(&name),
@@ -262,6 +268,16 @@ fn of_manifest(it: &Crate, manifest: &str) -> Vec<String> {
         .filter(|(name, for_tests)| !allowed(name, *for_tests))
         .map(|(name, _)| format!("{} must not depend on {name}", it.dir))
         .collect()
+}
+
+/// Where a crate lives, if it is one of the workspace.
+fn dir_of(package: &str) -> &str {
+    match package {
+        "vnet-tests" => "tests",
+        "vnet-bench" => "tests/bench",
+        "vnet-fuzz" => "tests/fuzz",
+        name => name,
+    }
 }
 
 /// The names of all dependencies, and whether they are for tests alone.

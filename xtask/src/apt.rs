@@ -3,7 +3,9 @@
 
 use crate::process;
 use crate::steps::Steps;
-use anyhow::Result;
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Installs packages, from `suite` where the release's own would not do. One line says what and why.
@@ -19,6 +21,23 @@ pub(crate) fn install(steps: &mut Steps, packages: &[&str], suite: Option<&str>,
             result => result,
         }
     })
+}
+
+/// Downloads a package into a directory without installing it; returns its file.
+pub(crate) fn download(package: &str, dir: &Path) -> Result<PathBuf> {
+    let fresh_lists = !all_known(&[package])?;
+    if fresh_lists {
+        update()?;
+    }
+    let now = || process::output(apt_get().args(["download", package]).current_dir(dir));
+    match now() {
+        Err(_) if !fresh_lists => update().and_then(|()| now())?,
+        result => result?,
+    };
+    let files = fs::read_dir(dir).with_context(|| format!("read {}", dir.display()))?;
+    let mut files = files.flatten().map(|file| file.path());
+    let file = files.find(|path| path.extension().is_some_and(|extension| extension == "deb"));
+    file.with_context(|| format!("apt-get has not downloaded {package}"))
 }
 
 fn install_now(packages: &[&str], suite: Option<&str>) -> Result<()> {

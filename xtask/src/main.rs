@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 mod apt;
+mod bench;
 mod build;
 mod ci;
 mod debian;
@@ -25,7 +26,8 @@ mod workspace;
 /// Set up, build, run, test and check vnet.
 ///
 /// Every command first makes sure that what it needs is there, and installs what is missing: a Rust toolchain with
-/// a core library for eBPF, bpf-linker, and for `run`, `test`, `fuzz` and `ci` the programs of the demonstration and the tests.
+/// a core library for eBPF, bpf-linker, and for `run`, `test`, `fuzz`, `bench` and `ci` the programs
+/// of the demonstration and the tests.
 /// Packages are installed on Debian as root; anywhere else the command says what to install.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
@@ -50,6 +52,8 @@ enum Command {
     Test(test::Args),
     /// Look for inputs that break the rules of tests/fuzz; what breaks one is kept, with the command that runs it again
     Fuzz(fuzz::Args),
+    /// Measure vnet beside other ways to do the same, and write docs/benchmarks; needs root and a quiet machine
+    Bench(bench::Args),
     /// Check format, lints on the host and for eBPF, and the documentation
     Lint,
     /// What has to pass before a change is accepted: lint, then test
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
         Command::Run { args } => run::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Lint => lint::run(),
         Command::Ci => ci::run(),
     };

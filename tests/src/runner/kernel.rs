@@ -5,6 +5,7 @@ use std::fmt;
 use std::hash::Hash;
 use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use aya::maps::{self, Map, MapData, PerCpuHashMap, PerCpuValues, RingBuf};
 use aya::programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
@@ -138,7 +139,19 @@ impl Kernel {
         model.slots.replace((0..next).map(|slot| (slot, self.tables.flow_slots.value(&slot))).collect());
     }
 
-    fn start(&mut self, arrival: &Arrival<'_>) -> Result<TestRunResult, ProgramError> {
+    /// What the kernel says that a program takes for a packet: the mean of so many runs, each of which gets the
+    /// packet as the one before left it.
+    ///
+    /// # Panics
+    /// When the kernel refuses to run it.
+    pub fn time(&mut self, arrival: &Arrival<'_>, runs: u32) -> Duration {
+        let result = self.start(arrival, runs);
+        result
+            .unwrap_or_else(|e| panic!("run {}: {:#}", arrival.hook.name(), anyhow::Error::from(e)))
+            .duration
+    }
+
+    fn start(&mut self, arrival: &Arrival<'_>, repeat: u32) -> Result<TestRunResult, ProgramError> {
         let data_in = Some(arrival.frame);
         let data_out = Some(&mut *self.out);
         let (hook, frame) = (arrival.hook.name(), arrival.frame);
@@ -152,7 +165,13 @@ impl Kernel {
                 };
                 let ctx_in = Some(bytemuck::bytes_of(&context));
                 let program: &SchedClassifier = program(&self.object, hook);
-                program.test_run(TestRunOptions { data_in, data_out, ctx_in, ..TestRunOptions::new() })
+                program.test_run(TestRunOptions {
+                    data_in,
+                    data_out,
+                    ctx_in,
+                    repeat,
+                    ..TestRunOptions::new()
+                })
             }
             Way::Xdp => {
                 assert_eq!(arrival.segment, 0, "XDP knows no aggregates");
@@ -163,7 +182,13 @@ impl Kernel {
                 };
                 let ctx_in = Some(bytemuck::bytes_of(&context));
                 let program: &Xdp = program(&self.object, &format!("xdp_{hook}"));
-                program.test_run(TestRunOptions { data_in, data_out, ctx_in, ..TestRunOptions::new() })
+                program.test_run(TestRunOptions {
+                    data_in,
+                    data_out,
+                    ctx_in,
+                    repeat,
+                    ..TestRunOptions::new()
+                })
             }
             Way::Host => unreachable!("the host is no kernel"),
         }
@@ -235,7 +260,7 @@ impl Runner for Kernel {
     }
 
     fn run(&mut self, arrival: &Arrival<'_>) -> Result<Outcome, Refused> {
-        let result = self.start(arrival);
+        let result = self.start(arrival, 1);
         if self.refuses(arrival.frame) {
             assert!(result.is_err(), "{:?} takes a frame without its network header now", self.way);
             return Err(Refused);

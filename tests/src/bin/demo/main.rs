@@ -10,7 +10,6 @@
 //!
 //! Exits 0 only if everything held. Nothing is left behind, also after Ctrl-C.
 
-mod interrupt;
 mod peers;
 mod play;
 mod scenes;
@@ -19,9 +18,9 @@ mod stay;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use vnet_tests::interrupt::Interrupt;
 use vnet_tests::lab::Lab;
 
-use interrupt::Interrupt;
 use play::Play;
 
 fn main() -> ExitCode {

@@ -5,9 +5,8 @@ use std::cell::{Cell, RefCell};
 use std::io::{IsTerminal, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use vnet_tests::interrupt::{Interrupt, Interrupted};
 use vnet_tests::lab::{Background, Lab, Netns, Output, Snapshot};
-
-use crate::interrupt::{Interrupt, Interrupted};
 
 /// Lines of an output that are shown.
 const EXCERPT: usize = 8;

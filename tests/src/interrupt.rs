@@ -1,4 +1,5 @@
 //! Ctrl-C: noticed, so that the lab can be taken down instead of being left behind.
+//! For programs that make labs; tests leave that to the next lab.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,18 +9,22 @@ use nix::sys::signal::{SigSet, Signal};
 
 /// Whether somebody has asked to stop.
 #[derive(Clone, Debug)]
-pub(crate) struct Interrupt {
+pub struct Interrupt {
     happened: Arc<AtomicBool>,
 }
 
-/// The payload with which a scene is left.
+/// What [`Interrupt::check`] unwinds with.
 #[derive(Debug)]
-pub(crate) struct Interrupted;
+pub struct Interrupted;
 
 impl Interrupt {
     /// Takes SIGINT and SIGTERM over. Programs started from here on do not get them either: the terminal sends
     /// Ctrl-C to all of its processes, and `vnet down` must not be one that heeds it.
-    pub(crate) fn catch() -> Self {
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    #[must_use]
+    pub fn catch() -> Self {
         let mut signals = SigSet::empty();
         signals.add(Signal::SIGINT);
         signals.add(Signal::SIGTERM);
@@ -34,17 +39,19 @@ impl Interrupt {
         Self { happened }
     }
 
-    pub(crate) fn happened(&self) -> bool {
+    /// Whether somebody has asked to stop.
+    #[must_use]
+    pub fn happened(&self) -> bool {
         self.happened.load(Ordering::Relaxed)
     }
 
     /// Takes it as answered.
-    pub(crate) fn forget(&self) {
+    pub fn forget(&self) {
         self.happened.store(false, Ordering::Relaxed);
     }
 
-    /// Leaves the scene if somebody has asked to stop.
-    pub(crate) fn check(&self) {
+    /// Unwinds with [`Interrupted`] if somebody has asked to stop.
+    pub fn check(&self) {
         if self.happened() {
             std::panic::resume_unwind(Box::new(Interrupted));
         }

@@ -1,0 +1,20 @@
+//! What vnet costs, measured beside other ways to do the same, in labs of network namespaces.
+//!
+//! Numbers of a shared machine scatter. So everything is repeated, vnet and its rivals take turns within one run, and
+//! a difference that is smaller than the spread is called that. Nothing here asserts a time: benchmarks are not tests.
+
+pub mod case;
+pub mod chart;
+mod endpoints;
+pub mod generator;
+pub mod latency;
+pub mod machine;
+mod mappings;
+pub mod page;
+mod programs;
+pub mod results;
+pub mod rig;
+pub mod rival;
+pub mod run;
+pub mod spread;
+pub mod topic;

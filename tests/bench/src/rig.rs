@@ -1,0 +1,69 @@
+//! One measurement: a fresh server, a client, and the CPUs they stay on.
+
+use std::path::{Path as FilePath, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::case::Kind;
+use crate::generator::{READY, Sample, cpus, pin};
+use crate::rival::Path;
+
+/// What measures.
+#[derive(Debug)]
+pub struct Rig {
+    /// The program that is client and server.
+    generator: PathBuf,
+    /// For clients, and servers that share it.
+    first: usize,
+    /// For servers of one-way traffic; the same where there is only one.
+    second: usize,
+}
+
+impl Rig {
+    /// Measures with the load generator at this path.
+    ///
+    /// # Errors
+    /// When the kernel does not tell the CPUs.
+    pub fn new(generator: &FilePath) -> Result<Self> {
+        let cpus = cpus()?;
+        let first = *cpus.first().context("no CPU to run on")?;
+        let second = cpus.get(1).copied().unwrap_or(first);
+        Ok(Self { generator: generator.to_owned(), first, second })
+    }
+
+    /// Keeps the calling thread where clients are.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn stay(&self) -> Result<()> {
+        pin(self.first)
+    }
+
+    /// Measures once.
+    ///
+    /// # Errors
+    /// With what server or client complained of.
+    pub fn measure(&self, path: &Path, kind: Kind, count: u64) -> Result<Sample> {
+        let server_cpu = if kind.shares_cpu() { self.first } else { self.second };
+        let serve = ["serve", "--kind", kind.name(), "--port", &path.port.to_string(), "--cpu"];
+        let server = path.server.start_with(&self.argv(&serve, server_cpu)?, &[]);
+        // Panics with what it printed instead.
+        let _ = server.line_with(&[READY]);
+        let (target, count) = (path.dials.to_string(), count.to_string());
+        let load = ["load", "--kind", kind.name(), "--target", &target, "--count", &count, "--cpu"];
+        let client = path.client.run_with(&self.argv(&load, self.first)?, &[]);
+        if client.status != Some(0) {
+            let served =
+                server.lines().into_iter().filter(|line| line != READY).collect::<Vec<_>>().join("; ");
+            let said = client.stderr.trim();
+            bail!("{}{}{served}", said, if served.is_empty() { "" } else { "; the server: " });
+        }
+        serde_json::from_str(&client.stdout).context("understand the client")
+    }
+
+    fn argv(&self, words: &[&str], cpu: usize) -> Result<Vec<String>> {
+        let generator = self.generator.to_str().context("a path in UTF-8")?.to_owned();
+        let words = words.iter().map(|&word| word.to_owned());
+        Ok(std::iter::once(generator).chain(words).chain([cpu.to_string()]).collect())
+    }
+}

@@ -1,0 +1,102 @@
+//! vnet itself.
+
+use std::time::Duration;
+
+use vnet_tests::lab::{Endpoint, Lab, vnet_binary};
+
+use super::{
+    Absent, Many, ONE_MORE, PUBLISHED, Path, Rival, Site, TARGET_PORT, many, timed, to_same_port, version_of,
+};
+use crate::case::Case;
+
+#[derive(Debug)]
+pub(super) struct Vnet;
+
+impl Rival for Vnet {
+    fn name(&self) -> &'static str {
+        "vnet"
+    }
+
+    fn what(&self) -> &'static str {
+        "two endpoints, masquerade, one port published for TCP and UDP; everything at its defaults"
+    }
+
+    fn version(&self) -> Result<String, Absent> {
+        version_of(&vnet_binary())
+    }
+
+    fn lacks(&self, _case: Case) -> Option<&'static str> {
+        None
+    }
+
+    fn set_up(&self) -> Box<dyn Site> {
+        let lab = Lab::up();
+        let (net1, net2) = (lab.endpoint("net1"), lab.endpoint("net2"));
+        let (port, target) = (PUBLISHED.to_string(), format!("{}:{TARGET_PORT}", net1.name()));
+        for proto in ["tcp", "udp"] {
+            lab.vnet_ok(&["portmap", "add", &port, &target, "--proto", proto]);
+        }
+        Box::new(Up { net1, net2, lab })
+    }
+
+    fn publish_many(&self, count: u16, done: &dyn Fn(u16)) -> Option<Box<dyn Many>> {
+        let lab = Lab::new();
+        // Room for all of them below.
+        lab.vnet_ok(&["up", "--nat-ports", "60000-65535"]);
+        let net1 = lab.endpoint("net1");
+        let ports = many(count);
+        let mut published = Published { net1, lab, last: *ports.end(), loaded_in: Duration::ZERO };
+        // There is no command for many that are no range, so it is one command for each.
+        for (before, port) in (0..).zip(ports) {
+            done(before);
+            published.loaded_in += published.publish(port);
+        }
+        Some(Box::new(published))
+    }
+}
+
+#[derive(Debug)]
+struct Published {
+    net1: Endpoint,
+    lab: Lab,
+    last: u16,
+    loaded_in: Duration,
+}
+
+impl Published {
+    fn publish(&self, port: u16) -> Duration {
+        let target = format!("{}:{port}", self.net1.name());
+        timed(|| drop(self.lab.vnet_ok(&["portmap", "add", &port.to_string(), &target])))
+    }
+}
+
+impl Many for Published {
+    fn loaded_in(&self) -> Duration {
+        self.loaded_in
+    }
+
+    fn last(&self) -> Path {
+        to_same_port(&self.lab, self.last, self.net1.netns())
+    }
+
+    fn add(&self) -> Duration {
+        self.publish(ONE_MORE)
+    }
+
+    fn remove(&self) -> Duration {
+        timed(|| drop(self.lab.vnet_ok(&["portmap", "rm", &ONE_MORE.to_string()])))
+    }
+}
+
+#[derive(Debug)]
+struct Up {
+    net1: Endpoint,
+    net2: Endpoint,
+    lab: Lab,
+}
+
+impl Site for Up {
+    fn path(&self, case: Case) -> Path {
+        Path::translated(case, &self.lab, (self.net1.netns(), self.net1.v4()), self.net2.netns())
+    }
+}

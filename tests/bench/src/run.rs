@@ -1,0 +1,179 @@
+//! A run: everybody in turn, again and again, with progress on standard error.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use anyhow::{Result, anyhow};
+use vnet_tests::interrupt::{Interrupt, Interrupted};
+
+use crate::case::{Case, Effort, Kind};
+use crate::endpoints;
+use crate::generator::Sample;
+use crate::machine::{CpuTime, Machine, today};
+use crate::mappings;
+use crate::programs;
+use crate::results::{Entrant, Quantity, Results, Section};
+use crate::rig::Rig;
+use crate::rival::{self, Absent, Rival};
+use crate::topic::Topic;
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// How much.
+    pub effort: Effort,
+    /// How often.
+    pub repetitions: u32,
+    /// What.
+    pub topics: Vec<Topic>,
+}
+
+/// What a run has at hand.
+#[derive(Debug)]
+pub(crate) struct Run<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) rig: &'a Rig,
+    pub(crate) present: Vec<Box<dyn Rival>>,
+    pub(crate) interrupt: &'a Interrupt,
+}
+
+/// Measures all of it.
+///
+/// # Errors
+/// When the machine cannot be looked at.
+///
+/// # Panics
+/// With [`Interrupted`] when somebody has asked to stop; what was set up is taken down on the way.
+pub fn run(plan: &Plan, rig: &Rig, interrupt: &Interrupt) -> Result<Results> {
+    let (mut machine, before) = (Machine::look()?, CpuTime::now()?);
+    let date = today()?;
+    let (mut present, mut entrants) = (Vec::new(), Vec::new());
+    for rival in rival::all() {
+        let version = rival.version();
+        let absent = version.as_ref().err().map(|Absent(reason)| reason.clone());
+        if let Some(reason) = &absent {
+            eprintln!("{} is not measured: {reason}", rival.name());
+        }
+        entrants.push(Entrant {
+            name: rival.name().to_owned(),
+            what: rival.what().to_owned(),
+            version: version.ok(),
+            absent: absent.clone(),
+        });
+        if absent.is_none() {
+            present.push(rival);
+        }
+    }
+    let run = Run { plan, rig, present, interrupt };
+    let mut topics: Vec<Section> =
+        plan.topics.iter().map(|topic| Section::new(topic.name(), topic.what())).collect();
+    let traffic = plan.topics.iter().any(|topic| matches!(topic, Topic::Traffic(_)));
+    for repetition in (0..plan.repetitions).filter(|_| traffic) {
+        run.repetition(repetition, &mut topics);
+    }
+    for (topic, section) in plan.topics.iter().zip(&mut topics) {
+        match topic {
+            Topic::Traffic(_) => {}
+            Topic::Mappings => mappings::measure(&run, section),
+            Topic::Programs => programs::measure(&run, section),
+            Topic::Endpoints => endpoints::measure(&run, section),
+        }
+    }
+    let order: Vec<&str> = entrants.iter().map(|it| it.name.as_str()).collect();
+    topics.iter_mut().for_each(|section| section.finish(&order));
+    machine.stolen_percent = CpuTime::now()?.stolen_percent_since(&before);
+    let (effort, repetitions) = (plan.effort, plan.repetitions);
+    Ok(Results { date, effort, repetitions, machine, rivals: entrants, topics })
+}
+
+impl Run<'_> {
+    /// Everybody once. Who begins changes, so that what drifts in a repetition meets everybody.
+    fn repetition(&self, number: u32, sections: &mut [Section]) {
+        eprintln!("==> repetition {} of {}", number + 1, self.plan.repetitions);
+        let first = number as usize % self.present.len().max(1);
+        let (before, from) = self.present.split_at(first);
+        for rival in from.iter().chain(before) {
+            self.traffic(rival.as_ref(), sections);
+        }
+    }
+
+    /// All cases of one rival, on one site.
+    fn traffic(&self, rival: &dyn Rival, sections: &mut [Section]) {
+        let cases: Vec<(usize, Case)> = self.wanted_cases().collect();
+        let has = |case| rival.lacks(case).is_none();
+        for &(at, case) in &cases {
+            if let Some(reason) = rival.lacks(case) {
+                sections[at].lacks(rival.name(), reason);
+            }
+        }
+        if !cases.iter().any(|&(_, case)| has(case)) {
+            return;
+        }
+        let site = match self.guarded(|| rival.set_up()) {
+            Ok(site) => site,
+            Err(error) => {
+                let reason = format!("it could not be set up: {error:#}");
+                eprintln!("    {}: {reason}", rival.name());
+                cases.iter().for_each(|&(at, _)| sections[at].lacks(rival.name(), &reason));
+                return;
+            }
+        };
+        for &(at, case) in cases.iter().filter(|(_, case)| has(*case)) {
+            for kind in Kind::ALL {
+                let measure = || self.rig.measure(&site.path(case), kind, kind.count(self.plan.effort));
+                let quantity = Quantity::from(kind);
+                self.note(&mut sections[at], &quantity, rival.name(), measure);
+            }
+        }
+        self.take_down(rival, site);
+    }
+
+    /// The lab complains of what was left behind by panicking.
+    pub(crate) fn take_down<T>(&self, rival: &dyn Rival, site: T) {
+        if let Err(error) = self.guarded(|| drop(site)) {
+            eprintln!("    {}: {error:#}", rival.name());
+        }
+    }
+
+    fn wanted_cases(&self) -> impl Iterator<Item = (usize, Case)> {
+        self.plan.topics.iter().enumerate().filter_map(|(at, topic)| match topic {
+            Topic::Traffic(case) => Some((at, *case)),
+            _ => None,
+        })
+    }
+
+    /// Measures one thing and says what came of it.
+    pub(crate) fn note(
+        &self,
+        section: &mut Section,
+        quantity: &Quantity,
+        rival: &str,
+        measure: impl FnOnce() -> Result<Sample>,
+    ) {
+        let outcome = self.guarded(measure).and_then(|outcome| outcome);
+        let said = match &outcome {
+            Ok(sample) => format!("{:.2} {}", sample.value, quantity.unit),
+            Err(error) => format!("failed: {error:#}"),
+        };
+        eprintln!("    {:<12} {:<16} {:<44} {said}", section.name, rival, quantity.title);
+        section.note(quantity, rival, outcome);
+    }
+
+    /// Does something that panics when it fails, as the lab does; an interruption is passed on.
+    pub(crate) fn guarded<T>(&self, work: impl FnOnce() -> T) -> Result<T> {
+        self.interrupt.check();
+        catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+            if panic.is::<Interrupted>() {
+                std::panic::resume_unwind(panic);
+            }
+            anyhow!("{}", message(&*panic))
+        })
+    }
+}
+
+/// What a panic says.
+#[must_use]
+pub fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message").to_owned()
+}
