@@ -10,7 +10,7 @@ use nix::sys::socket::{
 };
 use vnet::kernel::Kernel;
 use vnet_common::features::SET_RETVAL;
-use vnet_tests::lab::{Endpoint, FAMILIES, HOST_V4, Lab, Netns, OUTSIDE_V4, OUTSIDE_V6, UPLINK};
+use vnet_tests::lab::{Endpoint, FAMILIES, HOST_V4, Lab, Netns, OUTSIDE_V4, OUTSIDE_V6, UPLINK, eventually};
 use vnet_tests::peer::{Ask, Server};
 
 const SECOND: &str = "203.0.113.5";
@@ -53,9 +53,10 @@ impl Bind<'_> {
         })
     }
 
+    /// Must succeed. A program that another test is just starting may have inherited the socket before, until it runs.
     #[track_caller]
     fn in_netns(self, netns: &Netns) -> OwnedFd {
-        self.try_in(netns).unwrap_or_else(|e| panic!("{self:?} in {}: {e}", netns.name()))
+        eventually(|| self.try_in(netns).ok(), || format!("{self:?} in {}", netns.name()))
     }
 
     /// Must be refused as a port that is in use; before Linux 6.1 the kernel has one error for all refusals.
