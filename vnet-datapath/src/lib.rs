@@ -45,6 +45,8 @@
 
 pub mod answer;
 pub mod begin;
+#[cfg(any(test, feature = "model"))]
+pub mod buffer;
 pub mod checksum;
 pub mod conntrack;
 pub mod fragments;

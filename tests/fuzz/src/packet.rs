@@ -2,8 +2,8 @@
 
 use bytemuck::Zeroable;
 use vnet_common::{Addr, DropReason, Mac, Port, Proto, Tuple, Zone};
-use vnet_datapath::checksum::{Delta, Sum};
-use vnet_datapath::{Covers, Headers, L4, L4Checksum, Packet, Parsed, Slice, parse};
+use vnet_datapath::buffer::Buffer;
+use vnet_datapath::{Headers, L4, Parsed, parse};
 
 /// Where the network header begins.
 pub(crate) const NETWORK: usize = 14;
@@ -301,66 +301,6 @@ fn checksum(bytes: &[u8]) -> u16 {
     !(sum as u16)
 }
 
-/// A frame that may stand for several segments, or carry a tag beside its bytes.
-#[derive(Clone, Debug)]
-pub(crate) struct Dressed {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) segment: u32,
-    pub(crate) tagged: bool,
-}
-
-impl Dressed {
-    pub(crate) const fn plain(bytes: Vec<u8>) -> Self {
-        Self { bytes, segment: 0, tagged: false }
-    }
-
-    fn slice(&mut self) -> Slice<'_> {
-        Slice::new(&mut self.bytes)
-    }
-}
-
-impl Packet for Dressed {
-    fn length(&self) -> u32 {
-        self.bytes.len() as u32
-    }
-
-    fn segment_payload(&self) -> u32 {
-        self.segment
-    }
-
-    fn is_tagged(&self) -> bool {
-        self.tagged
-    }
-
-    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        self.bytes.get(offset as usize..)?.first_chunk().copied()
-    }
-
-    fn store<const N: usize>(&mut self, offset: u32, bytes: &[u8; N]) -> Option<()> {
-        self.slice().store(offset, bytes)
-    }
-
-    fn store_uncompensated(&mut self, offset: u32, byte: u8) -> Option<()> {
-        self.slice().store_uncompensated(offset, byte)
-    }
-
-    fn fix_l3(&mut self, offset: u32, delta: Delta) -> Option<()> {
-        self.slice().fix_l3(offset, delta)
-    }
-
-    fn fix_l4(&mut self, sum: L4Checksum, delta: Delta, covers: Covers) -> Option<()> {
-        self.slice().fix_l4(sum, delta, covers)
-    }
-
-    fn quote(&mut self, front: u32, length: u16) -> Option<Sum> {
-        let quoted = self.bytes.get(NETWORK..NETWORK + usize::from(length))?.to_vec();
-        self.bytes = [vec![0; front as usize], quoted.clone()].concat();
-        (self.segment, self.tagged) = (0, false);
-        let word = |bytes: &[u8]| std::array::from_fn(|at| bytes.get(at).copied().unwrap_or(0));
-        Some(quoted.chunks(4).fold(Sum::NONE, |sum, bytes| sum.add4(word(bytes))))
-    }
-}
-
 /// A frame as hexadecimal digits, without the payload that most have.
 pub(crate) fn shown(frame: &[u8]) -> String {
     let payload = frame.iter().rev().take_while(|byte| **byte == PAYLOAD[0]).count();
@@ -371,5 +311,5 @@ pub(crate) fn shown(frame: &[u8]) -> String {
 /// Reads a frame as the code under test does.
 pub(crate) fn read(frame: &[u8]) -> (Result<Parsed, DropReason>, Tuple) {
     let mut tuple = Tuple::zeroed();
-    (parse(&Dressed::plain(frame.to_vec()), &mut tuple), tuple)
+    (parse(&Buffer::plain(frame.to_vec()), &mut tuple), tuple)
 }

@@ -2,10 +2,11 @@
 
 use bytemuck::Zeroable;
 use vnet_common::{Hook, Tuple};
+use vnet_datapath::buffer::Buffer;
 use vnet_datapath::{Parsed, Place, Scratch, answer, parse as read, pipeline};
 
 use crate::input::Input;
-use crate::packet::{Dressed, NETWORK, sums};
+use crate::packet::{NETWORK, sums};
 use crate::world::{ENDPOINT_ZONES, HOLD, STRAY, UPLINK, World, bridge_of, ifindex_of};
 
 /// Any bytes: they can be parsed or not, what is said of them is within them, and every hook comes to a verdict, after
@@ -23,7 +24,7 @@ pub fn parse(data: &[u8]) {
     let segment = if kind & 2 == 0 { 0 } else { 1 + u32::from(input.byte()) };
     let frame = input.rest();
     let tagged = kind & 1 != 0;
-    let dressed = Dressed { bytes: frame.to_vec(), segment, tagged };
+    let dressed = Buffer { bytes: frame.to_vec(), segment, tagged };
     let mut tuple = Tuple::zeroed();
     let parsed = read(&dressed, &mut tuple);
     if let Ok(Parsed::Ip(headers)) = parsed {

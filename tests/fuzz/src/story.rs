@@ -4,12 +4,13 @@ use std::mem;
 
 use bytemuck::Zeroable;
 use vnet_common::{Addr, CtEntry, DropReason, Hook, MappingEntry, Port, Proto, Tuple, Zone};
+use vnet_datapath::buffer::Buffer;
 use vnet_datapath::model::Model;
 use vnet_datapath::{Parsed, Place, Scratch, Verdict, answer, mappings, pipeline as datapath};
 
 use crate::input::Input;
 use crate::judge::Judge;
-use crate::packet::{self, Built, Dressed, NETWORK, PAYLOAD, Part, read};
+use crate::packet::{self, Built, NETWORK, PAYLOAD, Part, read};
 use crate::rules::{network, way_out};
 use crate::tables;
 use crate::world::{
@@ -258,7 +259,7 @@ impl Story {
 
     /// What becomes of a packet, and of its bytes; it has been judged.
     fn judged(&mut self, met: &Met) -> (Result<Verdict, DropReason>, Vec<u8>) {
-        let mut packet = Dressed::plain(met.frame.clone());
+        let mut packet = Buffer::plain(met.frame.clone());
         let scratch = &mut Scratch::zeroed();
         let verdict = datapath::run(&mut packet, &self.model, scratch, (met.hook, met.place));
         let after = packet.bytes.clone();

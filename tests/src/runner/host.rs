@@ -4,15 +4,12 @@ use std::collections::HashMap;
 
 use bytemuck::Zeroable;
 use vnet_common::{CtEntry, DropKey, DropReason, EndpointUse, Hook, MappingEntry, PortRange, Tuple};
-use vnet_datapath::checksum::{Delta, Sum};
+use vnet_datapath::buffer::Buffer;
 use vnet_datapath::model::Model;
-use vnet_datapath::{Covers, L4Checksum, Packet, Place, Scratch, Slice, Verdict};
-use vnet_datapath::{answer, pipeline};
+use vnet_datapath::{Place, Scratch, Verdict, answer, pipeline};
 
 use super::{Arrival, Fate, Kernel, Outcome, Refused, Runner, Way};
 use crate::case::Entry;
-
-const ETHERNET_HEADER: usize = 14;
 
 /// Runs on the host.
 #[derive(Debug, Default)]
@@ -81,7 +78,7 @@ impl Runner for Host {
                 };
                 *self.drops.entry(key).or_default() += 1;
                 if scratch.answering.is_wanted() {
-                    let mut packet = Aggregate { bytes: frame.clone(), segment: arrival.segment };
+                    let mut packet = Buffer { segment: arrival.segment, ..Buffer::plain(frame.clone()) };
                     answer = answer::build(&mut packet, &scratch).map(|()| packet.bytes);
                 }
                 Fate::Dropped(reason)
@@ -129,7 +126,7 @@ fn verdict(
     if matches!(arrival.hook, Hook::ToUplink | Hook::ToBridge) && place.arrived == 0 {
         return Ok(Verdict::Pass);
     }
-    let mut packet = Aggregate { bytes: std::mem::take(frame), segment: arrival.segment };
+    let mut packet = Buffer { segment: arrival.segment, ..Buffer::plain(std::mem::take(frame)) };
     let verdict = pipeline::run(&mut packet, model, scratch, (arrival.hook, place));
     *frame = packet.bytes;
     verdict
@@ -145,61 +142,6 @@ fn seed_for(port: u16, range: PortRange) -> u32 {
     let undo_left = |x: u32, by: u32| (0..32 / by).fold(x, |y, _| x ^ (y << by));
     let undo_right = |x: u32, by: u32| (0..32 / by).fold(x, |y, _| x ^ (y >> by));
     undo_left(undo_right(undo_left(drawn, 5), 17), 13)
-}
-
-/// A frame that may stand for several, to be cut into segments later (GSO).
-struct Aggregate {
-    bytes: Vec<u8>,
-    segment: u32,
-}
-
-impl Aggregate {
-    fn slice(&mut self) -> Slice<'_> {
-        Slice::new(&mut self.bytes)
-    }
-}
-
-impl Packet for Aggregate {
-    fn length(&self) -> u32 {
-        u32::try_from(self.bytes.len()).expect("a short frame")
-    }
-
-    fn segment_payload(&self) -> u32 {
-        self.segment
-    }
-
-    fn is_tagged(&self) -> bool {
-        false
-    }
-
-    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        self.bytes.get(usize::try_from(offset).ok()?..)?.first_chunk().copied()
-    }
-
-    fn store<const N: usize>(&mut self, offset: u32, bytes: &[u8; N]) -> Option<()> {
-        self.slice().store(offset, bytes)
-    }
-
-    fn store_uncompensated(&mut self, offset: u32, byte: u8) -> Option<()> {
-        self.slice().store_uncompensated(offset, byte)
-    }
-
-    fn fix_l3(&mut self, offset: u32, delta: Delta) -> Option<()> {
-        self.slice().fix_l3(offset, delta)
-    }
-
-    fn fix_l4(&mut self, sum: L4Checksum, delta: Delta, covers: Covers) -> Option<()> {
-        self.slice().fix_l4(sum, delta, covers)
-    }
-
-    fn quote(&mut self, front: u32, length: u16) -> Option<Sum> {
-        let end = ETHERNET_HEADER + usize::from(length);
-        let quoted = self.bytes.get(ETHERNET_HEADER..end)?.to_vec();
-        self.bytes = [vec![0; usize::try_from(front).ok()?], quoted.clone()].concat();
-        self.segment = 0;
-        let word = |bytes: &[u8]| std::array::from_fn(|at| bytes.get(at).copied().unwrap_or(0));
-        Some(quoted.chunks(4).fold(Sum::NONE, |sum, bytes| sum.add4(word(bytes))))
-    }
 }
 
 #[cfg(test)]

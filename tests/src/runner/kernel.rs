@@ -152,8 +152,11 @@ impl Kernel {
     }
 
     fn start(&mut self, arrival: &Arrival<'_>, repeat: u32) -> Result<TestRunResult, ProgramError> {
-        let data_in = Some(arrival.frame);
-        let data_out = Some(&mut *self.out);
+        let (data_in, data_out) = (Some(arrival.frame), Some(&mut *self.out));
+        let options = |context| {
+            let ctx_in = Some(context);
+            TestRunOptions { data_in, data_out, ctx_in, repeat, ..TestRunOptions::new() }
+        };
         let (hook, frame) = (arrival.hook.name(), arrival.frame);
         match self.way {
             Way::Tc => {
@@ -163,15 +166,8 @@ impl Kernel {
                     gso_size: arrival.segment,
                     ..SkBuff::zeroed()
                 };
-                let ctx_in = Some(bytemuck::bytes_of(&context));
                 let program: &SchedClassifier = program(&self.object, hook);
-                program.test_run(TestRunOptions {
-                    data_in,
-                    data_out,
-                    ctx_in,
-                    repeat,
-                    ..TestRunOptions::new()
-                })
+                program.test_run(options(bytemuck::bytes_of(&context)))
             }
             Way::Xdp => {
                 assert_eq!(arrival.segment, 0, "XDP knows no aggregates");
@@ -180,15 +176,8 @@ impl Kernel {
                     ingress_ifindex: arrival.ifindex,
                     ..XdpMd::zeroed()
                 };
-                let ctx_in = Some(bytemuck::bytes_of(&context));
                 let program: &Xdp = program(&self.object, &format!("xdp_{hook}"));
-                program.test_run(TestRunOptions {
-                    data_in,
-                    data_out,
-                    ctx_in,
-                    repeat,
-                    ..TestRunOptions::new()
-                })
+                program.test_run(options(bytemuck::bytes_of(&context)))
             }
             Way::Host => unreachable!("the host is no kernel"),
         }
