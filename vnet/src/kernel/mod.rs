@@ -422,11 +422,12 @@ impl Kernel {
         netns::cookie()
     }
 
-    /// Seconds since boot, on the clock of the flow table (`CLOCK_BOOTTIME`).
+    /// Seconds since boot, on the clock of the flow table: without those in which the machine slept, and no nearer than
+    /// its tick (`CLOCK_MONOTONIC_COARSE`).
     #[must_use]
     pub fn now() -> u32 {
-        // The clock exists since Linux 2.6.39, and 136 years fit.
-        clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| time.tv_sec() as u32)
+        // The clock exists since Linux 2.6.32, and 136 years fit.
+        clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_or(0, |time| time.tv_sec() as u32)
     }
 
     /// What the running kernel offers beyond the oldest supported one, as bits of [`vnet_common::features`].
