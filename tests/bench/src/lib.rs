@@ -5,6 +5,7 @@
 
 pub mod case;
 pub mod chart;
+mod ebpf;
 mod endpoints;
 pub mod generator;
 pub mod latency;

@@ -8,6 +8,7 @@ mod bridged;
 mod docker_proxy;
 mod iptables;
 mod nftables;
+mod redirect;
 mod routing;
 mod veth;
 mod vnet;
@@ -23,6 +24,8 @@ use serde::{Deserialize, Serialize};
 use vnet_tests::lab::{HOST_V4, Lab, Netns, OUTSIDE_V4};
 
 use crate::case::Case;
+
+use bridged::{Bridged, NET1};
 
 /// The port outside that endpoints dial.
 const OUTSIDE_PORT: u16 = 5000;
@@ -104,6 +107,15 @@ fn to_same_port(lab: &Lab, port: u16, net1: &Netns) -> Path {
     Path::new(lab.outside(), (HOST_V4, port), net1, port)
 }
 
+/// Who dials whom where nothing is translated: whoever would dial a published port dials the endpoint itself.
+fn to_endpoint_itself(host: &Bridged, case: Case) -> Path {
+    let mut path = host.path(case);
+    if path.server == *host.net1() {
+        path.dials = (NET1, TARGET_PORT).into();
+    }
+    path
+}
+
 /// What something took.
 fn timed(work: impl FnOnce()) -> Duration {
     let start = Instant::now();
@@ -149,6 +161,7 @@ pub fn all() -> Vec<Box<dyn Rival>> {
     vec![
         Box::new(vnet::Vnet),
         Box::new(veth::Veth),
+        Box::new(redirect::Redirect),
         Box::new(routing::Routing),
         Box::new(nftables::Nftables),
         Box::new(iptables::NFT),
