@@ -121,11 +121,12 @@ mod tests {
     #[test]
     fn the_benchmark_knows_every_case() {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/bench/src");
-        let read = |name| fs::read_to_string(source.join(name)).expect("a source of the benchmark");
-        let (topics, cases) = (read("topic.rs"), read("case.rs"));
+        let read = |name: String| fs::read_to_string(source.join(name)).expect("a source of the benchmark");
+        let (topics, cases) = (read("topic.rs".to_owned()), read("case.rs".to_owned()));
         for case in CASES {
-            let named = format!("=> \"{case}\"");
-            assert!(topics.contains(&named) || cases.contains(&named), "no case {case}");
+            let of_traffic = cases.contains(&format!("=> \"{case}\""));
+            let own = || read(format!("{case}.rs")).contains(&format!("NAME: &str = \"{case}\""));
+            assert!(of_traffic || own(), "no case {case}");
         }
         assert!(topics.contains(&format!("[Self; {}]", CASES.len())), "another number of cases");
     }

@@ -8,6 +8,7 @@ pub mod chart;
 mod ebpf;
 mod endpoints;
 pub mod generator;
+pub mod goals;
 pub mod latency;
 pub mod machine;
 mod mappings;

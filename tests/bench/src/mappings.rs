@@ -12,11 +12,29 @@ use crate::results::{Quantity, Section};
 use crate::rival::{Many, Rival};
 use crate::run::Run;
 
+/// The section.
+pub(crate) const NAME: &str = "mappings";
+/// What is measured, each for a number of ports.
+pub(crate) const LOAD: &str = "publish all, once";
+pub(crate) const CONNECT: &str = "connect to the last";
+pub(crate) const ADD: &str = "publish one more";
+pub(crate) const REMOVE: &str = "take one back";
+
+/// The numbers of ports between which a goal demands no difference.
+pub(crate) const FEW: u16 = 10;
+pub(crate) const MANY: u16 = 50_000;
+
+/// The title of what is measured for a number of ports.
+pub(crate) fn title(size: u16, what: &str) -> String {
+    let ports = if size == 1 { "1 port".to_owned() } else { format!("{} ports", thousands(f64::from(size))) };
+    format!("{ports}, {what}")
+}
+
 /// How many.
 const fn sizes(effort: Effort) -> &'static [u16] {
     match effort {
-        Effort::Full => &[1, 1_000, 10_000, 50_000],
-        Effort::Quick => &[1, 200],
+        Effort::Full => &[1, FEW, 1_000, 10_000, MANY],
+        Effort::Quick => &[1, FEW, 200],
     }
 }
 
@@ -51,16 +69,15 @@ fn progress(run: &Run<'_>, done: u16) {
 
 fn one(run: &Run<'_>, section: &mut Section, rival: &dyn Rival, (size, many): (u16, &dyn Many)) {
     let name = rival.name();
-    let ports = if size == 1 { "1 port".to_owned() } else { format!("{} ports", thousands(f64::from(size))) };
-    let cost = |what: &str, unit| Quantity::cost(format!("{ports}, {what}"), unit);
-    run.note(section, &cost("publish all, once", "ms"), name, || Ok(millis(many.loaded_in())));
+    let cost = |what: &str, unit| Quantity::cost(title(size, what), unit);
+    run.note(section, &cost(LOAD, "ms"), name, || Ok(millis(many.loaded_in())));
     for _ in 0..run.plan.repetitions {
-        run.note(section, &cost("connect to the last", "µs"), name, || {
+        run.note(section, &cost(CONNECT, "µs"), name, || {
             // Fewer than elsewhere: behind as many rules a connection takes milliseconds.
             run.rig.measure(&many.last(), Kind::Crr, Kind::Crr.count(run.plan.effort) / 3)
         });
-        run.note(section, &cost("publish one more", "ms"), name, || Ok(millis(many.add())));
-        run.note(section, &cost("take one back", "ms"), name, || Ok(millis(many.remove())));
+        run.note(section, &cost(ADD, "ms"), name, || Ok(millis(many.add())));
+        run.note(section, &cost(REMOVE, "ms"), name, || Ok(millis(many.remove())));
     }
 }
 

@@ -18,6 +18,15 @@ use crate::latency::rank;
 use crate::results::{Quantity, Section, VNET};
 use crate::run::Run;
 
+/// The section.
+pub(crate) const NAME: &str = "programs";
+/// Kinds of packets.
+pub(crate) const NOT_OURS: &str = "from_uplink, not ours";
+pub(crate) const OUT: &str = "from_endpoint, established";
+pub(crate) const BACK: &str = "from_uplink, established";
+pub(crate) const NEW_OUT: &str = "from_endpoint, new, masqueraded";
+pub(crate) const NEW_IN: &str = "from_uplink, new, published";
+
 /// The port that is published in the world of the packet table.
 const PUBLISHED: u16 = 8088;
 
@@ -101,11 +110,11 @@ fn all(kernel: &mut Kernel, count: u16) -> Result<Vec<(&'static str, Sample)>> {
         sample
     };
     Ok(vec![
-        ("from_uplink, not ours", sample(once)),
-        ("from_endpoint, established", sample(out)),
-        ("from_uplink, established", sample(back)),
-        ("from_endpoint, new, masqueraded", sample(new_out)),
-        ("from_uplink, new, published", sample(new_in)),
+        (NOT_OURS, sample(once)),
+        (OUT, sample(out)),
+        (BACK, sample(back)),
+        (NEW_OUT, sample(new_out)),
+        (NEW_IN, sample(new_in)),
     ])
 }
 

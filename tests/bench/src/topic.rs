@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
 use crate::case::Case;
+use crate::{endpoints, mappings, programs};
 
 /// A section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,9 +39,9 @@ impl Topic {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Traffic(case) => case.name(),
-            Self::Mappings => "mappings",
-            Self::Programs => "programs",
-            Self::Endpoints => "endpoints",
+            Self::Mappings => mappings::NAME,
+            Self::Programs => programs::NAME,
+            Self::Endpoints => endpoints::NAME,
         }
     }
 
