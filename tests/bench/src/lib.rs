@@ -9,6 +9,7 @@ mod ebpf;
 mod endpoints;
 pub mod generator;
 pub mod goals;
+pub mod guard;
 pub mod latency;
 pub mod machine;
 mod mappings;

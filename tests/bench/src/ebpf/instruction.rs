@@ -24,6 +24,7 @@ pub(crate) const R3: Register = Register(3);
 pub(crate) const R4: Register = Register(4);
 pub(crate) const R5: Register = Register(5);
 pub(crate) const R6: Register = Register(6);
+pub(crate) const R7: Register = Register(7);
 /// The frame pointer.
 pub(crate) const R10: Register = Register(10);
 
@@ -31,6 +32,7 @@ pub(crate) const R10: Register = Register(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Size {
     B4 = 0x00,
+    B2 = 0x08,
 }
 
 const fn instruction(code: u8, to: Register, from: Register, offset: i16, immediate: i32) -> Instruction {
@@ -60,6 +62,40 @@ pub(crate) const fn load(size: Size, to: Register, from: Register, offset: i16) 
 /// `to[offset] = value`
 pub(crate) const fn store_value(size: Size, to: Register, offset: i16, value: i32) -> Instruction {
     instruction(0x62 | size as u8, to, R0, offset, value)
+}
+
+/// `to[offset] = from`
+pub(crate) const fn store(size: Size, to: Register, offset: i16, from: Register) -> Instruction {
+    instruction(0x63 | size as u8, to, from, offset, 0)
+}
+
+/// `to /= value`, of the lower half, without sign
+pub(crate) const fn divide(to: Register, value: u32) -> Instruction {
+    instruction(0x34, to, R0, 0, value as i32)
+}
+
+/// `to %= value`, of the lower half, without sign
+pub(crate) const fn remainder(to: Register, value: u32) -> Instruction {
+    instruction(0x94, to, R0, 0, value as i32)
+}
+
+/// Puts the lowest bytes into network byte order.
+pub(crate) const fn to_network(size: Size, to: Register) -> Instruction {
+    let bits = match size {
+        Size::B4 => 32,
+        Size::B2 => 16,
+    };
+    instruction(0xdc, to, R0, 0, bits)
+}
+
+/// `to` = the map with this descriptor.
+pub(crate) const fn map(to: Register, descriptor: u32) -> [Instruction; 2] {
+    [instruction(0x18, to, Register(1), 0, descriptor as i32), instruction(0, R0, R0, 0, 0)]
+}
+
+/// `to` = where the first value of an array is.
+pub(crate) const fn first_value(to: Register, descriptor: u32) -> [Instruction; 2] {
+    [instruction(0x18, to, Register(2), 0, descriptor as i32), instruction(0, R0, R0, 0, 0)]
 }
 
 /// Skips so many instructions if `left > right`.
@@ -94,6 +130,10 @@ mod tests {
         assert_eq!(bytes(set(R0, -1)), [0xb7, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
         assert_eq!(bytes(load(Size::B4, R2, R1, 76)), [0x61, 0x12, 76, 0, 0, 0, 0, 0]);
         assert_eq!(bytes(store_value(Size::B4, R10, -20, 2)), [0x62, 0x0a, 0xec, 0xff, 2, 0, 0, 0]);
+        assert_eq!(bytes(store(Size::B2, R7, 52, R1)), [0x6b, 0x17, 52, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes(to_network(Size::B2, R1)), [0xdc, 0x01, 0, 0, 16, 0, 0, 0]);
+        assert_eq!(bytes(remainder(R0, 7)), [0x94, 0, 0, 0, 7, 0, 0, 0]);
+        assert_eq!(map(R2, 5).map(bytes)[0], [0x18, 0x12, 0, 0, 5, 0, 0, 0]);
         assert_eq!(bytes(call(155)), [0x85, 0, 0, 0, 155, 0, 0, 0]);
         assert_eq!(bytes(exit()), [0x95, 0, 0, 0, 0, 0, 0, 0]);
     }

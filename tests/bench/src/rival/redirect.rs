@@ -15,6 +15,7 @@ use crate::ebpf::instruction::{
     Instruction, R0, R1, R2, R3, R4, R5, R6, R10, Size, add, call, copy, exit, load, set, skip_if_greater,
     skip_unless_equal, store_value,
 };
+use crate::ebpf::skb;
 use crate::ebpf::system::Classifier;
 
 #[derive(Debug)]
@@ -95,15 +96,9 @@ fn v4(addr: IpAddr) -> Ipv4Addr {
     }
 }
 
-/// Offsets in `struct __sk_buff`.
-const PROTOCOL: i16 = 16;
-const DATA: i16 = 76;
-const DATA_END: i16 = 80;
 /// Where an IPv4 packet's destination stands in a frame, and where it ends.
 const DESTINATION: i16 = 30;
 const HEADERS: i32 = 34;
-/// `TC_ACT_UNSPEC`: the packet goes on to whatever comes next.
-const PASS: i32 = -1;
 const ETH_P_IP: u16 = 0x0800;
 const AF_INET: i32 = 2;
 /// `struct bpf_redir_neigh`.
@@ -126,17 +121,17 @@ fn program(ways: &[(Ipv4Addr, Way)], bridged: bool) -> Vec<Instruction> {
     let after_loads = ways.len() as i16 + 1;
     let mut program = vec![
         copy(R6, R1),
-        load(Size::B4, R2, R6, PROTOCOL),
+        load(Size::B4, R2, R6, skb::PROTOCOL),
         skip_unless_equal(R2, i32::from(ETH_P_IP.to_be()), after_loads + 5),
-        load(Size::B4, R2, R6, DATA),
-        load(Size::B4, R3, R6, DATA_END),
+        load(Size::B4, R2, R6, skb::DATA),
+        load(Size::B4, R3, R6, skb::DATA_END),
         copy(R4, R2),
         add(R4, HEADERS),
         skip_if_greater(R4, R3, after_loads),
         load(Size::B4, R5, R2, DESTINATION),
     ];
     program.extend(ways);
-    program.extend([set(R0, PASS), exit()]);
+    program.extend([set(R0, skb::PASS), exit()]);
     program
 }
 
