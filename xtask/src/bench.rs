@@ -14,8 +14,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What can be measured.
-const CASES: [&str; 8] =
-    ["masquerade", "published", "hairpin", "host-local", "direct", "mappings", "programs", "endpoints"];
+const CASES: [&str; 9] = [
+    "masquerade",
+    "published",
+    "hairpin",
+    "host-local",
+    "direct",
+    "mappings",
+    "conntrack",
+    "programs",
+    "endpoints",
+];
 /// The rival that is a program of Debian's package docker.io.
 const PROXY: &str = "docker-proxy";
 const PACKAGE: &str = "docker.io";

@@ -6,7 +6,7 @@
 use crate::case::{Case, Kind};
 use crate::results::{Measured, Quantity, Results, VNET};
 use crate::spread::Spread;
-use crate::{endpoints, mappings, programs};
+use crate::{conntrack, endpoints, mappings, programs};
 
 /// The rivals that translate by the kernel's own rules.
 const NETFILTER: &[&str] = &["nftables", "iptables-nft", "iptables-legacy"];
@@ -122,10 +122,12 @@ fn of_topics() -> Vec<Goal> {
         ),
         at_most("one mapping added beside 50,000, as a command", mappings::NAME, &many(mappings::ADD), 3.0),
         at_most("50,000 mappings at once", mappings::NAME, &many(mappings::LOAD), 100.0),
+        at_most("a range of 10,000 ports, as a command", mappings::NAME, mappings::RANGE, 1.0),
         at_most("packet of an established flow, out", programs::NAME, programs::OUT, 150.0),
         at_most("packet of an established flow, back", programs::NAME, programs::BACK, 150.0),
         at_most("first packet of a masqueraded flow", programs::NAME, programs::NEW_OUT, 600.0),
         at_most("first packet to a published port", programs::NAME, programs::NEW_IN, 600.0),
+        at_most("memory per connection, both directions", conntrack::NAME, conntrack::MEMORY, 160.0),
         at_most("an endpoint with a published port created", endpoints::NAME, endpoints::CREATE, 10.0),
         at_most("an endpoint with a published port removed", endpoints::NAME, endpoints::REMOVE, 10.0),
     ]

@@ -5,6 +5,7 @@
 
 pub mod case;
 pub mod chart;
+mod conntrack;
 mod ebpf;
 mod endpoints;
 pub mod generator;
@@ -15,6 +16,7 @@ pub mod machine;
 mod mappings;
 pub mod page;
 mod programs;
+mod raw;
 pub mod results;
 pub mod rig;
 pub mod rival;

@@ -8,6 +8,7 @@ mod bridged;
 mod docker_proxy;
 mod iptables;
 mod nftables;
+pub(crate) mod range;
 mod redirect;
 mod routing;
 mod veth;
@@ -25,10 +26,12 @@ use vnet_tests::lab::{HOST_V4, Lab, Netns, OUTSIDE_V4};
 
 use crate::case::Case;
 
-use bridged::{Bridged, NET1};
+use bridged::Bridged;
+/// The endpoint that serves, of every rival that has a bridge.
+pub(crate) use bridged::NET1;
 
 /// The port outside that endpoints dial.
-const OUTSIDE_PORT: u16 = 5000;
+pub(crate) const OUTSIDE_PORT: u16 = 5000;
 /// The published port of the host.
 const PUBLISHED: u16 = 8088;
 /// The port of the endpoint that it leads to.
@@ -68,6 +71,15 @@ pub trait Rival: Debug {
     /// # Panics
     /// As [`Self::set_up`].
     fn publish_many(&self, _count: u16, _done: &dyn Fn(u16)) -> Option<Box<dyn Many>> {
+        None
+    }
+
+    /// Makes a host of its own on which [`Many::add`] publishes a range of ports, each leading to the same port of an
+    /// endpoint; `None` if it publishes none.
+    ///
+    /// # Panics
+    /// As [`Self::set_up`].
+    fn publish_range(&self) -> Option<Box<dyn Many>> {
         None
     }
 }

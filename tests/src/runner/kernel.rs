@@ -138,6 +138,11 @@ impl Kernel {
         model.slots.replace((0..next).map(|slot| (slot, self.tables.flow_slots.value(&slot))).collect());
     }
 
+    /// Replaces the configuration, and nothing else.
+    pub fn configure(&mut self, config: DatapathConfig) {
+        self.tables.config.insert([(0, config)]);
+    }
+
     /// The classifier of a hook, for whoever has it run by other means.
     ///
     /// # Panics

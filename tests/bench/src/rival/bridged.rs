@@ -15,7 +15,7 @@ pub(super) const BRIDGE: &str = "br0";
 /// What the endpoints' addresses are out of.
 pub(super) const SUBNET: &str = "192.168.0.0/24";
 /// The endpoint that serves.
-pub(super) const NET1: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 0, 2));
+pub(crate) const NET1: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 0, 2));
 const NET2: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 0, 3));
 /// The endpoints: the host's end of the veth pair, and the address.
 pub(super) const ENDPOINTS: [(&str, IpAddr); 2] = [("net1", NET1), ("net2", NET2)];
