@@ -235,7 +235,9 @@ mod tests {
             kernel.learnt(&model);
             assert_eq!(model.conntrack.borrow().len(), 2, "one flow is established");
             assert_eq!(model.unconfirmed.borrow().len(), 2 * 2 * 4 * 500, "a new one for each packet");
-            assert!(all.iter().all(|it| it.cost() > 0.0), "{all:?}");
+            // The host's own packets cost less than a clock's tick.
+            let told = all.iter().filter(|it| it.name != HOSTS_OWN).all(|it| it.cost() > 0.0);
+            assert!(told, "{all:?}");
         });
     }
 }
