@@ -26,6 +26,14 @@ pub trait Machine {
     async fn state(&self, resource: &Resource) -> Result<State, Self::Error>;
     /// Does one step.
     async fn apply(&self, op: &Op) -> Result<(), Self::Error>;
+    /// Does steps that [join](Op::joins) each other, in order and at once if it can; one that fails comes with the
+    /// number of those done before it.
+    async fn apply_joined(&self, ops: &[Op]) -> Result<(), (usize, Self::Error)> {
+        for (done, op) in ops.iter().enumerate() {
+            self.apply(op).await.map_err(|error| (done, error))?;
+        }
+        Ok(())
+    }
     /// The host's interfaces.
     async fn interfaces(&self) -> Result<Vec<Interface>, Self::Error>;
     /// The host's routes.
@@ -61,6 +69,10 @@ impl Machine for Kernel {
 
     async fn apply(&self, op: &Op) -> Result<(), kernel::Error> {
         Self::apply(self, op).await
+    }
+
+    async fn apply_joined(&self, ops: &[Op]) -> Result<(), (usize, kernel::Error)> {
+        Self::apply_joined(self, ops).await
     }
 
     async fn interfaces(&self) -> Result<Vec<Interface>, kernel::Error> {
@@ -183,26 +195,23 @@ pub async fn observe_obsolete<M: Machine>(machine: &M, resources: Vec<Resource>)
 /// # Errors
 /// What failed, and what could not be undone.
 pub async fn apply<M: Machine>(machine: &M, plan: &Plan) -> Result<(), Failure> {
-    for (done, op) in plan.ops.iter().enumerate() {
-        if let Err(error) = machine.apply(op).await {
+    let mut done = 0;
+    for ops in plan.ops.chunk_by(Op::joins) {
+        if let Err((nth, error)) = machine.apply_joined(ops).await {
             // The failed step may have been done in part, so it is undone as well.
-            let not_undone = undo(machine, plan, done).await;
-            let failed = vec![FailedOp { op: op.clone(), error: Box::new(error) }];
+            let not_undone = undo(machine, plan, done + nth).await;
+            let failed = vec![FailedOp { op: ops[nth].clone(), error: Box::new(error) }];
             return Err(Failure { failed, not_undone });
         }
+        done += ops.len();
     }
     Ok(())
 }
 
 /// Undoes the steps of a plan up to this one, last first.
 async fn undo<M: Machine>(machine: &M, plan: &Plan, last: usize) -> Vec<FailedOp> {
-    let mut not_undone = Vec::new();
-    for op in plan.ops[..=last].iter().rev().filter_map(|op| plan.inverse(op)) {
-        if let Err(error) = machine.apply(&op).await {
-            not_undone.push(FailedOp { op, error: Box::new(error) });
-        }
-    }
-    not_undone
+    let back: Vec<Op> = plan.ops[..=last].iter().rev().filter_map(|op| plan.inverse(op)).collect();
+    do_all(machine, &back).await
 }
 
 /// Does every step that can be done, whatever fails on the way.
@@ -210,11 +219,18 @@ async fn undo<M: Machine>(machine: &M, plan: &Plan, last: usize) -> Vec<FailedOp
 /// # Errors
 /// Everything that failed.
 pub async fn tear_down<M: Machine>(machine: &M, plan: &Plan) -> Result<(), Failure> {
+    let failed = do_all(machine, &plan.ops).await;
+    if failed.is_empty() { Ok(()) } else { Err(Failure { failed, not_undone: Vec::new() }) }
+}
+
+/// Does every step that can be done, and gives those that failed.
+async fn do_all<M: Machine>(machine: &M, ops: &[Op]) -> Vec<FailedOp> {
     let mut failed = Vec::new();
-    for op in &plan.ops {
-        if let Err(error) = machine.apply(op).await {
-            failed.push(FailedOp { op: op.clone(), error: Box::new(error) });
+    for mut ops in ops.chunk_by(Op::joins) {
+        while let Err((nth, error)) = machine.apply_joined(ops).await {
+            failed.push(FailedOp { op: ops[nth].clone(), error: Box::new(error) });
+            ops = &ops[nth + 1..];
         }
     }
-    if failed.is_empty() { Ok(()) } else { Err(Failure { failed, not_undone: Vec::new() }) }
+    failed
 }

@@ -18,7 +18,7 @@ use super::error::Error;
 use super::maps::Maps;
 use super::netlink::{Address, Netlink};
 use super::netns;
-use crate::plan::{Resource, State};
+use crate::plan::{Op, Resource, State};
 
 /// The configuration as loading leaves it: of no namespace, so that the cgroup hooks act nowhere.
 pub(super) const UNCONFIGURED: DatapathConfig = DatapathConfig::DEFAULT;
@@ -147,6 +147,22 @@ pub(super) async fn create(maps: &Maps, netlink: &Netlink, resource: &Resource) 
         remove_dead_uplinks(maps, netlink).await?;
     }
     Entry::of(resource, netlink).await?.write(maps)
+}
+
+/// Writes or deletes the entries of steps that join each other.
+pub(super) fn apply_joined(maps: &Maps, ops: &[Op]) -> Result<(), (usize, Error)> {
+    let entry = |op: &Op| match op {
+        Op::Create(Resource::PortMap { key, value })
+        | Op::Change(Resource::PortMap { key, value })
+        | Op::Remove(Resource::PortMap { key, value }) => (*key, *value),
+        other => unreachable!("nothing joins `{other}`"),
+    };
+    let (keys, values): (Vec<_>, Vec<_>) = ops.iter().map(entry).unzip();
+    if matches!(ops, [Op::Remove(_), ..]) {
+        maps.port_map.remove_all(&keys)
+    } else {
+        maps.port_map.insert_all(&keys, &values)
+    }
 }
 
 /// Deletes the entry of a resource. One that is not there, or whose map is not, is deleted already.

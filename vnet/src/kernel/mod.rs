@@ -199,6 +199,17 @@ impl Kernel {
         }
     }
 
+    /// Does steps that [join](Op::joins) each other by as few requests to the kernel as it takes.
+    ///
+    /// # Errors
+    /// The first that cannot be done, with the number of those done before it.
+    pub async fn apply_joined(&self, ops: &[Op]) -> Result<(), (usize, Error)> {
+        match ops {
+            [op] => self.apply(op).await.map_err(|error| (0, error)),
+            several => entries::apply_joined(&self.maps, several),
+        }
+    }
+
     async fn create(&self, resource: &Resource) -> Result<(), Error> {
         match resource {
             Resource::DataPath(sizes) => {

@@ -120,6 +120,11 @@ pub(super) struct Refresh {
 }
 
 impl<M: Machine> Manager<M> {
+    /// The interfaces that have addresses, for verbs that ask about those.
+    pub(super) async fn observe_addresses(&self) -> Result<Host, Error> {
+        Host::without_routes(&self.machine).await
+    }
+
     /// Notes the host's addresses as they are. The gateways belong to their networks and are not part of it;
     /// neither are the links to endpoints, whose host side has no address that counts. All are looked at, not only
     /// those that are new to the record: the command that noted one may not have lived to tell the data path.
