@@ -13,8 +13,9 @@ use vnet_common::{CtEntry, Proto, Tuple};
 
 use crate::firewall::Netfilter;
 use crate::flow::Tables;
-use crate::kernel::{self, BoundSocket, Interface, Kernel, Process, Route};
+use crate::kernel::{self, Addressed, BoundSocket, Interface, Kernel, Process, Route};
 use crate::plan::{Op, Plan, Resource, State};
+use crate::spec::InterfaceName;
 
 /// Something whose resources can be observed and changed: the kernel, or a test's model of it.
 #[allow(async_fn_in_trait, reason = "one thread, no `Send` bound is wanted")]
@@ -24,6 +25,10 @@ pub trait Machine {
 
     /// How a resource stands.
     async fn state(&self, resource: &Resource) -> Result<State, Self::Error>;
+    /// Whether there is anything of a resource, as described or not: what is to be removed is asked no more.
+    async fn is_there(&self, resource: &Resource) -> Result<bool, Self::Error> {
+        Ok(self.state(resource).await? != State::Absent)
+    }
     /// Does one step.
     async fn apply(&self, op: &Op) -> Result<(), Self::Error>;
     /// Does steps that [join](Op::joins) each other, in order and at once if it can; one that fails comes with the
@@ -36,6 +41,10 @@ pub trait Machine {
     }
     /// The host's interfaces.
     async fn interfaces(&self) -> Result<Vec<Interface>, Self::Error>;
+    /// The host's addresses, by interface: of those that have some, and of those of these names that there are.
+    async fn addressed(&self, named: &[InterfaceName]) -> Result<Vec<Addressed>, Self::Error>;
+    /// Whether the host has an interface of this name.
+    async fn has_interface(&self, name: &str) -> Result<bool, Self::Error>;
     /// The host's routes.
     async fn routes(&self) -> Result<Vec<Route>, Self::Error>;
     /// The rules of the host's own firewall.
@@ -67,6 +76,10 @@ impl Machine for Kernel {
         Self::state(self, resource).await
     }
 
+    async fn is_there(&self, resource: &Resource) -> Result<bool, kernel::Error> {
+        Self::is_there(self, resource).await
+    }
+
     async fn apply(&self, op: &Op) -> Result<(), kernel::Error> {
         Self::apply(self, op).await
     }
@@ -77,6 +90,14 @@ impl Machine for Kernel {
 
     async fn interfaces(&self) -> Result<Vec<Interface>, kernel::Error> {
         Self::interfaces(self).await
+    }
+
+    async fn addressed(&self, named: &[InterfaceName]) -> Result<Vec<Addressed>, kernel::Error> {
+        Self::addressed(self, named).await
+    }
+
+    async fn has_interface(&self, name: &str) -> Result<bool, kernel::Error> {
+        Self::has_interface(name)
     }
 
     async fn routes(&self) -> Result<Vec<Route>, kernel::Error> {
@@ -184,7 +205,11 @@ pub async fn observe<M: Machine>(
 pub async fn observe_obsolete<M: Machine>(machine: &M, resources: Vec<Resource>) -> Vec<(Resource, State)> {
     let mut observed = Vec::with_capacity(resources.len());
     for resource in resources {
-        let state = machine.state(&resource).await.unwrap_or_else(|error| State::Differs(error.to_string()));
+        let state = match machine.is_there(&resource).await {
+            Ok(true) => State::Present,
+            Ok(false) => State::Absent,
+            Err(error) => State::Differs(error.to_string()),
+        };
         observed.push((resource, state));
     }
     observed

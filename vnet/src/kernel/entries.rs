@@ -7,14 +7,13 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use nix::errno::Errno;
-use nix::net::if_::if_nametoindex;
 use vnet_common::{
     ABI_VERSION, Addr, AllowFromKey, DatapathConfig, EndpointValue, FloatingValue, HostAddressValue,
     MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, PrefixKey, UplinkValue,
 };
 
 use super::error::Error;
+use super::interface::index_if_any;
 use super::maps::Maps;
 use super::netlink::{Address, Netlink};
 use super::netns;
@@ -150,7 +149,7 @@ pub(super) async fn create(maps: &Maps, netlink: &Netlink, resource: &Resource) 
 }
 
 /// Writes or deletes the entries of steps that join each other.
-pub(super) fn apply_joined(maps: &Maps, ops: &[Op]) -> Result<(), (usize, Error)> {
+pub(super) fn apply_joined(maps: &Maps, ops: &[Op]) -> Result<(), (usize, Box<Error>)> {
     let entry = |op: &Op| match op {
         Op::Create(Resource::PortMap { key, value })
         | Op::Change(Resource::PortMap { key, value })
@@ -281,14 +280,6 @@ fn prefix(net: &IpNet) -> PrefixKey {
 
 fn index_of(interface: &str) -> Result<u32, Error> {
     index_if_any(interface)?.ok_or_else(|| Error::NoInterface { interface: interface.to_owned() })
-}
-
-fn index_if_any(interface: &str) -> Result<Option<u32>, Error> {
-    match if_nametoindex(interface) {
-        Ok(index) => Ok(Some(index)),
-        Err(Errno::ENODEV) => Ok(None),
-        Err(errno) => Err(Error::InterfaceIndex { interface: interface.to_owned(), source: errno.into() }),
-    }
 }
 
 #[cfg(test)]

@@ -221,29 +221,31 @@ where
     }
 
     /// Writes many entries, in order; an error comes with the number of those that were written.
-    pub(super) fn insert_all(&self, keys: &[K], values: &[V]) -> Result<(), (usize, Error)> {
+    pub(super) fn insert_all(&self, keys: &[K], values: &[V]) -> Result<(), (usize, Box<Error>)> {
+        let failed = |done, error| Err((done, Box::new(error)));
         match self.with(|map| Ok(batch::write(descriptor(map), keys, values))) {
             Ok(Some(Ok(()))) => Ok(()),
-            Ok(None) => Err((0, Error::NoMap { map: self.name, pin: self.pin.clone() })),
+            Ok(None) => failed(0, Error::NoMap { map: self.name, pin: self.pin.clone() }),
             Ok(Some(Err((done, error)))) if error.raw_os_error() == Some(nix::libc::E2BIG) => {
-                Err((done, Error::MapFull { map: self.name }))
+                failed(done, Error::MapFull { map: self.name })
             }
             Ok(Some(Err((done, error)))) => {
-                Err((done, self.write_error(&keys[done], "BPF_MAP_UPDATE_BATCH", error)))
+                failed(done, self.write_error(&keys[done], "BPF_MAP_UPDATE_BATCH", error))
             }
-            Err(source) => Err((0, self.write_error_of(&keys[0], source))),
+            Err(source) => failed(0, self.write_error_of(&keys[0], source)),
         }
     }
 
     /// Deletes many entries, in order, those that there are; an error comes with the number of those that were dealt
     /// with before.
-    pub(super) fn remove_all(&self, keys: &[K]) -> Result<(), (usize, Error)> {
+    pub(super) fn remove_all(&self, keys: &[K]) -> Result<(), (usize, Box<Error>)> {
+        let failed = |done, error| Err((done, Box::new(error)));
         match self.with(|map| Ok(batch::delete(descriptor(map), keys))) {
             Ok(None | Some(Ok(()))) => Ok(()),
             Ok(Some(Err((done, error)))) => {
-                Err((done, self.write_error(&keys[done], "BPF_MAP_DELETE_BATCH", error)))
+                failed(done, self.write_error(&keys[done], "BPF_MAP_DELETE_BATCH", error))
             }
-            Err(source) => Err((0, self.write_error_of(&keys[0], source))),
+            Err(source) => failed(0, self.write_error_of(&keys[0], source)),
         }
     }
 

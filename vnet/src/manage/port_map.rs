@@ -9,7 +9,7 @@ use vnet_common::Addr;
 
 use super::endpoint::family;
 use super::error::{Refused, protocol_option, there_are};
-use super::host::{Host, Refresh};
+use super::host::{Addresses, Refresh};
 use super::network::list;
 use super::{Claim, Done, Error, Manager};
 use crate::instance::Instance;
@@ -65,7 +65,7 @@ impl<M: Machine> Manager<M> {
     /// Every request that is refused, as by [`Self::publish`] or because an earlier one asks for its ports.
     pub async fn publish_all(&self, requests: &[PortMapRequest]) -> Result<Done<Vec<PortMap>>, Error> {
         let (transaction, settings) = self.begin_settled().await?;
-        let host = self.observe_addresses().await?;
+        let host = Addresses::observe(&self.machine, &settings).await?;
         let Noted { mappings, new, mut refused } =
             self.note_port_maps(&transaction, &settings, &host, requests)?;
         let mut notes: Vec<String> = mappings.iter().flat_map(|(mapping, _)| restrictions(mapping)).collect();
@@ -96,7 +96,7 @@ impl<M: Machine> Manager<M> {
         &self,
         transaction: &Transaction,
         settings: &Settings,
-        host: &Host,
+        host: &Addresses,
         requests: &[PortMapRequest],
     ) -> Result<Noted, Error> {
         let mut noted = Noted { mappings: Vec::new(), new: Vec::new(), refused: Vec::new() };
@@ -104,8 +104,20 @@ impl<M: Machine> Manager<M> {
         let first_number = transaction.next_mapping()?;
         for (nth, request) in requests.iter().enumerate() {
             let number = first_number + noted.new.len() as u32;
-            let wish = self.describe_for(transaction, settings, host, request, &mut served);
-            let found = wish.and_then(|wish| {
+            let target = &request.target.host;
+            let served = match served.entry(target.clone()) {
+                Entry::Occupied(known) => Ok(&*known.into_mut()),
+                Entry::Vacant(unknown) => {
+                    self.served(transaction, target).map(|found| &*unknown.insert(found))
+                }
+            };
+            let found = served.and_then(|served| {
+                let wish = describe_port_map(transaction, settings, request, served)?;
+                if let Some(addr) = request.published.host
+                    && !wish.is_direct()
+                {
+                    check_host_address(host, addr)?;
+                }
                 let recorded = self.same_port_map(transaction, &wish, first_number)?;
                 Ok((recorded, PortMap { id: number, ..wish }))
             });
@@ -129,25 +141,6 @@ impl<M: Machine> Manager<M> {
             transaction.set_next_mapping(first_number + noted.new.len() as u32)?;
         }
         Ok(noted)
-    }
-
-    fn describe_for(
-        &self,
-        transaction: &Transaction,
-        settings: &Settings,
-        host: &Host,
-        request: &PortMapRequest,
-        served: &mut HashMap<TargetHost, Served>,
-    ) -> Result<PortMap, Error> {
-        let served = match served.entry(request.target.host.clone()) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(unknown) => unknown.insert(self.served(transaction, &request.target.host)?),
-        };
-        let described = describe_port_map(transaction, settings, request, served)?;
-        match request.published.host {
-            Some(addr) if !described.is_direct() => check_host_address(host, addr).map(|()| described),
-            _ => Ok(described),
-        }
     }
 
     /// The endpoint that a target names, which the world may reach.
@@ -396,11 +389,11 @@ fn check_direct(network: &Network, mapping: &PortMap) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_host_address(host: &Host, addr: IpAddr) -> Result<(), Error> {
-    if Addr::from(addr).is_loopback() || host.addresses().any(|own| own == addr) {
+fn check_host_address(host: &Addresses, addr: IpAddr) -> Result<(), Error> {
+    if Addr::from(addr).is_loopback() || host.all().any(|own| own == addr) {
         return Ok(());
     }
-    let addresses = host.addresses().filter(|own| !Addr::from(*own).is_v6_link_local());
+    let addresses = host.all().filter(|own| !Addr::from(*own).is_v6_link_local());
     let addresses = there_are(addresses).trim_start_matches(": there is ").to_owned();
     Err(Error::NotOurAddress { addr, addresses })
 }

@@ -6,9 +6,9 @@ use ipnet::IpNet;
 use vnet_common::Addr;
 
 use super::Manager;
-use super::host::Host;
+use super::host::Addresses;
 use crate::firewall::{Connection, Hook, Link, Netfilter, Verdict, judge};
-use crate::kernel::Interface;
+use crate::kernel::Addressed;
 use crate::reconcile::Machine;
 use crate::spec::{Firewall, InterfaceName, Name, Network, PortMap, Settings};
 
@@ -36,7 +36,7 @@ pub struct UplinkReach {
 #[must_use]
 pub fn reach(
     netfilter: &Netfilter,
-    interfaces: &[Interface],
+    interfaces: &[Addressed],
     settings: &Settings,
     networks: &[Network],
     mapping: &PortMap,
@@ -63,7 +63,7 @@ pub fn reach(
 #[must_use]
 pub(super) fn firewall_says(
     netfilter: &Netfilter,
-    interfaces: &[Interface],
+    interfaces: &[Addressed],
     settings: &Settings,
     mapping: &PortMap,
 ) -> Verdict {
@@ -86,7 +86,7 @@ pub(super) fn firewall_says(
 }
 
 /// An interface as rules may name it; one that is not there has no index.
-pub(super) fn link(interfaces: &[Interface], name: &InterfaceName) -> Link {
+pub(super) fn link(interfaces: &[Addressed], name: &InterfaceName) -> Link {
     let index =
         interfaces.iter().find(|interface| interface.name == name.as_str()).map_or(0, |found| found.index);
     Link { name: name.to_string(), index }
@@ -103,7 +103,7 @@ pub(super) fn leads_to(mapping: &PortMap, v4: bool) -> bool {
 }
 
 /// The addresses of an uplink that lead to a mapping: the one it is published on, or those of its families.
-fn addresses(interfaces: &[Interface], uplink: &InterfaceName, mapping: &PortMap) -> Vec<IpAddr> {
+fn addresses(interfaces: &[Addressed], uplink: &InterfaceName, mapping: &PortMap) -> Vec<IpAddr> {
     if let Some(host) = mapping.published.host {
         return vec![host];
     }
@@ -118,7 +118,7 @@ impl<M: Machine> Manager<M> {
     pub(super) fn firewall_notes(
         &self,
         settings: &Settings,
-        host: &Host,
+        host: &Addresses,
         mappings: &[PortMap],
     ) -> Vec<String> {
         if settings.firewall == Firewall::Respect {
