@@ -177,7 +177,7 @@ async fn gather(context: &Context, kernel: &Kernel) -> anyhow::Result<output::St
         problems,
         reachable,
         settings: Some(output::Settings::from(&record.settings)),
-        warnings: manage::missing_addresses(&record.transaction, &kernel.interfaces().await?)?,
+        warnings: manage::missing_addresses(&record.transaction, &kernel.addressed(&[]).await?)?,
         ..output::Status::not_up(context.instance.name())
     })
 }
@@ -192,7 +192,7 @@ async fn reachable(
     if mappings.is_empty() {
         return Ok(Vec::new());
     }
-    let interfaces = kernel.interfaces().await?;
+    let interfaces = kernel.addressed(&settings.uplinks).await?;
     let netfilter = kernel.netfilter().unwrap_or_else(|error| Netfilter {
         unread: vec![format!("rules that could not be read: {:#}", anyhow::Error::from(error))],
         ..Netfilter::default()

@@ -41,7 +41,7 @@ mod stdout;
 mod sysctl;
 mod veth;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -65,6 +65,7 @@ use crate::firewall::Netfilter;
 use crate::flow::Tables;
 use crate::instance::Instance;
 use crate::plan::{Op, Resource, State};
+use crate::spec::InterfaceName;
 
 /// An interface of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +84,24 @@ pub struct Interface {
     pub kind: Option<String>,
     /// Its addresses with their prefixes, in the kernel's order.
     pub addresses: Vec<IpNet>,
+}
+
+/// The addresses of an interface of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addressed {
+    /// The interface's index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its addresses with their prefixes, in the kernel's order.
+    pub addresses: Vec<IpNet>,
+}
+
+impl From<&Interface> for Addressed {
+    fn from(interface: &Interface) -> Self {
+        let Interface { index, name, addresses, .. } = interface;
+        Self { index: *index, name: name.clone(), addresses: addresses.clone() }
+    }
 }
 
 /// A route of the host's main or local table.
@@ -188,6 +207,22 @@ impl Kernel {
         }
     }
 
+    /// Whether there is anything of a resource, as described or not. Of interfaces and what is attached to them that
+    /// is asked without the lock of the kernel's networking, which may be held for long after a removal.
+    ///
+    /// # Errors
+    /// When it cannot be looked for.
+    pub async fn is_there(&self, resource: &Resource) -> Result<bool, Error> {
+        match resource {
+            Resource::Attachment { hook, interface } => {
+                Ok(Attachment { instance: &self.instance, hook: *hook, interface }.is_pinned())
+            }
+            Resource::Bridge { name, .. } => Self::has_interface(name),
+            Resource::Veth(veth) => Self::has_interface(&veth.host),
+            other => Ok(self.state(other).await? != State::Absent),
+        }
+    }
+
     /// Does one step. Doing it again is doing it once.
     ///
     /// # Errors
@@ -196,6 +231,17 @@ impl Kernel {
         match op {
             Op::Create(resource) | Op::Change(resource) => self.create(resource).await,
             Op::Remove(resource) => self.remove(resource).await,
+        }
+    }
+
+    /// Does steps that [join](Op::joins) each other by as few requests to the kernel as it takes.
+    ///
+    /// # Errors
+    /// The first that cannot be done, with the number of those done before it.
+    pub async fn apply_joined(&self, ops: &[Op]) -> Result<(), (usize, Error)> {
+        match ops {
+            [op] => self.apply(op).await.map_err(|error| (0, error)),
+            several => entries::apply_joined(&self.maps, several).map_err(|(done, error)| (done, *error)),
         }
     }
 
@@ -281,6 +327,37 @@ impl Kernel {
             kind: link.kind,
         };
         Ok(links.into_iter().map(interface).collect())
+    }
+
+    /// The addresses of the host, by interface: of those that have some, and of those of these names that there are.
+    /// Links to endpoints have none, so this takes as long as the host has addresses and not interfaces, and the lock
+    /// of the kernel's networking is not asked for.
+    ///
+    /// # Errors
+    /// When the kernel does not list them.
+    pub async fn addressed(&self, named: &[InterfaceName]) -> Result<Vec<Addressed>, Error> {
+        let failed = |source| Error::ReadInterfaces { source };
+        let mut by_index: BTreeMap<u32, Vec<IpNet>> = BTreeMap::new();
+        for address in self.netlink.addresses(None).await.map_err(failed)? {
+            by_index.entry(address.index).or_default().push(address.net);
+        }
+        for name in named {
+            if let Some(index) = interface::index_if_any(name.as_str())? {
+                by_index.entry(index).or_default();
+            }
+        }
+        // One that has gone since has no name any more.
+        let addressed =
+            |(index, addresses)| Some(Addressed { name: interface::name_of(index)?, index, addresses });
+        Ok(by_index.into_iter().filter_map(addressed).collect())
+    }
+
+    /// Whether the host has an interface of this name.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn has_interface(name: &str) -> Result<bool, Error> {
+        Ok(interface::index_if_any(name)?.is_some())
     }
 
     /// The host's unicast routes, main table. A route with several next hops is several routes.

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use vnet_common::{Addr, CtEntry, Port, PortMapKey, PortMapValue, Proto, Tuple, Zone};
 
 use super::*;
-use crate::kernel::BoundSocket;
+use crate::kernel::{Addressed, BoundSocket};
 use crate::plan::Veth;
 use crate::reconcile::fake::{Fake, Fault, interface, route};
 use crate::spec::{
@@ -1446,7 +1446,8 @@ async fn addresses_to_go_out_with_that_the_host_has_not_are_named() {
     world.manager().add_floating(&floating("203.0.113.5", "net1")).await.unwrap();
     let missing = || {
         let store = Store::open(&world.instance()).unwrap();
-        missing_addresses(&store.begin().unwrap(), &world.fake.host.borrow()).unwrap()
+        let host: Vec<Addressed> = world.fake.host.borrow().iter().map(Addressed::from).collect();
+        missing_addresses(&store.begin().unwrap(), &host).unwrap()
     };
     assert_eq!(missing(), Vec::<String>::new());
     world.fake.host.borrow_mut()[1].addresses.retain(|net| net.prefix_len() != 32);

@@ -10,8 +10,9 @@ use vnet_common::{CtEntry, Mac, Proto, Tuple};
 use super::Machine;
 use crate::firewall::Netfilter;
 use crate::flow::Tables;
-use crate::kernel::{BoundSocket, Interface, Process, Route};
+use crate::kernel::{Addressed, BoundSocket, Interface, Process, Route};
 use crate::plan::{Op, Resource, State};
+use crate::spec::InterfaceName;
 
 /// How a step fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,6 +179,14 @@ impl Machine for Fake {
         Ok(interfaces)
     }
 
+    async fn addressed(&self, _named: &[InterfaceName]) -> Result<Vec<Addressed>, FakeError> {
+        Ok(self.interfaces().await?.iter().map(Addressed::from).collect())
+    }
+
+    async fn has_interface(&self, name: &str) -> Result<bool, FakeError> {
+        Ok(self.interfaces().await?.iter().any(|interface| interface.name == name))
+    }
+
     async fn routes(&self) -> Result<Vec<Route>, FakeError> {
         Ok(self.routes.borrow().clone())
     }
@@ -234,6 +243,14 @@ impl Machine for &Fake {
 
     async fn interfaces(&self) -> Result<Vec<Interface>, FakeError> {
         (**self).interfaces().await
+    }
+
+    async fn addressed(&self, named: &[InterfaceName]) -> Result<Vec<Addressed>, FakeError> {
+        (**self).addressed(named).await
+    }
+
+    async fn has_interface(&self, name: &str) -> Result<bool, FakeError> {
+        (**self).has_interface(name).await
     }
 
     async fn routes(&self) -> Result<Vec<Route>, FakeError> {
