@@ -21,7 +21,7 @@ use vnet_datapath::answer::Budget;
 use vnet_datapath::local::LocalTables;
 use vnet_datapath::mappings::Admission;
 use vnet_datapath::step::Step;
-use vnet_datapath::{Flow, Mapping, NextHop, Ports, Route, RouteQuery, Scratch, Source, Tables};
+use vnet_datapath::{Flow, Mapping, NextHop, Ports, Route, RouteQuery, Scratch, Tables};
 
 use crate::environment;
 use crate::maps;
