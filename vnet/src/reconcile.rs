@@ -15,7 +15,6 @@ use crate::firewall::Netfilter;
 use crate::flow::Tables;
 use crate::kernel::{self, Addressed, BoundSocket, Interface, Kernel, Process, Route};
 use crate::plan::{Op, Plan, Resource, State};
-use crate::spec::InterfaceName;
 
 /// Something whose resources can be observed and changed: the kernel, or a test's model of it.
 #[allow(async_fn_in_trait, reason = "one thread, no `Send` bound is wanted")]
@@ -42,7 +41,7 @@ pub trait Machine {
     /// The host's interfaces.
     async fn interfaces(&self) -> Result<Vec<Interface>, Self::Error>;
     /// The host's addresses, by interface: of those that have some, and of those of these names that there are.
-    async fn addressed(&self, named: &[InterfaceName]) -> Result<Vec<Addressed>, Self::Error>;
+    async fn addressed(&self, named: &[&str]) -> Result<Vec<Addressed>, Self::Error>;
     /// Whether the host has an interface of this name.
     async fn has_interface(&self, name: &str) -> Result<bool, Self::Error>;
     /// The host's routes.
@@ -92,7 +91,7 @@ impl Machine for Kernel {
         Self::interfaces(self).await
     }
 
-    async fn addressed(&self, named: &[InterfaceName]) -> Result<Vec<Addressed>, kernel::Error> {
+    async fn addressed(&self, named: &[&str]) -> Result<Vec<Addressed>, kernel::Error> {
         Self::addressed(self, named).await
     }
 

@@ -192,7 +192,8 @@ async fn reachable(
     if mappings.is_empty() {
         return Ok(Vec::new());
     }
-    let interfaces = kernel.addressed(&settings.uplinks).await?;
+    let uplinks: Vec<&str> = settings.uplinks.iter().map(InterfaceName::as_str).collect();
+    let interfaces = kernel.addressed(&uplinks).await?;
     let netfilter = kernel.netfilter().unwrap_or_else(|error| Netfilter {
         unread: vec![format!("rules that could not be read: {:#}", anyhow::Error::from(error))],
         ..Netfilter::default()

@@ -65,7 +65,6 @@ use crate::firewall::Netfilter;
 use crate::flow::Tables;
 use crate::instance::Instance;
 use crate::plan::{Op, Resource, State};
-use crate::spec::InterfaceName;
 
 /// An interface of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -335,14 +334,14 @@ impl Kernel {
     ///
     /// # Errors
     /// When the kernel does not list them.
-    pub async fn addressed(&self, named: &[InterfaceName]) -> Result<Vec<Addressed>, Error> {
+    pub async fn addressed(&self, named: &[&str]) -> Result<Vec<Addressed>, Error> {
         let failed = |source| Error::ReadInterfaces { source };
         let mut by_index: BTreeMap<u32, Vec<IpNet>> = BTreeMap::new();
         for address in self.netlink.addresses(None).await.map_err(failed)? {
             by_index.entry(address.index).or_default().push(address.net);
         }
         for name in named {
-            if let Some(index) = interface::index_if_any(name.as_str())? {
+            if let Some(index) = interface::index_if_any(name)? {
                 by_index.entry(index).or_default();
             }
         }

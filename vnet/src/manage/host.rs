@@ -112,7 +112,8 @@ pub(super) struct Addresses {
 
 impl Addresses {
     pub(super) async fn observe<M: Machine>(machine: &M, settings: &Settings) -> Result<Self, Error> {
-        let interfaces = machine.addressed(&settings.uplinks).await;
+        let uplinks: Vec<&str> = settings.uplinks.iter().map(InterfaceName::as_str).collect();
+        let interfaces = machine.addressed(&uplinks).await;
         Ok(Self { interfaces: interfaces.map_err(kernel("list the host's addresses"))? })
     }
 

@@ -12,7 +12,6 @@ use crate::firewall::Netfilter;
 use crate::flow::Tables;
 use crate::kernel::{Addressed, BoundSocket, Interface, Process, Route};
 use crate::plan::{Op, Resource, State};
-use crate::spec::InterfaceName;
 
 /// How a step fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,7 +178,7 @@ impl Machine for Fake {
         Ok(interfaces)
     }
 
-    async fn addressed(&self, _named: &[InterfaceName]) -> Result<Vec<Addressed>, FakeError> {
+    async fn addressed(&self, _named: &[&str]) -> Result<Vec<Addressed>, FakeError> {
         Ok(self.interfaces().await?.iter().map(Addressed::from).collect())
     }
 
@@ -245,7 +244,7 @@ impl Machine for &Fake {
         (**self).interfaces().await
     }
 
-    async fn addressed(&self, named: &[InterfaceName]) -> Result<Vec<Addressed>, FakeError> {
+    async fn addressed(&self, named: &[&str]) -> Result<Vec<Addressed>, FakeError> {
         (**self).addressed(named).await
     }
 
