@@ -19,6 +19,8 @@ const KIND: &str = "veth";
 /// How long an interface may take to go with its namespace: it takes half a millisecond unless the kernel is busy with
 /// other namespaces.
 const GOING: Duration = Duration::from_millis(10);
+/// How long an interface whose name is free already may take to be gone altogether.
+const LEAVING: Duration = Duration::from_millis(500);
 
 /// How a pair stands.
 pub(super) async fn state(netlink: &Netlink, veth: &Veth) -> Result<State, Error> {
@@ -148,7 +150,17 @@ async fn make(
         });
     }
     let other = OtherEnd { name: &veth.ifname, mac: veth.mac, namespace: namespace.as_raw_fd() };
-    let made = netlink.create_veth(&veth.host, bridge.index, veth.mtu, &other).await;
+    let begin = Instant::now();
+    let made = loop {
+        let made = netlink.create_veth(&veth.host, bridge.index, veth.mtu, &other).await;
+        // One of that name that has just gone with its namespace may have left its place in sysfs as yet.
+        let is_leaving = made.as_ref().is_err_and(|error| error.is(nix::libc::EEXIST))
+            && index_if_any(&veth.host)?.is_none();
+        if !is_leaving || begin.elapsed() > LEAVING {
+            break made;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    };
     made.map_err(|source| Error::MakeInterface { interface: veth.host.clone(), source })?;
     require(inside, &veth.ifname).await
 }

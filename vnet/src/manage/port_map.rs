@@ -218,13 +218,11 @@ impl<M: Machine> Manager<M> {
     ) -> Result<Done<Vec<PortMap>>, Error> {
         let (transaction, settings) = self.begin_settled().await?;
         let blocks_before = transaction.port_blocks()?;
-        let (mut mappings, mut refused) = (Vec::new(), Vec::new());
+        let (mut mappings, mut gone, mut refused) = (Vec::new(), HashSet::new(), Vec::new());
         for (nth, (published, protocol)) in requests.iter().enumerate() {
             match self.published_as(&transaction, published, *protocol, "remove it with `vnet portmap rm") {
-                Ok(Some(mapping)) => {
-                    transaction.remove_port_map(&mapping)?;
-                    mappings.push(mapping);
-                }
+                Ok(Some(mapping)) if gone.insert(mapping.id) => mappings.push(mapping),
+                Ok(Some(_)) => {}
                 Ok(None) => {}
                 Err(error) => refused.push(Refused { nth, error }),
             }
@@ -235,13 +233,15 @@ impl<M: Machine> Manager<M> {
         if mappings.is_empty() {
             return Ok(Done::new(mappings, Vec::new()));
         }
+        for mapping in &mappings {
+            transaction.remove_port_map(mapping)?;
+        }
         let config = self.config_if_changed(&transaction, &settings, blocks_before)?;
         let mut obsolete = Vec::new();
         for mapping in &mappings {
             obsolete.extend(of_removed(&transaction, mapping)?);
         }
         let ops = self.unmake(transaction, &what(&mappings), obsolete, config).await?;
-        let gone: HashSet<u32> = mappings.iter().map(|mapping| mapping.id).collect();
         self.forget(|_, entry| gone.contains(&entry.mapping))?;
         Ok(Done::new(mappings, ops))
     }
