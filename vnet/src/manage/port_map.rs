@@ -222,8 +222,7 @@ impl<M: Machine> Manager<M> {
         for (nth, (published, protocol)) in requests.iter().enumerate() {
             match self.published_as(&transaction, published, *protocol, "remove it with `vnet portmap rm") {
                 Ok(Some(mapping)) if gone.insert(mapping.id) => mappings.push(mapping),
-                Ok(Some(_)) => {}
-                Ok(None) => {}
+                Ok(Some(_) | None) => {}
                 Err(error) => refused.push(Refused { nth, error }),
             }
         }
