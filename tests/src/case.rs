@@ -664,10 +664,11 @@ fn refusal(hook: Hook, sent: &[u8], error: IcmpError) -> Frame {
         .macs(macs.0, macs.1)
 }
 
-/// The length of an IP packet as its header says, from that header on.
+/// The length of an IP packet as its header says, from that header on; all there is if it says 0.
 fn length_of_packet(frame: &[u8]) -> u64 {
     let word = |at: usize| u64::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
-    if frame[14] >> 4 == 4 { word(16) } else { 40 + word(18) }
+    let (field, before) = if frame[14] >> 4 == 4 { (word(16), 0) } else { (word(18), 40) };
+    if field == 0 { frame.len() as u64 - 14 } else { before + field }
 }
 
 /// What endpoints have in use, but for what depends on the second: interface, flows, flows refused.

@@ -77,6 +77,7 @@ struct Ip {
     options: Vec<u8>,
     ext_headers: Vec<(u8, Vec<u8>)>,
     fragment: Option<Fragment>,
+    jumbo: bool,
     transport: Transport,
     payload: Vec<u8>,
 }
@@ -391,6 +392,12 @@ impl Frame {
         })
     }
 
+    /// Makes it as Linux writes an aggregate that is too long for the length field (BIG TCP): the field is 0, and IPv6
+    /// has an extension header with the length, which goes when the aggregate is cut into segments.
+    pub fn jumbo(self) -> Self {
+        self.change_ip(|ip| ip.jumbo = true)
+    }
+
     /// Makes this one piece of a datagram: `offset` bytes (a multiple of eight) into it. Only a piece at
     /// offset 0 has a transport header; its checksum is that of the datagram without the other pieces.
     /// [`Self::fragments`] cuts a whole datagram into pieces that fit together.
@@ -469,6 +476,7 @@ impl Frame {
             options: Vec::new(),
             ext_headers: Vec::new(),
             fragment: None,
+            jumbo: false,
             transport,
             payload: Vec::new(),
         }))

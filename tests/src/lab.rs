@@ -18,6 +18,7 @@
 //! Nothing here touches the network namespace of the machine.
 
 mod endpoint;
+mod gso;
 mod maps;
 mod netns;
 mod process;

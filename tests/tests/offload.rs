@@ -4,6 +4,7 @@ use std::io::Read;
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 
 use nix::sys::socket::{setsockopt, sockopt};
+use serde_json::json;
 use vnet_tests::lab::{Endpoint, FAMILIES, HOST_V4, HOST_V6, Lab, Netns, OUTSIDE_V4, OUTSIDE_V6, UPLINK};
 use vnet_tests::peer::{Ask, Capture, Counters, GIB, Ping, Server, Service, receive, send};
 
@@ -93,6 +94,63 @@ fn packets_stay_large_all_the_way() {
             assert!(largest > 10_000, "the largest packet has {largest} bytes");
         }
     }
+}
+
+/// Lets streams through the uplink be made of aggregates of up to three times 64 KiB: endpoints follow it.
+fn with_big_tcp() -> (Lab, Endpoint) {
+    let lab = Lab::new();
+    for netns in [lab.host(), lab.outside()] {
+        netns.set_gso(UPLINK, 3 << 16);
+    }
+    lab.vnet_ok(&["up"]);
+    let net1 = lab.endpoint("net1");
+    (lab, net1)
+}
+
+#[test]
+fn where_the_uplink_has_big_tcp_packets_are_larger_than_their_length_field() {
+    let (lab, net1) = with_big_tcp();
+    let net2 = lab.endpoint("net2");
+    let _sinks = [net1.netns(), lab.outside()].map(|netns| Server::tcp(netns, "[::]:80", Service::Sink));
+    lab.vnet_ok(&["portmap", "add", "8088", &format!("{}:80", net1.name())]);
+    for (outside, host) in FAMILIES {
+        // Who sends, to whom, and an interface near the receiver.
+        let ways: [(&Netns, SocketAddr, (&Netns, &str)); 5] = [
+            (&net1, (outside, 80).into(), (lab.outside(), UPLINK)),
+            (lab.outside(), (host, 8088).into(), (net1.netns(), "eth0")),
+            (lab.host(), (host, 8088).into(), (net1.netns(), "eth0")),
+            (&net2, (host, 8088).into(), (net1.netns(), "eth0")),
+            (&net2, (net1.addr_like(host), 80).into(), (net1.netns(), "eth0")),
+        ];
+        for (from, to, (netns, interface)) in ways {
+            let mut end = Capture::start(netns, interface);
+            upload(from, to, SOME);
+            let largest = end.frames().iter().map(Vec::len).max().unwrap_or(0);
+            assert!(
+                largest > 1 << 16,
+                "from {} to {to}: the largest packet has {largest} bytes",
+                from.name()
+            );
+        }
+    }
+    assert_no_checksum_errors(&lab, &[&net1, &net2]);
+    for reason in ["too-big", "malformed"] {
+        assert_eq!(lab.dropped(reason), 0, "{reason}");
+    }
+    let network = &lab.vnet_list(&["network", "ls"], "networks")[0];
+    assert_eq!((&network["gso_max_size"], &network["gso_ipv4_max_size"]), (&json!(3 << 16), &json!(3 << 16)));
+    let again = lab.vnet_ok(&["up", "--dry-run"]).stdout;
+    assert!(!again.contains("change"), "{again}");
+}
+
+#[test]
+fn without_big_tcp_at_the_uplink_endpoints_are_as_the_kernel_makes_them() {
+    let lab = Lab::up();
+    let net1 = lab.endpoint("net1");
+    let network = &lab.vnet_list(&["network", "ls"], "networks")[0];
+    assert_eq!((&network["gso_max_size"], &network["gso_ipv4_max_size"]), (&json!(1 << 16), &json!(1 << 16)));
+    let detailed = net1.ip("-d link show dev eth0").stdout;
+    assert!(detailed.contains("gso_max_size 65536"), "{detailed}");
 }
 
 #[test]

@@ -13,6 +13,9 @@ pub(crate) const MAX_EXTENSIONS: u32 = 4;
 /// Smallest IPv4 header, in bytes.
 pub(crate) const IPV4_HEADER: u32 = 20;
 
+/// Length in bytes of an IPv6 hop-by-hop header with nothing but the length of a jumbo packet (RFC 2675 section 2).
+const JUMBO_HEADER: u32 = 8;
+
 /// IPv4 options that a header has room for.
 const MAX_OPTIONS: u32 = 40;
 
@@ -191,6 +194,8 @@ struct Network {
     fragmented: u32,
     /// From the network header on.
     length: u32,
+    /// Bytes of an aggregate's headers that its segments will not have.
+    aggregate_only: u32,
 }
 
 impl Network {
@@ -264,6 +269,7 @@ fn ipv4<P: Packet>(packet: &P, header: &wire::Ipv4, tuple: &mut Tuple) -> Result
         piece: Piece::WHOLE,
         fragmented: l4_offset,
         length,
+        aggregate_only: 0,
     };
     // "More fragments", and an offset that counts in eights (RFC 791 section 3.1).
     let field = u16::from_be_bytes(header.fragment);
@@ -325,8 +331,10 @@ fn ipv6<P: Packet>(packet: &P, header: &wire::Ipv6, tuple: &mut Tuple) -> Result
         return Err(DropReason::Malformed);
     }
     let payload = u32::from(u16::from_be_bytes(header.payload_length));
-    // A jumbo aggregate (RFC 2675, as Linux sends it to itself) claims no length; any other packet that says so is
-    // all header (RFC 8200 section 4.7).
+    // A jumbo aggregate (RFC 2675, as Linux sends it to itself, "BIG TCP") claims no length; any other packet that says
+    // so is all header (RFC 8200 section 4.7). Its length is in an extension header that Linux takes away again with
+    // the aggregation (`ipv6_hopopt_jumbo_remove`), so it is no reason to show the packet to the stack, which would
+    // count it into each segment (`skb_gso_network_seglen`) and find them too big.
     let jumbo = payload == 0 && packet.segment_payload() != 0;
     let claimed = if jumbo { 0 } else { payload.wrapping_add(40) };
     tuple.src = Addr::v6(header.src);
@@ -346,7 +354,16 @@ fn ipv6<P: Packet>(packet: &P, header: &wire::Ipv6, tuple: &mut Tuple) -> Result
         piece: Piece::WHOLE,
         fragmented: wire::IPV6_PAYLOAD,
         length: claimed_length(packet, claimed)?,
+        aggregate_only: 0,
     };
+    if jumbo && network.proto == extension::HOP_BY_HOP {
+        let header = packet.load::<8>(wire::IPV6_PAYLOAD).ok_or(DropReason::Malformed)?;
+        if let [next, 0, option::JUMBO, 4, ..] = header {
+            network.proto = next;
+            network.l4_offset = const { wire::IPV6_PAYLOAD + JUMBO_HEADER };
+            network.aggregate_only = JUMBO_HEADER;
+        }
+    }
     for _ in 0..MAX_EXTENSIONS {
         match network.proto {
             extension::HOP_BY_HOP | extension::ROUTING | extension::DESTINATION => {
@@ -461,7 +478,8 @@ fn transport<P: Packet>(
     let wire_length = match packet.segment_payload() {
         0 => network.length,
         payload => {
-            network.l4_offset.wrapping_sub(wire::NETWORK).wrapping_add(l4_header).wrapping_add(payload)
+            let headers = network.l4_offset.wrapping_sub(const { wire::NETWORK }).wrapping_add(l4_header);
+            headers.wrapping_sub(network.aggregate_only).wrapping_add(payload)
         }
     };
     let (kind, detail) = match l4 {

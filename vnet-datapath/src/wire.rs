@@ -138,6 +138,8 @@ pub mod option {
     pub const LOOSE_SOURCE_ROUTE: u8 = 131;
     /// Strict source route.
     pub const STRICT_SOURCE_ROUTE: u8 = 137;
+    /// The length of a packet that is too long for the field (IPv6; RFC 2675 section 2).
+    pub const JUMBO: u8 = 0xc2;
 }
 
 /// TCP flags (RFC 9293 section 3.1).

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::{Arp, Fragment, Frame, Ip, Network, Tcp, Transport, UdpChecksum};
+use super::{Arp, Fragment, Frame, HOP_BY_HOP, Ip, Network, Tcp, Transport, UdpChecksum};
 
 impl Frame {
     /// The bytes on the wire, from the Ethernet header on, without the frame check sequence.
@@ -88,7 +88,7 @@ impl Ip {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let length = 20 + self.options.len() + carried.len();
                 let mut bytes = vec![0x40 | (5 + self.options.len() / 4) as u8, self.traffic_class];
-                bytes.extend((length as u16).to_be_bytes());
+                bytes.extend(self.length_field(length));
                 bytes.extend(self.id.to_be_bytes());
                 bytes.extend(self.fragment_field(fragment).to_be_bytes());
                 bytes.extend([self.ttl, self.protocol(), 0, 0]);
@@ -101,10 +101,10 @@ impl Ip {
                 bytes
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                let (first, chain) = self.ext_header_chain(fragment);
+                let (first, chain) = self.ext_header_chain(fragment, carried.len());
                 let class = u32::from(self.traffic_class) << 20;
                 let mut bytes = (0x6000_0000 | class).to_be_bytes().to_vec();
-                bytes.extend(((chain.len() + carried.len()) as u16).to_be_bytes());
+                bytes.extend(self.length_field(chain.len() + carried.len()));
                 bytes.extend([first, self.ttl]);
                 bytes.extend(source.octets());
                 bytes.extend(destination.octets());
@@ -116,6 +116,10 @@ impl Ip {
         }
     }
 
+    fn length_field(&self, length: usize) -> [u8; 2] {
+        (if self.jumbo { 0 } else { length as u16 }).to_be_bytes()
+    }
+
     fn fragment_field(&self, fragment: Option<Fragment>) -> u16 {
         match fragment {
             Some(Fragment { offset, more }) => (offset / 8) | (u16::from(more) << 13),
@@ -124,8 +128,15 @@ impl Ip {
     }
 
     /// The extension headers, linked to each other and to the transport header, and the number of the first.
-    fn ext_header_chain(&self, fragment: Option<Fragment>) -> (u8, Vec<u8>) {
+    fn ext_header_chain(&self, fragment: Option<Fragment>, carried: usize) -> (u8, Vec<u8>) {
         let mut headers = self.ext_headers.clone();
+        if self.jumbo {
+            // The length of all that follows the IPv6 header (RFC 2675 section 2).
+            let length = 8 + headers.iter().map(|(_, header)| header.len()).sum::<usize>() + carried;
+            let mut header = vec![0, 0, 0xc2, 4];
+            header.extend((length as u32).to_be_bytes());
+            headers.insert(0, (HOP_BY_HOP, header));
+        }
         if let Some(Fragment { offset, more }) = fragment {
             let mut header = vec![0, 0];
             header.extend((offset | u16::from(more)).to_be_bytes());

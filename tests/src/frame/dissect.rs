@@ -114,10 +114,15 @@ pub fn dissect(frame: &[u8]) -> Result<Dissected<'_>, String> {
     Ok(Dissected { source_mac: mac(&link[6..12]), destination_mac: mac(&link[..6]), vlans, network })
 }
 
+/// What a length field says; in an aggregate that is too long for it, it says 0.
+fn claimed(field: u16, there: usize) -> usize {
+    if field == 0 { there } else { usize::from(field) }
+}
+
 fn ipv4(bytes: &[u8]) -> Result<Ip<'_>, String> {
     let fixed: &[u8; 20] = bytes.first_chunk().ok_or("IPv4 header cut short")?;
     let (version, header_length) = (fixed[0] >> 4, usize::from(fixed[0] & 0x0f) * 4);
-    let total = usize::from(u16::from_be_bytes([fixed[2], fixed[3]]));
+    let total = claimed(u16::from_be_bytes([fixed[2], fixed[3]]), bytes.len());
     if version != 4 || header_length < 20 || total < header_length || total > bytes.len() {
         return Err(format!(
             "IPv4 header: version {version}, header {header_length}, total {total} of {} bytes",
@@ -140,7 +145,8 @@ fn ipv4(bytes: &[u8]) -> Result<Ip<'_>, String> {
 
 fn ipv6(bytes: &[u8]) -> Result<Ip<'_>, String> {
     let fixed: &[u8; 40] = bytes.first_chunk().ok_or("IPv6 header cut short")?;
-    let (version, length) = (fixed[0] >> 4, usize::from(u16::from_be_bytes([fixed[4], fixed[5]])));
+    let length = claimed(u16::from_be_bytes([fixed[4], fixed[5]]), bytes.len() - 40);
+    let version = fixed[0] >> 4;
     if version != 6 || 40 + length > bytes.len() {
         return Err(format!(
             "IPv6 header: version {version}, payload {length} of {} bytes",

@@ -51,7 +51,7 @@ impl Capture {
     /// # Panics
     /// When the socket fails.
     pub fn frames(&mut self) -> &[Vec<u8>] {
-        let mut buffer = vec![0; 1 << 17];
+        let mut buffer = vec![0; 1 << 18];
         loop {
             match recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut buffer) {
                 Ok((length, from)) => {

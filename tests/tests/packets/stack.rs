@@ -67,6 +67,17 @@ fn left_to_the_stack(f: &Family) -> Vec<Case> {
         )
         .in_segments_of(u32::from(MTU) - headers as u32 + 1)
         .passes(),
+        Case::from_endpoint(
+            NET1,
+            "an aggregate too long for the length field leaves if its segments fit",
+            of_size(client, 3000).jumbo(),
+        )
+        .in_segments_of(u32::from(MTU) - headers as u32)
+        .forwarded(of_size(at(f.host, 50_000), 3000).jumbo())
+        .leaves([flow.just_seen()]),
+        Case::from_endpoint(NET1, "it goes to the stack if they do not", of_size(client, 3000).jumbo())
+            .in_segments_of(u32::from(MTU) - headers as u32 + 1)
+            .passes(),
     ]
 }
 

@@ -7,10 +7,10 @@ use netlink_packet_route::link::LinkAttribute;
 use vnet_common::Mac;
 
 use super::error::Error;
-use super::interface::{addresses, find, remove_link, require, taken};
-use super::netlink::{Link, Netlink};
+use super::interface::{addresses, find, gso_text, remove_link, require, taken};
+use super::netlink::{Link, Netlink, gso_attributes};
 use super::sysctl::Setting;
-use crate::plan::State;
+use crate::plan::{GsoSizes, State};
 
 const KIND: &str = "bridge";
 
@@ -19,6 +19,7 @@ pub(super) struct Bridge<'a> {
     pub(super) name: &'a str,
     pub(super) mac: Mac,
     pub(super) mtu: u32,
+    pub(super) gso: GsoSizes,
     pub(super) addresses: &'a [IpNet],
 }
 
@@ -52,6 +53,10 @@ impl Bridge<'_> {
         if link.mtu != self.mtu {
             return Some(format!("mtu is {}, not {}", link.mtu, self.mtu));
         }
+        let (sizes, wanted) = (link.gso, possible(link, self.gso));
+        if sizes != wanted {
+            return Some(format!("it is handed up to {}, not {}", gso_text(sizes), gso_text(wanted)));
+        }
         (!link.up).then(|| "it is down".to_owned())
     }
 
@@ -73,6 +78,7 @@ impl Bridge<'_> {
         self.set_addresses(netlink, &link).await?;
         // An MTU that is set stays when ports come and go; one given at birth would follow them.
         let mut attributes = vec![LinkAttribute::Mtu(self.mtu)];
+        attributes.extend(gso_attributes(link.gso, possible(&link, self.gso)));
         if link.mac != Some(self.mac) {
             attributes.push(LinkAttribute::Address(self.mac.bytes.to_vec()));
         }
@@ -120,6 +126,27 @@ impl Bridge<'_> {
         }
         settings
     }
+}
+
+/// What a bridge is to be handed at once: no more than its ports can take, and before it has one, no more than any
+/// interface can (`br_set_gso_limits`).
+fn possible(link: &Link, wanted: GsoSizes) -> GsoSizes {
+    wanted.least(GsoSizes { v4: link.most_gso, v6: link.most_gso })
+}
+
+/// Lets as much through a bridge at once as its ports allow, now that it has one.
+pub(super) async fn let_through(netlink: &Netlink, name: &str, wanted: GsoSizes) -> Result<(), Error> {
+    let link = require(netlink, name).await?;
+    let sizes = gso_attributes(link.gso, possible(&link, wanted));
+    if sizes.is_empty() {
+        return Ok(());
+    }
+    let set = netlink.set_up(link.index, sizes).await;
+    set.map_err(|source| Error::ChangeInterface {
+        interface: name.to_owned(),
+        place: "the host".to_owned(),
+        source,
+    })
 }
 
 /// Removes a bridge. Its ports stay, without a bridge.

@@ -9,6 +9,7 @@ use nix::net::if_::if_nametoindex;
 
 use super::error::Error;
 use super::netlink::{Link, Netlink};
+use crate::plan::GsoSizes;
 
 /// The index of the host's interface of that name.
 pub(super) fn index_if_any(interface: &str) -> Result<Option<u32>, Error> {
@@ -49,6 +50,11 @@ pub(super) async fn remove_link(netlink: &Netlink, name: &str, kind: &'static st
     }
     let removed = netlink.delete_link(link.index).await;
     removed.map_err(|source| Error::RemoveInterface { interface: name.to_owned(), source })
+}
+
+/// Sizes of aggregates, for people.
+pub(super) fn gso_text(sizes: GsoSizes) -> String {
+    format!("{} bytes of IPv4 and {} of IPv6 at once", sizes.v4, sizes.v6)
 }
 
 /// That a name is somebody else's.

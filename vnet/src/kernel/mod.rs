@@ -64,7 +64,7 @@ use self::netlink::Netlink;
 use crate::firewall::Netfilter;
 use crate::flow::Tables;
 use crate::instance::Instance;
-use crate::plan::{Op, Resource, State};
+use crate::plan::{GsoSizes, Op, Resource, State};
 
 /// An interface of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +77,8 @@ pub struct Interface {
     pub mac: Option<Mac>,
     /// Its MTU in bytes.
     pub mtu: u32,
+    /// Most bytes that it is handed at once.
+    pub gso: GsoSizes,
     /// Whether it is administratively up.
     pub up: bool,
     /// Its kind, as netlink says ("veth", "bridge"), if it has one.
@@ -187,8 +189,8 @@ impl Kernel {
                 reserved_ports::state(&self.instance, PortRange { first: *first, last: *last })
             }
             Resource::Forwarding { interface } => forwarding::state(&self.instance, interface),
-            Resource::Bridge { name, mac, mtu, addresses } => {
-                Bridge { name, mac: *mac, mtu: *mtu, addresses }.state(&self.netlink).await
+            Resource::Bridge { name, mac, mtu, gso, addresses } => {
+                Bridge { name, mac: *mac, mtu: *mtu, gso: *gso, addresses }.state(&self.netlink).await
             }
             Resource::Namespace { name } => netns::state(name),
             Resource::Veth(veth) => veth::state(&self.netlink, veth).await,
@@ -257,8 +259,8 @@ impl Kernel {
                 reserved_ports::create(&self.instance, PortRange { first: *first, last: *last })
             }
             Resource::Forwarding { interface } => forwarding::create(&self.instance, interface),
-            Resource::Bridge { name, mac, mtu, addresses } => {
-                Bridge { name, mac: *mac, mtu: *mtu, addresses }.create(&self.netlink).await
+            Resource::Bridge { name, mac, mtu, gso, addresses } => {
+                Bridge { name, mac: *mac, mtu: *mtu, gso: *gso, addresses }.create(&self.netlink).await
             }
             Resource::Namespace { name } => netns::create(name).await,
             Resource::Veth(veth) => veth::create(&self.netlink, veth).await,
@@ -322,6 +324,7 @@ impl Kernel {
             name: link.name,
             mac: link.mac,
             mtu: link.mtu,
+            gso: link.gso,
             up: link.up,
             kind: link.kind,
         };

@@ -8,9 +8,10 @@ use netlink_packet_route::link::LinkAttribute;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::bridge;
 use super::error::Error;
-use super::interface::{addresses, find, index_if_any, remove_link, require, taken};
-use super::netlink::{Existing, Hop, Link, Netlink, OtherEnd};
+use super::interface::{addresses, find, gso_text, index_if_any, remove_link, require, taken};
+use super::netlink::{Existing, Hop, Link, Netlink, OtherEnd, gso_attributes};
 use super::netns::Namespace;
 use super::sysctl::Setting;
 use crate::plan::{State, Veth};
@@ -56,6 +57,9 @@ fn host_difference(veth: &Veth, host: &Link, bridge: Option<&Link>) -> Option<St
     if host.mtu != veth.mtu {
         return Some(format!("mtu of {} is {}, not {}", veth.host, host.mtu, veth.mtu));
     }
+    if let Some(difference) = gso_difference(veth, host) {
+        return Some(difference);
+    }
     (!host.up).then(|| format!("{} is down", veth.host))
 }
 
@@ -65,6 +69,9 @@ fn end_difference(veth: &Veth, end: &Link, present: &[IpNet], routes: &[Hop]) ->
     }
     if end.mtu != veth.mtu {
         return Some(format!("mtu of {} is {}, not {}", veth.ifname, end.mtu, veth.mtu));
+    }
+    if let Some(difference) = gso_difference(veth, end) {
+        return Some(difference);
     }
     if !end.up {
         return Some(format!("{} is down", veth.ifname));
@@ -79,6 +86,12 @@ fn end_difference(veth: &Veth, end: &Link, present: &[IpNet], routes: &[Hop]) ->
     missing.map(|gateway| format!("there is no default route by {gateway}"))
 }
 
+fn gso_difference(veth: &Veth, link: &Link) -> Option<String> {
+    let differ = link.gso != veth.gso;
+    differ
+        .then(|| format!("{} is handed up to {}, not {}", link.name, gso_text(link.gso), gso_text(veth.gso)))
+}
+
 /// Makes the pair, or brings it to its description.
 pub(super) async fn create(netlink: &Netlink, veth: &Veth) -> Result<(), Error> {
     let bridge = require(netlink, &veth.bridge).await?;
@@ -86,13 +99,17 @@ pub(super) async fn create(netlink: &Netlink, veth: &Veth) -> Result<(), Error> 
     let inside = namespace.netlink()?;
     let end = match existing(netlink, &inside, veth).await? {
         Some((host, end)) => {
-            let attributes = vec![LinkAttribute::Mtu(veth.mtu), LinkAttribute::Controller(bridge.index)];
+            let mut attributes = vec![LinkAttribute::Mtu(veth.mtu), LinkAttribute::Controller(bridge.index)];
+            attributes.extend(gso_attributes(host.gso, veth.gso));
             let changed = netlink.set_up(host.index, attributes).await;
             changed.map_err(|source| change_error(&veth.host, "the host", source))?;
             end
         }
         None => make(netlink, &inside, veth, (&bridge, &namespace)).await?,
     };
+    if bridge.gso != veth.gso {
+        bridge::let_through(netlink, &veth.bridge, veth.gso).await?;
+    }
     // The end on the host is a port and no more. Its other end is down as yet if it is new, so it has no address.
     Setting::v6(&veth.host, "disable_ipv6", "1").apply()?;
     namespace.within(|| settings(veth).iter().try_for_each(Setting::apply))?;
@@ -152,7 +169,7 @@ async fn make(
     let other = OtherEnd { name: &veth.ifname, mac: veth.mac, namespace: namespace.as_raw_fd() };
     let begin = Instant::now();
     let made = loop {
-        let made = netlink.create_veth(&veth.host, bridge.index, veth.mtu, &other).await;
+        let made = netlink.create_veth(&veth.host, bridge.index, (veth.mtu, veth.gso), &other).await;
         // One of that name that has just gone with its namespace may have left its place in sysfs as yet.
         let is_leaving = made.as_ref().is_err_and(|error| error.is(nix::libc::EEXIST))
             && index_if_any(&veth.host)?.is_none();
@@ -194,6 +211,7 @@ async fn configure(inside: &Netlink, veth: &Veth, end: &Link) -> Result<(), Erro
         inside.add_address(end.index, *address).await.map_err(failed(*address))?;
     }
     let mut attributes = vec![LinkAttribute::Mtu(veth.mtu)];
+    attributes.extend(gso_attributes(end.gso, veth.gso));
     if end.mac != Some(veth.mac) {
         attributes.push(LinkAttribute::Address(veth.mac.bytes.to_vec()));
     }

@@ -202,6 +202,7 @@ mod tests {
     use vnet_common::Mac;
 
     use super::*;
+    use crate::spec::GsoSizes;
 
     fn interface(name: &str, ethernet: bool, addresses: &[&str]) -> Interface {
         Interface {
@@ -209,6 +210,7 @@ mod tests {
             name: name.to_owned(),
             mac: ethernet.then(|| Mac::new([2, 0, 0, 0, 0, 1])),
             mtu: 1500,
+            gso: GsoSizes::LEGACY,
             up: true,
             kind: None,
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),

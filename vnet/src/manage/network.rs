@@ -11,8 +11,8 @@ use crate::ours;
 use crate::plan::{Resource, expand};
 use crate::reconcile::Machine;
 use crate::spec::{
-    Cidr, Endpoint, GatewayMode, InterfaceName, Masquerade, Name, Network, NetworkChange, NetworkOptions,
-    Segments, Subnet,
+    Cidr, Endpoint, GatewayMode, GsoSizes, InterfaceName, Masquerade, Name, Network, NetworkChange,
+    NetworkOptions, Segments, Subnet,
 };
 use crate::store::Transaction;
 
@@ -49,8 +49,8 @@ impl<M: Machine> Manager<M> {
         let network = match &recorded {
             Some(network) => same_network(request, network)?,
             None => {
-                let mtu = default_mtu(&host, &settings.uplinks);
-                let network = self.describe_network(&transaction, &host, request, mtu)?;
+                let uplinks = OfUplinks::observe(&host, &settings.uplinks);
+                let network = self.describe_network(&transaction, &host, request, uplinks)?;
                 note_network(&transaction, &network)?;
                 network
             }
@@ -69,14 +69,14 @@ impl<M: Machine> Manager<M> {
         transaction: &Transaction,
         host: &Host,
         request: &NetworkRequest,
-        default_mtu: u32,
+        uplinks: OfUplinks,
     ) -> Result<Network, Error> {
         let segments = Segments::new(&request.subnets, &request.gateways)?;
         let networks = transaction.networks()?;
         for subnet in segments.subnets() {
             host.check_free(subnet, &networks)?;
         }
-        let mtu = request.mtu.unwrap_or(default_mtu);
+        let mtu = request.mtu.unwrap_or(uplinks.mtu);
         check_mtu(mtu, &segments)?;
         let network = Network {
             name: request.name.clone(),
@@ -85,6 +85,7 @@ impl<M: Machine> Manager<M> {
             bridge: self.choose_bridge(transaction, host, request)?,
             mac: self.choose_bridge_mac(transaction, &request.name, &networks)?,
             mtu,
+            gso: uplinks.gso,
             internal: request.internal,
             isolated: request.isolated,
             options: request.options.onto(NetworkOptions::default()),
@@ -346,10 +347,24 @@ pub(super) fn list(items: &[impl ToString]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// The MTU of the first uplink that is there; Ethernet's otherwise.
-pub(super) fn default_mtu(host: &Host, uplinks: &[InterfaceName]) -> u32 {
-    let mtu = uplinks.iter().find_map(|name| host.interface(name.as_str())).map_or(1500, |uplink| uplink.mtu);
-    mtu.min(MAX_MTU)
+/// What a network has of the uplinks unless something else is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OfUplinks {
+    /// The MTU of the first one that is there; Ethernet's if there is none.
+    mtu: u32,
+    /// What all of them can be handed at once: more would be cut by software on its way to the wire.
+    gso: GsoSizes,
+}
+
+impl OfUplinks {
+    pub(super) fn observe(host: &Host, uplinks: &[InterfaceName]) -> Self {
+        let uplinks: Vec<_> = uplinks.iter().filter_map(|name| host.interface(name.as_str())).collect();
+        let gso = uplinks.iter().map(|uplink| uplink.gso).reduce(GsoSizes::least).unwrap_or_default();
+        Self {
+            mtu: uplinks.first().map_or(1500, |uplink| uplink.mtu).min(MAX_MTU),
+            gso: gso.least(GsoSizes::MOST),
+        }
+    }
 }
 
 /// The largest MTU of a veth pair, and of the data path's field.

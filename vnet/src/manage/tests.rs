@@ -9,7 +9,7 @@ use vnet_common::{Addr, CtEntry, Port, PortMapKey, PortMapValue, Proto, Tuple, Z
 
 use super::*;
 use crate::kernel::{Addressed, BoundSocket};
-use crate::plan::Veth;
+use crate::plan::{GsoSizes, Veth};
 use crate::reconcile::fake::{Fake, Fault, interface, route};
 use crate::spec::{
     Cidr, Filtering, Firewall, GatewayMode, Mapping, Name, Namespace, NetworkChange, Protocol, SettingsChange,
@@ -555,6 +555,7 @@ async fn what_is_not_recorded_as_ours_is_left_alone() {
         name: "vnet0".to_owned(),
         mac: vnet_common::Mac::new([2; 6]),
         mtu: 1500,
+        gso: GsoSizes::LEGACY,
         addresses: Vec::new(),
     };
     let world = World::new();

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::host::{Addresses, Host};
-use super::network::{default_mtu, default_subnets, list, network_resources, note_network, without_rule};
+use super::network::{OfUplinks, default_subnets, list, network_resources, note_network, without_rule};
 use super::port_map::mapping_name;
 use super::{Claim, Done, Error, Manager, Mode, NetworkRequest, Steps, Wanted, check_namespace, kernel};
 use crate::instance::Instance;
@@ -243,7 +243,7 @@ impl<M: Machine> Manager<M> {
             options: NetworkChange::default(),
         };
         let network =
-            self.describe_network(transaction, host, &plain, default_mtu(host, &settings.uplinks))?;
+            self.describe_network(transaction, host, &plain, OfUplinks::observe(host, &settings.uplinks))?;
         if let Some(uplink) = settings.uplinks.iter().find(|uplink| **uplink == network.bridge) {
             return Err(Error::OwnInterface { name: uplink.clone() });
         }

@@ -27,6 +27,7 @@ fn network() -> spec::Network {
         bridge: "vnet0".parse().unwrap(),
         mac: Mac::new([2, 0, 0, 0, 0, 1]),
         mtu: 1500,
+        gso: spec::GsoSizes { v4: 65_536, v6: 196_608 },
         internal: false,
         isolated: true,
         options: spec::NetworkOptions::default(),
@@ -39,7 +40,8 @@ fn networks() {
         json(Network::new(&network(), 3)),
         "{\"version\":1,\"networks\":[{\"name\":\"default\",\"number\":1,\"subnets\":[\"192.168.0.0/24\",\
          \"fd00::/64\"],\"gateways\":[\"192.168.0.1\",\"fd00::1\"],\"bridge\":\"vnet0\",\
-         \"mac\":\"02:00:00:00:00:01\",\"mtu\":1500,\"internal\":false,\"isolated\":true,\"endpoints\":3,\
+         \"mac\":\"02:00:00:00:00:01\",\"mtu\":1500,\"gso_max_size\":196608,\"gso_ipv4_max_size\":65536,\
+         \"internal\":false,\"isolated\":true,\"endpoints\":3,\
          \"gateway_mode\":\"nat\",\"udp_mapping\":\"endpoint-independent\",\"tcp_mapping\":\"address-and-port\",\
          \"filtering\":\"address\"}]}\n"
     );

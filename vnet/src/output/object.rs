@@ -28,6 +28,10 @@ pub struct Network {
     pub mac: String,
     /// MTU in bytes.
     pub mtu: u32,
+    /// Most bytes of IPv6 that its endpoints send at once, to be cut into segments as late as possible.
+    pub gso_max_size: u32,
+    /// Likewise of IPv4.
+    pub gso_ipv4_max_size: u32,
     /// Its endpoints reach neither the world nor other networks.
     pub internal: bool,
     /// Its endpoints do not reach each other.
@@ -56,6 +60,8 @@ impl Network {
             bridge: network.bridge.to_string(),
             mac: network.mac.to_string(),
             mtu: network.mtu,
+            gso_max_size: network.gso.v6,
+            gso_ipv4_max_size: network.gso.v4,
             internal: network.internal,
             isolated: network.isolated,
             endpoints,

@@ -73,8 +73,8 @@ pub fn host_address(addr: IpAddr, interface: &str) -> Resource {
 #[must_use]
 pub fn network(network: &Network) -> Vec<Resource> {
     let addresses = network.segments.iter().map(|segment| segment.gateway_address()).collect();
-    let bridge =
-        Resource::Bridge { name: network.bridge.to_string(), mac: network.mac, mtu: network.mtu, addresses };
+    let (name, mac) = (network.bridge.to_string(), network.mac);
+    let bridge = Resource::Bridge { name, mac, mtu: network.mtu, gso: network.gso, addresses };
     let gateways = gateways(network).into_iter().map(|addr| host_address(addr, network.bridge.as_str()));
     let prefixes = network.segments.iter().map(|segment| Resource::Network {
         subnet: segment.subnet.net(),
@@ -149,6 +149,7 @@ fn links(endpoint: &Endpoint, link: &Link, network: &Network) -> Vec<Resource> {
         ifname: link.ifname.to_string(),
         mac: link.mac,
         mtu: network.mtu,
+        gso: network.gso,
         addresses: link.addresses.clone(),
         gateways: default_routes(link, network),
     });

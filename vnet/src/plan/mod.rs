@@ -18,8 +18,8 @@ pub use blocks::{Block, blocks};
 pub use op::Op;
 pub use resource::{Resource, State, Veth};
 
-/// Part of [`Resource::DataPath`].
-pub use crate::spec::TableSizes;
+/// Parts of [`Resource`].
+pub use crate::spec::{GsoSizes, TableSizes};
 
 /// Steps, in the order in which they are to be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -101,6 +101,7 @@ mod tests {
                 name: format!("b{nth}"),
                 mac: Mac::new([2; 6]),
                 mtu: 1400 + variant,
+                gso: GsoSizes::LEGACY,
                 addresses: Vec::new(),
             },
         })

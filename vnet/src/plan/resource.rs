@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use vnet_common::{Addr, AllowFromKey, DatapathConfig, Hook, Mac, PortMapKey, PortMapValue, Zone};
 
-use crate::spec::{TableSizes, Timeout};
+use crate::spec::{GsoSizes, TableSizes, Timeout};
 
 /// Something in the kernel that belongs to an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub enum Resource {
         mac: Mac,
         /// Its MTU in bytes.
         mtu: u32,
+        /// Most bytes that it is handed at once, if it can take as many.
+        gso: GsoSizes,
         /// The gateway's addresses with the network's prefixes.
         addresses: Vec<IpNet>,
     },
@@ -172,6 +174,8 @@ pub struct Veth {
     pub mac: Mac,
     /// MTU of both ends, in bytes.
     pub mtu: u32,
+    /// Most bytes that either end is handed at once.
+    pub gso: GsoSizes,
     /// Addresses of the end in the namespace, with the network's prefixes. A family without one is switched
     /// off there.
     pub addresses: Vec<IpNet>,

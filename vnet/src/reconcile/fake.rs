@@ -12,7 +12,7 @@ use super::Machine;
 use crate::firewall::Netfilter;
 use crate::flow::Tables;
 use crate::kernel::{Addressed, BoundSocket, Interface, Process, Route};
-use crate::plan::{Op, Resource, State};
+use crate::plan::{GsoSizes, Op, Resource, State};
 
 /// How a step fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -319,6 +319,7 @@ pub(crate) fn interface(index: u32, name: &str, mac: Option<u8>, addresses: &[&s
         name: name.to_owned(),
         mac: mac.map(|last| Mac::new([2, 0, 0, 0, 0, last])),
         mtu: 1500,
+        gso: GsoSizes::LEGACY,
         up: true,
         kind: None,
         addresses: addresses.iter().map(|text| text.parse().expect("a prefix")).collect(),

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use vnet_common::{Mac, NetworkValue, Zone};
 
-use super::{Error, GatewayMode, InterfaceName, Name, NetworkOptions, Subnet};
+use super::{Error, GatewayMode, GsoSizes, InterfaceName, Name, NetworkOptions, Subnet};
 
 /// A network of endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct Network {
     pub mac: Mac,
     /// MTU of the bridge and its endpoints.
     pub mtu: u32,
+    /// Most bytes that the bridge and its endpoints are handed at once.
+    #[serde(default)]
+    pub gso: GsoSizes,
     /// Its endpoints reach neither the world nor other networks.
     pub internal: bool,
     /// Its endpoints do not reach each other.

@@ -10,6 +10,7 @@ use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use vnet_common::Mac;
 
 use super::{Netlink, Result};
+use crate::plan::GsoSizes;
 
 /// An interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,10 @@ pub(in crate::kernel) struct Link {
     pub(in crate::kernel) name: String,
     pub(in crate::kernel) mac: Option<Mac>,
     pub(in crate::kernel) mtu: u32,
+    /// Most bytes that it is handed at once.
+    pub(in crate::kernel) gso: GsoSizes,
+    /// Most that it could be handed; what older kernels do not tell is what all had (Linux 5.19).
+    pub(in crate::kernel) most_gso: u32,
     pub(in crate::kernel) up: bool,
     pub(in crate::kernel) kind: Option<String>,
     /// The bridge it is a port of.
@@ -42,6 +47,8 @@ impl Link {
             name: String::new(),
             mac: None,
             mtu: 0,
+            gso: GsoSizes::LEGACY,
+            most_gso: GsoSizes::LEGACY.v6,
             up: message.header.flags.contains(LinkFlags::Up),
             kind: None,
             master: None,
@@ -53,6 +60,9 @@ impl Link {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Address(bytes) if ethernet => link.mac = bytes.try_into().ok().map(Mac::new),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::GsoIpv4MaxSize(size) => link.gso.v4 = size,
+                LinkAttribute::GsoMaxSize(size) => link.gso.v6 = size,
+                LinkAttribute::TsoMaxSize(size) => link.most_gso = size,
                 LinkAttribute::Controller(index) => link.master = Some(index),
                 LinkAttribute::Link(index) => link.other_end = Some(index),
                 LinkAttribute::LinkInfo(infos) => {
@@ -113,19 +123,22 @@ impl Netlink {
         &self,
         name: &str,
         bridge: u32,
-        mtu: u32,
+        (mtu, gso): (u32, GsoSizes),
         other: &OtherEnd<'_>,
     ) -> Result<()> {
+        let sizes = || gso_attributes(GsoSizes::LEGACY, gso);
         let mut peer = LinkMessage::default();
         peer.attributes.push(LinkAttribute::IfName(other.name.to_owned()));
         peer.attributes.push(LinkAttribute::Address(other.mac.bytes.to_vec()));
         peer.attributes.push(LinkAttribute::Mtu(mtu));
+        peer.attributes.extend(sizes());
         peer.attributes.push(LinkAttribute::NetNsFd(other.namespace));
         let mut message = LinkMessage::default();
         message.header.flags = LinkFlags::Up;
         message.header.change_mask = LinkFlags::Up;
         message.attributes.push(LinkAttribute::IfName(name.to_owned()));
         message.attributes.push(LinkAttribute::Mtu(mtu));
+        message.attributes.extend(sizes());
         message.attributes.push(LinkAttribute::Controller(bridge));
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
@@ -166,6 +179,14 @@ impl Netlink {
             done => done,
         }
     }
+}
+
+/// What brings an interface from one pair of sizes to another. The attribute of IPv6 comes first: it sets that of IPv4
+/// as well where that has none of its own yet (`netif_set_gso_max_size`).
+pub(in crate::kernel) fn gso_attributes(from: GsoSizes, to: GsoSizes) -> Vec<LinkAttribute> {
+    let v6 = (from.v6 != to.v6).then_some(LinkAttribute::GsoMaxSize(to.v6));
+    let v4 = (from != to).then_some(LinkAttribute::GsoIpv4MaxSize(to.v4));
+    v6.into_iter().chain(v4).collect()
 }
 
 fn link(message: RouteNetlinkMessage) -> Option<Link> {
