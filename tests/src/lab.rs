@@ -55,6 +55,9 @@ pub const FAMILIES: [(IpAddr, IpAddr); 2] = [(OUTSIDE_V4, HOST_V4), (OUTSIDE_V6,
 pub const UPLINK: &str = "eth0";
 
 const LABS: &str = "/run/vnet-lab";
+/// Where a lab has its BPF file system, and where vnet keeps its state.
+const BPFFS: &str = "bpf";
+const STATE: &str = "run";
 const NETNS: &str = "/run/netns";
 
 /// A world of its own.
@@ -130,7 +133,7 @@ impl Lab {
     /// Where the instance keeps its state.
     #[must_use]
     pub fn run_dir(&self) -> PathBuf {
-        self.dir.join("run").join(&self.name)
+        self.state().join(&self.name)
     }
 
     /// Runs vnet on the host and waits for it.
@@ -201,7 +204,7 @@ impl Lab {
         let text = |path: PathBuf| path.to_str().expect("ASCII").to_owned();
         vec![
             ("VNET_INSTANCE".to_owned(), self.name.clone()),
-            ("VNET_RUN".to_owned(), text(self.dir.join("run"))),
+            ("VNET_RUN".to_owned(), text(self.state())),
             ("VNET_BPFFS".to_owned(), text(self.bpffs())),
         ]
     }
@@ -222,19 +225,21 @@ impl Lab {
     }
 
     fn bpffs(&self) -> PathBuf {
-        self.dir.join("bpf")
+        self.dir.join(BPFFS)
+    }
+
+    fn state(&self) -> PathBuf {
+        self.dir.join(STATE)
     }
 
     fn make_directories(&self) {
-        let bpffs = self.bpffs();
-        for dir in [self.dir.join("run"), bpffs.clone()] {
+        // What `/run` is wherever systemd runs, and not on every machine that tests run on: in memory.
+        for (kind, dir) in [("tmpfs", self.state()), ("bpf", self.bpffs())] {
             fs::create_dir_all(&dir)
                 .unwrap_or_else(|e| panic!("create {} (are you root?): {e}", dir.display()));
+            nix::mount::mount(Some(kind), &dir, Some(kind), MsFlags::empty(), Some("mode=0700"))
+                .unwrap_or_else(|e| panic!("mount {kind} on {} (are you root?): {e}", dir.display()));
         }
-        nix::mount::mount(Some("bpf"), &bpffs, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
-            .unwrap_or_else(|e| {
-                panic!("mount a BPF file system on {} (are you root?): {e}", bpffs.display())
-            });
     }
 
     fn make_namespaces(&self) {
@@ -362,7 +367,9 @@ fn remove(lab: &str) {
     }
     let dir = Path::new(LABS).join(lab);
     // Unmounting takes the pins with it, and with the last pin of a link its program is detached.
-    let _ = nix::mount::umount2(&dir.join("bpf"), MntFlags::MNT_DETACH);
+    for mounted in [BPFFS, STATE] {
+        let _ = nix::mount::umount2(&dir.join(mounted), MntFlags::MNT_DETACH);
+    }
     let _ = fs::remove_dir_all(&dir);
     // Only the last lab of all can remove this.
     let _ = fs::remove_dir(LABS);
