@@ -180,6 +180,8 @@ pub struct FlowHand {
     pub next: u32,
     /// Another, for whoever needs flows to be over: it goes round those that have ever been used.
     pub sweep: u32,
+    /// How many flows have been confirmed: counted while they are in both tables.
+    pub moves: u32,
 }
 
 /// A lock of the kernel's, under the name by which the verifier knows it (`struct bpf_spin_lock`).

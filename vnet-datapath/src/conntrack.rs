@@ -333,6 +333,7 @@ fn confirm<T: Tables>(tables: &T, scratch: &mut Scratch) {
         }
         return;
     }
+    tables.moves();
     tables.remove_unconfirmed(&scratch.tuple);
     tables.remove_unconfirmed(&scratch.answer);
     scratch.spare = scratch.tuple;

@@ -44,6 +44,8 @@ pub struct Model {
     pub hand: Cell<u32>,
     /// The next of these to sweep.
     pub sweep: Cell<u32>,
+    /// How many flows have been confirmed.
+    pub moves: Cell<u32>,
     /// What endpoints have in use, by interface.
     pub endpoint_use: RefCell<HashMap<u32, EndpointUse>>,
     /// Endpoint-independent mappings.
@@ -100,6 +102,7 @@ impl Default for Model {
             slot_count: FLOW_SLOTS_ENTRIES as u32,
             hand: Cell::new(0),
             sweep: Cell::new(0),
+            moves: Cell::new(0),
             endpoint_use: RefCell::default(),
             mappings: RefCell::default(),
             fragments: RefCell::default(),
@@ -334,6 +337,11 @@ impl Tables for Model {
     fn remove_flow(&self, tuple: &Tuple) -> bool {
         self.remove_unconfirmed(tuple);
         self.conntrack.borrow_mut().remove(tuple).is_some()
+    }
+
+    #[inline]
+    fn moves(&self) {
+        self.moves.set(self.moves.get().wrapping_add(1));
     }
 
     #[inline]

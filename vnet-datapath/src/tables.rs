@@ -127,6 +127,9 @@ pub trait Tables: Ports {
     fn add_confirmed(&self, tuple: &Tuple, entry: &CtEntry) -> Option<()>;
     /// Removes an entry, if it is there; whether it was among the confirmed.
     fn remove_flow(&self, tuple: &Tuple) -> bool;
+    /// That an entry is among the confirmed by now and about to go from the unconfirmed: whoever has looked for it among
+    /// the former too early, and then looks among the latter too late, has to look again.
+    fn moves(&self);
     /// Removes an entry from the unconfirmed alone.
     fn remove_unconfirmed(&self, tuple: &Tuple);
     /// Tells whoever listens that a flow began.

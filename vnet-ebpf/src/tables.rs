@@ -209,14 +209,27 @@ impl Ports for Maps {
     }
 }
 
+/// [`FlowHand::moves`].
+#[inline(always)]
+fn moves() -> u32 {
+    // SAFETY: the map's only element, read anew each time.
+    maps::FLOW_HAND
+        .get_ptr_mut(0)
+        .map_or(0, |hand| unsafe { core::ptr::read_volatile(&raw const (*hand).moves) })
+}
+
 impl Tables for Maps {
     type Flow<'a> = MapFlow;
 
     #[inline(always)]
     fn conntrack(&self, tuple: &Tuple) -> Option<MapFlow> {
-        let confirmed = || maps::CONNTRACK.get_ptr_mut(tuple);
-        // Between two looks another CPU may have moved it; that adds before it removes, so a third look finds it.
-        confirmed().or_else(|| maps::UNCONFIRMED.get_ptr_mut(tuple)).or_else(confirmed).map(MapFlow)
+        let before = moves();
+        let found = maps::CONNTRACK.get_ptr_mut(tuple).or_else(|| maps::UNCONFIRMED.get_ptr_mut(tuple));
+        if found.is_none() && moves() != before {
+            // Between the two looks another CPU may have moved it, which adds before it removes.
+            return maps::CONNTRACK.get_ptr_mut(tuple).map(MapFlow);
+        }
+        found.map(MapFlow)
     }
 
     #[inline(always)]
@@ -238,6 +251,17 @@ impl Tables for Maps {
     fn remove_flow(&self, tuple: &Tuple) -> bool {
         self.remove_unconfirmed(tuple);
         maps::CONNTRACK.remove(tuple).is_ok()
+    }
+
+    #[inline(always)]
+    fn moves(&self) {
+        let Some(hand) = maps::FLOW_HAND.get_ptr_mut(0) else { return };
+        // SAFETY: as above.
+        unsafe {
+            bpf_spin_lock((&raw mut (*hand).lock).cast());
+            (*hand).moves = (*hand).moves.wrapping_add(1);
+            bpf_spin_unlock((&raw mut (*hand).lock).cast());
+        }
     }
 
     #[inline(always)]

@@ -134,7 +134,9 @@ impl Kernel {
         model.endpoint_use.replace(self.tables.endpoint_use.entries());
         let next = self.tables.next_slot();
         model.hand.set(next);
-        model.sweep.set(self.tables.flow_hand.value(&0).sweep);
+        let hand = self.tables.flow_hand.value(&0);
+        model.sweep.set(hand.sweep);
+        model.moves.set(hand.moves);
         model.slots.replace((0..next).map(|slot| (slot, self.tables.flow_slots.value(&slot))).collect());
     }
 

@@ -68,7 +68,7 @@ pub(super) fn layouts() -> Vec<Layout> {
         }),
         layout!(MappingEntry { translated, last_seen, filtering, flags, reserved }),
         layout!(bpf_spin_lock { val }),
-        layout!(FlowHand { lock, next, sweep }),
+        layout!(FlowHand { lock, next, sweep, moves }),
         layout!(EndpointUse { lock, flows, credit, credited, refused, held, held_at }),
         layout!(FragmentKey { src, dst, id, zone, proto, reserved }),
         layout!(FragmentValue { began, sport, dport, id, proto, header, fate, reserved }),

@@ -392,7 +392,9 @@ impl Tables for Cpu {
             });
             found.map(|entry| Entry { cpu: self, key: *tuple, confirmed, last: Cell::new(entry) })
         };
-        look(true).or_else(|| look(false)).or_else(|| look(true))
+        let moves = || self.operate(|model| model.moves.get());
+        let before = moves();
+        look(true).or_else(|| look(false)).or_else(|| (moves() != before).then(|| look(true)).flatten())
     }
 
     fn is_confirmed(&self, tuple: &Tuple) -> bool {
@@ -410,6 +412,10 @@ impl Tables for Cpu {
     fn remove_flow(&self, tuple: &Tuple) -> bool {
         self.remove_unconfirmed(tuple);
         self.operate(|model| model.conntrack.borrow_mut().remove(tuple).is_some())
+    }
+
+    fn moves(&self) {
+        self.operate(Tables::moves);
     }
 
     fn remove_unconfirmed(&self, tuple: &Tuple) {
