@@ -98,10 +98,21 @@ impl Context {
         made: L,
         line: &str,
     ) -> anyhow::Result<()> {
+        self.print_all_made(mode, done, &[made], line)
+    }
+
+    /// The same for a verb that makes several things at once.
+    pub(super) fn print_all_made<T, L: Listed>(
+        &self,
+        mode: Mode,
+        done: &Done<T>,
+        made: &[L],
+        line: &str,
+    ) -> anyhow::Result<()> {
         note(&done.notes);
         match (mode, self.format) {
             (Mode::DryRun, _) => self.print_ops(&done.ops)?,
-            (Mode::Apply, Format::Json) => output::print_list(&mut self.out(), Format::Json, &[made])?,
+            (Mode::Apply, Format::Json) => output::print_list(&mut self.out(), Format::Json, made)?,
             (Mode::Apply, Format::Table) => self.print_line(&format!("{line}{}", already(&done.ops)))?,
         }
         Ok(())

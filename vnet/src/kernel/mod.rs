@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Kernel --+-- programs       maps and programs: loaded, pinned, exchanged    -- object, features, cgroup, pins
-//!          +-- attachment     programs on interfaces
+//!          +-- attachment, xdp   programs on interfaces
 //!          +-- entries        resources that are one entry of a map           -- maps
 //!          +-- bridge, veth, hold   interfaces and what is set on them              -- interface, netlink, sysctl
 //!          +-- netns          namespaces
@@ -40,6 +40,7 @@ mod sockets;
 mod stdout;
 mod sysctl;
 mod veth;
+mod xdp;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -61,6 +62,7 @@ use self::bridge::Bridge;
 use self::hold::Hold;
 use self::maps::Maps;
 use self::netlink::Netlink;
+use self::xdp::XdpAttachment;
 use crate::firewall::Netfilter;
 use crate::flow::Tables;
 use crate::instance::Instance;
@@ -165,6 +167,7 @@ impl Kernel {
             Resource::Attachment { hook, interface } => {
                 Attachment { instance: &self.instance, hook: *hook, interface }.state(&self.netlink).await
             }
+            Resource::Xdp { interface, generic } => self.xdp(interface, *generic).state(&self.netlink).await,
             Resource::ReservedPorts { first, last } => {
                 reserved_ports::state(&self.instance, PortRange { first: *first, last: *last })
             }
@@ -182,6 +185,7 @@ impl Kernel {
             | Resource::Masquerade { .. }
             | Resource::Unmasqueraded { .. }
             | Resource::Floating { .. }
+            | Resource::Denied { .. }
             | Resource::Endpoint { .. }
             | Resource::AllowFrom { .. }
             | Resource::PortMap { .. } => entries::state(&self.maps, &self.netlink, resource).await,
@@ -208,6 +212,7 @@ impl Kernel {
             Resource::Attachment { hook, interface } => {
                 Attachment { instance: &self.instance, hook: *hook, interface }.create(&self.netlink).await
             }
+            Resource::Xdp { interface, generic } => self.xdp(interface, *generic).create(&self.netlink).await,
             Resource::ReservedPorts { first, last } => {
                 reserved_ports::create(&self.instance, PortRange { first: *first, last: *last })
             }
@@ -225,6 +230,7 @@ impl Kernel {
             | Resource::Masquerade { .. }
             | Resource::Unmasqueraded { .. }
             | Resource::Floating { .. }
+            | Resource::Denied { .. }
             | Resource::Endpoint { .. }
             | Resource::AllowFrom { .. }
             | Resource::PortMap { .. } => entries::create(&self.maps, &self.netlink, resource).await,
@@ -240,6 +246,7 @@ impl Kernel {
             Resource::Attachment { hook, interface } => {
                 Attachment { instance: &self.instance, hook: *hook, interface }.remove(&self.netlink).await
             }
+            Resource::Xdp { interface, generic } => self.xdp(interface, *generic).remove(),
             Resource::ReservedPorts { .. } => reserved_ports::remove(&self.instance),
             Resource::Forwarding { interface } => forwarding::remove(&self.instance, interface),
             Resource::Bridge { name, .. } => bridge::remove(&self.netlink, name).await,
@@ -253,10 +260,15 @@ impl Kernel {
             | Resource::Masquerade { .. }
             | Resource::Unmasqueraded { .. }
             | Resource::Floating { .. }
+            | Resource::Denied { .. }
             | Resource::Endpoint { .. }
             | Resource::AllowFrom { .. }
             | Resource::PortMap { .. } => entries::remove(&self.maps, &self.netlink, resource).await,
         }
+    }
+
+    fn xdp<'a>(&'a self, interface: &'a str, generic: bool) -> XdpAttachment<'a> {
+        XdpAttachment { instance: &self.instance, interface, generic }
     }
 
     /// The host's interfaces.
