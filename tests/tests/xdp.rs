@@ -165,17 +165,17 @@ fn what_cannot_be_is_refused_with_the_way_out() {
         }
         assert_eq!(xdp_of(lab.host(), UPLINK).map(|(mode, _)| mode), Some(NATIVE), "theirs is as it was");
     }
-    // A driver without XDP.
-    lab.host().ip("link add dummy0 type dummy");
-    lab.host().ip("link set dummy0 up");
+    // A driver without XDP: that of bridges.
+    lab.host().ip("link add ext0 type bridge");
+    lab.host().ip("link set ext0 up");
     lab.vnet_ok(&["up"]);
     let before = lab.snapshot();
-    let native = ["up", "--uplink", UPLINK, "--uplink", "dummy0", "--xdp", "dummy0=native"];
-    lab.vnet(&native).fails_with(1, &["dummy0 has no native XDP", "--xdp dummy0=generic"]);
+    let native = ["up", "--uplink", UPLINK, "--uplink", "ext0", "--xdp", "ext0=native"];
+    lab.vnet(&native).fails_with(1, &["ext0 has no native XDP", "--xdp ext0=generic"]);
     lab.snapshot().assert_same_as(&before);
     assert_eq!(lab.vnet_json(&["status"])["uplinks"], json!([UPLINK]), "nothing of it is recorded");
-    lab.vnet_ok(&["up", "--uplink", "dummy0", "--xdp", "dummy0=generic"]);
-    assert_eq!(xdp_of(lab.host(), "dummy0").map(|(mode, _)| mode), Some(GENERIC));
+    lab.vnet_ok(&["up", "--uplink", "ext0", "--xdp", "ext0=generic"]);
+    assert_eq!(xdp_of(lab.host(), "ext0").map(|(mode, _)| mode), Some(GENERIC));
     assert_eq!(xdp_of(lab.host(), UPLINK), None, "each uplink for itself");
     lab.vnet(&["up", "--xdp", "vnet0=native"]).fails_with(1, &["vnet0 is no uplink", "eth0"]);
     lab.vnet(&["up", "--xdp", "eth0=fast"]).fails_with(2, &["fast", "native"]);
