@@ -362,10 +362,15 @@ fn the_kernel_counts_as_the_host_does() {
 
 /// Nothing to hold it against but a very generous bound; printed for whoever measures.
 #[test]
-fn what_passes_costs_little() {
+fn what_passes_and_what_is_dropped_costs_little() {
     const RUNS: u32 = 200_000;
     Stage::run(|stage| {
         let mut kernel = Kernel::tc(stage);
+        let cost = |kernel: &mut Kernel, name: &str, frame: &Frame| {
+            let best = (0..5).map(|_| kernel.time_early(UPLINK, &frame.build(), RUNS)).min().unwrap();
+            report(format_args!("{name}: {} ns", best.as_nanos()));
+            assert!(best.as_nanos() < 2_000, "{name}: {best:?}");
+        };
         let client = at(V4.www, PORT);
         let web = at(V4.host, published::WEB.port);
         let frames = [
@@ -379,10 +384,22 @@ fn what_passes_costs_little() {
             model.config.flood_rate = if limited { u32::MAX } else { 0 };
             kernel.fill(&model);
             for (name, frame) in &frames {
-                let best = (0..5).map(|_| kernel.time_early(UPLINK, &frame.build(), RUNS)).min().unwrap();
-                report(format_args!("{name}, limits {limited}: {} ns", best.as_nanos()));
-                assert!(best.as_nanos() < 2_000, "{name}: {best:?}");
+                cost(&mut kernel, &format!("passed, {name}, limits {limited}"), frame);
             }
+        }
+        let syn = Frame::tcp(client, web).syn();
+        for (name, change) in [
+            ("denied", (|m| deny(m, prefix(V4.www, 24))) as fn(&mut Model)),
+            ("beyond the rate of its source", |m| beyond(m, source_of(&V4))),
+            ("beyond the rate of all", |m| {
+                m.config.flood_total = u32::MAX;
+                m.flood_total.set(NEVER);
+            }),
+        ] {
+            let mut model = world();
+            change(&mut model);
+            kernel.fill(&model);
+            cost(&mut kernel, &format!("dropped, {name}"), &syn);
         }
     });
 }

@@ -6,6 +6,7 @@
 pub mod case;
 pub mod chart;
 mod endpoints;
+mod flood;
 pub mod generator;
 pub mod latency;
 pub mod machine;

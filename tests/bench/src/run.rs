@@ -8,6 +8,7 @@ use vnet_tests::interrupt::{Interrupt, Interrupted};
 
 use crate::case::{Case, Effort, Kind};
 use crate::endpoints;
+use crate::flood;
 use crate::generator::Sample;
 use crate::machine::{CpuTime, Machine, today};
 use crate::mappings;
@@ -77,6 +78,7 @@ pub fn run(plan: &Plan, rig: &Rig, interrupt: &Interrupt) -> Result<Results> {
             Topic::Mappings => mappings::measure(&run, section),
             Topic::Programs => programs::measure(&run, section),
             Topic::Endpoints => endpoints::measure(&run, section),
+            Topic::Floods => flood::measure(&run, section),
         }
     }
     let order: Vec<&str> = entrants.iter().map(|it| it.name.as_str()).collect();

@@ -18,11 +18,13 @@ pub enum Topic {
     Programs,
     /// Making and removing endpoints, and the command's own start.
     Endpoints,
+    /// Frames that nobody wants.
+    Floods,
 }
 
 impl Topic {
     /// All of them, in the order of the page.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Traffic(Case::Masquerade),
         Self::Traffic(Case::Published),
         Self::Traffic(Case::Hairpin),
@@ -31,6 +33,7 @@ impl Topic {
         Self::Mappings,
         Self::Programs,
         Self::Endpoints,
+        Self::Floods,
     ];
 
     /// As on the command line and in names of files.
@@ -41,6 +44,7 @@ impl Topic {
             Self::Mappings => "mappings",
             Self::Programs => "programs",
             Self::Endpoints => "endpoints",
+            Self::Floods => "floods",
         }
     }
 
@@ -56,6 +60,10 @@ impl Topic {
             Self::Programs => {
                 "one packet through one program by BPF_PROG_TEST_RUN, which executes no redirect and has no wire; \
                  what reading the clock costs is taken off"
+            }
+            Self::Floods => {
+                "what a frame that nobody wants costs one CPU, generated in the kernel: dropped by XDP, by nft at the \
+                 interface, by iptables in the raw table; and an honest client meanwhile"
             }
             Self::Endpoints => {
                 "an endpoint with a published port, as commands: made and removed; and a command's start"

@@ -55,7 +55,7 @@ use vnet_common::{
 };
 
 pub use error::{Error, NetlinkError};
-pub use object::{OBJECT, RUNNERS};
+pub use object::{GENERATOR, OBJECT, RUNNERS};
 
 use self::attachment::Attachment;
 use self::bridge::Bridge;

@@ -1,0 +1,140 @@
+//! Frames generated in the kernel: `BPF_PROG_TEST_RUN` with live frames, which costs less than any socket.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode};
+use aya::{Ebpf, EbpfLoader};
+use aya_obj::programs::XdpAttachType;
+use vnet::kernel::GENERATOR;
+
+use super::capture::interface_index;
+use crate::lab::Netns;
+
+/// Frames that are dealt with at once, as by a driver.
+const BATCH: u32 = 64;
+
+/// Where generated frames go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goes {
+    /// To the host's stack, as received by the interface.
+    Up,
+    /// Out of the interface.
+    Out,
+    /// Nowhere.
+    Down,
+}
+
+/// Length of the frames: TCP over IPv4, without options or data.
+const LENGTH: usize = 54;
+
+/// Generates frames on an interface, without a socket and past its XDP program.
+#[derive(Debug)]
+pub struct Generator {
+    object: Ebpf,
+    netns: Netns,
+    ifindex: u32,
+    frame: [u8; LENGTH],
+}
+
+impl Generator {
+    /// Of a frame of TCP over IPv4 without options or data, on an interface. With `vary` each gets another source.
+    ///
+    /// # Panics
+    /// When it is another frame, there is no such interface, or the kernel refuses the program.
+    #[must_use]
+    #[track_caller]
+    pub fn on((netns, interface): (&Netns, &str), goes: Goes, frame: &[u8], vary: bool) -> Self {
+        let ifindex = index(netns, interface);
+        let out = match goes {
+            Goes::Up => 0,
+            Goes::Out => ifindex,
+            Goes::Down => u32::MAX,
+        };
+        let frame = frame.try_into().expect("TCP over IPv4 without options or data");
+        Self { object: load(out, &frame, if vary { 2 } else { 1 }), netns: netns.clone(), ifindex, frame }
+    }
+
+    /// Generates so many frames; how long that took, with all that is done with them at once.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn run(&mut self, count: u32) -> Duration {
+        let Self { object, netns, ifindex, frame } = self;
+        let program: &Xdp = program(object);
+        netns.enter(|| run(program, *ifindex, frame, count))
+    }
+}
+
+/// A program on an interface, in its driver, that sends all that it receives out of another; until it is dropped.
+#[derive(Debug)]
+pub struct Redirect {
+    _object: Ebpf,
+}
+
+impl Redirect {
+    /// From one interface to another.
+    ///
+    /// # Panics
+    /// When there are no such interfaces, or the kernel refuses the program.
+    #[must_use]
+    #[track_caller]
+    pub fn all(netns: &Netns, from: &str, to: &str) -> Self {
+        let mut object = load(index(netns, to), &[0; LENGTH], 0);
+        let program = program(&mut object);
+        let attached = netns.enter(|| program.attach(from, XdpMode::Driver).map(drop));
+        attached.unwrap_or_else(|e| panic!("attach to {from}: {:#}", anyhow::Error::from(e)));
+        Self { _object: object }
+    }
+}
+
+/// Runs a pinned XDP program on so many live frames, as received by an interface; how long that took, with all that
+/// becomes of those that pass.
+///
+/// # Panics
+/// When there is no such program or interface, or the kernel refuses.
+#[must_use]
+#[track_caller]
+pub fn live(pin: &Path, (netns, interface): (&Netns, &str), frame: &[u8], count: u32) -> Duration {
+    let program = Xdp::from_pin(pin, XdpAttachType::Interface);
+    let program = program.unwrap_or_else(|e| panic!("open {}: {:#}", pin.display(), anyhow::Error::from(e)));
+    let ifindex = index(netns, interface);
+    netns.enter(|| run(&program, ifindex, frame, count))
+}
+
+fn run(program: &Xdp, ifindex: u32, frame: &[u8], count: u32) -> Duration {
+    // `struct xdp_md`: all but the length and the interface is zero.
+    let context = [0, frame.len() as u32, 0, ifindex, 0, 0];
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        ctx_in: Some(bytemuck::bytes_of(&context)),
+        repeat: count,
+        attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+        ..TestRunOptions::new()
+    };
+    let start = Instant::now();
+    program.test_run(options).unwrap_or_else(|e| panic!("live frames: {:#}", anyhow::Error::from(e)));
+    start.elapsed()
+}
+
+#[track_caller]
+fn index(netns: &Netns, interface: &str) -> u32 {
+    u32::try_from(interface_index(netns, interface)).expect("interface indexes fit")
+}
+
+fn load(out: u32, frame: &[u8; LENGTH], write: u32) -> Ebpf {
+    assert!(!GENERATOR.is_empty(), "built without eBPF programs: `cargo xtask setup`, then build again");
+    let mut loader = EbpfLoader::new();
+    loader.override_global("OUT", &out, true);
+    loader.override_global("FRAME", frame, true);
+    loader.override_global("WRITE", &write, true);
+    let loaded = loader.load(GENERATOR);
+    let mut object = loaded.unwrap_or_else(|e| panic!("load: {:#}", anyhow::Error::from(e)));
+    let loaded = program(&mut object).load();
+    loaded.unwrap_or_else(|e| panic!("load: {:#}", anyhow::Error::from(e)));
+    object
+}
+
+fn program(object: &mut Ebpf) -> &mut Xdp {
+    object.program_mut("generate").expect("the generator").try_into().expect("an XDP program")
+}

@@ -1,0 +1,78 @@
+//! Frames generated in the kernel, for tests and benchmarks: run by `BPF_PROG_TEST_RUN` with live frames, each of which
+//! goes where this says. Also, attached to an interface, what sends all it receives to another.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+mod programs {
+    use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+    use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_redirect};
+    use aya_ebpf::macros::xdp;
+    use aya_ebpf::programs::XdpContext;
+    use vnet_datapath::Packet as _;
+    use vnet_datapath::checksum::Delta;
+    use vnet_ebpf::xdp::Frame;
+
+    /// The interface that frames leave by; 0 if the host receives them, `u32::MAX` if they are dropped at once.
+    /// Replaced before loading.
+    #[unsafe(no_mangle)]
+    static OUT: u32 = 0;
+
+    /// The frame, TCP over IPv4 without options or data. Replaced before loading.
+    #[unsafe(no_mangle)]
+    static FRAME: [u8; LENGTH] = [0; LENGTH];
+
+    /// Whether each frame is written anew: who had its memory before may have changed it. 0 for no, 1 for yes, 2 for yes
+    /// and with another source, of 65,536 prefixes of 24 bits. Replaced before loading.
+    #[unsafe(no_mangle)]
+    static WRITE: u32 = 0;
+
+    const LENGTH: usize = 54;
+
+    /// The middle of the source, and the sums.
+    const SOURCE: u32 = 14 + 12 + 1;
+    const IP_SUM: u32 = 14 + 10;
+    const TCP_SUM: u32 = 14 + 20 + 16;
+
+    #[xdp]
+    fn generate(context: XdpContext) -> u32 {
+        // SAFETY: plain statics; volatile because the loader replaces their values after compilation.
+        let (out, write) =
+            unsafe { (core::ptr::read_volatile(&raw const OUT), core::ptr::read_volatile(&raw const WRITE)) };
+        if write != 0 && anew(&mut Frame::new(context.ctx), write == 2).is_none() {
+            return XDP_DROP;
+        }
+        match out {
+            0 => XDP_PASS,
+            u32::MAX => XDP_DROP,
+            // SAFETY: plain numbers.
+            ifindex => unsafe { bpf_redirect(ifindex, 0) as u32 },
+        }
+    }
+
+    /// Writes a frame.
+    #[inline(always)]
+    fn anew(frame: &mut Frame, vary: bool) -> Option<()> {
+        // SAFETY: as above.
+        let bytes = unsafe { core::ptr::read_volatile(&raw const FRAME) };
+        frame.store(0, &bytes)?;
+        if !vary {
+            return Some(());
+        }
+        // SAFETY: no preconditions.
+        let [b, c, _, _] = unsafe { bpf_get_prandom_u32() }.to_ne_bytes();
+        let [old_b, old_c] = frame.load::<2>(SOURCE)?;
+        frame.store(SOURCE, &[b, c])?;
+        // The two bytes are of two words.
+        let delta = Delta::NONE.replace4([0, old_b, old_c, 0], [0, b, c, 0]);
+        frame.fix_l3(IP_SUM, delta)?;
+        frame.fix_l3(TCP_SUM, delta)
+    }
+
+    /// Some helpers are for programs under the GPL only.
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}
