@@ -16,7 +16,7 @@ pub use capture::{Capture, Injector, inject, interface_mac};
 pub use client::{Answer, Ask};
 pub use counters::Counters;
 pub use flood::Flood;
-pub use generator::{Generator, Goes, Redirect, live};
+pub use generator::{Generator, Redirect};
 pub use icmp::{Ping, Pong};
 pub use server::{Server, Service, serve_until_killed};
 pub use stream::{Digest, GIB, receive, send};

@@ -39,6 +39,14 @@ impl Rig {
         pin(self.first)
     }
 
+    /// Keeps the calling thread where the two of a dialogue are not.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn stay_apart(&self) -> Result<()> {
+        pin(self.second)
+    }
+
     /// Measures once.
     ///
     /// # Errors

@@ -1,11 +1,9 @@
 //! Frames generated in the kernel: `BPF_PROG_TEST_RUN` with live frames, which costs less than any socket.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
-use aya_obj::programs::XdpAttachType;
 use vnet::kernel::GENERATOR;
 
 use super::capture::interface_index;
@@ -14,21 +12,11 @@ use crate::lab::Netns;
 /// Frames that are dealt with at once, as by a driver.
 const BATCH: u32 = 64;
 
-/// Where generated frames go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Goes {
-    /// To the host's stack, as received by the interface.
-    Up,
-    /// Out of the interface.
-    Out,
-    /// Nowhere.
-    Down,
-}
-
 /// Length of the frames: TCP over IPv4, without options or data.
 const LENGTH: usize = 54;
 
-/// Generates frames on an interface, without a socket and past its XDP program.
+/// Sends frames out of an interface, without a socket. What is at its other end has to be polled, as a network card is: a
+/// virtual interface is with receive offload (GRO), or XDP.
 #[derive(Debug)]
 pub struct Generator {
     object: Ebpf,
@@ -38,24 +26,20 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Of a frame of TCP over IPv4 without options or data, on an interface. With `vary` each gets another source.
+    /// Of a frame of TCP over IPv4 without options or data. With `vary` each gets another source.
     ///
     /// # Panics
     /// When it is another frame, there is no such interface, or the kernel refuses the program.
     #[must_use]
     #[track_caller]
-    pub fn on((netns, interface): (&Netns, &str), goes: Goes, frame: &[u8], vary: bool) -> Self {
+    pub fn out_of(netns: &Netns, interface: &str, frame: &[u8], vary: bool) -> Self {
         let ifindex = index(netns, interface);
-        let out = match goes {
-            Goes::Up => 0,
-            Goes::Out => ifindex,
-            Goes::Down => u32::MAX,
-        };
         let frame = frame.try_into().expect("TCP over IPv4 without options or data");
-        Self { object: load(out, &frame, if vary { 2 } else { 1 }), netns: netns.clone(), ifindex, frame }
+        let object = load(ifindex, &frame, if vary { 2 } else { 1 });
+        Self { object, netns: netns.clone(), ifindex, frame }
     }
 
-    /// Generates so many frames; how long that took, with all that is done with them at once.
+    /// Sends so many frames; how long that took, with all that is done with them on this CPU meanwhile.
     ///
     /// # Panics
     /// When the kernel refuses.
@@ -66,40 +50,41 @@ impl Generator {
     }
 }
 
-/// A program on an interface, in its driver, that sends all that it receives out of another; until it is dropped.
+/// A program on an interface, in its driver, for all that it receives; until it is dropped.
 #[derive(Debug)]
 pub struct Redirect {
     _object: Ebpf,
 }
 
 impl Redirect {
-    /// From one interface to another.
+    /// From one interface out of another.
     ///
     /// # Panics
     /// When there are no such interfaces, or the kernel refuses the program.
     #[must_use]
     #[track_caller]
     pub fn all(netns: &Netns, from: &str, to: &str) -> Self {
-        let mut object = load(index(netns, to), &[0; LENGTH], 0);
+        Self::attach(netns, from, index(netns, to))
+    }
+
+    /// From an interface to nobody.
+    ///
+    /// # Panics
+    /// As [`Self::all`].
+    #[must_use]
+    #[track_caller]
+    pub fn nowhere(netns: &Netns, from: &str) -> Self {
+        Self::attach(netns, from, u32::MAX)
+    }
+
+    #[track_caller]
+    fn attach(netns: &Netns, from: &str, out: u32) -> Self {
+        let mut object = load(out, &[0; LENGTH], 0);
         let program = program(&mut object);
         let attached = netns.enter(|| program.attach(from, XdpMode::Driver).map(drop));
         attached.unwrap_or_else(|e| panic!("attach to {from}: {:#}", anyhow::Error::from(e)));
         Self { _object: object }
     }
-}
-
-/// Runs a pinned XDP program on so many live frames, as received by an interface; how long that took, with all that
-/// becomes of those that pass.
-///
-/// # Panics
-/// When there is no such program or interface, or the kernel refuses.
-#[must_use]
-#[track_caller]
-pub fn live(pin: &Path, (netns, interface): (&Netns, &str), frame: &[u8], count: u32) -> Duration {
-    let program = Xdp::from_pin(pin, XdpAttachType::Interface);
-    let program = program.unwrap_or_else(|e| panic!("open {}: {:#}", pin.display(), anyhow::Error::from(e)));
-    let ifindex = index(netns, interface);
-    netns.enter(|| run(&program, ifindex, frame, count))
 }
 
 fn run(program: &Xdp, ifindex: u32, frame: &[u8], count: u32) -> Duration {

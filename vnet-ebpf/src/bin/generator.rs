@@ -4,7 +4,7 @@
 
 #[cfg(target_arch = "bpf")]
 mod programs {
-    use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+    use aya_ebpf::bindings::xdp_action::XDP_DROP;
     use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_redirect};
     use aya_ebpf::macros::xdp;
     use aya_ebpf::programs::XdpContext;
@@ -12,10 +12,9 @@ mod programs {
     use vnet_datapath::checksum::Delta;
     use vnet_ebpf::xdp::Frame;
 
-    /// The interface that frames leave by; 0 if the host receives them, `u32::MAX` if they are dropped at once.
-    /// Replaced before loading.
+    /// The interface that frames leave by; `u32::MAX` if they are dropped at once. Replaced before loading.
     #[unsafe(no_mangle)]
-    static OUT: u32 = 0;
+    static OUT: u32 = u32::MAX;
 
     /// The frame, TCP over IPv4 without options or data. Replaced before loading.
     #[unsafe(no_mangle)]
@@ -42,7 +41,6 @@ mod programs {
             return XDP_DROP;
         }
         match out {
-            0 => XDP_PASS,
             u32::MAX => XDP_DROP,
             // SAFETY: plain numbers.
             ifindex => unsafe { bpf_redirect(ifindex, 0) as u32 },
