@@ -2,10 +2,11 @@
 //!
 //! Frames are generated in the kernel, by test runs with live frames, and sent across the uplink, whose other end is
 //! polled as a network card is; all on one CPU. So every cost has that of making a frame and moving it in it, which is
-//! measured with a program that does nothing but drop. A client beside a flood is on another CPU, and the flood as fast
-//! as its own can both send and deal with it.
+//! measured with a program that does nothing but drop. Beside a client and its server so many frames a second are made on
+//! another CPU, and the uplink is polled on theirs, by a thread that goes before all others as interrupts do.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
@@ -16,8 +17,10 @@ use vnet_tests::lab::{Endpoint, HOST_V4, Lab, Netns, UPLINK};
 use vnet_tests::peer::{Generator, Redirect, interface_mac};
 
 use crate::case::{Case, Effort, Kind};
+use crate::chart::thousands;
 use crate::generator::Sample;
 use crate::results::{Quantity, Section, VNET};
+use crate::rig::Rig;
 use crate::rival::{Path, Rival, Site};
 use crate::run::Run;
 
@@ -29,17 +32,18 @@ const PUBLISHED: u16 = 8088;
 const RATE: u32 = 100;
 /// Sources on a long list.
 const MANY: u32 = 10_000;
-/// Frames that a flood sends at once.
-const BURST: u32 = 16_384;
+/// How many times a generator looks whether a frame is due, at once.
+const BURST: u32 = 1 << 22;
+/// Frames that come in a second beside a client, with a defence and without.
+const DEFENDED: [u32; 2] = [300_000, 900_000];
+const UNDEFENDED: [u32; 1] = [100_000];
 
-/// How many frames a cost is measured with, of `defence`: rules that are gone through one after the other take their
-/// time.
-const fn frames(effort: Effort, defence: Defence) -> u32 {
-    let all = match effort {
+/// How many frames a cost is measured with.
+const fn frames(effort: Effort) -> u32 {
+    match effort {
         Effort::Full => 2_000_000,
         Effort::Quick => 400_000,
-    };
-    if matches!(defence, Defence::DeniedAmongMany | Defence::Nothing) { all / 20 } else { all }
+    }
 }
 
 /// What somebody has against a flood.
@@ -92,7 +96,7 @@ fn all(run: &Run<'_>, section: &mut Section, name: &str, host: &Host) {
         run.note(section, &Quantity::cost(defence.title(), "ns"), name, || {
             defended?;
             run.rig.stay()?;
-            host.cost(defence, frames(run.plan.effort, defence))
+            host.cost(defence, host.frames(run.plan.effort, defence))
         });
     }
     if name == VNET {
@@ -102,16 +106,24 @@ fn all(run: &Run<'_>, section: &mut Section, name: &str, host: &Host) {
             bare?;
             run.rig.stay()?;
             let _drops = Redirect::nowhere(&host.host, UPLINK);
-            host.flood(Defence::Denied, frames(run.plan.effort, Defence::Denied))
+            host.flood(Defence::Denied, frames(run.plan.effort))
         });
     }
     for defence in [Defence::Denied, Defence::Limited, Defence::Nothing] {
         let defended = run.guarded(|| host.defend(defence));
-        let title = format!("one byte there and back beside {}", defence.title());
-        run.note(section, &Quantity::cost(title, "µs"), name, || {
-            defended?;
-            host.beside(run, defence)
-        });
+        if let Err(error) = defended {
+            section.lacks(name, &format!("{error:#}"));
+            continue;
+        }
+        let offered = if defence == Defence::Nothing { &UNDEFENDED[..] } else { &DEFENDED };
+        for &offered in offered {
+            let title = format!(
+                "one byte there and back beside {} {} a second",
+                thousands(f64::from(offered)),
+                defence.title()
+            );
+            run.note(section, &Quantity::cost(title, "µs"), name, || host.beside(run, defence, offered));
+        }
     }
     let quiet = Quantity::cost("one byte there and back, no flood", "µs");
     run.note(section, &quiet, name, || host.round_trips(run));
@@ -308,28 +320,72 @@ impl Host {
     }
 
     /// The same beside a flood.
-    fn beside(&self, run: &Run<'_>, defence: Defence) -> Result<Sample> {
+    fn beside(&self, run: &Run<'_>, defence: Defence, offered: u32) -> Result<Sample> {
+        let _polled = Polled::on(&self.host, run.rig)?;
         let over = AtomicBool::new(false);
-        let (rig, mut generator) = (run.rig, self.generator(defence));
-        thread::scope(|scope| {
+        let (rig, mut generator) = (run.rig, self.generator(defence).paced(offered));
+        let (before, begun) = (received(&self.host, UPLINK)?, Instant::now());
+        let (sample, came) = thread::scope(|scope| {
             let over = &over;
             let flood = scope.spawn(move || {
                 rig.stay_apart()?;
-                let (begun, mut sent) = (Instant::now(), 0.0);
                 while !over.load(Ordering::Relaxed) {
                     generator.run(BURST);
-                    sent += f64::from(BURST);
                 }
-                Ok::<_, anyhow::Error>(sent / begun.elapsed().as_secs_f64())
+                Ok::<_, anyhow::Error>(())
             });
             // A panic has to end the flood, too.
             let sample = run.guarded(|| self.round_trips(run)).and_then(|sample| sample);
+            let came = received(&self.host, UPLINK);
+            let seconds = begun.elapsed().as_secs_f64();
             over.store(true, Ordering::Relaxed);
-            let sent = flood.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            let mut sample = sample?;
-            sample.details.insert("flood_per_second".to_owned(), sent);
-            Ok(sample)
-        })
+            flood.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok::<_, anyhow::Error>((sample, (came? - before) as f64 / seconds))
+        })?;
+        let mut sample = sample?;
+        sample.details.insert("received_per_second".to_owned(), came);
+        Ok(sample)
+    }
+
+    fn frames(&self, effort: Effort, defence: Defence) -> u32 {
+        match (self.firewall, defence) {
+            // Rules that are gone through one after the other take their time.
+            (Firewall::Iptables(_), Defence::DeniedAmongMany) => frames(effort) / 100,
+            (_, Defence::Nothing) => frames(effort) / 10,
+            _ => frames(effort),
+        }
+    }
+}
+
+/// The uplink's driver polled by threads of the kernel, on the CPU of clients and before all else there; until it is
+/// dropped.
+struct Polled<'a>(&'a Netns);
+
+impl<'a> Polled<'a> {
+    fn on(host: &'a Netns, rig: &Rig) -> Result<Self> {
+        let polled = Self(host);
+        polled.by_threads(true);
+        // They are named for the interface, and no other namespace has such threads.
+        let named = Command::new("pgrep").args(["-f", &format!("^.?napi/{UPLINK}-")]).output();
+        let named = named.context("start pgrep")?;
+        let threads = String::from_utf8_lossy(&named.stdout).into_owned();
+        ensure!(!threads.trim().is_empty(), "the kernel polls {UPLINK} by no thread");
+        for thread in threads.split_whitespace() {
+            rig.keep(thread)?;
+        }
+        Ok(polled)
+    }
+
+    fn by_threads(&self, yes: bool) {
+        // Below /sys is what the namespace has only for those whom `ip netns exec` shows it.
+        let set = format!("echo {} > /sys/class/net/{UPLINK}/threaded", u8::from(yes));
+        self.0.run(&["ip", "netns", "exec", self.0.name(), "sh", "-c", &set]).ok();
+    }
+}
+
+impl Drop for Polled<'_> {
+    fn drop(&mut self) {
+        self.by_threads(false);
     }
 }
 

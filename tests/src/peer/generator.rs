@@ -23,6 +23,7 @@ pub struct Generator {
     netns: Netns,
     ifindex: u32,
     frame: [u8; LENGTH],
+    vary: bool,
 }
 
 impl Generator {
@@ -35,8 +36,20 @@ impl Generator {
     pub fn out_of(netns: &Netns, interface: &str, frame: &[u8], vary: bool) -> Self {
         let ifindex = index(netns, interface);
         let frame = frame.try_into().expect("TCP over IPv4 without options or data");
-        let object = load(ifindex, &frame, if vary { 2 } else { 1 });
-        Self { object, netns: netns.clone(), ifindex, frame }
+        let object = load(ifindex, &frame, if vary { 2 } else { 1 }, 0);
+        Self { object, netns: netns.clone(), ifindex, frame, vary }
+    }
+
+    /// The same, which sends no more than so many frames in a second: of those that [`Self::run`] is asked for it leaves
+    /// out what is not due.
+    ///
+    /// # Panics
+    /// As [`Self::out_of`].
+    #[must_use]
+    #[track_caller]
+    pub fn paced(self, per_second: u32) -> Self {
+        let vary = if self.vary { 2 } else { 1 };
+        Self { object: load(self.ifindex, &self.frame, vary, 1_000_000_000 / u64::from(per_second)), ..self }
     }
 
     /// Sends so many frames; how long that took, with all that is done with them on this CPU meanwhile.
@@ -44,7 +57,7 @@ impl Generator {
     /// # Panics
     /// When the kernel refuses.
     pub fn run(&mut self, count: u32) -> Duration {
-        let Self { object, netns, ifindex, frame } = self;
+        let Self { object, netns, ifindex, frame, vary: _ } = self;
         let program: &Xdp = program(object);
         netns.enter(|| run(program, *ifindex, frame, count))
     }
@@ -79,7 +92,7 @@ impl Redirect {
 
     #[track_caller]
     fn attach(netns: &Netns, from: &str, out: u32) -> Self {
-        let mut object = load(out, &[0; LENGTH], 0);
+        let mut object = load(out, &[0; LENGTH], 0, 0);
         let program = program(&mut object);
         let attached = netns.enter(|| program.attach(from, XdpMode::Driver).map(drop));
         attached.unwrap_or_else(|e| panic!("attach to {from}: {:#}", anyhow::Error::from(e)));
@@ -107,12 +120,13 @@ fn index(netns: &Netns, interface: &str) -> u32 {
     u32::try_from(interface_index(netns, interface)).expect("interface indexes fit")
 }
 
-fn load(out: u32, frame: &[u8; LENGTH], write: u32) -> Ebpf {
+fn load(out: u32, frame: &[u8; LENGTH], write: u32, interval: u64) -> Ebpf {
     assert!(!GENERATOR.is_empty(), "built without eBPF programs: `cargo xtask setup`, then build again");
     let mut loader = EbpfLoader::new();
     loader.override_global("OUT", &out, true);
     loader.override_global("FRAME", frame, true);
     loader.override_global("WRITE", &write, true);
+    loader.override_global("INTERVAL", &interval, true);
     let loaded = loader.load(GENERATOR);
     let mut object = loaded.unwrap_or_else(|e| panic!("load: {:#}", anyhow::Error::from(e)));
     let loaded = program(&mut object).load();

@@ -5,8 +5,9 @@
 #[cfg(target_arch = "bpf")]
 mod programs {
     use aya_ebpf::bindings::xdp_action::XDP_DROP;
-    use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_redirect};
-    use aya_ebpf::macros::xdp;
+    use aya_ebpf::btf_maps::Array;
+    use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_redirect};
+    use aya_ebpf::macros::{btf_map, xdp};
     use aya_ebpf::programs::XdpContext;
     use vnet_datapath::Packet as _;
     use vnet_datapath::checksum::Delta;
@@ -25,6 +26,14 @@ mod programs {
     #[unsafe(no_mangle)]
     static WRITE: u32 = 0;
 
+    /// Nanoseconds from one frame to the next; a run in between sends none. Replaced before loading.
+    #[unsafe(no_mangle)]
+    static INTERVAL: u64 = 0;
+
+    /// When the next frame is due, in nanoseconds since boot.
+    #[btf_map(name = "due")]
+    static DUE: Array<u64, 1> = Array::new();
+
     const LENGTH: usize = 54;
 
     /// The middle of the source, and the sums.
@@ -37,6 +46,9 @@ mod programs {
         // SAFETY: plain statics; volatile because the loader replaces their values after compilation.
         let (out, write) =
             unsafe { (core::ptr::read_volatile(&raw const OUT), core::ptr::read_volatile(&raw const WRITE)) };
+        if !is_due() {
+            return XDP_DROP;
+        }
         if write != 0 && anew(&mut Frame::new(context.ctx), write == 2).is_none() {
             return XDP_DROP;
         }
@@ -45,6 +57,27 @@ mod programs {
             // SAFETY: plain numbers.
             ifindex => unsafe { bpf_redirect(ifindex, 0) as u32 },
         }
+    }
+
+    /// Whether a frame is due. What is late is sent at once, but not what is later than a millisecond.
+    #[inline(always)]
+    fn is_due() -> bool {
+        const LATE: u64 = 1_000_000;
+        // SAFETY: as above.
+        let interval = unsafe { core::ptr::read_volatile(&raw const INTERVAL) };
+        if interval == 0 {
+            return true;
+        }
+        let Some(due) = DUE.get_ptr_mut(0) else { return false };
+        // SAFETY: reading the clock has no preconditions; the value is this program's alone, which runs once.
+        unsafe {
+            let now = bpf_ktime_get_ns();
+            if now < *due {
+                return false;
+            }
+            *due = (*due).max(now.saturating_sub(LATE)) + interval;
+        }
+        true
     }
 
     /// Writes a frame.
