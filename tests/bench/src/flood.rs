@@ -18,6 +18,7 @@ use vnet_tests::peer::{Generator, Redirect, interface_mac};
 
 use crate::case::{Case, Effort, Kind};
 use crate::chart::thousands;
+use crate::delivery;
 use crate::generator::Sample;
 use crate::results::{Quantity, Section, VNET};
 use crate::rig::Rig;
@@ -76,6 +77,7 @@ impl Defence {
 pub(crate) fn measure(run: &Run<'_>, section: &mut Section) {
     for repetition in 0..run.plan.repetitions {
         eprintln!("==> floods, repetition {} of {}", repetition + 1, run.plan.repetitions);
+        delivery::measure(run, section);
         match run.guarded(Host::of_vnet) {
             Ok(host) => all(run, section, VNET, &host),
             Err(error) => section.lacks(VNET, &format!("it could not be set up: {error:#}")),

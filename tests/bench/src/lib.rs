@@ -5,6 +5,7 @@
 
 pub mod case;
 pub mod chart;
+mod delivery;
 mod endpoints;
 mod flood;
 pub mod generator;

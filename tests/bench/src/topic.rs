@@ -63,7 +63,8 @@ impl Topic {
             }
             Self::Floods => {
                 "what a frame that nobody wants costs one CPU, generated in the kernel: dropped by XDP, by nft at the \
-                 interface, by iptables in the raw table; and an honest client meanwhile"
+                 interface, by iptables in the raw table; and an honest client meanwhile; and whether XDP would \
+                 deliver better"
             }
             Self::Endpoints => {
                 "an endpoint with a published port, as commands: made and removed; and a command's start"
