@@ -623,7 +623,8 @@ fn made_up(n: u32) -> [(Tuple, CtEntry); 2] {
         zone: Zone::WORLD,
         ..original
     };
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).expect("a clock").tv_sec() as u32;
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE).expect("a clock").tv_sec()
+        as u32;
     let opener = CtEntry {
         translated,
         packets: 1,

@@ -35,7 +35,17 @@ const CRATES: [Crate; 8] = [
     Crate {
         dir: "tests/bench",
         uses: &["vnet-common", "vnet-datapath", "vnet", "tests"],
-        others: Some(&["anyhow", "clap", "nix", "serde", "serde_json", "tempfile"]),
+        others: Some(&[
+            "anyhow",
+            "aya",
+            "aya-obj",
+            "bytemuck",
+            "clap",
+            "nix",
+            "serde",
+            "serde_json",
+            "tempfile",
+        ]),
     },
     Crate { dir: "xtask", uses: &[], others: Some(&["anyhow", "clap"]) },
 ];

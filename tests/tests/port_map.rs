@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use vnet_tests::lab::{FAMILIES, HOST_V4, HOST_V6, Lab, UPLINK};
+use vnet_tests::lab::{FAMILIES, HOST_V4, HOST_V6, Lab, UPLINK, vnet_binary};
 use vnet_tests::peer::{Ask, Server, Service};
 
 #[test]
@@ -217,4 +217,127 @@ fn a_connection_outlives_what_is_done_to_other_mappings() {
     lab.vnet_ok(&["ns", "rm", net2.name()]);
     lab.vnet_ok(&["up"]);
     say("after");
+}
+
+#[test]
+fn many_are_published_from_a_file_and_taken_back_by_one() {
+    let lab = Lab::up();
+    let net1 = lab.endpoint("net1");
+    let name = net1.name();
+    let directory = tempfile::TempDir::new().unwrap();
+    let file = |name: &str, text: String| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let singles: String = (10_000..12_000).map(|port| format!("{port} {name}:{port}\n")).collect();
+    let add = file(
+        "add",
+        format!(
+            "# all of a kind\n{singles}\n\
+             203.0.113.1:8088 {name}:80 --allow-from 203.0.113.0/24 --allow-from=10.0.0.0/8  # web\n\
+             --proto udp 5000-5099 {name}:6000-6099\n"
+        ),
+    );
+    let dry = lab.vnet_ok(&["portmap", "add", "--file", &add, "--dry-run"]);
+    assert!(dry.stdout.contains("tcp ports 11999-11999"), "{dry}");
+    assert_eq!(lab.vnet_list(&["portmap", "ls"], "portmaps").len(), 0);
+
+    let made = lab.vnet_list(&["portmap", "add", "--file", &add], "portmaps");
+    assert_eq!(made.len(), 2002);
+    let mut listed = lab.vnet_list(&["portmap", "ls"], "portmaps");
+    let by_number = |mapping: &serde_json::Value| mapping["id"].as_u64();
+    listed.sort_by_key(by_number);
+    assert_eq!(listed, made);
+    assert_eq!(listed[2000]["allow_from"], serde_json::json!(["10.0.0.0/8", "203.0.113.0/24"]));
+    let range =
+        ["port", "end", "target_port", "target_end"].map(|field| listed[2001][field].as_u64().unwrap());
+    assert_eq!((range, &listed[2001]["protocol"]), ([5000, 5099, 6000, 6099], &"udp".into()));
+    let again = lab.vnet_ok(&["portmap", "add", "--file", &add]).stdout;
+    assert_eq!(again, "published 2002 mappings (already)\n");
+
+    // The last of them, and those with more to them, carry traffic.
+    let _servers = [Server::echo(&net1, "[::]:11999"), Server::echo(&net1, "[::]:80")];
+    let _udp = Server::udp(&net1, "[::]:6099");
+    for (_, host) in FAMILIES {
+        Ask::tcp((host, 11_999).into()).in_netns(lab.outside());
+        Ask::udp((host, 5099).into()).in_netns(lab.outside());
+    }
+    Ask::tcp((HOST_V4, 8088).into()).in_netns(lab.outside());
+
+    let back: String = (10_000..12_000).map(|port| format!("{port}\n")).collect();
+    let back = file("back", format!("{back}5000-5099 --proto udp\n7 # never published\n"));
+    let said = lab.vnet_ok(&["portmap", "rm", "--file", &back]).stdout;
+    assert_eq!(said, "2001 mappings removed\n");
+    let left = lab.vnet_list(&["portmap", "ls"], "portmaps");
+    assert_eq!(left, made[2000..=2000]);
+    Ask::tcp((HOST_V4, 11_999).into()).fails_in(lab.outside());
+}
+
+#[test]
+fn a_file_with_bad_lines_publishes_nothing_and_names_them_all() {
+    let lab = Lab::up();
+    let net1 = lab.endpoint("net1");
+    let name = net1.name();
+    lab.vnet_ok(&["portmap", "add", "8088", &format!("{name}:80")]);
+    let before = lab.vnet_list(&["portmap", "ls"], "portmaps");
+    let directory = tempfile::TempDir::new().unwrap();
+    let path = directory.path().join("mappings");
+    let path = path.to_str().unwrap();
+    let refused = |text: String, status: i32, words: &[&str]| {
+        std::fs::write(path, text).unwrap();
+        let mut all = vec!["nothing was published"];
+        all.extend(words);
+        lab.vnet(&["portmap", "add", "--file", path]).fails_with(status, &all);
+        assert_eq!(lab.vnet_list(&["portmap", "ls"], "portmaps"), before);
+    };
+    let at = |line: u32, reason: &str| format!("{path}:{line}: {reason}");
+    refused(
+        format!("80 {name}:80\n81\n82 {name}:x\n83 {name}:83 --proto icmp\n84 {name}:84 --from x\n"),
+        2,
+        &[
+            "4 lines",
+            &at(2, "TARGET:PORT[-END] is missing"),
+            &at(3, "\"x\" is not a port"),
+            &at(4, "\"icmp\" is no protocol: there are tcp, udp, sctp"),
+            &at(5, "a line has no option --from"),
+        ],
+    );
+    // What makes no sense only beside the endpoint or other lines.
+    refused(format!("80 {name}:80-81\n"), 2, &["1 line:", &at(1, "")]);
+    refused(
+        format!(
+            "\n8000-8100 {name}:8000-8100\n81 {name}:81\n81 {name}:82\n90 nobody:90\n192.0.2.1:91 {name}:91\n"
+        ),
+        1,
+        &[
+            "4 lines",
+            &at(2, "8000-8100/tcp is taken"),
+            &at(4, "81/tcp is asked for twice"),
+            &at(5, "there is no endpoint nobody"),
+            &at(6, "192.0.2.1 is not an address of this host"),
+        ],
+    );
+    lab.vnet(&["portmap", "add", "--file", "/nowhere/mappings"]).fails_with(1, &["read /nowhere/mappings"]);
+    std::fs::write(path, "8088\n8000-8100\n").unwrap();
+    let words = ["nothing was removed", &at(2, "8000-8100/tcp is not published as such")];
+    lab.vnet(&["portmap", "rm", "--file", path]).fails_with(1, &words);
+    assert_eq!(lab.vnet_list(&["portmap", "ls"], "portmaps"), before);
+}
+
+#[test]
+fn many_are_published_from_standard_input() {
+    let lab = Lab::up();
+    let net1 = lab.endpoint("net1");
+    let vnet = vnet_binary();
+    let script =
+        format!("printf '80 {0}:80\\n81 {0}:81\\n' | {1} portmap add --file -", net1.name(), vnet.display());
+    let argv = ["sh", "-c", &script].map(str::to_owned);
+    assert_eq!(lab.host().run_with(&argv, &lab.environment()).ok().stdout, "published 2 mappings\n");
+    assert_eq!(lab.vnet_list(&["portmap", "ls"], "portmaps").len(), 2);
+    let script =
+        format!("echo 80 | {} portmap rm --file -; echo x | {0} portmap add --file -", vnet.display());
+    let argv = ["sh", "-c", &script].map(str::to_owned);
+    lab.host().run_with(&argv, &lab.environment()).fails_with(2, &["standard input:1: "]);
+    assert_eq!(lab.vnet_list(&["portmap", "ls"], "portmaps").len(), 1);
 }

@@ -3,12 +3,14 @@
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::{Pod, Zeroable, must_cast};
 
 /// An IPv4 or IPv6 address in network byte order; IPv4 as `::ffff:a.b.c.d` (RFC 4291 section 2.5.5.2),
 /// so that one map, one tuple and one code path serve both families.
+///
+/// Aligned, because eBPF copies and compares what is not byte by byte.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
-#[repr(C)]
+#[repr(C, align(4))]
 pub struct Addr {
     /// The sixteen bytes as they would stand in an IPv6 header.
     pub bytes: [u8; 16],
@@ -24,7 +26,7 @@ impl Addr {
     #[must_use]
     #[inline(always)]
     pub const fn v4(a: [u8; 4]) -> Self {
-        Self { bytes: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a[0], a[1], a[2], a[3]] }
+        Self::of_words([0, 0, MAPPED, u32::from_ne_bytes(a)])
     }
 
     /// An IPv6 address from the bytes of its header field.
@@ -38,16 +40,16 @@ impl Addr {
     #[must_use]
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {
-        let (high, low) = self.halves();
-        high == 0 && low >> 32 == 0xffff
+        let [a, b, c, _] = self.words();
+        a | b | (c ^ MAPPED) == 0
     }
 
     /// The IPv4 header field; of an IPv6 address its last four bytes.
     #[must_use]
     #[inline(always)]
     pub const fn v4_bytes(&self) -> [u8; 4] {
-        let b = self.bytes;
-        [b[12], b[13], b[14], b[15]]
+        let [.., last] = self.words();
+        last.to_ne_bytes()
     }
 
     /// The wildcard of this address's family.
@@ -57,15 +59,27 @@ impl Addr {
         if self.is_v4() { Self::ANY_V4 } else { Self::ANY_V6 }
     }
 
+    /// The address as it stands in memory, by words: to compare, add and copy, which eBPF does by no more at a time than
+    /// it knows to be aligned.
+    #[must_use]
+    #[inline(always)]
+    pub const fn words(&self) -> [u32; 4] {
+        must_cast(self.bytes)
+    }
+
+    /// The address that stands in memory as these words.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of_words(words: [u32; 4]) -> Self {
+        Self { bytes: must_cast(words) }
+    }
+
     /// The address as two numbers, most significant half first.
     #[must_use]
     #[inline(always)]
     pub const fn halves(&self) -> (u64, u64) {
-        let b = self.bytes;
-        (
-            u64::from_be_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]),
-            u64::from_be_bytes([b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]]),
-        )
+        let [a, b, c, d] = self.words();
+        (half(a, b), half(c, d))
     }
 
     /// Whether both addresses share their first `bits` bits, counted over the 128 (an IPv4 `/24` is 120).
@@ -84,8 +98,8 @@ impl Addr {
     #[inline(always)]
     pub const fn is_multicast_or_broadcast(&self) -> bool {
         if self.is_v4() {
-            let a = self.bytes[12];
-            a & 0xf0 == 0xe0 || self.halves().1 as u32 == u32::MAX
+            let [.., last] = self.words();
+            self.bytes[12] & 0xf0 == 0xe0 || last == u32::MAX
         } else {
             self.bytes[0] == 0xff
         }
@@ -98,8 +112,8 @@ impl Addr {
         if self.is_v4() {
             self.bytes[12] == 127
         } else {
-            let (high, low) = self.halves();
-            high == 0 && low == 1
+            let [a, b, c, d] = self.words();
+            a | b | c == 0 && d == 1_u32.to_be()
         }
     }
 
@@ -114,9 +128,18 @@ impl Addr {
     #[must_use]
     #[inline(always)]
     pub const fn is_unspecified(&self) -> bool {
-        let (high, low) = self.halves();
-        high == 0 && (low == 0 || low == 0xffff_0000_0000)
+        let [a, b, c, d] = self.words();
+        a | b | d == 0 && (c == 0 || c == MAPPED)
     }
+}
+
+/// The third word of an IPv4 address.
+const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+
+/// The number that two words are in network byte order.
+#[inline(always)]
+const fn half(high: u32, low: u32) -> u64 {
+    ((u32::from_be(high) as u64) << 32) | u32::from_be(low) as u64
 }
 
 /// A mask of `bits` leading ones, all of them from 64 on.
@@ -162,7 +185,7 @@ impl fmt::Debug for Addr {
 
 /// A hardware address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Pod, Zeroable)]
-#[repr(C)]
+#[repr(C, align(2))]
 pub struct Mac {
     /// The six bytes in the order of the Ethernet header.
     pub bytes: [u8; 6],

@@ -9,6 +9,9 @@ use crate::Tuple;
 /// The two directions are two entries of one map: `unconfirmed` until both sides have shown that they hear each other,
 /// `conntrack` from then on. Each names its twin: a packet leaves with the tuple
 /// `translated`, so the answer arrives with `translated` reversed, in the zone it was sent to.
+///
+/// Seconds since boot are those that the machine was awake (`CLOCK_MONOTONIC_COARSE`), here and wherever vnet counts them:
+/// the clock that costs least to read. `nf_conntrack` counts no others either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct CtEntry {

@@ -6,7 +6,7 @@ use crate::{Addr, Port, Proto, Zone};
 
 /// What the fragments of a datagram have in common (RFC 791 section 3.2, RFC 8200 section 4.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct FragmentKey {
     /// Source address.
     pub src: Addr,

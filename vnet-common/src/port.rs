@@ -7,7 +7,7 @@ use bytemuck::{Pod, Zeroable};
 /// A transport port in network byte order. The identifier of an ICMP query is carried as one: it tells flows
 /// of one pair of addresses apart exactly as a port does (RFC 5508 section 3.1).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Pod, Zeroable)]
-#[repr(C)]
+#[repr(C, align(2))]
 pub struct Port {
     /// The two bytes of the header field.
     pub bytes: [u8; 2],

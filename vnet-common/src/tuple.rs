@@ -32,7 +32,7 @@ impl fmt::Debug for Zone {
 
 /// One direction of a flow, always as it stands on the wire where vnet meets it: the source is the sender.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Tuple {
     /// Source address.
     pub src: Addr,

@@ -41,7 +41,7 @@ impl Delta {
     #[must_use]
     #[inline(always)]
     pub const fn replace_addr(self, from: &Addr, to: &Addr) -> Self {
-        let ([a, b, c, d], [e, f, g, h]) = (words(from), words(to));
+        let ([a, b, c, d], [e, f, g, h]) = (from.words(), to.words());
         // The IPv4-mapped prefix is the same on both sides and contributes an all-ones word: nothing.
         self.replace(a, e).replace(b, f).replace(c, g).replace(d, h)
     }
@@ -122,7 +122,7 @@ impl Sum {
     #[must_use]
     #[inline(always)]
     pub const fn add_addr(self, addr: &Addr) -> Self {
-        let [a, b, c, d] = words(addr);
+        let [a, b, c, d] = addr.words();
         Self { total: self.total.wrapping_add(a as u64 + b as u64 + c as u64 + d as u64) }
     }
 
@@ -162,17 +162,6 @@ impl Sum {
         let total = (total & 0xffff) + (total >> 16);
         total as u16
     }
-}
-
-#[inline(always)]
-const fn words(addr: &Addr) -> [u32; 4] {
-    let b = addr.bytes;
-    [
-        u32::from_ne_bytes([b[0], b[1], b[2], b[3]]),
-        u32::from_ne_bytes([b[4], b[5], b[6], b[7]]),
-        u32::from_ne_bytes([b[8], b[9], b[10], b[11]]),
-        u32::from_ne_bytes([b[12], b[13], b[14], b[15]]),
-    ]
 }
 
 #[cfg(test)]

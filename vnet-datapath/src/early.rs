@@ -6,6 +6,7 @@
 //! locked or added up: what two CPUs write at the same moment costs a rate one flow, and what is over a rate writes
 //! nothing at all.
 
+use bytemuck::Zeroable as _;
 use vnet_common::{Addr, DropReason, Proto, Tuple};
 
 use crate::checksum::{Delta, Sum};
@@ -14,7 +15,7 @@ use crate::parse::{Headers, L4, NO_MORE, Parsed, parse};
 use crate::pipeline::is_inside;
 use crate::published::{published, published_on};
 use crate::tables::Tables;
-use crate::wire::{self, ethertype, tcp};
+use crate::wire::{self, Front, ethertype, tcp};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -49,7 +50,8 @@ pub fn judge<P: Packet, T: Early>(packet: &P, tables: &T, tuple: &mut Tuple) -> 
     if tables.is_denied(&tuple.src) {
         return Err(DropReason::Denied);
     }
-    let headers = match parse(&Glance(packet), tuple) {
+    let mut front = Front::zeroed();
+    let headers = match parse(&Glance(packet), &mut front, tuple) {
         Ok(Parsed::Ip(headers)) => headers,
         Ok(Parsed::Arp | Parsed::Other) => return Ok(()),
         Err(reason) => return if is_inside(tables, &tuple.dst) { Err(reason) } else { Ok(()) },
@@ -69,19 +71,12 @@ pub fn judge<P: Packet, T: Early>(packet: &P, tables: &T, tuple: &mut Tuple) -> 
 /// The source address of an IPv4 or IPv6 packet.
 #[inline(always)]
 fn source<P: Packet>(packet: &P) -> Option<Addr> {
-    let front: wire::Front = bytemuck::cast(packet.load::<34>(0)?);
-    match front.ethertype {
-        ethertype::IPV4 => {
-            let header: wire::Ipv4 = bytemuck::cast(front.network);
-            Some(Addr::v4(header.src))
-        }
-        ethertype::IPV6 => packet.load::<16>(IPV6_SOURCE).map(Addr::v6),
+    match packet.load(wire::ETHERTYPE)? {
+        ethertype::IPV4 => packet.load(wire::IPV4_ADDRESSES).map(Addr::v4),
+        ethertype::IPV6 => packet.load(wire::IPV6_ADDRESSES).map(Addr::v6),
         _ => None,
     }
 }
-
-/// Where the source stands in an IPv6 header (RFC 8200 section 3).
-const IPV6_SOURCE: u32 = wire::NETWORK + 8;
 
 /// Whether a packet may begin a flow, by all it shows.
 #[inline(always)]
@@ -142,18 +137,12 @@ fn next(due: u64, now: u64, rate: u32) -> u64 {
 /// What counts as one source: whoever has an address has as a rule some more beside it (RFC 6177 for IPv6).
 #[inline(always)]
 fn prefix(source: &Addr) -> Addr {
-    let mut bytes = source.bytes;
-    if source.is_v4() {
-        bytes[15] = 0;
-    } else {
-        let [front @ .., _, _, _, _, _, _, _, _] = bytes;
-        bytes = [0; 16];
-        if let Some(half) = bytes.first_chunk_mut::<8>() {
-            *half = front;
-        }
-    }
-    Addr { bytes }
+    let [a, b, c, d] = source.words();
+    Addr::of_words(if source.is_v4() { [a, b, c, d & V4_PREFIX] } else { [a, b, 0, 0] })
 }
+
+/// The first three bytes of an IPv4 address.
+const V4_PREFIX: u32 = u32::from_ne_bytes([0xff, 0xff, 0xff, 0]);
 
 /// A frame that is only looked at. What costs more to judge than it is worth here is left to those who come later: IPv4
 /// options, and lengths that may be those of an aggregate, which generic XDP is given too.
@@ -178,6 +167,11 @@ impl<P: Packet> Packet for Glance<'_, P> {
     #[inline(always)]
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         self.0.load(offset)
+    }
+
+    #[inline(always)]
+    fn start<const N: usize>(&self, to: &mut Front) -> u32 {
+        self.0.start::<N>(to)
     }
 
     #[inline(always)]

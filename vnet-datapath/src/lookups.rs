@@ -53,7 +53,8 @@ fn run(model: &Model, from: Socket, to: Socket) -> (Result<Verdict, DropReason>,
     let place = Place { ifindex, arrived: 0, waited: 0 };
     let verdict = pipeline::run(&mut Slice::new(&mut bytes), model, &mut Scratch::zeroed(), (hook, place));
     let mut becomes = Tuple::zeroed();
-    parse(&Slice::new(&mut bytes), &mut becomes).expect("what was a packet is one");
+    parse(&Slice::new(&mut bytes), &mut bytemuck::Zeroable::zeroed(), &mut becomes)
+        .expect("what was a packet is one");
     (verdict, becomes)
 }
 

@@ -1,5 +1,6 @@
 //! Carrying out a decision: headers and checksums changed from one tuple to another.
 
+use bytemuck::must_cast;
 use vnet_common::Tuple;
 
 use crate::checksum::Delta;
@@ -55,6 +56,7 @@ impl Rewrite<'_> {
         self.network(packet).and_then(|()| self.transport(packet))
     }
 
+    /// The network header and, if they stand right behind it, the ports: as few calls of the kernel as can be.
     #[inline(always)]
     fn network<P: Packet>(&self, packet: &mut P) -> Option<()> {
         let Self { headers, from, to, hop } = self;
@@ -63,31 +65,37 @@ impl Rewrite<'_> {
             Hop::Keep => headers.hop_limit,
         };
         if headers.is_v4() {
+            let (src, dst, proto) = (to.src.v4_bytes(), to.dst.v4_bytes(), to.proto.number);
             // The protocol shares the hop limit's word of the checksum and does not change.
             let delta = Delta::NONE
                 .replace2([headers.hop_limit, 0], [hop_limit, 0])
-                .replace4(from.src.v4_bytes(), to.src.v4_bytes())
-                .replace4(from.dst.v4_bytes(), to.dst.v4_bytes());
-            packet.fix_l3(wire::IPV4_CHECKSUM, delta)?;
-            if *hop == Hop::Decrement {
-                packet.store(wire::IPV4_TTL, &[hop_limit])?;
+                .replace4(from.src.v4_bytes(), src)
+                .replace4(from.dst.v4_bytes(), dst);
+            let sum = delta.apply(headers.checksum);
+            let start = u32::from_ne_bytes([hop_limit, proto, sum[0], sum[1]]);
+            let [src, dst] = [src, dst].map(u32::from_ne_bytes);
+            if !self.has_adjacent_ports(wire::IPV4_PAYLOAD) {
+                return packet.store(wire::IPV4_TTL, &must_cast::<_, [u8; 12]>([start, src, dst]));
             }
-            let [a, b, c, d] = to.src.v4_bytes();
-            let [e, f, g, h] = to.dst.v4_bytes();
-            return packet.store(wire::IPV4_ADDRESSES, &[a, b, c, d, e, f, g, h]);
+            return packet.store(wire::IPV4_TTL, &must_cast::<_, [u8; 16]>([start, src, dst, ports(to)]));
         }
         if *hop == Hop::Decrement {
             packet.store_uncompensated(wire::IPV6_HOP_LIMIT, hop_limit)?;
         }
-        if from.src != to.src {
-            packet.store(wire::IPV6_ADDRESSES, &to.src.bytes)?;
+        let ([a, b, c, d], [e, f, g, h]) = (to.src.words(), to.dst.words());
+        if !self.has_adjacent_ports(wire::IPV6_PAYLOAD) {
+            return packet.store(wire::IPV6_ADDRESSES, &must_cast::<_, [u8; 32]>([a, b, c, d, e, f, g, h]));
         }
-        if from.dst != to.dst {
-            packet.store(wire::IPV6_ADDRESSES + 16, &to.dst.bytes)?;
-        }
-        Some(())
+        packet.store(wire::IPV6_ADDRESSES, &must_cast::<_, [u8; 36]>([a, b, c, d, e, f, g, h, ports(to)]))
     }
 
+    /// Whether there are ports, and they stand at this offset.
+    #[inline(always)]
+    const fn has_adjacent_ports(&self, payload: u32) -> bool {
+        self.headers.l4_offset == payload && self.headers.has_ports()
+    }
+
+    /// The transport checksum, and what [`Self::network`] has left of the ports.
     #[inline(always)]
     fn transport<P: Packet>(&self, packet: &mut P) -> Option<()> {
         let Self { headers, from, to, hop: _ } = self;
@@ -110,10 +118,19 @@ impl Rewrite<'_> {
             packet.fix_l4(sum, Delta::NONE.replace2(from.sport.bytes, to.sport.bytes), Covers::Body)?;
             return packet.store(headers.l4_offset.wrapping_add(wire::ICMP_IDENTIFIER), &to.sport.bytes);
         }
-        let ports =
+        let delta =
             Delta::NONE.replace2(from.sport.bytes, to.sport.bytes).replace2(from.dport.bytes, to.dport.bytes);
-        packet.fix_l4(sum, ports, Covers::Body)?;
-        let ([a, b], [c, d]) = (to.sport.bytes, to.dport.bytes);
-        packet.store(headers.l4_offset, &[a, b, c, d])
+        packet.fix_l4(sum, delta, Covers::Body)?;
+        let payload = if headers.is_v4() { wire::IPV4_PAYLOAD } else { wire::IPV6_PAYLOAD };
+        if self.has_adjacent_ports(payload) {
+            return Some(());
+        }
+        packet.store(headers.l4_offset, &ports(to).to_ne_bytes())
     }
+}
+
+/// Both ports as they stand in a header.
+#[inline(always)]
+const fn ports(tuple: &Tuple) -> u32 {
+    must_cast([tuple.sport, tuple.dport])
 }

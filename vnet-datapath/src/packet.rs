@@ -2,6 +2,7 @@
 
 use crate::checksum::{Delta, Sum};
 use crate::parse;
+use crate::wire::Front;
 
 /// What a change to a packet means for its transport checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,29 @@ pub trait Packet {
 
     /// `N` bytes from `offset`; `None` if it is not that long.
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+
+    /// Reads what it begins with: as much of [`Front::V6`], [`Front::V4`] or [`Front::SHORTEST`] bytes as it has.
+    /// Returns which, or 0 if it is not even that long.
+    #[inline(always)]
+    fn front(&self, to: &mut Front) -> u32 {
+        match self.length() as usize {
+            Front::V6.. => self.start::<{ Front::V6 }>(to),
+            Front::V4.. => self.start::<{ Front::V4 }>(to),
+            _ => self.start::<{ Front::SHORTEST }>(to),
+        }
+    }
+
+    /// Reads its first `N` bytes; returns `N`, or 0 if it is not that long.
+    #[inline(always)]
+    fn start<const N: usize>(&self, to: &mut Front) -> u32 {
+        match (self.load::<N>(0), to.bytes.first_chunk_mut()) {
+            (Some(bytes), Some(place)) => {
+                *place = bytes;
+                const { N as u32 }
+            }
+            _ => 0,
+        }
+    }
 
     /// [`parse::option_at`], which a runner may keep out of line.
     #[inline(always)]

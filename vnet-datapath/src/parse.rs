@@ -5,7 +5,7 @@ use vnet_common::{Addr, DropReason, Mac, Port, Proto, Tuple, Zone};
 
 use crate::fragments::Piece;
 use crate::packet::{L4Checksum, Packet};
-use crate::wire::{self, ethertype, extension, icmp, option};
+use crate::wire::{self, Front, ethertype, extension, icmp, option};
 
 /// IPv6 extension headers walked over before giving up: more than any honest packet has.
 pub(crate) const MAX_EXTENSIONS: u32 = 4;
@@ -64,7 +64,8 @@ pub struct Headers {
     pub hop_limit: u8,
     options: u8,
     group: u8,
-    reserved: [u8; 2],
+    /// Of IPv4: the checksum of the network header.
+    pub checksum: [u8; 2],
     /// What part of a datagram it is.
     pub piece: Piece,
 }
@@ -131,6 +132,13 @@ impl Headers {
         matches!(self.kind, TCP | UDP | SCTP | ECHO)
     }
 
+    /// Whether it has ports, which come first in its transport header.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has_ports(&self) -> bool {
+        matches!(self.kind, TCP | UDP | SCTP)
+    }
+
     /// Whether it is a message of ICMP or ICMPv6, an echo among them.
     #[must_use]
     #[inline(always)]
@@ -177,6 +185,7 @@ struct Network {
     hop_limit: u8,
     l4_offset: u32,
     options: u8,
+    checksum: [u8; 2],
     piece: Piece,
     /// Where the part of the packet begins that fragments are made of.
     fragmented: u32,
@@ -211,25 +220,29 @@ impl Network {
 /// # Errors
 /// [`DropReason::Malformed`] when a header is cut short or contradicts itself or the length of the frame.
 #[inline(always)]
-pub fn parse<P: Packet>(packet: &P, tuple: &mut Tuple) -> Result<Parsed, DropReason> {
+pub fn parse<P: Packet>(packet: &P, front: &mut Front, tuple: &mut Tuple) -> Result<Parsed, DropReason> {
     if packet.is_tagged() {
         return Ok(Parsed::Other);
     }
-    let front: wire::Front = bytemuck::cast(packet.load::<34>(0).ok_or(DropReason::Malformed)?);
-    let network = match front.ethertype {
-        ethertype::IPV4 => ipv4(packet, &front, tuple)?,
-        ethertype::IPV6 => ipv6(packet, &front, tuple)?,
+    let there = packet.front(front);
+    if there == 0 {
+        return Err(DropReason::Malformed);
+    }
+    let network = match front.ethernet().ethertype {
+        ethertype::IPV4 => ipv4(packet, &front.v4().network, tuple)?,
+        ethertype::IPV6 if there == const { Front::V6 as u32 } => ipv6(packet, &front.v6().network, tuple)?,
+        ethertype::IPV6 => {
+            let header = packet.load::<40>(wire::NETWORK).ok_or(DropReason::Malformed)?;
+            ipv6(packet, &bytemuck::cast(header), tuple)?
+        }
         ethertype::ARP => return Ok(Parsed::Arp),
         _ => return Ok(Parsed::Other),
     };
-    let mut headers = transport(packet, &network, Mac::new(front.src_mac), tuple)?;
-    headers.group = front.dst_mac[0] & 1;
-    Ok(Parsed::Ip(headers))
+    transport(packet, &network, (front, there), tuple).map(Parsed::Ip)
 }
 
 #[inline(always)]
-fn ipv4<P: Packet>(packet: &P, front: &wire::Front, tuple: &mut Tuple) -> Result<Network, DropReason> {
-    let header: wire::Ipv4 = bytemuck::cast(front.network);
+fn ipv4<P: Packet>(packet: &P, header: &wire::Ipv4, tuple: &mut Tuple) -> Result<Network, DropReason> {
     let header_length = u32::from(header.version_ihl & 0x0f).wrapping_mul(4);
     if header.version_ihl >> 4 != 4 || header_length < IPV4_HEADER {
         return Err(DropReason::Malformed);
@@ -247,6 +260,7 @@ fn ipv4<P: Packet>(packet: &P, front: &wire::Front, tuple: &mut Tuple) -> Result
         hop_limit: header.ttl,
         l4_offset,
         options: if header_length == IPV4_HEADER { NO_OPTIONS } else { options(packet, header_length)? },
+        checksum: header.checksum,
         piece: Piece::WHOLE,
         fragmented: l4_offset,
         length,
@@ -306,21 +320,17 @@ pub fn option_at<P: Packet>(packet: &P, at: u32) -> u32 {
 }
 
 #[inline(always)]
-fn ipv6<P: Packet>(packet: &P, front: &wire::Front, tuple: &mut Tuple) -> Result<Network, DropReason> {
-    let first: wire::Ipv6Front = bytemuck::cast(front.network);
-    let second: wire::Ipv6Back = bytemuck::cast(packet.load::<20>(34).ok_or(DropReason::Malformed)?);
-    if first.version_class_flow[0] >> 4 != 6 {
+fn ipv6<P: Packet>(packet: &P, header: &wire::Ipv6, tuple: &mut Tuple) -> Result<Network, DropReason> {
+    if header.version_class_flow[0] >> 4 != 6 {
         return Err(DropReason::Malformed);
     }
-    let [a, b, c, d, e, f, g, h, i, j, k, l] = first.src_front;
-    let [m, n, o, p] = second.src_back;
-    let payload = u32::from(u16::from_be_bytes(first.payload_length));
+    let payload = u32::from(u16::from_be_bytes(header.payload_length));
     // A jumbo aggregate (RFC 2675, as Linux sends it to itself) claims no length; any other packet that says so is
     // all header (RFC 8200 section 4.7).
     let jumbo = payload == 0 && packet.segment_payload() != 0;
     let claimed = if jumbo { 0 } else { payload.wrapping_add(40) };
-    tuple.src = Addr::v6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]);
-    tuple.dst = Addr::v6(second.dst);
+    tuple.src = Addr::v6(header.src);
+    tuple.dst = Addr::v6(header.dst);
     // An IPv4 address in IPv6's clothes is for sockets, never for the wire (RFC 4942 section 2.2): here it would pass for
     // the real one.
     if tuple.src.is_v4() || tuple.dst.is_v4() {
@@ -328,10 +338,11 @@ fn ipv6<P: Packet>(packet: &P, front: &wire::Front, tuple: &mut Tuple) -> Result
     }
     let mut network = Network {
         v4: false,
-        proto: first.next_header,
-        hop_limit: first.hop_limit,
+        proto: header.next_header,
+        hop_limit: header.hop_limit,
         l4_offset: wire::IPV6_PAYLOAD,
         options: NO_OPTIONS,
+        checksum: [0; 2],
         piece: Piece::WHOLE,
         fragmented: wire::IPV6_PAYLOAD,
         length: claimed_length(packet, claimed)?,
@@ -383,11 +394,41 @@ fn claimed_length<P: Packet>(packet: &P, claimed: u32) -> Result<u32, DropReason
     }
 }
 
+/// The first bytes of the transport header of a protocol that vnet knows: read already, or read now.
+#[inline(always)]
+fn transport_header<'a, P: Packet>(
+    packet: &P,
+    network: &Network,
+    front: &'a mut Front,
+    there: u32,
+) -> Option<&'a [u8; 20]> {
+    match network.l4_offset {
+        wire::IPV4_PAYLOAD if there >= const { Front::V4 as u32 } => return Some(&front.v4().transport),
+        wire::IPV6_PAYLOAD if there == const { Front::V6 as u32 } => {}
+        offset => {
+            let place = &mut front.v6_mut().transport;
+            match (Proto { number: network.proto }) {
+                Proto::TCP => fill::<20, P>(packet, offset, place)?,
+                Proto::SCTP => fill::<12, P>(packet, offset, place)?,
+                _ => fill::<8, P>(packet, offset, place)?,
+            }
+        }
+    }
+    Some(&front.v6().transport)
+}
+
+/// Reads `N` bytes from `offset`.
+#[inline(always)]
+fn fill<const N: usize, P: Packet>(packet: &P, offset: u32, to: &mut [u8; 20]) -> Option<()> {
+    *to.first_chunk_mut()? = packet.load::<N>(offset)?;
+    Some(())
+}
+
 #[inline(always)]
 fn transport<P: Packet>(
     packet: &P,
     network: &Network,
-    src_mac: Mac,
+    (front, there): (&mut Front, u32),
     tuple: &mut Tuple,
 ) -> Result<Headers, DropReason> {
     tuple.sport = Port::new(0);
@@ -398,15 +439,24 @@ fn transport<P: Packet>(
     // Of the transport header, what the packet itself claims to have must be there.
     let end = wire::NETWORK.wrapping_add(network.length);
     let room = end.saturating_sub(network.l4_offset);
-    let l4 = Transport { offset: network.l4_offset, room, first: network.piece.is_first() };
-    let (l4, l4_header) = match tuple.proto {
-        _ if network.piece.is_later() => (L4::Opaque, 0),
-        Proto::TCP => tcp(packet, &l4, tuple)?,
-        Proto::UDP => udp(packet, &l4, tuple)?,
-        Proto::SCTP => sctp(packet, &l4, tuple)?,
-        Proto::ICMP if network.v4 => (message(packet, &l4, tuple)?, 8),
-        Proto::ICMPV6 if !network.v4 => (message(packet, &l4, tuple)?, 8),
-        _ => (L4::Opaque, 0),
+    let known = match tuple.proto {
+        _ if network.piece.is_later() => false,
+        Proto::TCP | Proto::UDP | Proto::SCTP => true,
+        Proto::ICMP => network.v4,
+        Proto::ICMPV6 => !network.v4,
+        _ => false,
+    };
+    let (l4, l4_header) = if known {
+        let header = transport_header(packet, network, front, there).ok_or(DropReason::Malformed)?;
+        let l4 = Transport { header, room, first: network.piece.is_first() };
+        match tuple.proto {
+            Proto::TCP => tcp(&l4, tuple)?,
+            Proto::UDP => udp(packet, &l4, tuple)?,
+            Proto::SCTP => sctp(&l4, tuple)?,
+            _ => (message(&l4, tuple)?, 8),
+        }
+    } else {
+        (L4::Opaque, 0)
     };
     let wire_length = match packet.segment_payload() {
         0 => network.length,
@@ -428,30 +478,39 @@ fn transport<P: Packet>(
         l4_offset: network.l4_offset,
         length: network.length,
         wire_length: if wire_length > 0xffff { u16::MAX } else { wire_length as u16 },
-        src_mac,
+        src_mac: front.ethernet().src,
         kind,
         detail,
         v4: network.v4 as u8,
         hop_limit: network.hop_limit,
         options: network.options,
-        group: 0,
-        reserved: [0; 2],
+        group: front.ethernet().dst.bytes[0] & 1,
+        checksum: network.checksum,
         piece: Piece { header, ..network.piece },
     })
 }
 
-/// Where the transport header is, and how many bytes the packet has from there on.
-struct Transport {
-    offset: u32,
+/// A transport header, and how many bytes the packet has from there on.
+struct Transport<'a> {
+    header: &'a [u8; 20],
     room: u32,
     /// The rest of the payload follows in other fragments.
     first: bool,
 }
 
+impl Transport<'_> {
+    /// The first bytes of the header.
+    #[inline(always)]
+    fn start<const N: usize>(&self) -> [u8; N] {
+        const { assert!(N <= 20) };
+        self.header.first_chunk().copied().unwrap_or([0; N])
+    }
+}
+
 /// Reads a TCP header; returns its length too.
 #[inline(always)]
-fn tcp<P: Packet>(packet: &P, at: &Transport, tuple: &mut Tuple) -> Result<(L4, u32), DropReason> {
-    let tcp: wire::Tcp = bytemuck::cast(packet.load::<14>(at.offset).ok_or(DropReason::Malformed)?);
+fn tcp(at: &Transport<'_>, tuple: &mut Tuple) -> Result<(L4, u32), DropReason> {
+    let tcp: wire::Tcp = bytemuck::cast(at.start::<14>());
     let length = u32::from(tcp.data_offset >> 4).wrapping_mul(4);
     if length < 20 || length > at.room {
         return Err(DropReason::Malformed);
@@ -463,8 +522,8 @@ fn tcp<P: Packet>(packet: &P, at: &Transport, tuple: &mut Tuple) -> Result<(L4, 
 
 /// Reads a UDP header; returns its length too.
 #[inline(always)]
-fn udp<P: Packet>(packet: &P, at: &Transport, tuple: &mut Tuple) -> Result<(L4, u32), DropReason> {
-    let udp: wire::Udp = bytemuck::cast(packet.load::<8>(at.offset).ok_or(DropReason::Malformed)?);
+fn udp<P: Packet>(packet: &P, at: &Transport<'_>, tuple: &mut Tuple) -> Result<(L4, u32), DropReason> {
+    let udp: wire::Udp = bytemuck::cast(at.start::<8>());
     let claimed = u32::from(u16::from_be_bytes(udp.length));
     // The field of an aggregate speaks of the whole or, when that is too long for it, of nothing; that of a first
     // fragment of more than is there.
@@ -479,11 +538,11 @@ fn udp<P: Packet>(packet: &P, at: &Transport, tuple: &mut Tuple) -> Result<(L4, 
 
 /// Reads an SCTP common header (RFC 9260 section 3.1); returns its length too.
 #[inline(always)]
-fn sctp<P: Packet>(packet: &P, at: &Transport, tuple: &mut Tuple) -> Result<(L4, u32), DropReason> {
+fn sctp(at: &Transport<'_>, tuple: &mut Tuple) -> Result<(L4, u32), DropReason> {
     if at.room < 12 {
         return Err(DropReason::Malformed);
     }
-    let [a, b, c, d] = packet.load::<4>(at.offset).ok_or(DropReason::Malformed)?;
+    let [a, b, c, d] = at.start::<4>();
     tuple.sport = Port { bytes: [a, b] };
     tuple.dport = Port { bytes: [c, d] };
     Ok((L4::Sctp, 12))
@@ -492,11 +551,11 @@ fn sctp<P: Packet>(packet: &P, at: &Transport, tuple: &mut Tuple) -> Result<(L4,
 /// Reads an ICMP message of either family. Every message has eight bytes (RFC 792, RFC 4443 section 2.1 with
 /// the bodies it defines), but for ICMPv6 messages nobody has defined.
 #[inline(always)]
-fn message<P: Packet>(packet: &P, at: &Transport, tuple: &mut Tuple) -> Result<L4, DropReason> {
+fn message(at: &Transport<'_>, tuple: &mut Tuple) -> Result<L4, DropReason> {
     if at.room < 8 {
         return Err(DropReason::Malformed);
     }
-    let echo: wire::Echo = bytemuck::cast(packet.load::<8>(at.offset).ok_or(DropReason::Malformed)?);
+    let echo: wire::Echo = bytemuck::cast(at.start::<8>());
     let is_echo =
         if tuple.proto == Proto::ICMP { icmp::is_echo(echo.kind) } else { icmp::is_v6_echo(echo.kind) };
     if !is_echo || echo.code != 0 {

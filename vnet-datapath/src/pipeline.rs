@@ -40,7 +40,7 @@ pub fn read<P: Packet>(packet: &P, scratch: &mut Scratch) {
     // Whoever is told of a malformed packet is told what was read of it, and nothing of another.
     scratch.tuple.src = Addr::ANY_V6;
     scratch.tuple.dst = Addr::ANY_V6;
-    scratch.frame = match parse(packet, &mut scratch.tuple) {
+    scratch.frame = match parse(packet, &mut scratch.front, &mut scratch.tuple) {
         Ok(Parsed::Ip(headers)) => {
             scratch.headers = headers;
             Scratch::FRAME_IP

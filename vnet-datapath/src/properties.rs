@@ -161,7 +161,9 @@ fn packet_and_other() -> impl Strategy<Value = (Packet, Tuple)> {
 fn rewrite(bytes: &mut [u8], to: &Tuple, hop: Hop) -> Tuple {
     let mut from = Tuple::zeroed();
     let mut slice = Slice::new(bytes);
-    let Ok(Parsed::Ip(headers)) = parse(&slice, &mut from) else { panic!("not understood: {from:?}") };
+    let Ok(Parsed::Ip(headers)) = parse(&slice, &mut bytemuck::Zeroable::zeroed(), &mut from) else {
+        panic!("not understood: {from:?}")
+    };
     assert!(headers.is_translatable());
     Rewrite { headers: &headers, from: &from, to, hop }.apply(&mut slice).expect("memory can be written");
     from
@@ -206,7 +208,9 @@ fn relay(bytes: &mut [u8], about: &Tuple, becomes: &Tuple, inside: bool) {
     let mut model = Model::default();
     let zone = if inside { INSIDE } else { Zone::WORLD };
     let mut scratch = Scratch::zeroed();
-    let Ok(Parsed::Ip(headers)) = parse(&Slice::new(bytes), &mut scratch.tuple) else {
+    let Ok(Parsed::Ip(headers)) =
+        parse(&Slice::new(bytes), &mut bytemuck::Zeroable::zeroed(), &mut scratch.tuple)
+    else {
         panic!("not understood")
     };
     assert!(headers.is_icmp_error());
@@ -251,7 +255,7 @@ proptest! {
     fn any_bytes_can_be_parsed(mut bytes in any_frame()) {
         let length = bytes.len() as u32;
         let mut tuple = Tuple::zeroed();
-        if let Ok(Parsed::Ip(headers)) = parse(&Slice::new(&mut bytes), &mut tuple) {
+        if let Ok(Parsed::Ip(headers)) = parse(&Slice::new(&mut bytes), &mut bytemuck::Zeroable::zeroed(), &mut tuple) {
             prop_assert!(headers.length + 14 <= length);
             prop_assert_eq!(u32::from(headers.wire_length), headers.length);
             prop_assert_eq!(tuple.src.is_v4() && tuple.dst.is_v4(), headers.is_v4());
@@ -283,7 +287,7 @@ proptest! {
         let mut bytes = packet.bytes();
         prop_assert!(adds_up(&bytes, &packet, &packet.tuple), "the builder is right");
         let mut tuple = Tuple::zeroed();
-        let Ok(Parsed::Ip(headers)) = parse(&Slice::new(&mut bytes), &mut tuple) else { panic!("not understood") };
+        let Ok(Parsed::Ip(headers)) = parse(&Slice::new(&mut bytes), &mut bytemuck::Zeroable::zeroed(), &mut tuple) else { panic!("not understood") };
         prop_assert_eq!(tuple, packet.tuple);
         prop_assert_eq!(headers.hop_limit, packet.hop_limit);
         prop_assert_eq!(headers.has_options(), packet.tuple.src.is_v4() && packet.options > 0);

@@ -271,17 +271,14 @@ fn ipv4<P: Packet>(packet: &P, tuple: &mut Tuple, quoted: &mut Quoted) -> Option
 /// Reads an IPv6 header and the extension headers behind it; returns the protocol.
 #[inline(always)]
 fn ipv6<P: Packet>(packet: &P, tuple: &mut Tuple, quoted: &mut Quoted) -> Option<u8> {
-    let first: wire::Ipv6Front = bytemuck::cast(packet.load::<20>(quoted.network)?);
-    let second: wire::Ipv6Back = bytemuck::cast(packet.load::<20>(quoted.network.wrapping_add(20))?);
-    if first.version_class_flow[0] >> 4 != 6 {
+    let header: wire::Ipv6 = bytemuck::cast(packet.load::<40>(quoted.network)?);
+    if header.version_class_flow[0] >> 4 != 6 {
         return None;
     }
-    let [a, b, c, d, e, f, g, h, i, j, k, l] = first.src_front;
-    let [m, n, o, p] = second.src_back;
-    tuple.src = Addr::v6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]);
-    tuple.dst = Addr::v6(second.dst);
+    tuple.src = Addr::v6(header.src);
+    tuple.dst = Addr::v6(header.dst);
     quoted.transport = quoted.network.wrapping_add(wire::IPV6_PAYLOAD - wire::NETWORK);
-    let mut proto = first.next_header;
+    let mut proto = header.next_header;
     for _ in 0..MAX_EXTENSIONS {
         let [next, length, high, low] = match proto {
             extension::HOP_BY_HOP | extension::ROUTING | extension::DESTINATION | extension::FRAGMENT => {

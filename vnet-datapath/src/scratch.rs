@@ -8,6 +8,7 @@ use crate::parse::Headers;
 use crate::related::Quoted;
 use crate::tables::NextHop;
 use crate::verdict::{Delivery, Verdict};
+use crate::wire::Front;
 
 /// Working memory of one packet. In the kernel it is one CPU's element of a map: the programs' stack of 512
 /// bytes is too small for it.
@@ -28,16 +29,18 @@ pub struct Scratch {
     pub entry: CtEntry,
     /// A mapping about to be added.
     pub mapping: MappingEntry,
+    /// What the fragments of the packet's datagram have in common.
+    pub fragment: FragmentKey,
     /// A flow about to begin.
     pub opening: Opening,
     /// A flow that goes on.
     pub progress: Progress,
     /// The packet's headers.
     pub headers: Headers,
-    /// What the fragments of the packet's datagram have in common.
-    pub fragment: FragmentKey,
     /// What is noted of them.
     pub datagram: FragmentValue,
+    /// What it begins with.
+    pub front: Front,
     /// Where the headers stand that it quotes, if it is an ICMP error.
     pub quoted: Quoted,
     /// Where it was met.
@@ -47,7 +50,7 @@ pub struct Scratch {
     /// What kind of frame it is: one of the `FRAME_` constants.
     pub frame: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 7],
     /// What is said about it, if it is dropped.
     pub answering: Answer,
 }

@@ -5,13 +5,16 @@
 
 use core::mem::offset_of;
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::{Pod, Zeroable, must_cast_mut, must_cast_ref};
 use network_types::eth::EthHdr;
 use network_types::icmp::Icmpv4Hdr;
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use network_types::tcp::TcpHdr;
 use network_types::udp::UdpHdr;
+use vnet_common::Mac;
 
+/// EtherType.
+pub const ETHERTYPE: u32 = offset_of!(EthHdr, ether_type) as u32;
 /// Where the network header begins.
 pub const NETWORK: u32 = EthHdr::LEN as u32;
 /// IPv4 hop limit and protocol, which share a word of the checksum.
@@ -151,19 +154,94 @@ pub mod tcp {
     pub const ACK: u8 = 0x10;
 }
 
-/// The front of every frame that can be of interest: Ethernet header and twenty bytes of what follows, read in
-/// one go because each read costs a call in the kernel.
+/// What a frame begins with: its headers, if they have no options and no extensions, read in one go because each read
+/// costs a call in the kernel. Words of the network header are aligned.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C, align(4))]
+pub struct Front {
+    /// Zero.
+    pub reserved: [u8; 2],
+    /// Bytes of the frame, as many as have been read.
+    pub bytes: [u8; Front::V6],
+}
+
+impl Front {
+    /// Bytes of a frame up to the end of an IPv4 header.
+    pub const SHORTEST: usize = 34;
+    /// Up to the end of a TCP header behind that.
+    pub const V4: usize = 54;
+    /// The same of IPv6.
+    pub const V6: usize = 74;
+
+    /// The Ethernet header.
+    #[must_use]
+    #[inline(always)]
+    pub const fn ethernet(&self) -> &Ethernet {
+        &self.v4().ethernet
+    }
+
+    /// The headers of a frame that has IPv4.
+    #[must_use]
+    #[inline(always)]
+    pub const fn v4(&self) -> &FrontV4 {
+        must_cast_ref(self)
+    }
+
+    /// The headers of a frame that has IPv6.
+    #[must_use]
+    #[inline(always)]
+    pub const fn v6(&self) -> &FrontV6 {
+        must_cast_ref(self)
+    }
+
+    /// The same, to be written.
+    #[must_use]
+    #[inline(always)]
+    pub fn v6_mut(&mut self) -> &mut FrontV6 {
+        must_cast_mut(self)
+    }
+}
+
+/// A [`Front`] that has IPv4.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C, align(4))]
+pub struct FrontV4 {
+    /// Zero.
+    pub reserved: [u8; 2],
+    /// The Ethernet header.
+    pub ethernet: Ethernet,
+    /// The network header.
+    pub network: Ipv4,
+    /// What follows it.
+    pub transport: [u8; 20],
+    /// More of that.
+    pub rest: [u8; 20],
+}
+
+/// A [`Front`] that has IPv6.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C, align(4))]
+pub struct FrontV6 {
+    /// Zero.
+    pub reserved: [u8; 2],
+    /// The Ethernet header.
+    pub ethernet: Ethernet,
+    /// The network header.
+    pub network: Ipv6,
+    /// What follows it.
+    pub transport: [u8; 20],
+}
+
+/// An Ethernet header.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-pub struct Front {
+pub struct Ethernet {
     /// Destination hardware address.
-    pub dst_mac: [u8; 6],
+    pub dst: Mac,
     /// Source hardware address.
-    pub src_mac: [u8; 6],
+    pub src: Mac,
     /// EtherType.
     pub ethertype: [u8; 2],
-    /// First bytes of the network header.
-    pub network: [u8; 20],
 }
 
 /// An IPv4 header without options (RFC 791 section 3.1).
@@ -192,10 +270,10 @@ pub struct Ipv4 {
     pub dst: [u8; 4],
 }
 
-/// The first half of an IPv6 header (RFC 8200 section 3).
+/// An IPv6 header (RFC 8200 section 3).
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-pub struct Ipv6Front {
+pub struct Ipv6 {
     /// Version, traffic class and flow label.
     pub version_class_flow: [u8; 4],
     /// Length of what follows the header.
@@ -204,16 +282,8 @@ pub struct Ipv6Front {
     pub next_header: u8,
     /// Hop limit.
     pub hop_limit: u8,
-    /// First bytes of the source.
-    pub src_front: [u8; 12],
-}
-
-/// The second half of an IPv6 header.
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C)]
-pub struct Ipv6Back {
-    /// Last bytes of the source.
-    pub src_back: [u8; 4],
+    /// Source.
+    pub src: [u8; 16],
     /// Destination.
     pub dst: [u8; 16],
 }
@@ -297,12 +367,15 @@ mod tests {
 
     #[test]
     fn offsets_are_those_of_the_rfcs() {
-        assert_eq!((NETWORK, IPV4_ID, IPV4_TTL, IPV4_CHECKSUM, IPV4_ADDRESSES), (14, 18, 22, 24, 26));
+        assert_eq!(
+            (ETHERTYPE, NETWORK, IPV4_ID, IPV4_TTL, IPV4_CHECKSUM, IPV4_ADDRESSES),
+            (12, 14, 18, 22, 24, 26)
+        );
         assert_eq!((IPV6_HOP_LIMIT, IPV6_ADDRESSES, IPV6_PAYLOAD), (21, 22, 54));
         assert_eq!((TCP_CHECKSUM, UDP_CHECKSUM, ICMP_CHECKSUM, ICMP_IDENTIFIER), (16, 6, 2, 4));
         assert_eq!(
-            (size_of::<Front>(), size_of::<Ipv4>(), size_of::<Tcp>(), size_of::<Arp>()),
-            (34, 20, 14, 28)
+            (size_of::<Front>(), size_of::<Ipv4>(), size_of::<Ipv6>(), size_of::<Tcp>(), size_of::<Arp>()),
+            (76, 20, 40, 14, 28)
         );
     }
 }

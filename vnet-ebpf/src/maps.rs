@@ -18,7 +18,7 @@ use vnet_common::{
 use vnet_datapath::Scratch;
 use vnet_datapath::answer::{Budget, MAX_QUOTE};
 
-use crate::tables::Fib;
+use crate::tables::{Fib, WAYS, Way};
 
 /// Memory is taken as entries come: for maps that only the control plane fills, most of which stay small.
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
@@ -161,6 +161,17 @@ static FIB: PerCpuArray<Fib, 1> = PerCpuArray::new();
 pub(crate) fn fib() -> Option<&'static mut Fib> {
     // SAFETY: as above; a lookup is over before the next one begins.
     FIB.get_ptr_mut(0).map(|fib| unsafe { &mut *fib })
+}
+
+/// Answers to route lookups. Not pinned either.
+#[btf_map(name = "ways")]
+static REMEMBERED: PerCpuArray<Way, WAYS> = PerCpuArray::new();
+
+/// One of this CPU's answers.
+#[inline(always)]
+pub(crate) fn way(place: u32) -> Option<&'static mut Way> {
+    // SAFETY: as above; a packet asks for one at a time.
+    REMEMBERED.get_ptr_mut(place).map(|way| unsafe { &mut *way })
 }
 
 /// ICMP errors that this CPU has sent. Not pinned either.

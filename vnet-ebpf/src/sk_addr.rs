@@ -92,12 +92,12 @@ fn point(context: *mut bpf_sock_addr, family: Family, (addr, port): (Addr, Port)
                 core::ptr::write_volatile(&raw mut (*context).user_ip4, u32::from_ne_bytes(addr.v4_bytes()));
             }
             Family::V6 => {
-                let b = addr.bytes;
+                let [a, b, c, d] = addr.words();
                 let words = (&raw mut (*context).user_ip6).cast::<u32>();
-                core::ptr::write_volatile(words, u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
-                core::ptr::write_volatile(words.add(1), u32::from_ne_bytes([b[4], b[5], b[6], b[7]]));
-                core::ptr::write_volatile(words.add(2), u32::from_ne_bytes([b[8], b[9], b[10], b[11]]));
-                core::ptr::write_volatile(words.add(3), u32::from_ne_bytes([b[12], b[13], b[14], b[15]]));
+                core::ptr::write_volatile(words, a);
+                core::ptr::write_volatile(words.add(1), b);
+                core::ptr::write_volatile(words.add(2), c);
+                core::ptr::write_volatile(words.add(3), d);
             }
         }
         core::ptr::write_volatile(&raw mut (*context).user_port, u32::from(u16::from_ne_bytes(port.bytes)));

@@ -1,6 +1,8 @@
 //! [`Packet`] over a socket buffer: helpers throughout, which know about non-linear, aggregated and
 //! checksum-offloaded packets.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode,
 };
@@ -11,6 +13,7 @@ use aya_ebpf::helpers::generated::{
 use vnet_common::features;
 use vnet_datapath::answer::MAX_QUOTE;
 use vnet_datapath::checksum::{Delta, Sum};
+use vnet_datapath::wire::Front;
 use vnet_datapath::{Covers, L4Checksum, Packet};
 
 use crate::{environment, maps, steps};
@@ -28,6 +31,12 @@ const DISCARDED: u32 = 256;
 const PART: usize = MAX_QUOTE as usize / PARTS;
 const PARTS: usize = 4;
 const _: () = assert!(PART.is_multiple_of(4) && PART * PARTS == MAX_QUOTE as usize && PART <= 512);
+
+/// Bytes whose alignment the compiler knows: what it does not know to be aligned it reads byte by byte.
+#[repr(C, align(8))]
+struct Aligned<T> {
+    bytes: T,
+}
 
 /// A socket buffer.
 #[derive(Debug)]
@@ -133,13 +142,23 @@ impl Packet for Skb {
 
     #[inline(always)]
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        let mut bytes = core::mem::MaybeUninit::<[u8; N]>::uninit();
+        let mut place = MaybeUninit::<Aligned<[u8; N]>>::uninit();
         // SAFETY: the helper fills all `N` bytes or fails.
         unsafe {
-            let failed =
-                bpf_skb_load_bytes(self.0.cast(), offset, bytes.as_mut_ptr().cast(), const { N as u32 });
-            (failed == 0).then(|| bytes.assume_init())
+            let bytes = &raw mut (*place.as_mut_ptr()).bytes;
+            let failed = bpf_skb_load_bytes(self.0.cast(), offset, bytes.cast(), const { N as u32 });
+            (failed == 0).then(|| bytes.read())
         }
+    }
+
+    /// Without a detour over the stack.
+    #[inline(always)]
+    fn start<const N: usize>(&self, to: &mut Front) -> u32 {
+        const { assert!(N <= Front::V6) };
+        // SAFETY: there is room for all `N` bytes.
+        let failed =
+            unsafe { bpf_skb_load_bytes(self.0.cast(), 0, to.bytes.as_mut_ptr().cast(), const { N as u32 }) };
+        if failed == 0 { const { N as u32 } } else { 0 }
     }
 
     #[inline(always)]

@@ -4,12 +4,13 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::{
     BPF_ANY, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NO_SRC_ADDR,
-    BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SRC, BPF_NOEXIST, bpf_sock_tuple,
+    BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SKIP_NEIGH, BPF_FIB_LOOKUP_SRC,
+    BPF_NOEXIST, bpf_sock_tuple,
 };
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{
-    bpf_fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_boot_ns, bpf_sk_lookup_tcp, bpf_sk_lookup_udp,
-    bpf_sk_release, bpf_spin_lock, bpf_spin_unlock,
+    bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns,
+    bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release, bpf_spin_lock, bpf_spin_unlock,
 };
 use vnet_common::{
     Addr, AllowFrom, CtEntry, CtState, DatapathConfig, EndpointUse, EndpointValue, FloatingValue,
@@ -20,7 +21,7 @@ use vnet_datapath::answer::Budget;
 use vnet_datapath::local::LocalTables;
 use vnet_datapath::mappings::Admission;
 use vnet_datapath::step::Step;
-use vnet_datapath::{Flow, Mapping, NextHop, Ports, Route, RouteQuery, Scratch, Source, Tables};
+use vnet_datapath::{Flow, Mapping, NextHop, Ports, Route, RouteQuery, Scratch, Tables};
 
 use crate::environment;
 use crate::maps;
@@ -414,30 +415,40 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn route(&self, query: &RouteQuery<'_>) -> Route {
-        let Some(fib) = maps::fib() else { return Route::Stack };
-        fib.ask(query);
-        let mut flags = 0;
-        if query.source == Source::Wanted && environment::has(features::FIB_SOURCE) {
-            flags |= BPF_FIB_LOOKUP_SRC;
+        // SAFETY: no preconditions.
+        let tick = unsafe { bpf_jiffies64() };
+        let Some(way) = maps::way(Way::place(query)) else { return Route::Stack };
+        if !way.answers(query, tick) {
+            way.tick = 0;
+            let Some(fib) = maps::fib() else { return Route::Stack };
+            fib.ask(query);
+            let has_source = environment::has(features::FIB_SOURCE);
+            let flags = skip_neighbour() | if has_source { BPF_FIB_LOOKUP_SRC } else { 0 };
+            // SAFETY: `Fib` has the layout and size of `struct bpf_fib_lookup`.
+            let answer = unsafe {
+                bpf_fib_lookup(self.context, (&raw mut *fib).cast(), size_of::<Fib>() as i32, flags)
+            };
+            // Without a known neighbour the packet waits for one at the next hop, as any other would.
+            if answer != i64::from(BPF_FIB_LKUP_RET_SUCCESS)
+                && answer != i64::from(BPF_FIB_LKUP_RET_NO_NEIGH)
+                && answer != i64::from(BPF_FIB_LKUP_RET_NO_SRC_ADDR)
+            {
+                return Route::Stack;
+            }
+            way.ask(query);
+            way.source = if has_source && answer != i64::from(BPF_FIB_LKUP_RET_NO_SRC_ADDR) {
+                // The family of the next hop may differ from that of the packet, not that of the source.
+                Fib::addr(query.tuple.src.is_v4(), &mut fib.src)
+            } else {
+                Addr::ANY_V6
+            };
+            way.next_hop = Fib::addr(fib.family == AF_INET, &mut fib.dst);
+            way.ifindex = fib.ifindex;
+            // What was asked with a length is answered with what fits.
+            way.mtu = fib.length;
+            way.tick = tick;
         }
-        // SAFETY: `Fib` has the layout and size of `struct bpf_fib_lookup`.
-        let answer =
-            unsafe { bpf_fib_lookup(self.context, (&raw mut *fib).cast(), size_of::<Fib>() as i32, flags) };
-        // Without a known neighbour the packet waits for one at the next hop, as any other would.
-        if answer != i64::from(BPF_FIB_LKUP_RET_SUCCESS)
-            && answer != i64::from(BPF_FIB_LKUP_RET_NO_NEIGH)
-            && answer != i64::from(BPF_FIB_LKUP_RET_NO_SRC_ADDR)
-        {
-            return Route::Stack;
-        }
-        let source = if flags == 0 || answer == i64::from(BPF_FIB_LKUP_RET_NO_SRC_ADDR) {
-            Addr::ANY_V6
-        } else {
-            // The family of the next hop may differ from that of the packet, not that of the source.
-            Fib::addr(query.tuple.src.is_v4(), &mut fib.src)
-        };
-        let next_hop = Fib::addr(fib.family == AF_INET, &mut fib.dst);
-        Route::Via(NextHop { ifindex: fib.ifindex, addr: next_hop }, source)
+        Route::Via(NextHop { ifindex: way.ifindex, addr: way.next_hop }, way.source)
     }
 
     #[inline(always)]
@@ -445,8 +456,9 @@ impl Tables for Maps {
         let Some(fib) = maps::fib() else { return true };
         fib.ask_for(addr, arrived);
         // SAFETY: as above. What is for the host itself is not forwarded.
-        let answer =
-            unsafe { bpf_fib_lookup(self.context, (&raw mut *fib).cast(), size_of::<Fib>() as i32, 0) };
+        let answer = unsafe {
+            bpf_fib_lookup(self.context, (&raw mut *fib).cast(), size_of::<Fib>() as i32, skip_neighbour())
+        };
         match answer as u32 {
             BPF_FIB_LKUP_RET_NOT_FWDED => true,
             BPF_FIB_LKUP_RET_FWD_DISABLED => self.host_address(addr).is_some(),
@@ -493,7 +505,7 @@ impl Tables for Maps {
     #[inline(always)]
     fn now(&self) -> u32 {
         // SAFETY: reading the clock has no preconditions.
-        (unsafe { bpf_ktime_get_boot_ns() } / NANOSECONDS) as u32
+        (unsafe { bpf_ktime_get_coarse_ns() } / NANOSECONDS) as u32
     }
 
     #[inline(always)]
@@ -559,8 +571,67 @@ impl LocalTables for Maps {
 /// An endpoint's use of nothing, which has no place on the small stack. Numbers, because the kernel wants no lock there.
 static UNUSED: [u64; size_of::<EndpointUse>().div_ceil(8)] = [0; _];
 
+/// Ways that each CPU remembers.
+pub(crate) const WAYS: usize = 64;
+const _: () = assert!(WAYS.is_power_of_two());
+
+/// The flag that leaves it to `bpf_redirect_neigh` to find the neighbour. Since Linux 6.3, so that a kernel that knows
+/// of [`features::FIB_SOURCE`] (6.7) has it.
+#[inline(always)]
+fn skip_neighbour() -> u32 {
+    if environment::has(features::FIB_SOURCE) { BPF_FIB_LOOKUP_SKIP_NEIGH } else { 0 }
+}
+
 /// `BPF_F_CURRENT_NETNS`.
 const CURRENT_NETNS: u64 = u64::MAX;
+
+/// A way that the kernel has answered, good for as long as its clock (`jiffies`) does not tick: a change of routes is
+/// heeded within a hundredth of a second.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Way {
+    /// When it was answered, 0 for never.
+    tick: u64,
+    src: Addr,
+    dst: Addr,
+    bridge: u32,
+    ifindex: u32,
+    next_hop: Addr,
+    source: Addr,
+    mtu: u16,
+    proto: u8,
+}
+
+impl Way {
+    /// Where the answer to a question is kept.
+    #[inline(always)]
+    fn place(query: &RouteQuery<'_>) -> u32 {
+        let ([.., src], [.., dst]) = (query.tuple.src.words(), query.tuple.dst.words());
+        // The last byte of either, in which addresses differ most.
+        (u32::from_be(src) ^ u32::from_be(dst)) & const { WAYS as u32 - 1 }
+    }
+
+    /// Whether it is the answer to a question.
+    #[inline(always)]
+    fn answers(&self, query: &RouteQuery<'_>, tick: u64) -> bool {
+        let RouteQuery { tuple, length, bridge, source: _ } = query;
+        self.tick == tick
+            && self.dst == tuple.dst
+            && self.src == tuple.src
+            && self.bridge == *bridge
+            && self.proto == tuple.proto.number
+            && *length <= self.mtu
+    }
+
+    /// Notes a question.
+    #[inline(always)]
+    fn ask(&mut self, query: &RouteQuery<'_>) {
+        self.src = query.tuple.src;
+        self.dst = query.tuple.dst;
+        self.bridge = query.bridge;
+        self.proto = query.tuple.proto.number;
+    }
+}
 
 /// `struct bpf_fib_lookup` without its unions.
 #[repr(C)]
@@ -573,10 +644,10 @@ pub(crate) struct Fib {
     length: u16,
     ifindex: u32,
     flow: u32,
-    src: [u8; 16],
-    dst: [u8; 16],
+    src: [u32; 4],
+    dst: [u32; 4],
     vlan: u32,
-    macs: [u8; 12],
+    macs: [u32; 3],
 }
 
 impl Fib {
@@ -594,7 +665,7 @@ impl Fib {
         self.src = Self::field(&query.tuple.src, v4);
         self.dst = Self::field(&query.tuple.dst, v4);
         self.vlan = 0;
-        self.macs = [0; 12];
+        self.macs = [0; 3];
     }
 
     /// The way to one address, from nowhere in particular.
@@ -608,31 +679,27 @@ impl Fib {
         self.length = 0;
         self.ifindex = arrived;
         self.flow = 0;
-        self.src = [0; 16];
+        self.src = [0; 4];
         self.dst = Self::field(addr, v4);
         self.vlan = 0;
-        self.macs = [0; 12];
+        self.macs = [0; 3];
     }
 
-    /// An address as the kernel's structure has it: IPv4 in the first four bytes.
+    /// An address as the kernel's structure has it: IPv4 in the first word.
     #[inline(always)]
-    fn field(addr: &Addr, v4: bool) -> [u8; 16] {
-        if v4 {
-            let [a, b, c, d] = addr.v4_bytes();
-            [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
-        } else {
-            addr.bytes
-        }
+    fn field(addr: &Addr, v4: bool) -> [u32; 4] {
+        let words @ [.., last] = addr.words();
+        if v4 { [last, 0, 0, 0] } else { words }
     }
 
     /// An address out of the kernel's structure.
     #[inline(always)]
-    fn addr(v4: bool, field: &mut [u8; 16]) -> Addr {
+    fn addr(v4: bool, field: &mut [u32; 4]) -> Addr {
         if v4 {
-            let [a, b, c, d, ..] = *field;
-            *field = Addr::v4([a, b, c, d]).bytes;
+            let [first, ..] = *field;
+            *field = Addr::v4(first.to_ne_bytes()).words();
         }
-        // In place, and opaque: else each byte waits for the other case in a place of its own on the small stack.
-        Addr::v6(*core::hint::black_box(field))
+        // In place, and opaque: else each word waits for the other case in a place of its own on the small stack.
+        Addr::of_words(*core::hint::black_box(field))
     }
 }

@@ -125,13 +125,13 @@ fn forward(next_hop: NextHop) -> i32 {
     #[repr(C)]
     struct Neighbour {
         family: u32,
-        addr: [u8; 16],
+        addr: [u32; 4],
     }
+    let words @ [.., last] = next_hop.addr.words();
     let mut neighbour = if next_hop.addr.is_v4() {
-        let [a, b, c, d] = next_hop.addr.v4_bytes();
-        Neighbour { family: AF_INET, addr: [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0] }
+        Neighbour { family: AF_INET, addr: [last, 0, 0, 0] }
     } else {
-        Neighbour { family: AF_INET6, addr: next_hop.addr.bytes }
+        Neighbour { family: AF_INET6, addr: words }
     };
     let length = size_of::<Neighbour>() as i32;
     // SAFETY: `Neighbour` has the layout and size of `struct bpf_redir_neigh`.

@@ -3,6 +3,7 @@
 
 use aya_ebpf::bindings::xdp_md;
 use vnet_datapath::checksum::{Delta, Sum};
+use vnet_datapath::wire::Front;
 use vnet_datapath::{Covers, L4Checksum, Packet};
 
 use crate::steps;
@@ -73,6 +74,16 @@ impl Packet for Frame {
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         // SAFETY: `at` has checked that all `N` bytes lie inside the frame; byte arrays have no alignment.
         self.at(offset).map(|bytes| unsafe { *bytes })
+    }
+
+    /// Without a detour over the stack.
+    #[inline(always)]
+    fn start<const N: usize>(&self, to: &mut Front) -> u32 {
+        const { assert!(N <= Front::V6) };
+        let Some(bytes) = self.at::<N>(0) else { return 0 };
+        // SAFETY: all `N` bytes lie inside the frame, and there is room for them.
+        unsafe { core::ptr::copy_nonoverlapping(bytes.cast(), to.bytes.as_mut_ptr(), N) };
+        const { N as u32 }
     }
 
     #[inline(always)]

@@ -13,7 +13,7 @@ use vnet_common::{CtEntry, Proto, Tuple};
 
 use crate::firewall::Netfilter;
 use crate::flow::Tables;
-use crate::kernel::{self, BoundSocket, Interface, Kernel, Process, Route};
+use crate::kernel::{self, Addressed, BoundSocket, Interface, Kernel, Process, Route};
 use crate::plan::{Op, Plan, Resource, State};
 
 /// Something whose resources can be observed and changed: the kernel, or a test's model of it.
@@ -24,10 +24,26 @@ pub trait Machine {
 
     /// How a resource stands.
     async fn state(&self, resource: &Resource) -> Result<State, Self::Error>;
+    /// Whether there is anything of a resource, as described or not: what is to be removed is asked no more.
+    async fn is_there(&self, resource: &Resource) -> Result<bool, Self::Error> {
+        Ok(self.state(resource).await? != State::Absent)
+    }
     /// Does one step.
     async fn apply(&self, op: &Op) -> Result<(), Self::Error>;
+    /// Does steps that [join](Op::joins) each other, in order and at once if it can; one that fails comes with the
+    /// number of those done before it.
+    async fn apply_joined(&self, ops: &[Op]) -> Result<(), (usize, Self::Error)> {
+        for (done, op) in ops.iter().enumerate() {
+            self.apply(op).await.map_err(|error| (done, error))?;
+        }
+        Ok(())
+    }
     /// The host's interfaces.
     async fn interfaces(&self) -> Result<Vec<Interface>, Self::Error>;
+    /// The host's addresses, by interface: of those that have some, and of those of these names that there are.
+    async fn addressed(&self, named: &[&str]) -> Result<Vec<Addressed>, Self::Error>;
+    /// Whether the host has an interface of this name.
+    async fn has_interface(&self, name: &str) -> Result<bool, Self::Error>;
     /// The host's routes.
     async fn routes(&self) -> Result<Vec<Route>, Self::Error>;
     /// The rules of the host's own firewall.
@@ -59,12 +75,28 @@ impl Machine for Kernel {
         Self::state(self, resource).await
     }
 
+    async fn is_there(&self, resource: &Resource) -> Result<bool, kernel::Error> {
+        Self::is_there(self, resource).await
+    }
+
     async fn apply(&self, op: &Op) -> Result<(), kernel::Error> {
         Self::apply(self, op).await
     }
 
+    async fn apply_joined(&self, ops: &[Op]) -> Result<(), (usize, kernel::Error)> {
+        Self::apply_joined(self, ops).await
+    }
+
     async fn interfaces(&self) -> Result<Vec<Interface>, kernel::Error> {
         Self::interfaces(self).await
+    }
+
+    async fn addressed(&self, named: &[&str]) -> Result<Vec<Addressed>, kernel::Error> {
+        Self::addressed(self, named).await
+    }
+
+    async fn has_interface(&self, name: &str) -> Result<bool, kernel::Error> {
+        Self::has_interface(name)
     }
 
     async fn routes(&self) -> Result<Vec<Route>, kernel::Error> {
@@ -172,7 +204,11 @@ pub async fn observe<M: Machine>(
 pub async fn observe_obsolete<M: Machine>(machine: &M, resources: Vec<Resource>) -> Vec<(Resource, State)> {
     let mut observed = Vec::with_capacity(resources.len());
     for resource in resources {
-        let state = machine.state(&resource).await.unwrap_or_else(|error| State::Differs(error.to_string()));
+        let state = match machine.is_there(&resource).await {
+            Ok(true) => State::Present,
+            Ok(false) => State::Absent,
+            Err(error) => State::Differs(error.to_string()),
+        };
         observed.push((resource, state));
     }
     observed
@@ -183,26 +219,23 @@ pub async fn observe_obsolete<M: Machine>(machine: &M, resources: Vec<Resource>)
 /// # Errors
 /// What failed, and what could not be undone.
 pub async fn apply<M: Machine>(machine: &M, plan: &Plan) -> Result<(), Failure> {
-    for (done, op) in plan.ops.iter().enumerate() {
-        if let Err(error) = machine.apply(op).await {
+    let mut done = 0;
+    for ops in plan.ops.chunk_by(Op::joins) {
+        if let Err((nth, error)) = machine.apply_joined(ops).await {
             // The failed step may have been done in part, so it is undone as well.
-            let not_undone = undo(machine, plan, done).await;
-            let failed = vec![FailedOp { op: op.clone(), error: Box::new(error) }];
+            let not_undone = undo(machine, plan, done + nth).await;
+            let failed = vec![FailedOp { op: ops[nth].clone(), error: Box::new(error) }];
             return Err(Failure { failed, not_undone });
         }
+        done += ops.len();
     }
     Ok(())
 }
 
 /// Undoes the steps of a plan up to this one, last first.
 async fn undo<M: Machine>(machine: &M, plan: &Plan, last: usize) -> Vec<FailedOp> {
-    let mut not_undone = Vec::new();
-    for op in plan.ops[..=last].iter().rev().filter_map(|op| plan.inverse(op)) {
-        if let Err(error) = machine.apply(&op).await {
-            not_undone.push(FailedOp { op, error: Box::new(error) });
-        }
-    }
-    not_undone
+    let back: Vec<Op> = plan.ops[..=last].iter().rev().filter_map(|op| plan.inverse(op)).collect();
+    do_all(machine, &back).await
 }
 
 /// Does every step that can be done, whatever fails on the way.
@@ -210,11 +243,18 @@ async fn undo<M: Machine>(machine: &M, plan: &Plan, last: usize) -> Vec<FailedOp
 /// # Errors
 /// Everything that failed.
 pub async fn tear_down<M: Machine>(machine: &M, plan: &Plan) -> Result<(), Failure> {
+    let failed = do_all(machine, &plan.ops).await;
+    if failed.is_empty() { Ok(()) } else { Err(Failure { failed, not_undone: Vec::new() }) }
+}
+
+/// Does every step that can be done, and gives those that failed.
+async fn do_all<M: Machine>(machine: &M, ops: &[Op]) -> Vec<FailedOp> {
     let mut failed = Vec::new();
-    for op in &plan.ops {
-        if let Err(error) = machine.apply(op).await {
-            failed.push(FailedOp { op: op.clone(), error: Box::new(error) });
+    for mut ops in ops.chunk_by(Op::joins) {
+        while let Err((nth, error)) = machine.apply_joined(ops).await {
+            failed.push(FailedOp { op: ops[nth].clone(), error: Box::new(error) });
+            ops = &ops[nth + 1..];
         }
     }
-    if failed.is_empty() { Ok(()) } else { Err(Failure { failed, not_undone: Vec::new() }) }
+    failed
 }

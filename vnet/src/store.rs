@@ -367,6 +367,7 @@ mod tests {
         let transaction = store.begin().unwrap();
         transaction.put_port_map(&mapping(2, "8000-8003")).unwrap();
         assert_eq!(transaction.next_mapping().unwrap(), 1);
+        transaction.set_next_mapping(2).unwrap();
         let before = transaction.commit().unwrap();
         store.restore(&before).unwrap();
         let transaction = store.begin().unwrap();

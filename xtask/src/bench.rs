@@ -14,8 +14,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What can be measured.
-const CASES: [&str; 8] =
-    ["masquerade", "published", "hairpin", "host-local", "direct", "mappings", "programs", "endpoints"];
+const CASES: [&str; 9] = [
+    "masquerade",
+    "published",
+    "hairpin",
+    "host-local",
+    "direct",
+    "mappings",
+    "conntrack",
+    "programs",
+    "endpoints",
+];
 /// The rival that is a program of Debian's package docker.io.
 const PROXY: &str = "docker-proxy";
 const PACKAGE: &str = "docker.io";
@@ -121,11 +130,12 @@ mod tests {
     #[test]
     fn the_benchmark_knows_every_case() {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/bench/src");
-        let read = |name| fs::read_to_string(source.join(name)).expect("a source of the benchmark");
-        let (topics, cases) = (read("topic.rs"), read("case.rs"));
+        let read = |name: String| fs::read_to_string(source.join(name)).expect("a source of the benchmark");
+        let (topics, cases) = (read("topic.rs".to_owned()), read("case.rs".to_owned()));
         for case in CASES {
-            let named = format!("=> \"{case}\"");
-            assert!(topics.contains(&named) || cases.contains(&named), "no case {case}");
+            let of_traffic = cases.contains(&format!("=> \"{case}\""));
+            let own = || read(format!("{case}.rs")).contains(&format!("NAME: &str = \"{case}\""));
+            assert!(of_traffic || own(), "no case {case}");
         }
         assert!(topics.contains(&format!("[Self; {}]", CASES.len())), "another number of cases");
     }

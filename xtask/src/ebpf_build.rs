@@ -87,6 +87,8 @@ fn rustflags(workspace: &Workspace) -> Vec<String> {
         // BTF: bpf-linker makes it from the debug information.
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
+        // Otherwise every set, move and comparison of memory is a call of a function that goes byte by byte.
+        "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
         // The same object wherever the sources lie.
         format!("--remap-path-prefix={}=.", workspace.root.display()),
     ];

@@ -12,6 +12,7 @@ mod ci;
 mod debian;
 mod ebpf_build;
 mod fuzz;
+mod guard;
 mod linker;
 mod lint;
 mod process;
@@ -26,7 +27,7 @@ mod workspace;
 /// Set up, build, run, test and check vnet.
 ///
 /// Every command first makes sure that what it needs is there, and installs what is missing: a Rust toolchain with
-/// a core library for eBPF, bpf-linker, and for `run`, `test`, `fuzz`, `bench` and `ci` the programs
+/// a core library for eBPF, bpf-linker, and for `run`, `test`, `fuzz`, `bench`, `guard` and `ci` the programs
 /// of the demonstration and the tests.
 /// Packages are installed on Debian as root; anywhere else the command says what to install.
 #[derive(Parser)]
@@ -54,9 +55,11 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Measure vnet beside other ways to do the same, and write docs/benchmarks; needs root and a quiet machine
     Bench(bench::Args),
+    /// See that a packet costs the eBPF programs not much more than is recorded; needs root
+    Guard(guard::Args),
     /// Check format, lints on the host and for eBPF, and the documentation
     Lint,
-    /// What has to pass before a change is accepted: lint, then test
+    /// What has to pass before a change is accepted: lint, test, guard
     Ci,
 }
 
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Guard(args) => guard::run(&args),
         Command::Lint => lint::run(),
         Command::Ci => ci::run(),
     };

@@ -11,6 +11,11 @@ use crate::latency::rank;
 use crate::results::{Quantity, Section, VNET};
 use crate::run::Run;
 
+/// The section.
+pub(crate) const NAME: &str = "endpoints";
+pub(crate) const CREATE: &str = "ns create, portmap add";
+pub(crate) const REMOVE: &str = "portmap rm, ns rm";
+
 /// How many of each in a repetition.
 const fn count(effort: Effort) -> u16 {
     match effort {
@@ -52,8 +57,8 @@ fn one(count: u16) -> Result<Vec<(&'static str, Sample)>> {
     let down = command(&["down"]);
     Ok(vec![
         ("vnet --version", median(version)?),
-        ("ns create, portmap add", median(made)?),
-        ("portmap rm, ns rm", median(removed)?),
+        (CREATE, median(made)?),
+        (REMOVE, median(removed)?),
         ("up", median(vec![up])?),
         ("down", median(vec![down])?),
     ])

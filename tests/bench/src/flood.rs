@@ -25,6 +25,9 @@ use crate::rig::Rig;
 use crate::rival::{Path, Rival, Site};
 use crate::run::Run;
 
+/// As on the command line.
+pub(crate) const NAME: &str = "floods";
+
 /// Who floods.
 const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(100, 64, 7, 7));
 /// The published port of every rival.

@@ -5,15 +5,20 @@
 
 pub mod case;
 pub mod chart;
+mod conntrack;
 mod delivery;
+mod ebpf;
 mod endpoints;
 mod flood;
 pub mod generator;
+pub mod goals;
+pub mod guard;
 pub mod latency;
 pub mod machine;
 mod mappings;
 pub mod page;
 mod programs;
+mod raw;
 pub mod results;
 pub mod rig;
 pub mod rival;

@@ -14,7 +14,7 @@ use vnet_bench::results::Results;
 use vnet_bench::rig::Rig;
 use vnet_bench::run::{self, Plan, message};
 use vnet_bench::topic::Topic;
-use vnet_bench::{chart, page};
+use vnet_bench::{chart, guard, page};
 use vnet_tests::interrupt::{Interrupt, Interrupted};
 
 /// Measure vnet beside other ways to do the same; `cargo xtask bench` builds what it needs.
@@ -29,12 +29,24 @@ struct Cli {
 enum Command {
     /// Measure, and write the page
     Run(Args),
+    /// See that no program has become much slower or longer than is recorded
+    Guard(Guard),
     /// Be the client of one measurement
     #[command(hide = true)]
     Load(Load),
     /// Be the server of measurements
     #[command(hide = true)]
     Serve(Serve),
+}
+
+#[derive(clap::Args)]
+struct Guard {
+    /// The file with what is recorded
+    #[arg(long)]
+    file: PathBuf,
+    /// Record what is measured instead
+    #[arg(long)]
+    record: bool,
 }
 
 #[derive(clap::Args)]
@@ -68,6 +80,7 @@ impl Args {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) => return benchmark(&args),
+        Command::Guard(Guard { file, record }) => guard::guard(&file, record),
         Command::Load(load) => generator::load(&load).and_then(|sample| {
             println!("{}", serde_json::to_string(&sample)?);
             Ok(())
@@ -131,7 +144,7 @@ mod tests {
         let all = ["vnet-bench", "run", "--out", "x"].iter().chain(words);
         Cli::try_parse_from(all).map(|cli| match cli.command {
             Command::Run(args) => args.plan(),
-            Command::Load(_) | Command::Serve(_) => unreachable!("asked to run"),
+            _ => unreachable!("asked to run"),
         })
     }
 

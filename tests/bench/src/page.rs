@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use crate::case::Effort;
 use crate::chart::{description, number};
+use crate::goals::{self, Judged};
 use crate::latency::Percentiles;
 use crate::results::{Entrant, Measured, Results, Section, VNET};
 use crate::spread::Spread;
@@ -33,6 +34,17 @@ proxy it only carries it to the proxy.
 
 ";
 
+/// What the table of goals begins with.
+const GOALS: &str = "## Goals
+
+What vnet is meant to reach, with all of its NAT on. *Beside* is the best of those it is compared with, *ratio* is
+vnet's median as a multiple of that. **≈** marks a verdict that may be chance: the limit is nearer than the numbers
+scatter, or there was only one repetition.
+
+| goal | vnet | beside | ratio | limit | holds |
+|---|---:|---:|---:|---:|---|
+";
+
 /// What is said of a run that is not to be quoted.
 const QUICK: &str = "**A quick run: it shows that everything works, and measures little.**\n\n";
 const BUSY: &str =
@@ -53,6 +65,7 @@ pub fn markdown(results: &Results) -> String {
     page.push_str(&machine(results));
     page.push_str(METHOD);
     page.push_str(&entrants(&results.rivals));
+    page.push_str(&goals(&goals::judge(results)));
     for section in &results.topics {
         page.push_str(&of_section(section));
     }
@@ -86,6 +99,30 @@ fn entrants(rivals: &[Entrant]) -> String {
         };
         // Writing to a string cannot fail.
         let _ = writeln!(table, "| {} | {} | {} |", it.name, cell(&it.what), cell(&version));
+    }
+    table + "\n"
+}
+
+fn goals(judged: &[Judged]) -> String {
+    if judged.is_empty() {
+        return String::new();
+    }
+    let mut table = GOALS.to_owned();
+    for it in judged {
+        let shown = |spread: &Spread| format!("{} {}", number(spread.median), it.unit);
+        let vnet = it.vnet.as_ref().map(shown).unwrap_or_default();
+        let beside = it.beside.as_ref().map(|(name, spread)| format!("{name}: {}", shown(spread)));
+        let ratio = it.ratio.map(|ratio| format!("{ratio:.2}×")).unwrap_or_default();
+        let holds = match it.holds {
+            None => "not measured".to_owned(),
+            Some(holds) => format!(
+                "{}{}",
+                if holds.yes { "yes" } else { "**no**" },
+                if holds.clearly { "" } else { " ≈" }
+            ),
+        };
+        let (what, beside) = (cell(&it.what), cell(&beside.unwrap_or_default()));
+        let _ = writeln!(table, "| {what} | {vnet} | {beside} | {ratio} | {} | {holds} |", it.limit);
     }
     table + "\n"
 }
@@ -198,7 +235,7 @@ fn capitalised(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::case::Kind;
     use crate::generator::Sample;
@@ -206,7 +243,8 @@ mod tests {
     use crate::results::Quantity;
     use crate::results::tests::section;
 
-    fn results() -> Results {
+    /// A run with one section.
+    pub(crate) fn results() -> Results {
         let entrant = |name: &str, version: Option<&str>, absent: Option<&str>| Entrant {
             name: name.to_owned(),
             what: "a | b".to_owned(),
@@ -271,6 +309,25 @@ mod tests {
         );
         assert!(page.contains("| alike | 14.3 | 14.1 – 14.9 | 1.01× ≈ |"), "{page}");
         assert!(page.contains("| slow | 20.5 | 20.0 – 21.0 | 1.45× |"), "{page}");
+    }
+
+    #[test]
+    fn goals_say_whether_they_hold() {
+        let page = markdown(&results());
+        // The section has neither of them, but vnet's number.
+        let row = "| masquerade, TCP, one byte there and back: within 5 % of redirection without NAT | 14.1 µs |  |  \
+                   | ≤ 1.05× | not measured |";
+        assert!(page.contains(row), "{page}");
+        let mut results = results();
+        let rr = Quantity::from(Kind::Rr);
+        for value in [13.9, 14.0, 14.1] {
+            results.topics[0].note(&rr, "redirect", Ok(Sample::plain(value)));
+        }
+        results.topics[0].finish(&[VNET, "redirect"]);
+        let page = markdown(&results);
+        assert!(page.contains("| 14.1 µs | redirect: 14.0 µs | 1.01× | ≤ 1.05× | yes |"), "{page}");
+        results.topics.clear();
+        assert!(!markdown(&results).contains("## Goals"), "nothing to judge");
     }
 
     #[test]

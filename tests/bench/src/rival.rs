@@ -8,6 +8,8 @@ mod bridged;
 mod docker_proxy;
 mod iptables;
 mod nftables;
+pub(crate) mod range;
+mod redirect;
 mod routing;
 mod veth;
 mod vnet;
@@ -24,8 +26,12 @@ use vnet_tests::lab::{HOST_V4, Lab, Netns, OUTSIDE_V4};
 
 use crate::case::Case;
 
+use bridged::Bridged;
+/// The endpoint that serves, of every rival that has a bridge.
+pub(crate) use bridged::NET1;
+
 /// The port outside that endpoints dial.
-const OUTSIDE_PORT: u16 = 5000;
+pub(crate) const OUTSIDE_PORT: u16 = 5000;
 /// The published port of the host.
 const PUBLISHED: u16 = 8088;
 /// The port of the endpoint that it leads to.
@@ -67,6 +73,15 @@ pub trait Rival: Debug {
     fn publish_many(&self, _count: u16, _done: &dyn Fn(u16)) -> Option<Box<dyn Many>> {
         None
     }
+
+    /// Makes a host of its own on which [`Many::add`] publishes a range of ports, each leading to the same port of an
+    /// endpoint; `None` if it publishes none.
+    ///
+    /// # Panics
+    /// As [`Self::set_up`].
+    fn publish_range(&self) -> Option<Box<dyn Many>> {
+        None
+    }
 }
 
 /// Why a rival is not measured.
@@ -102,6 +117,15 @@ fn many(count: u16) -> RangeInclusive<u16> {
 /// A client outside dials a published port that leads to the same port of an endpoint.
 fn to_same_port(lab: &Lab, port: u16, net1: &Netns) -> Path {
     Path::new(lab.outside(), (HOST_V4, port), net1, port)
+}
+
+/// Who dials whom where nothing is translated: whoever would dial a published port dials the endpoint itself.
+fn to_endpoint_itself(host: &Bridged, case: Case) -> Path {
+    let mut path = host.path(case);
+    if path.server == *host.net1() {
+        path.dials = (NET1, TARGET_PORT).into();
+    }
+    path
 }
 
 /// What something took.
@@ -149,6 +173,7 @@ pub fn all() -> Vec<Box<dyn Rival>> {
     vec![
         Box::new(vnet::Vnet),
         Box::new(veth::Veth),
+        Box::new(redirect::Redirect),
         Box::new(routing::Routing),
         Box::new(nftables::Nftables),
         Box::new(iptables::NFT),

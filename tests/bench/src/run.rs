@@ -7,6 +7,7 @@ use anyhow::{Result, anyhow};
 use vnet_tests::interrupt::{Interrupt, Interrupted};
 
 use crate::case::{Case, Effort, Kind};
+use crate::conntrack;
 use crate::endpoints;
 use crate::flood;
 use crate::generator::Sample;
@@ -76,6 +77,7 @@ pub fn run(plan: &Plan, rig: &Rig, interrupt: &Interrupt) -> Result<Results> {
         match topic {
             Topic::Traffic(_) => {}
             Topic::Mappings => mappings::measure(&run, section),
+            Topic::Conntrack => conntrack::measure(&run, section),
             Topic::Programs => programs::measure(&run, section),
             Topic::Endpoints => endpoints::measure(&run, section),
             Topic::Floods => flood::measure(&run, section),
@@ -92,11 +94,16 @@ impl Run<'_> {
     /// Everybody once. Who begins changes, so that what drifts in a repetition meets everybody.
     fn repetition(&self, number: u32, sections: &mut [Section]) {
         eprintln!("==> repetition {} of {}", number + 1, self.plan.repetitions);
-        let first = number as usize % self.present.len().max(1);
-        let (before, from) = self.present.split_at(first);
-        for rival in from.iter().chain(before) {
-            self.traffic(rival.as_ref(), sections);
+        for rival in self.beginning_with(number) {
+            self.traffic(rival, sections);
         }
+    }
+
+    /// Everybody, in an order that moves on by one with each repetition.
+    pub(crate) fn beginning_with(&self, repetition: u32) -> impl Iterator<Item = &dyn Rival> {
+        let first = repetition as usize % self.present.len().max(1);
+        let (before, from) = self.present.split_at(first);
+        from.iter().chain(before).map(AsRef::as_ref)
     }
 
     /// All cases of one rival, on one site.

@@ -35,6 +35,12 @@ impl Spread {
         self.max - self.min
     }
 
+    /// The same, every value so many times as large.
+    #[must_use]
+    pub fn times(&self, factor: f64) -> Self {
+        Self { median: self.median * factor, min: self.min * factor, max: self.max * factor }
+    }
+
     /// Whether the medians are further apart than either scatters: only then does their difference say anything.
     #[must_use]
     pub fn differs_from(&self, other: &Self) -> bool {
@@ -72,6 +78,11 @@ mod tests {
         let far = of([13.0, 13.2, 13.1]);
         assert!(quiet.differs_from(&far) && far.differs_from(&quiet));
         assert!(!quiet.differs_from(&quiet));
+    }
+
+    #[test]
+    fn a_multiple_scatters_as_much_more() {
+        assert_eq!(of([1.0, 2.0, 3.0]).times(2.0), Spread { median: 4.0, min: 2.0, max: 6.0 });
     }
 
     #[test]

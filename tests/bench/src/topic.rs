@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
 use crate::case::Case;
+use crate::{conntrack, endpoints, flood, mappings, programs};
 
 /// A section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub enum Topic {
     Traffic(Case),
     /// Many published ports.
     Mappings,
+    /// Many tracked connections.
+    Conntrack,
     /// The eBPF programs by themselves.
     Programs,
     /// Making and removing endpoints, and the command's own start.
@@ -24,13 +27,14 @@ pub enum Topic {
 
 impl Topic {
     /// All of them, in the order of the page.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Traffic(Case::Masquerade),
         Self::Traffic(Case::Published),
         Self::Traffic(Case::Hairpin),
         Self::Traffic(Case::HostLocal),
         Self::Traffic(Case::Direct),
         Self::Mappings,
+        Self::Conntrack,
         Self::Programs,
         Self::Endpoints,
         Self::Floods,
@@ -41,10 +45,11 @@ impl Topic {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Traffic(case) => case.name(),
-            Self::Mappings => "mappings",
-            Self::Programs => "programs",
-            Self::Endpoints => "endpoints",
-            Self::Floods => "floods",
+            Self::Mappings => mappings::NAME,
+            Self::Conntrack => conntrack::NAME,
+            Self::Programs => programs::NAME,
+            Self::Endpoints => endpoints::NAME,
+            Self::Floods => flood::NAME,
         }
     }
 
@@ -54,12 +59,17 @@ impl Topic {
         match self {
             Self::Traffic(case) => case.what(),
             Self::Mappings => {
-                "many published ports: connecting to the last one, adding one beside them, removing it, and publishing \
-                 all of them, as commands; repetitions follow one another on the same host"
+                "many published ports: publishing all of them, connecting to the last one, adding one beside them and \
+                 removing it, as commands; and ten thousand ports that are one range"
+            }
+            Self::Conntrack => {
+                "many tracked connections: packets through them by test run, scattered over all of them; a real one \
+                 beside them; what one takes of memory; and connections begun where expired ones have to make room"
             }
             Self::Programs => {
-                "one packet through one program by BPF_PROG_TEST_RUN, which executes no redirect and has no wire; \
-                 what reading the clock costs is taken off"
+                "one packet through one program by BPF_PROG_TEST_RUN, which executes no redirect and has no wire: the \
+                 quickest of many rounds, in each of which a small program writes thousands of packets anew and hands \
+                 them on by tail call; what that one takes is taken off"
             }
             Self::Floods => {
                 "what a frame that nobody wants costs one CPU, generated in the kernel: dropped by XDP, by nft at the \

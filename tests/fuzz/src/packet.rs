@@ -311,5 +311,5 @@ pub(crate) fn shown(frame: &[u8]) -> String {
 /// Reads a frame as the code under test does.
 pub(crate) fn read(frame: &[u8]) -> (Result<Parsed, DropReason>, Tuple) {
     let mut tuple = Tuple::zeroed();
-    (parse(&Buffer::plain(frame.to_vec()), &mut tuple), tuple)
+    (parse(&Buffer::plain(frame.to_vec()), &mut bytemuck::Zeroable::zeroed(), &mut tuple), tuple)
 }

@@ -26,7 +26,7 @@ pub fn parse(data: &[u8]) {
     let tagged = kind & 1 != 0;
     let dressed = Buffer { bytes: frame.to_vec(), segment, tagged };
     let mut tuple = Tuple::zeroed();
-    let parsed = read(&dressed, &mut tuple);
+    let parsed = read(&dressed, &mut bytemuck::Zeroable::zeroed(), &mut tuple);
     if let Ok(Parsed::Ip(headers)) = parsed {
         assert!(!tagged, "a tag is not for vnet");
         let length = headers.length as usize;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
 use std::net::{IpAddr, TcpListener, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use aya::maps::{self, Map, MapData, PerCpuHashMap, PerCpuValues, RingBuf};
@@ -139,16 +139,9 @@ impl Kernel {
         model.slots.replace((0..next).map(|slot| (slot, self.tables.flow_slots.value(&slot))).collect());
     }
 
-    /// What the kernel says that a program takes for a packet: the mean of so many runs, each of which gets the
-    /// packet as the one before left it.
-    ///
-    /// # Panics
-    /// When the kernel refuses to run it.
-    pub fn time(&mut self, arrival: &Arrival<'_>, runs: u32) -> Duration {
-        let result = self.start(arrival, runs);
-        result
-            .unwrap_or_else(|e| panic!("run {}: {:#}", arrival.hook.name(), anyhow::Error::from(e)))
-            .duration
+    /// Replaces the configuration, and nothing else.
+    pub fn configure(&mut self, config: DatapathConfig) {
+        self.tables.config.insert([(0, config)]);
     }
 
     /// Whether uplinks with XDP let a frame pass, as it is.
@@ -201,11 +194,21 @@ impl Kernel {
         })
     }
 
-    fn start(&mut self, arrival: &Arrival<'_>, repeat: u32) -> Result<TestRunResult, ProgramError> {
+    /// The classifier of a hook, for whoever has it run by other means.
+    ///
+    /// # Panics
+    /// When the runner is one of XDP programs.
+    #[must_use]
+    pub fn classifier(&self, hook: Hook) -> BorrowedFd<'_> {
+        let program: &SchedClassifier = program(&self.object, hook.name());
+        program.fd().expect("loaded by `new`").as_fd()
+    }
+
+    fn start(&mut self, arrival: &Arrival<'_>) -> Result<TestRunResult, ProgramError> {
         let (data_in, data_out) = (Some(arrival.frame), Some(&mut *self.out));
         let options = |context| {
             let ctx_in = Some(context);
-            TestRunOptions { data_in, data_out, ctx_in, repeat, ..TestRunOptions::new() }
+            TestRunOptions { data_in, data_out, ctx_in, ..TestRunOptions::new() }
         };
         let (hook, frame) = (arrival.hook.name(), arrival.frame);
         match self.way {
@@ -299,7 +302,7 @@ impl Runner for Kernel {
     }
 
     fn run(&mut self, arrival: &Arrival<'_>) -> Result<Outcome, Refused> {
-        let result = self.start(arrival, 1);
+        let result = self.start(arrival);
         if self.refuses(arrival.frame) {
             assert!(result.is_err(), "{:?} takes a frame without its network header now", self.way);
             return Err(Refused);

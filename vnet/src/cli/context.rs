@@ -101,7 +101,8 @@ impl Context {
         self.print_all_made(mode, done, &[made], line)
     }
 
-    /// The same for a verb that makes several things at once.
+    /// Prints what a verb made of many requests: the steps of a dry run, the things themselves, or a sentence for
+    /// people.
     pub(super) fn print_all_made<T, L: Listed>(
         &self,
         mode: Mode,
@@ -112,7 +113,7 @@ impl Context {
         note(&done.notes);
         match (mode, self.format) {
             (Mode::DryRun, _) => self.print_ops(&done.ops)?,
-            (Mode::Apply, Format::Json) => output::print_list(&mut self.out(), Format::Json, made)?,
+            (Mode::Apply, Format::Json) => self.print_list(made)?,
             (Mode::Apply, Format::Table) => self.print_line(&format!("{line}{}", already(&done.ops)))?,
         }
         Ok(())

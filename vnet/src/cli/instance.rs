@@ -195,7 +195,7 @@ async fn gather(context: &Context, kernel: &Kernel) -> anyhow::Result<output::St
         problems,
         reachable,
         settings: Some(output::Settings::from(&record.settings)),
-        warnings: manage::missing_addresses(&record.transaction, &kernel.interfaces().await?)?,
+        warnings: manage::missing_addresses(&record.transaction, &kernel.addressed(&[]).await?)?,
         ..output::Status::not_up(context.instance.name())
     })
 }
@@ -210,7 +210,8 @@ async fn reachable(
     if mappings.is_empty() {
         return Ok(Vec::new());
     }
-    let interfaces = kernel.interfaces().await?;
+    let uplinks: Vec<&str> = settings.uplinks.iter().map(InterfaceName::as_str).collect();
+    let interfaces = kernel.addressed(&uplinks).await?;
     let netfilter = kernel.netfilter().unwrap_or_else(|error| Netfilter {
         unread: vec![format!("rules that could not be read: {:#}", anyhow::Error::from(error))],
         ..Netfilter::default()

@@ -10,6 +10,7 @@ mod drops;
 mod floating;
 mod flow;
 mod instance;
+mod lines;
 mod masquerade;
 mod namespace;
 mod network;
@@ -148,10 +149,9 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 /// 2 for a request that makes no sense in itself, 1 for one that could not be fulfilled.
 fn exit_status(error: &anyhow::Error) -> u8 {
-    match error.downcast_ref::<manage::Error>() {
-        Some(manage::Error::Spec(_)) => 2,
-        _ => 1,
-    }
+    let is_spec = matches!(error.downcast_ref(), Some(manage::Error::Spec(_)));
+    let bad_lines = error.downcast_ref::<lines::BadLines>();
+    if is_spec || bad_lines.is_some_and(|bad| bad.makes_no_sense) { 2 } else { 1 }
 }
 
 #[cfg(test)]
@@ -194,6 +194,9 @@ mod tests {
             "portmap add [fd00::1]:8000-8010 net1:8000-8010 --proto udp",
             "portmap add 8088 net1:80 --allow-from 10.0.0.0/8 --allow-from fd00::/64",
             "portmap add 3868 net1:3868 --proto sctp",
+            "portmap add --file mappings.txt --dry-run",
+            "portmap add --file -",
+            "portmap rm --file - --json",
             "portmap move 8088 net2:80 --dry-run",
             "portmap move [fd00::1]:8000-8010 net2:8000-8010 --proto udp",
             "portmap rm 127.0.0.1:8088 --proto udp",
@@ -267,6 +270,11 @@ mod tests {
             "ns attach net1 --pid 1 --netns /x",
             "ns exec net1",
             "portmap add 8088",
+            "portmap add",
+            "portmap add 8088 net1:80 --file mappings.txt",
+            "portmap add --file mappings.txt --proto udp",
+            "portmap rm",
+            "portmap rm 8088 --file -",
             "portmap add 0 net1:80",
             "portmap add 8088 net1:80 --proto icmp",
             "portmap add 8080:80",

@@ -21,6 +21,7 @@ use nix::libc;
 use vnet_common::Hook;
 
 use super::error::Error;
+use super::interface;
 use super::netlink::{BpfFilter, Netlink};
 use super::pins;
 use super::programs::{self, Place};
@@ -71,6 +72,11 @@ impl Attachment<'_> {
 
     fn qdisc_pin(&self) -> PathBuf {
         self.instance.link_pin(CLSACT, self.interface)
+    }
+
+    /// Whether anything of it is pinned.
+    pub(super) fn is_pinned(&self) -> bool {
+        self.link_pin().exists() || self.filter_pin().exists()
     }
 
     /// How it stands.
@@ -171,19 +177,22 @@ impl Attachment<'_> {
 
     /// Detaches the program, and nothing else.
     pub(super) async fn remove(&self, netlink: &Netlink) -> Result<(), Error> {
+        if interface::index_if_any(self.interface)?.is_none() {
+            // What was attached went with the interface; detaching a link of it would wait for the kernel to say so.
+            return [self.link_pin(), self.filter_pin(), self.qdisc_pin()]
+                .iter()
+                .try_for_each(|pin| pins::unpin(pin));
+        }
         pins::detach(&self.link_pin())?;
         let Some(ours) = open_program(&self.filter_pin())? else { return Ok(()) };
-        match self.index(netlink).await? {
-            Some(index) => {
-                let ours = program_id(&ours, &self.filter_pin())?;
-                for filter in self.filters(netlink, index).await? {
-                    if filter.program == Some(ours) {
-                        self.filter_link(&filter)?.detach().map_err(|source| self.failed(source))?;
-                    }
+        if let Some(index) = self.index(netlink).await? {
+            let ours = program_id(&ours, &self.filter_pin())?;
+            for filter in self.filters(netlink, index).await? {
+                if filter.program == Some(ours) {
+                    self.filter_link(&filter)?.detach().map_err(|source| self.failed(source))?;
                 }
-                self.remove_qdisc(netlink, index).await?;
             }
-            None => pins::unpin(&self.qdisc_pin())?,
+            self.remove_qdisc(netlink, index).await?;
         }
         pins::unpin(&self.filter_pin())
     }

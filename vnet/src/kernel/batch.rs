@@ -1,5 +1,5 @@
-//! Reading a map many entries at a time, which aya does not offer: one system call for thousands of entries instead
-//! of two for each.
+//! Reading, writing and deleting many entries of a map at a time, which aya does not offer: one system call for
+//! thousands of entries instead of one or two for each.
 //!
 //! Of a hash map the kernel copies one bucket after the other, and locks only the one it copies: the data path waits
 //! for a few entries at most. It never starts over, whatever is deleted meanwhile.
@@ -12,6 +12,10 @@ use nix::libc;
 
 /// `BPF_MAP_LOOKUP_BATCH` of the kernel's `enum bpf_cmd` (Linux 5.6).
 const MAP_LOOKUP_BATCH: libc::c_long = 24;
+/// `BPF_MAP_UPDATE_BATCH`, likewise.
+const MAP_UPDATE_BATCH: libc::c_long = 26;
+/// `BPF_MAP_DELETE_BATCH`, likewise.
+const MAP_DELETE_BATCH: libc::c_long = 27;
 /// What the kernel says of a kind of map that cannot be read so; an error number that it meant for itself.
 const ENOTSUPP: i32 = 524;
 /// Entries asked for at once. A bucket is given whole, so this must be more than any bucket has.
@@ -71,6 +75,69 @@ pub(super) fn read<K: Pod, V: Pod>(map: BorrowedFd<'_>, mut each: impl FnMut(K, 
         here = next;
         first = false;
     }
+}
+
+/// Writes entries, in order, whether they are there or not. An error comes with the number of those written before it.
+///
+/// The sizes of `K` and `V` must be the map's, and it must have one value for a key.
+pub(super) fn write<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    keys: &[K],
+    values: &[V],
+) -> Result<(), (usize, io::Error)> {
+    assert_eq!(keys.len(), values.len(), "each key has a value");
+    change(MAP_UPDATE_BATCH, map, keys, values.as_ptr() as u64)
+}
+
+/// Deletes entries, in order; those that are not there are deleted already. An error comes with the number of those
+/// that were dealt with before it.
+///
+/// The size of `K` must be the map's.
+pub(super) fn delete<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> Result<(), (usize, io::Error)> {
+    let mut done = 0;
+    while let Err((more, error)) = change(MAP_DELETE_BATCH, map, &keys[done..], 0) {
+        done += more;
+        if error.raw_os_error() != Some(libc::ENOENT) {
+            return Err((done, error));
+        }
+        // The kernel stops at what is not there.
+        done += 1;
+    }
+    Ok(())
+}
+
+/// Changes the entries of keys; `values` points at as many values, if the command takes some.
+fn change<K: Pod>(
+    command: libc::c_long,
+    map: BorrowedFd<'_>,
+    keys: &[K],
+    values: u64,
+) -> Result<(), (usize, io::Error)> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let mut request = Request {
+        in_batch: 0,
+        out_batch: 0,
+        keys: keys.as_ptr() as u64,
+        values,
+        // No map has room for more.
+        count: u32::try_from(keys.len()).unwrap_or(u32::MAX),
+        map_fd: map.as_raw_fd() as u32,
+        elem_flags: 0,
+        flags: 0,
+    };
+    let (pointer, size) = (&raw mut request, size_of::<Request>());
+    // SAFETY: the kernel reads `count` keys and, for an update, as many values, all of the map's sizes, from slices
+    // that outlive the call; of the request it writes the number of entries it has dealt with.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, pointer, size) };
+    if result < 0 {
+        let error = io::Error::last_os_error();
+        // If the kernel gave up before it began, the count is as it was.
+        let done = Some(request.count as usize).filter(|done| *done < keys.len());
+        return Err((done.unwrap_or(0), error));
+    }
+    Ok(())
 }
 
 fn look_up(request: &mut Request) -> io::Result<()> {

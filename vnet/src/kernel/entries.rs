@@ -7,18 +7,17 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use nix::errno::Errno;
-use nix::net::if_::if_nametoindex;
 use vnet_common::{
     ABI_VERSION, Addr, AllowFromKey, DatapathConfig, EndpointValue, FloatingValue, HostAddressValue,
     MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, PrefixKey, UplinkValue,
 };
 
 use super::error::Error;
+use super::interface::index_if_any;
 use super::maps::Maps;
 use super::netlink::{Address, Netlink};
 use super::netns;
-use crate::plan::{Resource, State};
+use crate::plan::{Op, Resource, State};
 
 /// The configuration as loading leaves it: of no namespace, so that the cgroup hooks act nowhere.
 pub(super) const UNCONFIGURED: DatapathConfig = DatapathConfig::DEFAULT;
@@ -157,6 +156,22 @@ pub(super) async fn create(maps: &Maps, netlink: &Netlink, resource: &Resource) 
     Entry::of(resource, netlink).await?.write(maps)
 }
 
+/// Writes or deletes the entries of steps that join each other.
+pub(super) fn apply_joined(maps: &Maps, ops: &[Op]) -> Result<(), (usize, Box<Error>)> {
+    let entry = |op: &Op| match op {
+        Op::Create(Resource::PortMap { key, value })
+        | Op::Change(Resource::PortMap { key, value })
+        | Op::Remove(Resource::PortMap { key, value }) => (*key, *value),
+        other => unreachable!("nothing joins `{other}`"),
+    };
+    let (keys, values): (Vec<_>, Vec<_>) = ops.iter().map(entry).unzip();
+    if matches!(ops, [Op::Remove(_), ..]) {
+        maps.port_map.remove_all(&keys)
+    } else {
+        maps.port_map.insert_all(&keys, &values)
+    }
+}
+
 /// Deletes the entry of a resource. One that is not there, or whose map is not, is deleted already.
 pub(super) async fn remove(maps: &Maps, netlink: &Netlink, resource: &Resource) -> Result<(), Error> {
     match resource {
@@ -274,14 +289,6 @@ fn prefix(net: &IpNet) -> PrefixKey {
 
 fn index_of(interface: &str) -> Result<u32, Error> {
     index_if_any(interface)?.ok_or_else(|| Error::NoInterface { interface: interface.to_owned() })
-}
-
-fn index_if_any(interface: &str) -> Result<Option<u32>, Error> {
-    match if_nametoindex(interface) {
-        Ok(index) => Ok(Some(index)),
-        Err(Errno::ENODEV) => Ok(None),
-        Err(errno) => Err(Error::InterfaceIndex { interface: interface.to_owned(), source: errno.into() }),
-    }
 }
 
 #[cfg(test)]

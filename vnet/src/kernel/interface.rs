@@ -1,9 +1,34 @@
 //! Interfaces by name, wherever they are: what bridges and veth pairs have in common.
 
+use std::ffi::CStr;
+
 use ipnet::IpNet;
+use nix::errno::Errno;
+use nix::libc;
+use nix::net::if_::if_nametoindex;
 
 use super::error::Error;
 use super::netlink::{Link, Netlink};
+
+/// The index of the host's interface of that name.
+pub(super) fn index_if_any(interface: &str) -> Result<Option<u32>, Error> {
+    match if_nametoindex(interface) {
+        Ok(index) => Ok(Some(index)),
+        Err(Errno::ENODEV) => Ok(None),
+        Err(errno) => Err(Error::InterfaceIndex { interface: interface.to_owned(), source: errno.into() }),
+    }
+}
+
+/// The name of the host's interface of that index; nothing if there is none.
+pub(super) fn name_of(index: u32) -> Option<String> {
+    let mut name = [0; libc::IF_NAMESIZE];
+    // SAFETY: the kernel's longest name and its end fit into the buffer, which is ours alone.
+    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) };
+    if found.is_null() {
+        return None;
+    }
+    CStr::from_bytes_until_nul(&name).ok()?.to_str().ok().map(str::to_owned)
+}
 
 /// The interface of that name.
 pub(super) async fn find(netlink: &Netlink, name: &str) -> Result<Option<Link>, Error> {

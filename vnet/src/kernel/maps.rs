@@ -209,7 +209,7 @@ where
             Ok(Some(())) => Ok(()),
             Ok(None) => Err(Error::NoMap { map: self.name, pin: self.pin.clone() }),
             Err(source) if errno(&source) == Some(nix::libc::E2BIG) => Err(Error::MapFull { map: self.name }),
-            Err(source) => Err(Error::WriteMap { map: self.name, key: format!("{key:?}"), source }),
+            Err(source) => Err(self.write_error_of(&key, source)),
         }
     }
 
@@ -219,8 +219,45 @@ where
             Ok(done) => Ok(done.is_some()),
             Err(MapError::KeyNotFound) => Ok(false),
             Err(source) if errno(&source) == Some(nix::libc::ENOENT) => Ok(false),
-            Err(source) => Err(Error::WriteMap { map: self.name, key: format!("{key:?}"), source }),
+            Err(source) => Err(self.write_error_of(key, source)),
         }
+    }
+
+    /// Writes many entries, in order; an error comes with the number of those that were written.
+    pub(super) fn insert_all(&self, keys: &[K], values: &[V]) -> Result<(), (usize, Box<Error>)> {
+        let failed = |done, error| Err((done, Box::new(error)));
+        match self.with(|map| Ok(batch::write(descriptor(map), keys, values))) {
+            Ok(Some(Ok(()))) => Ok(()),
+            Ok(None) => failed(0, Error::NoMap { map: self.name, pin: self.pin.clone() }),
+            Ok(Some(Err((done, error)))) if error.raw_os_error() == Some(nix::libc::E2BIG) => {
+                failed(done, Error::MapFull { map: self.name })
+            }
+            Ok(Some(Err((done, error)))) => {
+                failed(done, self.write_error(&keys[done], "BPF_MAP_UPDATE_BATCH", error))
+            }
+            Err(source) => failed(0, self.write_error_of(&keys[0], source)),
+        }
+    }
+
+    /// Deletes many entries, in order, those that there are; an error comes with the number of those that were dealt
+    /// with before.
+    pub(super) fn remove_all(&self, keys: &[K]) -> Result<(), (usize, Box<Error>)> {
+        let failed = |done, error| Err((done, Box::new(error)));
+        match self.with(|map| Ok(batch::delete(descriptor(map), keys))) {
+            Ok(None | Some(Ok(()))) => Ok(()),
+            Ok(Some(Err((done, error)))) => {
+                failed(done, self.write_error(&keys[done], "BPF_MAP_DELETE_BATCH", error))
+            }
+            Err(source) => failed(0, self.write_error_of(&keys[0], source)),
+        }
+    }
+
+    fn write_error(&self, key: &K, call: &'static str, io_error: io::Error) -> Error {
+        self.write_error_of(key, SyscallError { call, io_error }.into())
+    }
+
+    fn write_error_of(&self, key: &K, source: MapError) -> Error {
+        Error::WriteMap { map: self.name, key: format!("{key:?}"), source }
     }
 
     /// How an entry stands.

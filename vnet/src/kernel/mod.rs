@@ -42,7 +42,7 @@ mod sysctl;
 mod veth;
 mod xdp;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -85,6 +85,24 @@ pub struct Interface {
     pub kind: Option<String>,
     /// Its addresses with their prefixes, in the kernel's order.
     pub addresses: Vec<IpNet>,
+}
+
+/// The addresses of an interface of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addressed {
+    /// The interface's index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its addresses with their prefixes, in the kernel's order.
+    pub addresses: Vec<IpNet>,
+}
+
+impl From<&Interface> for Addressed {
+    fn from(interface: &Interface) -> Self {
+        let Interface { index, name, addresses, .. } = interface;
+        Self { index: *index, name: name.clone(), addresses: addresses.clone() }
+    }
 }
 
 /// A route of the host's main or local table.
@@ -192,6 +210,22 @@ impl Kernel {
         }
     }
 
+    /// Whether there is anything of a resource, as described or not. Of interfaces and what is attached to them that
+    /// is asked without the lock of the kernel's networking, which may be held for long after a removal.
+    ///
+    /// # Errors
+    /// When it cannot be looked for.
+    pub async fn is_there(&self, resource: &Resource) -> Result<bool, Error> {
+        match resource {
+            Resource::Attachment { hook, interface } => {
+                Ok(Attachment { instance: &self.instance, hook: *hook, interface }.is_pinned())
+            }
+            Resource::Bridge { name, .. } => Self::has_interface(name),
+            Resource::Veth(veth) => Self::has_interface(&veth.host),
+            other => Ok(self.state(other).await? != State::Absent),
+        }
+    }
+
     /// Does one step. Doing it again is doing it once.
     ///
     /// # Errors
@@ -200,6 +234,17 @@ impl Kernel {
         match op {
             Op::Create(resource) | Op::Change(resource) => self.create(resource).await,
             Op::Remove(resource) => self.remove(resource).await,
+        }
+    }
+
+    /// Does steps that [join](Op::joins) each other by as few requests to the kernel as it takes.
+    ///
+    /// # Errors
+    /// The first that cannot be done, with the number of those done before it.
+    pub async fn apply_joined(&self, ops: &[Op]) -> Result<(), (usize, Error)> {
+        match ops {
+            [op] => self.apply(op).await.map_err(|error| (0, error)),
+            several => entries::apply_joined(&self.maps, several).map_err(|(done, error)| (done, *error)),
         }
     }
 
@@ -293,6 +338,37 @@ impl Kernel {
             kind: link.kind,
         };
         Ok(links.into_iter().map(interface).collect())
+    }
+
+    /// The addresses of the host, by interface: of those that have some, and of those of these names that there are.
+    /// Links to endpoints have none, so this takes as long as the host has addresses and not interfaces, and the lock
+    /// of the kernel's networking is not asked for.
+    ///
+    /// # Errors
+    /// When the kernel does not list them.
+    pub async fn addressed(&self, named: &[&str]) -> Result<Vec<Addressed>, Error> {
+        let failed = |source| Error::ReadInterfaces { source };
+        let mut by_index: BTreeMap<u32, Vec<IpNet>> = BTreeMap::new();
+        for address in self.netlink.addresses(None).await.map_err(failed)? {
+            by_index.entry(address.index).or_default().push(address.net);
+        }
+        for name in named {
+            if let Some(index) = interface::index_if_any(name)? {
+                by_index.entry(index).or_default();
+            }
+        }
+        // One that has gone since has no name any more.
+        let addressed =
+            |(index, addresses)| Some(Addressed { name: interface::name_of(index)?, index, addresses });
+        Ok(by_index.into_iter().filter_map(addressed).collect())
+    }
+
+    /// Whether the host has an interface of this name.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn has_interface(name: &str) -> Result<bool, Error> {
+        Ok(interface::index_if_any(name)?.is_some())
     }
 
     /// The host's unicast routes, main table. A route with several next hops is several routes.
@@ -434,11 +510,12 @@ impl Kernel {
         netns::cookie()
     }
 
-    /// Seconds since boot, on the clock of the flow table (`CLOCK_BOOTTIME`).
+    /// Seconds since boot, on the clock of the flow table: without those in which the machine slept, and no nearer than
+    /// its tick (`CLOCK_MONOTONIC_COARSE`).
     #[must_use]
     pub fn now() -> u32 {
-        // The clock exists since Linux 2.6.39, and 136 years fit.
-        clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| time.tv_sec() as u32)
+        // The clock exists since Linux 2.6.32, and 136 years fit.
+        clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_or(0, |time| time.tv_sec() as u32)
     }
 
     /// What the running kernel offers beyond the oldest supported one, as bits of [`vnet_common::features`].

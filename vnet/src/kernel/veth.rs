@@ -6,15 +6,21 @@
 use ipnet::IpNet;
 use netlink_packet_route::link::LinkAttribute;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use super::error::Error;
-use super::interface::{addresses, find, remove_link, require, taken};
+use super::interface::{addresses, find, index_if_any, remove_link, require, taken};
 use super::netlink::{Existing, Hop, Link, Netlink, OtherEnd};
 use super::netns::Namespace;
 use super::sysctl::Setting;
 use crate::plan::{State, Veth};
 
 const KIND: &str = "veth";
+/// How long an interface may take to go with its namespace: it takes half a millisecond unless the kernel is busy with
+/// other namespaces.
+const GOING: Duration = Duration::from_millis(10);
+/// How long an interface whose name is free already may take to be gone altogether.
+const LEAVING: Duration = Duration::from_millis(500);
 
 /// How a pair stands.
 pub(super) async fn state(netlink: &Netlink, veth: &Veth) -> Result<State, Error> {
@@ -93,9 +99,27 @@ pub(super) async fn create(netlink: &Netlink, veth: &Veth) -> Result<(), Error> 
     configure(&inside, veth, &end).await
 }
 
-/// Removes the pair.
+/// Removes the pair. If its namespace has just been removed, the kernel does that by itself, and sooner than it would
+/// answer a request to: it makes those wait until every processor has forgotten the interface.
 pub(super) async fn remove(netlink: &Netlink, veth: &Veth) -> Result<(), Error> {
+    if Namespace::open_if_any(&veth.namespace)?.is_none() && goes_away(&veth.host)? {
+        return Ok(());
+    }
+    // Somebody has the namespace open, or lives in it.
     remove_link(netlink, &veth.host, KIND).await
+}
+
+/// Waits for an interface to go, for as long as that is worth it; says whether it has gone.
+fn goes_away(interface: &str) -> Result<bool, Error> {
+    let begin = Instant::now();
+    while index_if_any(interface)?.is_some() {
+        if begin.elapsed() > GOING {
+            return Ok(false);
+        }
+        // The runtime's clock counts milliseconds, and nothing else is under way in it.
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    Ok(true)
 }
 
 /// Both ends, if the pair is where it should be. A pair that is not is removed: its other end has been renamed
@@ -126,7 +150,17 @@ async fn make(
         });
     }
     let other = OtherEnd { name: &veth.ifname, mac: veth.mac, namespace: namespace.as_raw_fd() };
-    let made = netlink.create_veth(&veth.host, bridge.index, veth.mtu, &other).await;
+    let begin = Instant::now();
+    let made = loop {
+        let made = netlink.create_veth(&veth.host, bridge.index, veth.mtu, &other).await;
+        // One of that name that has just gone with its namespace may have left its place in sysfs as yet.
+        let is_leaving = made.as_ref().is_err_and(|error| error.is(nix::libc::EEXIST))
+            && index_if_any(&veth.host)?.is_none();
+        if !is_leaving || begin.elapsed() > LEAVING {
+            break made;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    };
     made.map_err(|source| Error::MakeInterface { interface: veth.host.clone(), source })?;
     require(inside, &veth.ifname).await
 }

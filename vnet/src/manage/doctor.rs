@@ -2,11 +2,11 @@
 //!
 //! A check is an entry of [`CHECKS`]: a name and a function of what was found out about the host.
 
-use super::host::Host;
+use super::host::Addresses;
 use super::reachable::{firewall_says, in_full, is_for_the_host_alone, link, ports};
 use super::{Error, Manager};
 use crate::firewall::{Block, Connection, Families, Hook, Netfilter, Verdict, judge};
-use crate::kernel::Interface;
+use crate::kernel::Addressed;
 use crate::reconcile::Machine;
 use crate::spec::{Firewall, InterfaceName, Network, PortMap, Ports, Protocol, Settings};
 
@@ -35,7 +35,7 @@ struct Facts {
     settings: Settings,
     networks: Vec<Network>,
     mappings: Vec<PortMap>,
-    interfaces: Vec<Interface>,
+    interfaces: Vec<Addressed>,
     netfilter: Result<Netfilter, String>,
 }
 
@@ -71,11 +71,12 @@ impl<M: Machine> Manager<M> {
     /// When the record or the host's interfaces cannot be read.
     pub async fn diagnose(&self) -> Result<Diagnosis, Error> {
         let (transaction, settings) = self.begin()?;
+        let host = Addresses::observe(&self.machine, &settings).await?;
         let facts = Facts {
             settings,
             networks: transaction.networks()?,
             mappings: transaction.port_maps()?,
-            interfaces: Host::without_routes(&self.machine).await?.interfaces,
+            interfaces: host.interfaces,
             netfilter: self.machine.netfilter().map_err(|error| in_full(&error)),
         };
         Ok(run(&facts))

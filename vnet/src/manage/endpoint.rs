@@ -6,10 +6,9 @@ use ipnet::IpNet;
 use vnet_common::{Addr, Mac};
 
 use super::error::there_are;
-use super::host::Host;
 use super::network::list;
 use super::port_map::of_removed;
-use super::{Claim, Done, Error, Manager};
+use super::{Claim, Done, Error, Manager, kernel};
 use crate::plan::expand;
 use crate::reconcile::Machine;
 use crate::spec::{
@@ -93,14 +92,13 @@ impl<M: Machine> Manager<M> {
         place: &Place,
         network: &Network,
     ) -> Result<Link, Error> {
-        let host = Host::without_routes(&self.machine).await?;
         Ok(Link {
             network: network.name.clone(),
             number: network.number,
             addresses: choose_addresses(transaction, name, place, network)?,
             mac: self.choose_mac(transaction, name, place.mac, network)?,
             ifname: place.ifname.clone(),
-            host_interface: self.choose_host_interface(transaction, &host, name)?,
+            host_interface: self.choose_host_interface(transaction, name).await?,
         })
     }
 
@@ -123,15 +121,16 @@ impl<M: Machine> Manager<M> {
         Err(Error::NoneLeft { what: "hardware address", name: name.clone() })
     }
 
-    fn choose_host_interface(
+    async fn choose_host_interface(
         &self,
         transaction: &Transaction,
-        host: &Host,
         name: &Name,
     ) -> Result<InterfaceName, Error> {
         for candidate in ours::host_interfaces(self.instance.name(), name) {
             let text = candidate.as_str();
-            if host.interface(text).is_none() && !transaction.has_interface(text)? {
+            let taken = self.machine.has_interface(text).await;
+            let taken = taken.map_err(kernel("look for interfaces of the host"))?;
+            if !taken && !transaction.has_interface(text)? {
                 return Ok(candidate);
             }
         }
@@ -153,6 +152,7 @@ impl<M: Machine> Manager<M> {
         let mappings = transaction.port_maps_of(name)?;
         let blocks_before = transaction.port_blocks()?;
         let mut obsolete = expand::endpoint(&endpoint, network.as_ref());
+        expand::order_of_going(&mut obsolete);
         for mapping in &mappings {
             transaction.remove_port_map(mapping)?;
         }

@@ -321,6 +321,19 @@ pub enum Error {
         /// What names it on the command line.
         name: String,
     },
+    /// The same command asks for the ports twice.
+    #[error("{published}/{protocol} is asked for twice: {other} is one of the others")]
+    PortsAskedTwice {
+        /// What was to be published.
+        published: Published,
+        /// Its protocol.
+        protocol: Protocol,
+        /// What else asks for them.
+        other: Box<PortMap>,
+    },
+    /// Some of many requests cannot be fulfilled, so none was.
+    #[error("{}", list_refused(.0))]
+    Refused(Vec<Refused>),
     /// The ports are not published.
     #[error("{published}/{protocol} is not published: publish it with `vnet portmap add`")]
     NotPublished {
@@ -485,6 +498,30 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+}
+
+/// One of many requests that cannot be fulfilled.
+#[derive(Debug)]
+pub struct Refused {
+    /// Which of them, counted from 0.
+    pub nth: usize,
+    /// Why not.
+    pub error: Error,
+}
+
+impl Error {
+    /// The reason why the only request was refused.
+    pub(super) fn of_the_only(self) -> Self {
+        match self {
+            Self::Refused(mut refused) if refused.len() == 1 => refused.remove(0).error,
+            error => error,
+        }
+    }
+}
+
+fn list_refused(refused: &[Refused]) -> String {
+    let lines = refused.iter().map(|Refused { nth, error }| format!("request {}: {error}", nth + 1));
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 fn foreign(resource: &Resource, state: &str) -> String {

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use vnet_common::Addr;
 
 use super::endpoint::family;
-use super::host::Host;
+use super::host::Addresses;
 use super::{Claim, Done, Error, Manager};
 use crate::plan::expand;
 use crate::reconcile::Machine;
@@ -28,8 +28,8 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When the host has no such address, or one of the two has another already.
     pub async fn add_floating(&self, request: &FloatingRequest) -> Result<Done<Floating>, Error> {
-        let (transaction, _) = self.begin()?;
-        let host = Host::without_routes(&self.machine).await?;
+        let (transaction, settings) = self.begin()?;
+        let host = Addresses::observe(&self.machine, &settings).await?;
         let note = check_external(&transaction, &host, request.external)?;
         let floating = self.describe_floating(&transaction, request)?;
         let recorded = same_floating(&transaction, &floating)?;
@@ -79,7 +79,11 @@ impl<M: Machine> Manager<M> {
 }
 
 /// Checks that an address is the host's to give; gives a note if the host would miss it.
-fn check_external(transaction: &Transaction, host: &Host, external: IpAddr) -> Result<Option<String>, Error> {
+fn check_external(
+    transaction: &Transaction,
+    host: &Addresses,
+    external: IpAddr,
+) -> Result<Option<String>, Error> {
     let bad = |reason| Err(Error::ExternalAddress { external, reason });
     let addr = Addr::from(external);
     if addr.is_unspecified()

@@ -3,40 +3,74 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::error::Refused;
 use super::{Error, Manager};
 use crate::kernel::{BoundSocket, Process};
 use crate::reconcile::Machine;
-use crate::spec::{PortMap, Protocol};
+use crate::spec::{PortMap, Ports, Protocol};
 
 impl<M: Machine> Manager<M> {
-    /// Refuses to publish what a program of the host holds. Gives a note if the kernel does not tell.
-    pub(super) fn check_unheld(&self, mapping: &PortMap) -> Result<Option<String>, Error> {
-        let protocol = mapping.protocol;
-        // No hook would tell vnet of SCTP sockets bound later either; the endpoint's own address is no program's here.
-        if protocol == Protocol::Sctp || mapping.is_direct() {
-            return Ok(None);
-        }
-        let ports = mapping.published.ports;
-        let sockets = match self.machine.bound_sockets(protocol.number(), ports.first()..=ports.last()) {
-            Ok(sockets) => sockets,
-            Err(error) => {
-                let error = anyhow::Error::from(error);
-                return Ok(Some(format!(
-                    "nobody knows whether a program of the host holds {}/{protocol}: {error:#}",
-                    mapping.published
-                )));
+    /// Refuses to publish what a program of the host holds; each mapping comes with the number of its request. Gives a
+    /// note where the kernel does not tell. It is asked once for each protocol, however many mappings there are.
+    pub(super) fn check_unheld(&self, mappings: &[(usize, PortMap)]) -> Unheld {
+        let mut unheld = Unheld { refused: Vec::new(), notes: Vec::new() };
+        // No hook would tell vnet of SCTP sockets bound later either.
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            // The endpoint's own address is no program's here.
+            let asked =
+                |(_, mapping): &&(usize, PortMap)| mapping.protocol == protocol && !mapping.is_direct();
+            let mappings: Vec<_> = mappings.iter().filter(asked).collect();
+            let ports = mappings.iter().map(|(_, mapping)| mapping.published.ports);
+            let first = ports.clone().map(Ports::first).min();
+            let Some((first, last)) = first.zip(ports.map(Ports::last).max()) else { continue };
+            let mut sockets = match self.machine.bound_sockets(protocol.number(), first..=last) {
+                Ok(sockets) => sockets,
+                Err(error) => {
+                    let error = anyhow::Error::from(error);
+                    unheld.notes.push(format!(
+                        "nobody knows whether a program of the host holds {}/{protocol}: {error:#}",
+                        named(&mappings)
+                    ));
+                    continue;
+                }
+            };
+            sockets.sort_by_key(|socket| socket.port);
+            for (nth, mapping) in mappings {
+                if let Some(error) = self.held(mapping, &sockets) {
+                    unheld.refused.push(Refused { nth: *nth, error });
+                }
             }
-        };
-        let Some(socket) = sockets.iter().find(|socket| is_in_the_way(mapping, socket)) else {
-            return Ok(None);
-        };
+        }
+        unheld
+    }
+
+    /// The program that holds a port of a mapping, if there is one; the sockets are sorted by port.
+    fn held(&self, mapping: &PortMap, sockets: &[BoundSocket]) -> Option<Error> {
+        let ports = mapping.published.ports;
+        let from_first = &sockets[sockets.partition_point(|socket| socket.port < ports.first())..];
+        let of_mapping = from_first.iter().take_while(|socket| ports.contains(socket.port));
+        let socket = of_mapping.into_iter().find(|socket| is_in_the_way(mapping, socket))?;
         let holder = self.machine.holder_of(socket);
         let holder = holder.map_or_else(
             || "an unknown process".to_owned(),
             |Process { name, pid }| format!("{name} (pid {pid})"),
         );
         let on = SocketAddr::new(socket.addr, socket.port);
-        Err(Error::PortHeld { port: socket.port, protocol, holder, on })
+        Some(Error::PortHeld { port: socket.port, protocol: mapping.protocol, holder, on })
+    }
+}
+
+/// What became of asking whether programs of the host hold ports.
+pub(super) struct Unheld {
+    pub(super) refused: Vec<Refused>,
+    pub(super) notes: Vec<String>,
+}
+
+/// Ports of mappings, for a note.
+fn named(mappings: &[&(usize, PortMap)]) -> String {
+    match mappings {
+        [(_, mapping)] => mapping.published.to_string(),
+        several => format!("the ports of {} mappings", several.len()),
     }
 }
 

@@ -8,10 +8,10 @@ use vnet_common::Addr;
 
 use super::error::there_are;
 use super::{Claim, Error, Manager, Wanted, kernel};
-use crate::kernel::{Interface, Route};
+use crate::kernel::{Addressed, Interface, Route};
 use crate::plan::{Resource, expand};
 use crate::reconcile::Machine;
-use crate::spec::{InterfaceName, Network, Subnet};
+use crate::spec::{InterfaceName, Network, Settings, Subnet};
 use crate::store::Transaction;
 
 /// What the host has at the moment.
@@ -101,10 +101,31 @@ impl Host {
         };
         address.or_else(route)
     }
+}
 
-    /// Every address of the host, for an error message.
-    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+/// The addresses that the host has at the moment, for verbs that ask about nothing else.
+#[derive(Debug)]
+pub(super) struct Addresses {
+    /// The interfaces that have some, and the uplinks.
+    pub(super) interfaces: Vec<Addressed>,
+}
+
+impl Addresses {
+    pub(super) async fn observe<M: Machine>(machine: &M, settings: &Settings) -> Result<Self, Error> {
+        let uplinks: Vec<&str> = settings.uplinks.iter().map(InterfaceName::as_str).collect();
+        let interfaces = machine.addressed(&uplinks).await;
+        Ok(Self { interfaces: interfaces.map_err(kernel("list the host's addresses"))? })
+    }
+
+    /// All of them, whatever the interface.
+    pub(super) fn all(&self) -> impl Iterator<Item = IpAddr> {
         self.interfaces.iter().flat_map(|interface| interface.addresses.iter().map(IpNet::addr))
+    }
+}
+
+impl From<&Host> for Addresses {
+    fn from(host: &Host) -> Self {
+        Self { interfaces: host.interfaces.iter().map(Addressed::from).collect() }
     }
 }
 
@@ -123,7 +144,7 @@ impl<M: Machine> Manager<M> {
     /// Notes the host's addresses as they are. The gateways belong to their networks and are not part of it;
     /// neither are the links to endpoints, whose host side has no address that counts. All are looked at, not only
     /// those that are new to the record: the command that noted one may not have lived to tell the data path.
-    pub(super) fn refresh(&self, transaction: &Transaction, host: &Host) -> Result<Refresh, Error> {
+    pub(super) fn refresh(&self, transaction: &Transaction, host: &Addresses) -> Result<Refresh, Error> {
         let current = foreign_addresses(transaction, host)?;
         let mut refresh = Refresh { wanted: Vec::new(), obsolete: Vec::new() };
         for (addr, interface) in transaction.host_addresses()? {
@@ -157,7 +178,7 @@ impl<M: Machine> Manager<M> {
 /// address: the first counts.
 fn foreign_addresses(
     transaction: &Transaction,
-    host: &Host,
+    host: &Addresses,
 ) -> Result<BTreeMap<Addr, (IpAddr, String)>, Error> {
     let networks = transaction.networks()?;
     let gateways: Vec<IpAddr> = networks.iter().flat_map(expand::gateways).collect();

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use vnet_common::Addr;
 
-use super::host::Host;
+use super::host::Addresses;
 use super::{Claim, Done, Error, Manager};
-use crate::kernel::Interface;
+use crate::kernel::Addressed;
 use crate::plan::expand;
 use crate::reconcile::Machine;
 use crate::spec::{Cidr, Floating, Masquerade};
@@ -27,9 +27,9 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When there is another for the same prefix.
     pub async fn add_masquerade(&self, request: &MasqueradeRequest) -> Result<Done<Masquerade>, Error> {
-        let (transaction, _) = self.begin()?;
+        let (transaction, settings) = self.begin()?;
         let MasqueradeRequest { subnet, to } = *request;
-        let host = Host::without_routes(&self.machine).await?;
+        let host = Addresses::observe(&self.machine, &settings).await?;
         let note = match to {
             Some(to) => check_to(&host, subnet, to)?,
             None => None,
@@ -110,7 +110,7 @@ impl<M: Machine> Manager<M> {
 /// When the record cannot be read.
 pub fn missing_addresses(
     transaction: &Transaction,
-    interfaces: &[Interface],
+    interfaces: &[Addressed],
 ) -> Result<Vec<String>, store::Error> {
     let addresses = || interfaces.iter().flat_map(|interface| &interface.addresses);
     let missing = |addr: IpAddr| addresses().all(|own| own.addr() != addr);
@@ -141,7 +141,7 @@ fn check_not_floating(transaction: &Transaction, subnet: Cidr) -> Result<(), Err
 }
 
 /// Checks the address to masquerade with; gives a note if answers to it may not find the host.
-fn check_to(host: &Host, subnet: Cidr, to: IpAddr) -> Result<Option<String>, Error> {
+fn check_to(host: &Addresses, subnet: Cidr, to: IpAddr) -> Result<Option<String>, Error> {
     let bad = |reason| Err(Error::MasqueradeTo { to, subnet: subnet.net(), reason });
     let addr = Addr::from(to);
     if to.is_ipv4() != subnet.net().addr().is_ipv4() {
@@ -154,7 +154,7 @@ fn check_to(host: &Host, subnet: Cidr, to: IpAddr) -> Result<Option<String>, Err
     {
         return bad("nobody could answer to it");
     }
-    let is_ours = host.addresses().any(|own| own == to);
+    let is_ours = host.all().any(|own| own == to);
     let note =
         || format!("{to} is not an address of this host: answers arrive only if somebody routes it here");
     Ok((!is_ours).then(note))

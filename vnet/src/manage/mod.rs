@@ -31,7 +31,7 @@ mod tests;
 
 pub use doctor::{Diagnosis, Finding, checks};
 pub use endpoint::{EndpointRequest, Place, RemovedEndpoint};
-pub use error::Error;
+pub use error::{Error, Refused};
 pub use floating::FloatingRequest;
 pub use masquerade::{MasqueradeRequest, missing_addresses};
 pub use network::NetworkRequest;
@@ -71,6 +71,14 @@ pub struct Done<T> {
 impl<T> Done<T> {
     fn new(value: T, ops: Vec<Op>) -> Self {
         Self { value, ops, notes: Vec::new() }
+    }
+}
+
+impl<T> Done<Vec<T>> {
+    /// What was done about the only request.
+    fn of_the_only(mut self) -> Done<T> {
+        let value = self.value.pop().expect("one request that is not refused gives one thing");
+        Done { value, ops: self.ops, notes: self.notes }
     }
 }
 

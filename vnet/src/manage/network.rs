@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use vnet_common::Mac;
 
 use super::error::there_are;
-use super::host::Host;
+use super::host::{Addresses, Host};
 use super::{Claim, Done, Error, Manager, Steps, Wanted};
 use crate::ours;
 use crate::plan::{Resource, expand};
@@ -55,7 +55,7 @@ impl<M: Machine> Manager<M> {
                 network
             }
         };
-        let refresh = self.refresh(&transaction, &host)?;
+        let refresh = self.refresh(&transaction, &Addresses::from(&host))?;
         let mut wanted = refresh.wanted;
         wanted.extend(network_resources(&transaction, &network, Claim::of(recorded.as_ref()))?);
         let what = format!("network {}", network.name);

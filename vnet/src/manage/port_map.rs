@@ -1,19 +1,22 @@
 //! Published ports.
 
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::slice;
 
 use vnet_common::Addr;
 
 use super::endpoint::family;
-use super::error::{protocol_option, there_are};
-use super::host::Host;
+use super::error::{Refused, protocol_option, there_are};
+use super::host::{Addresses, Refresh};
 use super::network::list;
 use super::{Claim, Done, Error, Manager};
 use crate::instance::Instance;
 use crate::plan::{Resource, expand};
 use crate::reconcile::Machine;
 use crate::spec::{
-    self, Clients, Endpoint, GatewayMode, Network, PortMap, Protocol, Published, Settings, Target,
+    self, Clients, Endpoint, GatewayMode, Network, PortMap, Protocol, Published, Settings, Target, TargetHost,
 };
 use crate::store::Transaction;
 
@@ -30,6 +33,22 @@ pub struct PortMapRequest {
     pub allow_from: Vec<Clients>,
 }
 
+/// An endpoint of which ports can be published, and its network.
+#[derive(Debug)]
+pub(super) struct Served {
+    endpoint: Endpoint,
+    network: Network,
+}
+
+/// What became of requests to publish.
+struct Noted {
+    /// The mappings, each once.
+    mappings: Vec<(PortMap, Claim)>,
+    /// Those that were not recorded before, with the number of the request.
+    new: Vec<(usize, PortMap)>,
+    refused: Vec<Refused>,
+}
+
 impl<M: Machine> Manager<M> {
     /// Publishes ports.
     ///
@@ -37,84 +56,98 @@ impl<M: Machine> Manager<M> {
     /// When there is no such target, or the ports cannot be had: they are published already, or a program of the
     /// host holds one.
     pub async fn publish(&self, request: &PortMapRequest) -> Result<Done<PortMap>, Error> {
-        let (transaction, settings) = self.begin_settled().await?;
-        let host = Host::without_routes(&self.machine).await?;
-        let described = self.describe_port_map(&transaction, &settings, request)?;
-        if let Some(addr) = request.published.host
-            && !described.is_direct()
-        {
-            check_host_address(&host, addr)?;
-        }
-        let mut notes = restrictions(&described);
-        let recorded = self.same_port_map(&transaction, &described)?;
-        let claim = Claim::of(recorded.as_ref());
-        let mapping = match recorded {
-            Some(mapping) => mapping,
-            None => {
-                notes.extend(self.check_unheld(&described)?);
-                let mapping = PortMap { id: transaction.next_mapping()?, ..described };
-                transaction.put_port_map(&mapping)?;
-                mapping
-            }
-        };
-        let refresh = self.refresh(&transaction, &host)?;
-        let mut wanted = refresh.wanted;
-        wanted.extend(claim.on(expand::port_map(&mapping)));
-        // Blocks are looked for only where the configuration says there are some, so it comes last. It is looked at
-        // for any range: the command that noted this one may not have lived to write it.
-        if mapping.published.ports.count() > 1 {
-            wanted.extend(Claim::Recorded.on([expand::config(&settings, transaction.port_blocks()?)]));
-        }
-        let what = format!("mapping {mapping}");
-        let ops = self.make(transaction, &what, wanted, refresh.obsolete).await?;
-        notes.extend(self.firewall_notes(&settings, &host, &mapping));
-        Ok(Done { value: mapping, ops, notes })
+        self.publish_all(slice::from_ref(request)).await.map_err(Error::of_the_only).map(Done::of_the_only)
     }
 
-    /// What is to be published, without a number.
-    pub(super) fn describe_port_map(
+    /// Publishes ports by many mappings at once: all of them, or none.
+    ///
+    /// # Errors
+    /// Every request that is refused, as by [`Self::publish`] or because an earlier one asks for its ports.
+    pub async fn publish_all(&self, requests: &[PortMapRequest]) -> Result<Done<Vec<PortMap>>, Error> {
+        let (transaction, settings) = self.begin_settled().await?;
+        let host = Addresses::observe(&self.machine, &settings).await?;
+        let Noted { mappings, new, mut refused } =
+            self.note_port_maps(&transaction, &settings, &host, requests)?;
+        let mut notes: Vec<String> = mappings.iter().flat_map(|(mapping, _)| restrictions(mapping)).collect();
+        let unheld = self.check_unheld(&new);
+        refused.extend(unheld.refused);
+        if !refused.is_empty() {
+            refused.sort_by_key(|refused| refused.nth);
+            return Err(Error::Refused(refused));
+        }
+        notes.extend(unheld.notes);
+        let Refresh { mut wanted, obsolete } = self.refresh(&transaction, &host)?;
+        for (mapping, claim) in &mappings {
+            wanted.extend(claim.on(expand::port_map(mapping)));
+        }
+        // Blocks are looked for only where the configuration says there are some, so it comes last. It is looked at
+        // for any range: the command that noted this one may not have lived to write it.
+        if mappings.iter().any(|(mapping, _)| mapping.published.ports.count() > 1) {
+            wanted.extend(Claim::Recorded.on([expand::config(&settings, transaction.port_blocks()?)]));
+        }
+        let mappings: Vec<PortMap> = mappings.into_iter().map(|(mapping, _)| mapping).collect();
+        let ops = self.make(transaction, &what(&mappings), wanted, obsolete).await?;
+        notes.extend(self.firewall_notes(&settings, &host, &mappings));
+        Ok(Done { value: mappings, ops, notes })
+    }
+
+    /// Notes the mappings that are asked for and not recorded yet.
+    fn note_port_maps(
         &self,
         transaction: &Transaction,
         settings: &Settings,
-        request: &PortMapRequest,
-    ) -> Result<PortMap, Error> {
-        let PortMapRequest { published, target, protocol, allow_from } = request;
-        let endpoint = self.existing_endpoint(transaction, &target.host)?;
+        host: &Addresses,
+        requests: &[PortMapRequest],
+    ) -> Result<Noted, Error> {
+        let mut noted = Noted { mappings: Vec::new(), new: Vec::new(), refused: Vec::new() };
+        let (mut served, mut known) = (HashMap::new(), HashSet::new());
+        let first_number = transaction.next_mapping()?;
+        for (nth, request) in requests.iter().enumerate() {
+            let number = first_number + noted.new.len() as u32;
+            let target = &request.target.host;
+            let served = match served.entry(target.clone()) {
+                Entry::Occupied(known) => Ok(&*known.into_mut()),
+                Entry::Vacant(unknown) => {
+                    self.served(transaction, target).map(|found| &*unknown.insert(found))
+                }
+            };
+            let found = served.and_then(|served| {
+                let wish = describe_port_map(transaction, settings, request, served)?;
+                if let Some(addr) = request.published.host
+                    && !wish.is_direct()
+                {
+                    check_host_address(host, addr)?;
+                }
+                let recorded = self.same_port_map(transaction, &wish, first_number)?;
+                Ok((recorded, PortMap { id: number, ..wish }))
+            });
+            match found {
+                Ok((Some(recorded), _)) => {
+                    // The same may be asked for twice.
+                    if known.insert(recorded.id) {
+                        noted.mappings.push((recorded, Claim::Recorded));
+                    }
+                }
+                Ok((None, mapping)) => {
+                    known.insert(mapping.id);
+                    transaction.put_port_map(&mapping)?;
+                    noted.new.push((nth, mapping.clone()));
+                    noted.mappings.push((mapping, Claim::New));
+                }
+                Err(error) => noted.refused.push(Refused { nth, error }),
+            }
+        }
+        if !noted.new.is_empty() {
+            transaction.set_next_mapping(first_number + noted.new.len() as u32)?;
+        }
+        Ok(noted)
+    }
+
+    /// The endpoint that a target names, which the world may reach.
+    pub(super) fn served(&self, transaction: &Transaction, target: &TargetHost) -> Result<Served, Error> {
+        let endpoint = self.existing_endpoint(transaction, target)?;
         let network = self.publishable(transaction, &endpoint)?;
-        if published.ports.count() != target.ports.count() {
-            return Err(Error::Spec(spec::Error::Lengths {
-                published: published.ports,
-                count: published.ports.count(),
-                target: target.ports,
-                target_count: target.ports.count(),
-            }));
-        }
-        if *protocol == Protocol::Sctp && published.ports != target.ports {
-            let (published, target) = (published.ports, target.ports);
-            return Err(Error::Spec(spec::Error::SctpPorts { published, target }));
-        }
-        if published.ports.overlaps(settings.nat_ports) {
-            return Err(Error::PortsReserved { ports: published.ports, reserved: settings.nat_ports });
-        }
-        if let Some(addr) = published.host
-            && let Some(floating) = transaction.floating(addr)?
-        {
-            return Err(Error::Floats { addr, floating: Box::new(floating) });
-        }
-        let mapping = PortMap {
-            id: 0,
-            published: *published,
-            protocol: *protocol,
-            targets: targets(&endpoint, published.host)?,
-            endpoint: endpoint.name,
-            target_ports: target.ports,
-            number: network.number,
-            allow_from: Clients::distinct(allow_from),
-        };
-        if mapping.is_direct() {
-            check_direct(&network, &mapping)?;
-        }
-        Ok(mapping)
+        Ok(Served { endpoint, network })
     }
 
     /// The endpoint's network, if the world may reach it.
@@ -132,11 +165,21 @@ impl<M: Machine> Manager<M> {
         Ok(network)
     }
 
-    /// The same mapping, if it is there; nothing if nothing is in its way.
-    fn same_port_map(&self, transaction: &Transaction, wish: &PortMap) -> Result<Option<PortMap>, Error> {
+    /// The same mapping, if it is there; nothing if nothing is in its way. Those with this number and later ones are
+    /// asked for by the same command.
+    fn same_port_map(
+        &self,
+        transaction: &Transaction,
+        wish: &PortMap,
+        first_number: u32,
+    ) -> Result<Option<PortMap>, Error> {
         let Some(other) = transaction.overlapping(&wish.published, wish.protocol)? else { return Ok(None) };
         if (PortMap { id: wish.id, ..other.clone() }) == *wish {
             return Ok(Some(other));
+        }
+        if other.id >= first_number {
+            let (published, protocol) = (wish.published, wish.protocol);
+            return Err(Error::PortsAskedTwice { published, protocol, other: Box::new(other) });
         }
         let name = mapping_name(&self.instance, &other);
         if (PortMap { id: wish.id, allow_from: wish.allow_from.clone(), ..other.clone() }) == *wish {
@@ -160,20 +203,46 @@ impl<M: Machine> Manager<M> {
         published: &Published,
         protocol: Protocol,
     ) -> Result<Done<Option<PortMap>>, Error> {
+        let Done { mut value, ops, notes } =
+            self.unpublish_all(&[(*published, protocol)]).await.map_err(Error::of_the_only)?;
+        Ok(Done { value: value.pop(), ops, notes })
+    }
+
+    /// Takes many published ports back at once; those that are not published are taken back already.
+    ///
+    /// # Errors
+    /// Every request whose ports are part of a range; nothing is taken back then. Or what of the mappings stays.
+    pub async fn unpublish_all(
+        &self,
+        requests: &[(Published, Protocol)],
+    ) -> Result<Done<Vec<PortMap>>, Error> {
         let (transaction, settings) = self.begin_settled().await?;
-        let Some(mapping) =
-            self.published_as(&transaction, published, protocol, "remove it with `vnet portmap rm")?
-        else {
-            return Ok(Done::new(None, Vec::new()));
-        };
         let blocks_before = transaction.port_blocks()?;
-        transaction.remove_port_map(&mapping)?;
+        let (mut mappings, mut gone, mut refused) = (Vec::new(), HashSet::new(), Vec::new());
+        for (nth, (published, protocol)) in requests.iter().enumerate() {
+            match self.published_as(&transaction, published, *protocol, "remove it with `vnet portmap rm") {
+                Ok(Some(mapping)) if gone.insert(mapping.id) => mappings.push(mapping),
+                Ok(Some(_) | None) => {}
+                Err(error) => refused.push(Refused { nth, error }),
+            }
+        }
+        if !refused.is_empty() {
+            return Err(Error::Refused(refused));
+        }
+        if mappings.is_empty() {
+            return Ok(Done::new(mappings, Vec::new()));
+        }
+        for mapping in &mappings {
+            transaction.remove_port_map(mapping)?;
+        }
         let config = self.config_if_changed(&transaction, &settings, blocks_before)?;
-        let what = format!("mapping {mapping}");
-        let obsolete = of_removed(&transaction, &mapping)?;
-        let ops = self.unmake(transaction, &what, obsolete, config).await?;
-        self.forget(|_, entry| entry.mapping == mapping.id)?;
-        Ok(Done::new(Some(mapping), ops))
+        let mut obsolete = Vec::new();
+        for mapping in &mappings {
+            obsolete.extend(of_removed(&transaction, mapping)?);
+        }
+        let ops = self.unmake(transaction, &what(&mappings), obsolete, config).await?;
+        self.forget(|_, entry| gone.contains(&entry.mapping))?;
+        Ok(Done::new(mappings, ops))
     }
 
     /// The mapping of exactly these ports, if they are published; `advice` is what to do with one that has other
@@ -203,6 +272,59 @@ impl<M: Machine> Manager<M> {
     ) -> Result<Vec<Resource>, Error> {
         let now = transaction.port_blocks()?;
         Ok(if now == before { Vec::new() } else { vec![expand::config(settings, now)] })
+    }
+}
+
+/// What is to be published, without a number.
+pub(super) fn describe_port_map(
+    transaction: &Transaction,
+    settings: &Settings,
+    request: &PortMapRequest,
+    served: &Served,
+) -> Result<PortMap, Error> {
+    let PortMapRequest { published, target, protocol, allow_from } = request;
+    let Served { endpoint, network } = served;
+    if published.ports.count() != target.ports.count() {
+        return Err(Error::Spec(spec::Error::Lengths {
+            published: published.ports,
+            count: published.ports.count(),
+            target: target.ports,
+            target_count: target.ports.count(),
+        }));
+    }
+    if *protocol == Protocol::Sctp && published.ports != target.ports {
+        let (published, target) = (published.ports, target.ports);
+        return Err(Error::Spec(spec::Error::SctpPorts { published, target }));
+    }
+    if published.ports.overlaps(settings.nat_ports) {
+        return Err(Error::PortsReserved { ports: published.ports, reserved: settings.nat_ports });
+    }
+    if let Some(addr) = published.host
+        && let Some(floating) = transaction.floating(addr)?
+    {
+        return Err(Error::Floats { addr, floating: Box::new(floating) });
+    }
+    let mapping = PortMap {
+        id: 0,
+        published: *published,
+        protocol: *protocol,
+        targets: targets(endpoint, published.host)?,
+        endpoint: endpoint.name.clone(),
+        target_ports: target.ports,
+        number: network.number,
+        allow_from: Clients::distinct(allow_from),
+    };
+    if mapping.is_direct() {
+        check_direct(network, &mapping)?;
+    }
+    Ok(mapping)
+}
+
+/// What mappings are called in a report of what became of them.
+fn what(mappings: &[PortMap]) -> String {
+    match mappings {
+        [mapping] => format!("mapping {mapping}"),
+        several => format!("{} mappings", several.len()),
     }
 }
 
@@ -266,11 +388,11 @@ fn check_direct(network: &Network, mapping: &PortMap) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_host_address(host: &Host, addr: IpAddr) -> Result<(), Error> {
-    if Addr::from(addr).is_loopback() || host.addresses().any(|own| own == addr) {
+fn check_host_address(host: &Addresses, addr: IpAddr) -> Result<(), Error> {
+    if Addr::from(addr).is_loopback() || host.all().any(|own| own == addr) {
         return Ok(());
     }
-    let addresses = host.addresses().filter(|own| !Addr::from(*own).is_v6_link_local());
+    let addresses = host.all().filter(|own| !Addr::from(*own).is_v6_link_local());
     let addresses = there_are(addresses).trim_start_matches(": there is ").to_owned();
     Err(Error::NotOurAddress { addr, addresses })
 }

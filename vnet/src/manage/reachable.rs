@@ -6,9 +6,9 @@ use ipnet::IpNet;
 use vnet_common::Addr;
 
 use super::Manager;
-use super::host::Host;
+use super::host::Addresses;
 use crate::firewall::{Connection, Hook, Link, Netfilter, Verdict, judge};
-use crate::kernel::Interface;
+use crate::kernel::Addressed;
 use crate::reconcile::Machine;
 use crate::spec::{Firewall, InterfaceName, Name, Network, PortMap, Settings};
 
@@ -36,7 +36,7 @@ pub struct UplinkReach {
 #[must_use]
 pub fn reach(
     netfilter: &Netfilter,
-    interfaces: &[Interface],
+    interfaces: &[Addressed],
     settings: &Settings,
     networks: &[Network],
     mapping: &PortMap,
@@ -63,7 +63,7 @@ pub fn reach(
 #[must_use]
 pub(super) fn firewall_says(
     netfilter: &Netfilter,
-    interfaces: &[Interface],
+    interfaces: &[Addressed],
     settings: &Settings,
     mapping: &PortMap,
 ) -> Verdict {
@@ -86,7 +86,7 @@ pub(super) fn firewall_says(
 }
 
 /// An interface as rules may name it; one that is not there has no index.
-pub(super) fn link(interfaces: &[Interface], name: &InterfaceName) -> Link {
+pub(super) fn link(interfaces: &[Addressed], name: &InterfaceName) -> Link {
     let index =
         interfaces.iter().find(|interface| interface.name == name.as_str()).map_or(0, |found| found.index);
     Link { name: name.to_string(), index }
@@ -103,7 +103,7 @@ pub(super) fn leads_to(mapping: &PortMap, v4: bool) -> bool {
 }
 
 /// The addresses of an uplink that lead to a mapping: the one it is published on, or those of its families.
-fn addresses(interfaces: &[Interface], uplink: &InterfaceName, mapping: &PortMap) -> Vec<IpAddr> {
+fn addresses(interfaces: &[Addressed], uplink: &InterfaceName, mapping: &PortMap) -> Vec<IpAddr> {
     if let Some(host) = mapping.published.host {
         return vec![host];
     }
@@ -113,23 +113,55 @@ fn addresses(interfaces: &[Interface], uplink: &InterfaceName, mapping: &PortMap
 }
 
 impl<M: Machine> Manager<M> {
-    /// What is worth knowing of the host's firewall when a port is published. That it cannot be read is no reason
+    /// What is worth knowing of the host's firewall when ports are published. That it cannot be read is no reason
     /// not to publish.
-    pub(super) fn firewall_notes(&self, settings: &Settings, host: &Host, mapping: &PortMap) -> Vec<String> {
-        // Who says which clients may use it has thought of strangers.
-        let asked = settings.firewall == Firewall::Respect;
-        if asked || is_for_the_host_alone(mapping) || !mapping.allow_from.is_empty() {
+    pub(super) fn firewall_notes(
+        &self,
+        settings: &Settings,
+        host: &Addresses,
+        mappings: &[PortMap],
+    ) -> Vec<String> {
+        if settings.firewall == Firewall::Respect {
             return Vec::new();
         }
-        let note = match self.machine.netfilter() {
-            Ok(netfilter) => note(mapping, &firewall_says(&netfilter, &host.interfaces, settings, mapping)),
+        // Who says which clients may use it has thought of strangers.
+        let open = |mapping: &&PortMap| !is_for_the_host_alone(mapping) && mapping.allow_from.is_empty();
+        let open: Vec<&PortMap> = mappings.iter().filter(open).collect();
+        let [first, others @ ..] = &open[..] else { return Vec::new() };
+        let netfilter = match self.machine.netfilter() {
+            Ok(netfilter) => netfilter,
             Err(error) => {
-                let why = in_full(&error);
-                Some(format!("what the host's firewall says to {} is not known: {why}", ports(mapping)))
+                let (why, more) = (in_full(&error), more(others.len()));
+                return vec![format!(
+                    "what the host's firewall says to {}{more} is not known: {why}",
+                    ports(first)
+                )];
             }
         };
-        note.into_iter().collect()
+        if netfilter.is_empty() {
+            return Vec::new();
+        }
+        let says = |mapping: &&PortMap| {
+            note(mapping, &firewall_says(&netfilter, &host.interfaces, settings, mapping))
+        };
+        let mut notes: Vec<String> = open.iter().filter_map(says).collect();
+        let left_out = notes.len().saturating_sub(MAX_NOTES);
+        if left_out > 0 {
+            notes.truncate(MAX_NOTES);
+            notes.push(format!(
+                "the same goes for {left_out} more of these mappings: `vnet doctor` names them all"
+            ));
+        }
+        notes
     }
+}
+
+/// How many mappings of one command get a note of their own.
+const MAX_NOTES: usize = 10;
+
+/// " and N more", if there are more.
+fn more(others: usize) -> String {
+    if others == 0 { String::new() } else { format!(" and {others} more mappings") }
 }
 
 /// The ways out, for somebody who would rather have it as the firewall says.

@@ -10,7 +10,7 @@
 //! A move that was interrupted is completed by the next command that deals with published ports. One whose new entries
 //! cannot be written is undone, with the old ones written again.
 
-use super::port_map::mapping_name;
+use super::port_map::{describe_port_map, mapping_name};
 use super::{Claim, Done, Error, Manager, Mode, PortMapRequest};
 use crate::plan::{Op, Plan, Resource, expand};
 use crate::reconcile::{self, Failure, Machine};
@@ -44,7 +44,8 @@ impl<M: Machine> Manager<M> {
             .ok_or(Error::NotPublished { published, protocol })?;
         let allow_from = old.allow_from.clone();
         let wish = PortMapRequest { published, target: target.clone(), protocol, allow_from };
-        let described = self.describe_port_map(&transaction, &settings, &wish)?;
+        let served = self.served(&transaction, &wish.target.host)?;
+        let described = describe_port_map(&transaction, &settings, &wish, &served)?;
         if (PortMap { id: old.id, ..described.clone() }) == old {
             let what = format!("mapping {old}");
             let wanted = Claim::Recorded.on(expand::port_map(&old));
@@ -52,6 +53,7 @@ impl<M: Machine> Manager<M> {
             return Ok(Done::new(old, ops));
         }
         let new = PortMap { id: transaction.next_mapping()?, ..described };
+        transaction.set_next_mapping(new.id + 1)?;
         transaction.remove_port_map(&old)?;
         transaction.put_port_map(&new)?;
         transaction.set_moving(Some(&old))?;

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use vnet_common::{Addr, CtEntry, Port, PortMapKey, PortMapValue, Proto, Tuple, Zone};
 
 use super::*;
-use crate::kernel::BoundSocket;
+use crate::kernel::{Addressed, BoundSocket};
 use crate::plan::Veth;
 use crate::reconcile::fake::{Fake, Fault, interface, route};
 use crate::spec::{
@@ -93,6 +93,15 @@ impl World {
     async fn unpublish(&self, published: &str) {
         let done = self.manager().unpublish(&published.parse().unwrap(), Protocol::Tcp).await.unwrap();
         assert!(done.value.is_some(), "{published} is not published");
+    }
+
+    /// Publishes each of these to the same ports of net1.
+    async fn publish_all(&self, published: &[&str]) -> Result<Done<Vec<crate::spec::PortMap>>, Error> {
+        let request = |published: &&str| {
+            let ports = published.rsplit(':').next().unwrap();
+            port_map(published, &format!("net1:{ports}"))
+        };
+        self.manager().publish_all(&published.iter().map(request).collect::<Vec<_>>()).await
     }
 
     async fn publish(&self, published: &str, target: &str) -> Result<Done<crate::spec::PortMap>, Error> {
@@ -297,6 +306,113 @@ async fn a_failed_mapping_is_undone() {
     };
     fails_cleanly(prepare, async |world| Ok(world.publish("8000-8011", "net1:8000-8011").await?.ops.len()))
         .await;
+}
+
+async fn has_a_mapping(world: &World) {
+    is_up(world).await;
+    world.endpoint("net1").await.unwrap();
+    world.publish("8000", "net1:8000").await.unwrap();
+}
+
+#[tokio::test]
+async fn many_mappings_are_published_together_or_not_at_all() {
+    let all = ["8000", "8001", "9000-9011", "203.0.113.1:8000", "8001"];
+    fails_cleanly(has_a_mapping, async |world| Ok(world.publish_all(&all).await?.ops.len())).await;
+    let world = World::new();
+    has_a_mapping(&world).await;
+    let done = world.publish_all(&all).await.unwrap();
+    let names: Vec<String> = done.value.iter().map(|mapping| mapping.published.to_string()).collect();
+    assert_eq!(names, ["8000", "8001", "9000-9011", "203.0.113.1:8000"], "what was there, and each once");
+    let ids: Vec<u32> = done.value.iter().map(|mapping| mapping.id).collect();
+    assert_eq!(ids, [1, 2, 3, 4]);
+    assert_eq!(world.publish("8002", "net1:8002").await.unwrap().value.id, 5);
+}
+
+#[tokio::test]
+async fn every_mapping_that_cannot_be_had_is_named_and_none_is_published() {
+    let world = World::new();
+    has_a_mapping(&world).await;
+    let on = "0.0.0.0".parse().unwrap();
+    let held = BoundSocket { addr: on, port: 8003, v6only: false, inode: 1 };
+    world.fake.sockets.borrow_mut().push((Proto::TCP, held));
+    let (record, before) = (world.record(), world.fake.snapshot());
+    let error = world.publish_all(&["8001", "7999-8000", "8003", "8001-8002", "49152"]).await.unwrap_err();
+    let Error::Refused(refused) = error else { panic!("{error}") };
+    let refused: Vec<(usize, String)> =
+        refused.into_iter().map(|Refused { nth, error }| (nth, error.to_string())).collect();
+    for ((nth, text), (at, words)) in refused.iter().zip([
+        (1, "8000/tcp to net1:8000 is published"),
+        (2, "held by nginx (pid 123)"),
+        (3, "8001-8002/tcp is asked for twice: 8001/tcp to net1:8001"),
+        (4, "49152 cannot be published"),
+    ]) {
+        assert!(*nth == at && text.contains(words), "{nth}: {text}");
+    }
+    assert_eq!(refused.len(), 4);
+    assert_eq!((world.record(), world.fake.snapshot()), (record, before));
+}
+
+#[tokio::test]
+async fn many_mappings_are_taken_back_together_or_not_at_all() {
+    let world = World::new();
+    has_a_mapping(&world).await;
+    let before = world.fake.snapshot();
+    world.publish_all(&["8001", "9000-9011", "203.0.113.1:8000"]).await.unwrap();
+    let whole = world.fake.snapshot();
+    let take_back = async |published: &[&str]| {
+        let requests: Vec<_> = published.iter().map(|text| (text.parse().unwrap(), Protocol::Tcp)).collect();
+        world.manager().unpublish_all(&requests).await
+    };
+    let error = message(take_back(&["8001", "9000", "9001"]).await);
+    assert!(error.contains("request 2: 9000/tcp") && error.contains("request 3: 9001/tcp"), "{error}");
+    assert_eq!(world.fake.snapshot(), whole);
+    let done = take_back(&["8001", "9000-9011", "203.0.113.1:8000", "8001", "7000"]).await.unwrap();
+    assert_eq!(done.value.len(), 3);
+    assert_eq!(world.fake.snapshot(), before);
+}
+
+/// What the machine is asked and told while one mapping, one endpoint and one network are made and removed.
+async fn calls_for_one_of_each(world: &World) -> Vec<std::collections::BTreeMap<&'static str, usize>> {
+    let mut calls = Vec::new();
+    let mut note = || calls.push(world.fake.take_calls());
+    note();
+    world.publish("1000", "net1:1000").await.unwrap();
+    note();
+    world.unpublish("1000").await;
+    note();
+    world.publish("2000-2010", "net1:2000-2010").await.unwrap();
+    note();
+    world.unpublish("2000-2010").await;
+    note();
+    world.endpoint("one").await.unwrap();
+    note();
+    world.manager().remove_endpoint(&name("one")).await.unwrap();
+    note();
+    world.manager().create_network(&network("one", "10.255.0.0/24")).await.unwrap();
+    note();
+    world.manager().remove_network(&name("one")).await.unwrap();
+    note();
+    calls.split_off(1)
+}
+
+#[tokio::test]
+async fn one_more_takes_as_many_questions_and_steps_beside_many_as_beside_one() {
+    let world = World::new();
+    has_a_mapping(&world).await;
+    let alone = calls_for_one_of_each(&world).await;
+    assert!(alone.iter().all(|calls| calls.values().sum::<usize>() > 2), "{alone:?}");
+    let many: Vec<String> = (10_000..10_300).map(|port| port.to_string()).collect();
+    world.publish_all(&many.iter().map(String::as_str).collect::<Vec<_>>()).await.unwrap();
+    world.publish("20000-20099", "net1:20000-20099").await.unwrap();
+    for n in 0..30 {
+        world.endpoint(&format!("many{n}")).await.unwrap();
+        world
+            .manager()
+            .create_network(&network(&format!("many{n}"), &format!("10.{n}.0.0/24")))
+            .await
+            .unwrap();
+    }
+    assert_eq!(calls_for_one_of_each(&world).await, alone);
 }
 
 #[tokio::test]
@@ -1448,7 +1564,8 @@ async fn addresses_to_go_out_with_that_the_host_has_not_are_named() {
     world.manager().add_floating(&floating("203.0.113.5", "net1")).await.unwrap();
     let missing = || {
         let store = Store::open(&world.instance()).unwrap();
-        missing_addresses(&store.begin().unwrap(), &world.fake.host.borrow()).unwrap()
+        let host: Vec<Addressed> = world.fake.host.borrow().iter().map(Addressed::from).collect();
+        missing_addresses(&store.begin().unwrap(), &host).unwrap()
     };
     assert_eq!(missing(), Vec::<String>::new());
     world.fake.host.borrow_mut()[1].addresses.retain(|net| net.prefix_len() != 32);

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::error::there_are;
-use super::host::Host;
+use super::host::{Addresses, Host};
 use super::network::{default_mtu, default_subnets, list, network_resources, note_network, without_rule};
 use super::port_map::mapping_name;
 use super::{Claim, Done, Error, Manager, Mode, NetworkRequest, Steps, Wanted, check_namespace, kernel};
@@ -104,7 +104,7 @@ impl<M: Machine> Manager<M> {
         transaction.set_settings(&noted)?;
 
         notes.extend(request.change.timeouts.iter().copied().filter_map(TimeoutSetting::note));
-        let refresh = self.refresh(&transaction, &host)?;
+        let refresh = self.refresh(&transaction, &Addresses::from(&host))?;
         let mut obsolete: Vec<Resource> =
             gone.iter().flat_map(expand::uplink).chain(refresh.obsolete).collect();
         obsolete.extend(obsolete_choices(&transaction, &settings, &gone)?);
@@ -508,13 +508,16 @@ fn everything(transaction: &Transaction) -> Result<Vec<Resource>, Error> {
         None => vec![Resource::DataPath(TableSizes::default())],
     };
     resources.extend(transaction.networks()?.iter().flat_map(expand::network));
+    let mut endpoints = Vec::new();
     for endpoint in transaction.endpoints()? {
         let network = match &endpoint.link {
             Some(link) => transaction.network(&link.network)?,
             None => None,
         };
-        resources.extend(expand::endpoint(&endpoint, network.as_ref()));
+        endpoints.extend(expand::endpoint(&endpoint, network.as_ref()));
     }
+    expand::order_of_going(&mut endpoints);
+    resources.extend(endpoints);
     resources.retain(|resource| !resource.is_map_entry());
     Ok(resources)
 }

@@ -147,6 +147,18 @@ pub fn endpoint(endpoint: &Endpoint, network: Option<&Network>) -> Vec<Resource>
         .collect()
 }
 
+/// What endpoints are made of, in the order whose reverse is that of their removal: with its namespace the kernel takes
+/// an endpoint's link away, and with that the program, without anybody having to wait until every processor has
+/// forgotten either. Entries go first: what an endpoint without one sends is dropped.
+pub fn order_of_going(resources: &mut [Resource]) {
+    resources.sort_by_key(|resource| match resource {
+        Resource::Attachment { .. } => 0,
+        Resource::Veth(_) => 1,
+        Resource::Namespace { .. } => 2,
+        _ => 3,
+    });
+}
+
 fn links(endpoint: &Endpoint, link: &Link, network: &Network) -> Vec<Resource> {
     let veth = Resource::Veth(Veth {
         host: link.host_interface.to_string(),

@@ -15,6 +15,19 @@ pub enum Op {
     Remove(Resource),
 }
 
+impl Op {
+    /// Whether it and the next one can be done by one request to the kernel: both write blocks of published ports, or
+    /// both take some away.
+    #[must_use]
+    pub fn joins(&self, next: &Self) -> bool {
+        let writes = |op: &Self| {
+            matches!(op, Self::Create(Resource::PortMap { .. }) | Self::Change(Resource::PortMap { .. }))
+        };
+        let removes = |op: &Self| matches!(op, Self::Remove(Resource::PortMap { .. }));
+        writes(self) && writes(next) || removes(self) && removes(next)
+    }
+}
+
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,6 +1,7 @@
 //! A machine in memory that minds the order of things as the kernel does, and fails where a test says.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -10,7 +11,7 @@ use vnet_common::{CtEntry, Mac, Proto, Tuple};
 use super::Machine;
 use crate::firewall::Netfilter;
 use crate::flow::Tables;
-use crate::kernel::{BoundSocket, Interface, Process, Route};
+use crate::kernel::{Addressed, BoundSocket, Interface, Process, Route};
 use crate::plan::{Op, Resource, State};
 
 /// How a step fails.
@@ -37,6 +38,8 @@ pub(crate) struct Fake {
     pub(crate) netfilter: RefCell<Option<Netfilter>>,
     /// Fragments have nowhere to wait.
     pub(crate) no_hold: Cell<bool>,
+    /// How often it was asked or told something, by what.
+    calls: RefCell<BTreeMap<&'static str, usize>>,
     fault: Cell<Option<(usize, Fault)>>,
     steps: Cell<usize>,
 }
@@ -63,6 +66,15 @@ impl Fake {
     pub(crate) fn fail_at(&self, n: usize, fault: Fault) {
         self.steps.set(0);
         self.fault.set(Some((n, fault)));
+    }
+
+    /// How often it was asked or told something since the last time, by what.
+    pub(crate) fn take_calls(&self) -> BTreeMap<&'static str, usize> {
+        self.calls.take()
+    }
+
+    fn called(&self, what: &'static str) {
+        *self.calls.borrow_mut().entry(what).or_default() += 1;
     }
 
     pub(crate) fn heal(&self) {
@@ -146,6 +158,7 @@ impl Machine for Fake {
     type Error = FakeError;
 
     async fn state(&self, resource: &Resource) -> Result<State, FakeError> {
+        self.called("state");
         Ok(match self.find(resource) {
             None => State::Absent,
             Some(other) if other == *resource => State::Present,
@@ -154,6 +167,7 @@ impl Machine for Fake {
     }
 
     async fn apply(&self, op: &Op) -> Result<(), FakeError> {
+        self.called("apply");
         let step = self.steps.replace(self.steps.get() + 1);
         match self.fault.get() {
             Some((n, Fault::Before)) if n == step => {}
@@ -165,6 +179,7 @@ impl Machine for Fake {
     }
 
     async fn interfaces(&self) -> Result<Vec<Interface>, FakeError> {
+        self.called("interfaces");
         let mut interfaces = self.host.borrow().clone();
         for (resource, index) in self.present.borrow().iter().zip(100..) {
             match resource {
@@ -183,19 +198,33 @@ impl Machine for Fake {
         Ok(interfaces)
     }
 
+    async fn addressed(&self, _named: &[&str]) -> Result<Vec<Addressed>, FakeError> {
+        self.called("addressed");
+        Ok(self.interfaces().await?.iter().map(Addressed::from).collect())
+    }
+
+    async fn has_interface(&self, name: &str) -> Result<bool, FakeError> {
+        self.called("has_interface");
+        Ok(self.interfaces().await?.iter().any(|interface| interface.name == name))
+    }
+
     async fn routes(&self) -> Result<Vec<Route>, FakeError> {
+        self.called("routes");
         Ok(self.routes.borrow().clone())
     }
 
     fn netfilter(&self) -> Result<Netfilter, FakeError> {
+        self.called("netfilter");
         self.netfilter.borrow().clone().ok_or_else(|| FakeError("no rules for you".to_owned()))
     }
 
     fn flow_tables(&self) -> Result<Tables, FakeError> {
+        self.called("flow_tables");
         Ok(Tables { confirmed: self.flows.borrow().iter().copied().collect(), ..Tables::default() })
     }
 
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, FakeError> {
+        self.called("forget_flows");
         let mut flows = self.flows.borrow_mut();
         let before = flows.len();
         flows.retain(|(tuple, entry)| !doomed(tuple, entry));
@@ -203,16 +232,19 @@ impl Machine for Fake {
     }
 
     fn bound_sockets(&self, proto: Proto, ports: RangeInclusive<u16>) -> Result<Vec<BoundSocket>, FakeError> {
+        self.called("bound_sockets");
         let sockets = self.sockets.borrow();
         let held = sockets.iter().filter(|(of, socket)| *of == proto && ports.contains(&socket.port));
         Ok(held.map(|(_, socket)| socket.clone()).collect())
     }
 
     fn holder_of(&self, socket: &BoundSocket) -> Option<Process> {
+        self.called("holder_of");
         (socket.inode != 0).then(|| Process { name: "nginx".to_owned(), pid: 123 })
     }
 
     async fn can_hold_fragments(&self) -> Result<bool, FakeError> {
+        self.called("can_hold_fragments");
         Ok(!self.no_hold.get())
     }
 
@@ -239,6 +271,14 @@ impl Machine for &Fake {
 
     async fn interfaces(&self) -> Result<Vec<Interface>, FakeError> {
         (**self).interfaces().await
+    }
+
+    async fn addressed(&self, named: &[&str]) -> Result<Vec<Addressed>, FakeError> {
+        (**self).addressed(named).await
+    }
+
+    async fn has_interface(&self, name: &str) -> Result<bool, FakeError> {
+        (**self).has_interface(name).await
     }
 
     async fn routes(&self) -> Result<Vec<Route>, FakeError> {

@@ -247,7 +247,7 @@ pub struct Target {
 }
 
 /// How a target names its endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TargetHost {
     /// By one of its addresses.
     Addr(IpAddr),

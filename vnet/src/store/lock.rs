@@ -80,11 +80,14 @@ fn is_still(file: &File, path: &Path) -> bool {
     identity(open) == identity(named)
 }
 
+/// Notes whose the lock is. The file is written over and then cut, not emptied first: to give its block back can take a
+/// file system milliseconds.
 fn note_owner(file: &mut File) -> io::Result<()> {
     let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+    let owner = format!("{} (vnet {command})", std::process::id());
     file.rewind()?;
-    file.set_len(0)?;
-    write!(file, "{} (vnet {command})", std::process::id())
+    file.write_all(owner.as_bytes())?;
+    file.set_len(owner.len() as u64)
 }
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {

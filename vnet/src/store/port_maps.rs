@@ -102,11 +102,14 @@ impl Transaction {
         self.set_meta(MOVING, &mapping)
     }
 
-    /// A number no mapping has had.
+    /// A number no mapping has had, and neither any after it.
     pub fn next_mapping(&self) -> Result<u32, Error> {
-        let next = self.meta::<u32>(NEXT)?.max(1);
-        self.set_meta(NEXT, &(next + 1))?;
-        Ok(next)
+        Ok(self.meta::<u32>(NEXT)?.max(1))
+    }
+
+    /// Notes that mappings have had the numbers before this one.
+    pub fn set_next_mapping(&self, next: u32) -> Result<(), Error> {
+        self.set_meta(NEXT, &next)
     }
 
     /// Notes a mapping.

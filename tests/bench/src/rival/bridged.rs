@@ -15,8 +15,10 @@ pub(super) const BRIDGE: &str = "br0";
 /// What the endpoints' addresses are out of.
 pub(super) const SUBNET: &str = "192.168.0.0/24";
 /// The endpoint that serves.
-pub(super) const NET1: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 0, 2));
+pub(crate) const NET1: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 0, 2));
 const NET2: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 0, 3));
+/// The endpoints: the host's end of the veth pair, and the address.
+pub(super) const ENDPOINTS: [(&str, IpAddr); 2] = [("net1", NET1), ("net2", NET2)];
 const GATEWAY: &str = "192.168.0.1";
 
 /// A host with endpoints on a bridge. What translates is added by the rival.
@@ -47,8 +49,7 @@ impl Bridged {
         host.ip(&format!("addr add {GATEWAY}/24 dev {BRIDGE}"));
         host.ip(&format!("link set {BRIDGE} up"));
         host.write("/proc/sys/net/ipv4/ip_forward", "1");
-        let net1 = endpoint(&lab, "net1", NET1);
-        let net2 = endpoint(&lab, "net2", NET2);
+        let [net1, net2] = ENDPOINTS.map(|(name, addr)| endpoint(&lab, name, addr));
         Self { programs: Vec::new(), net1, net2, lab }
     }
 

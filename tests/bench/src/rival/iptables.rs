@@ -1,7 +1,7 @@
 //! iptables, in both of its kinds, with the rules that Docker writes when its proxy is switched off.
 
 use super::bridged::{BRIDGE, Bridged, BridgedMany, NET1, SUBNET};
-use super::{Absent, Many, ONE_MORE, PUBLISHED, Rival, Site, TARGET_PORT, many, version_of_debian};
+use super::{Absent, Many, ONE_MORE, PUBLISHED, Rival, Site, TARGET_PORT, many, range, version_of_debian};
 use crate::case::Case;
 
 /// The program that writes nf_tables' rules.
@@ -50,6 +50,18 @@ impl Rival for Iptables {
         let all = rules().into_iter().chain(ports.clone().flat_map(|port| of_port("tcp", port, port)));
         let (command, last) = (format!("{}-restore", self.program), *ports.end());
         Some(Box::new(BridgedMany::load(last, &command, &saved(all), [one_more.into(), back.into()])))
+    }
+
+    fn publish_range(&self) -> Option<Box<dyn Many>> {
+        let range = format!("{}:{}", range::FIRST, range::LAST);
+        let add = [
+            format!("-t nat -A DOCKER -p tcp --dport {range} -j DNAT --to-destination {NET1}"),
+            format!("-A DOCKER -d {NET1} -o {BRIDGE} -p tcp --dport {range} -j ACCEPT"),
+        ];
+        let add = add.map(|rule| format!("{} {rule}", self.program));
+        let back = add.clone().map(|command| command.replace("-A ", "-D "));
+        let (command, rules) = (format!("{}-restore", self.program), saved(rules().into_iter()));
+        Some(Box::new(BridgedMany::load(range::LAST, &command, &rules, [add.into(), back.into()])))
     }
 }
 

@@ -1,7 +1,7 @@
 //! nftables with maps: one look-up however many ports are published.
 
 use super::bridged::{BRIDGE, Bridged, BridgedMany, NET1, SUBNET};
-use super::{Absent, Many, ONE_MORE, PUBLISHED, Rival, Site, TARGET_PORT, many, version_of_debian};
+use super::{Absent, Many, ONE_MORE, PUBLISHED, Rival, Site, TARGET_PORT, many, range, version_of_debian};
 use crate::case::Case;
 
 #[derive(Debug)]
@@ -38,6 +38,16 @@ impl Rival for Nftables {
         let remove = format!("nft delete element ip nat tcp_ports {{ {ONE_MORE} }}");
         let last = *ports.end();
         Some(Box::new(BridgedMany::load(last, "nft -f", &rules, [vec![add], vec![remove]])))
+    }
+
+    fn publish_range(&self) -> Option<Box<dyn Many>> {
+        // What is in a chain of its own can be taken back without asking for its number first.
+        let chain = "\ntable ip range { chain prerouting { type nat hook prerouting priority -99; }; }";
+        let rules = ruleset([(PUBLISHED, TARGET_PORT)]) + chain;
+        let range = format!("fib daddr type local tcp dport {}-{} dnat to {NET1}", range::FIRST, range::LAST);
+        let add = format!("nft add rule ip range prerouting {range}");
+        let remove = "nft flush chain ip range prerouting".to_owned();
+        Some(Box::new(BridgedMany::load(range::LAST, "nft -f", &rules, [vec![add], vec![remove]])))
     }
 }
 

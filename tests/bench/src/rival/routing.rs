@@ -2,8 +2,8 @@
 
 use vnet_tests::lab::HOST_V4;
 
-use super::bridged::{Bridged, NET1, SUBNET};
-use super::{Absent, Path, Rival, Site, TARGET_PORT, kernel};
+use super::bridged::{Bridged, SUBNET};
+use super::{Absent, Path, Rival, Site, kernel, to_endpoint_itself};
 use crate::case::Case;
 
 #[derive(Debug)]
@@ -39,10 +39,6 @@ struct Routed(Bridged);
 
 impl Site for Routed {
     fn path(&self, case: Case) -> Path {
-        let mut path = self.0.path(case);
-        if path.server == *self.0.net1() {
-            path.dials = (NET1, TARGET_PORT).into();
-        }
-        path
+        to_endpoint_itself(&self.0, case)
     }
 }

@@ -212,7 +212,10 @@ impl Cpu {
         let place = Place { ifindex, arrived: BRIDGE, waited: 0 };
         let slice = &mut Slice::new(&mut bytes);
         let verdict = pipeline::run(slice, self, &mut Scratch::zeroed(), (hook, place));
-        assert!(matches!(parse(slice, &mut became), Ok(Parsed::Ip(_))), "it is still a packet");
+        assert!(
+            matches!(parse(slice, &mut bytemuck::Zeroable::zeroed(), &mut became), Ok(Parsed::Ip(_))),
+            "it is still a packet"
+        );
         became.zone = if matches!(verdict, Ok(Verdict::Deliver(_))) { INSIDE } else { Zone::WORLD };
         Fate { sent, became, verdict }
     }

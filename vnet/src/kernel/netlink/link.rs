@@ -87,7 +87,7 @@ fn attached_xdp(parts: &[LinkXdp]) -> Option<AttachedXdp> {
         LinkXdp::ProgId(program) | LinkXdp::DrvProgId(program) => Some(*program),
         _ => None,
     })?;
-    let generic = parts.iter().any(|part| *part == LinkXdp::Attached(XdpAttached::SocketBuffer));
+    let generic = parts.contains(&LinkXdp::Attached(XdpAttached::SocketBuffer));
     Some(AttachedXdp { program, generic })
 }
 

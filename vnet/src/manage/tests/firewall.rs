@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::firewall::{Action, Backend, Base, Bridged, Chain, Condition, Families, Field, Hook, Netfilter};
 use crate::firewall::{Policy, Rule, Table, Test, Verdict};
+use crate::kernel::Addressed;
 
 /// A table of iptables with one chain, which drops all but what its rules accept.
 fn drops(hook: Hook, chain: &str, rules: Vec<Rule>) -> Table {
@@ -136,7 +137,7 @@ async fn a_port_is_reached_from_where_it_is_published() {
     let record = store.begin().unwrap();
     let (settings, networks) = (record.settings().unwrap().unwrap(), record.networks().unwrap());
     let netfilter = world.fake.netfilter.borrow().clone().unwrap();
-    let interfaces = world.fake.host.borrow().clone();
+    let interfaces: Vec<Addressed> = world.fake.host.borrow().iter().map(Addressed::from).collect();
     let described = record.port_maps().unwrap().into_iter().map(|mapping| {
         let reach = reach(&netfilter, &interfaces, &settings, &networks, &mapping);
         let addresses = reach.uplinks.iter().flat_map(|uplink| &uplink.addresses);
