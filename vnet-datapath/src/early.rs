@@ -103,35 +103,25 @@ fn is_published<T: Tables>(tables: &T, tuple: &Tuple) -> bool {
 #[inline(always)]
 fn admit<T: Early>(tables: &T, source: &Addr, (rate, total): (u32, u32)) -> Result<(), DropReason> {
     let now = tables.nanoseconds();
-    let total_due = if total == 0 { 0 } else { tables.total_due() };
     // First: it costs least, and a flood of forged sources leaves no trace of them then.
-    if is_exceeded(total_due, now) {
-        return Err(DropReason::Flood);
-    }
+    let total_due = if total == 0 { 0 } else { next(tables.total_due(), now, total)? };
     if rate != 0 {
         let prefix = prefix(source);
-        let due = tables.source_due(&prefix);
-        if is_exceeded(due, now) {
-            return Err(DropReason::Flood);
-        }
-        tables.set_source_due(&prefix, next(due, now, rate));
+        let due = next(tables.source_due(&prefix), now, rate)?;
+        tables.set_source_due(&prefix, due);
     }
     if total != 0 {
-        tables.set_total_due(next(total_due, now, total));
+        tables.set_total_due(total_due);
     }
     Ok(())
 }
 
+/// Until when flows are accounted for with one more, unless that is more than a second's; `rate` is not 0.
 #[inline(always)]
-fn is_exceeded(due: u64, now: u64) -> bool {
-    due.saturating_sub(now) >= SECOND
-}
-
-/// When one more flow is accounted for; `rate` is not 0.
-#[inline(always)]
-fn next(due: u64, now: u64, rate: u32) -> u64 {
+fn next(due: u64, now: u64, rate: u32) -> Result<u64, DropReason> {
     let share = SECOND.checked_div(u64::from(rate)).unwrap_or(0);
-    due.max(now).wrapping_add(share)
+    let next = due.max(now).wrapping_add(share);
+    if next.wrapping_sub(now) > SECOND { Err(DropReason::Flood) } else { Ok(next) }
 }
 
 /// What counts as one source: whoever has an address has as a rule some more beside it (RFC 6177 for IPv6).

@@ -1,31 +1,43 @@
 //! Whether XDP would deliver better: an endpoint reached through vnet's classifiers, the same with vnet's XDP program in
 //! front of them, and by an XDP program that sends what the uplink receives straight into the endpoint's veth pair.
 
-use anyhow::Result;
 use vnet_tests::lab::{HOST_V4, Lab, Netns, UPLINK};
 use vnet_tests::peer::{Redirect, interface_mac};
 
-use crate::case::Kind;
+use crate::case::{Effort, Kind};
 use crate::results::{Quantity, Section, VNET};
 use crate::rival::Path;
 use crate::run::Run;
 
 /// With vnet's XDP program.
 const IN_FRONT: &str = "vnet, XDP in front";
-/// Without vnet.
+/// The sender sums up and cuts to size itself, and the receiver puts together what came: what an uplink that is a network
+/// card has from its wire.
+const WIRE: &str = "vnet, as from a wire";
+const WIRE_IN_FRONT: &str = "vnet, as from a wire, XDP in front";
+/// Without vnet, and as from a wire: it has to be.
 const INTO_VETH: &str = "XDP into the veth";
 
 const KINDS: [Kind; 3] = [Kind::Rr, Kind::Crr, Kind::Stream1];
 
-/// Measures the three in turn.
+const fn count(kind: Kind, effort: Effort) -> u64 {
+    match (kind, effort) {
+        (Kind::Rr, Effort::Full) => 10_000,
+        (Kind::Crr, Effort::Full) => 2_000,
+        _ => kind.count(Effort::Quick),
+    }
+}
+
+/// Measures all of them in turn.
 pub(crate) fn measure(run: &Run<'_>, section: &mut Section) {
-    let published = |xdp: &str, checksums: bool| {
+    let published = |xdp: &str, wire: bool| {
         let lab = Lab::new();
         lab.vnet_ok(&["up", "--xdp", xdp]);
         let net1 = lab.endpoint("net1");
         lab.vnet_ok(&["portmap", "add", "8088", &format!("{}:80", net1.name())]);
-        if checksums {
+        if wire {
             compute_checksums(lab.outside());
+            put_together(lab.host(), UPLINK);
         }
         let path = Path {
             client: lab.outside().clone(),
@@ -35,13 +47,13 @@ pub(crate) fn measure(run: &Run<'_>, section: &mut Section) {
         };
         (net1, lab, path)
     };
-    for (name, xdp, checksums) in [
+    for (name, xdp, wire) in [
         (VNET, "off", false),
         (IN_FRONT, "native", false),
-        // As whoever is redirected by XDP has to.
-        ("vnet, sums computed", "off", true),
+        (WIRE, "off", true),
+        (WIRE_IN_FRONT, "native", true),
     ] {
-        match run.guarded(|| published(xdp, checksums)) {
+        match run.guarded(|| published(xdp, wire)) {
             Ok((_net1, _lab, path)) => all(run, section, name, &path),
             Err(error) => section.lacks(name, &format!("{error:#}")),
         }
@@ -56,9 +68,14 @@ fn all(run: &Run<'_>, section: &mut Section, name: &str, path: &Path) {
     for kind in KINDS {
         let quantity = Quantity::from(kind);
         let quantity = Quantity { title: format!("into an endpoint: {}", quantity.title), ..quantity };
-        let count = kind.count(run.plan.effort);
-        run.note(section, &quantity, name, || -> Result<_> { run.rig.measure(path, kind, count) });
+        let count = count(kind, run.plan.effort);
+        run.note(section, &quantity, name, || run.rig.measure(path, kind, count));
     }
+}
+
+/// Has an interface be polled, as a network card is, and put segments together.
+fn put_together(netns: &Netns, interface: &str) {
+    netns.run(&["ethtool", "-K", interface, "gro", "on"]).ok();
 }
 
 /// Has a namespace sum up what it sends itself: what XDP redirects has lost that it was to be done.
@@ -99,7 +116,7 @@ impl Straight {
         endpoint.0.ip("link set eth0 up");
         endpoint.0.ip("route add default via 10.77.0.1");
         // Polled, or nothing can be redirected into it.
-        endpoint.0.run(&["ethtool", "-K", "eth0", "gro", "on"]).ok();
+        put_together(&endpoint.0, "eth0");
         // Nothing answers for it out there: all that arrives goes to the endpoint, as it is.
         let (mac, outside) = (interface_mac(&endpoint.0, "eth0"), lab.outside());
         outside.ip(&format!("route add {} dev {UPLINK}", Self::ADDR));

@@ -9,7 +9,7 @@ mod conntrack;
 mod delivery;
 mod ebpf;
 mod endpoints;
-mod flood;
+mod floods;
 pub mod generator;
 pub mod goals;
 pub mod guard;

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
 use crate::case::Case;
-use crate::{conntrack, endpoints, flood, mappings, programs};
+use crate::{conntrack, endpoints, floods, mappings, programs};
 
 /// A section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Topic {
             Self::Conntrack => conntrack::NAME,
             Self::Programs => programs::NAME,
             Self::Endpoints => endpoints::NAME,
-            Self::Floods => flood::NAME,
+            Self::Floods => floods::NAME,
         }
     }
 

@@ -63,11 +63,14 @@ fn check(host: &Host, settings: &Settings, sources: Cidr) -> Result<(), Error> {
     Ok(())
 }
 
-/// What to tell if not every uplink looks at the list.
-fn uncovered(settings: &Settings) -> Option<String> {
+/// What to tell if not every uplink looks at the list and at the limits of floods.
+pub(super) fn uncovered(settings: &Settings) -> Option<String> {
     let without = settings.uplinks.iter().filter(|uplink| !settings.xdp.contains_key(uplink));
     let without: Vec<String> = without.map(ToString::to_string).collect();
     (!without.is_empty()).then(|| {
-        format!("not on {}, which has no XDP: `vnet up --xdp native` is for all uplinks", without.join(", "))
+        let without = without.join(", ");
+        format!(
+            "no XDP on {without}: nothing is denied or limited there; `vnet up --xdp native` is for all uplinks"
+        )
     })
 }

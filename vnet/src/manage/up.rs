@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::deny::uncovered;
 use super::error::there_are;
 use super::host::{Addresses, Host};
 use super::network::{default_mtu, default_subnets, list, network_resources, note_network, without_rule};
@@ -354,11 +355,8 @@ fn not_an_uplink(name: InterfaceName, settings: &Settings) -> Error {
     Error::NotThisUplink { name, uplinks: there_are(&settings.uplinks) }
 }
 
-/// What is asked for that nothing does, as it takes XDP.
+/// What is asked for that nothing does, or not everywhere, as it takes XDP.
 fn idle_limits(transaction: &Transaction, settings: &Settings) -> Result<Option<String>, Error> {
-    if !settings.xdp.is_empty() {
-        return Ok(None);
-    }
     let limited = settings.flood != FloodLimits::default();
     let idle = match (limited, transaction.denied()?.is_empty()) {
         (false, true) => return Ok(None),
@@ -366,6 +364,9 @@ fn idle_limits(transaction: &Transaction, settings: &Settings) -> Result<Option<
         (false, false) => "the deny list does nothing",
         (true, false) => "the deny list and the limits of floods do nothing",
     };
+    if !settings.xdp.is_empty() {
+        return Ok(uncovered(settings));
+    }
     Ok(Some(format!("{idle} without XDP on an uplink: `vnet up --xdp native`")))
 }
 

@@ -95,6 +95,9 @@ async fn limits_of_floods_are_told_to_the_data_path_and_want_xdp() {
     assert_eq!((found.flood_rate, found.flood_total), (100, 5000));
     assert_eq!(world.bring_up_as(&xdp(&["native"]), Mode::Apply).await.unwrap().notes, [] as [String; 0]);
     assert_eq!(config(&world).flood_rate, 100, "what is not named stays");
+    let another = UpRequest { uplinks: vec!["eth1".parse().unwrap()], ..UpRequest::default() };
+    let notes = world.bring_up_as(&another, Mode::Apply).await.unwrap().notes;
+    assert!(notes.iter().any(|note| note.starts_with("no XDP on eth1: nothing is denied")), "{notes:?}");
     world.bring_up_as(&limits(0, 0), Mode::Apply).await.unwrap();
     assert_eq!(config(&world).flood_total, 0);
 }
