@@ -57,6 +57,11 @@ pub struct DatapathConfig {
     pub hold: u32,
     /// Fragments of each interface that may begin to wait in a second.
     pub held_fragments: u32,
+    /// New flows to published ports that each source (an IPv4 `/24`, an IPv6 `/64`) may begin in a second, where XDP
+    /// is on. 0 for no limit.
+    pub flood_rate: u32,
+    /// New flows to published ports that all sources together may begin in a second, likewise. 0 for no limit.
+    pub flood_total: u32,
     /// Zero.
     pub reserved: u32,
 }
@@ -87,6 +92,8 @@ impl DatapathConfig {
         flags: 0,
         hold: 0,
         held_fragments: 256,
+        flood_rate: 0,
+        flood_total: 0,
         reserved: 0,
     };
 }

@@ -104,6 +104,10 @@ drop_reasons! {
     Filtered = 27, "filtered";
     /// An endpoint sent what only a DHCP server sends.
     DhcpServer = 28, "dhcp-server";
+    /// The source is on the deny list.
+    Denied = 29, "denied";
+    /// More new flows to published ports than `--flood-rate` or `--flood-total` allows.
+    Flood = 30, "flood";
 }
 
 /// Key of the drop counters: where and why.

@@ -48,12 +48,20 @@ pub enum Hook {
     ToBridge = 5,
     /// A fragment that has waited for the first of its datagram.
     FromHold = 4,
+    /// Received by an uplink, before the host's stack has seen it (XDP).
+    XdpUplink = 6,
 }
 
 impl Hook {
     /// Every hook.
-    pub const ALL: [Self; 5] =
-        [Self::FromEndpoint, Self::FromUplink, Self::ToUplink, Self::FromHold, Self::ToBridge];
+    pub const ALL: [Self; 6] = [
+        Self::FromEndpoint,
+        Self::FromUplink,
+        Self::ToUplink,
+        Self::FromHold,
+        Self::ToBridge,
+        Self::XdpUplink,
+    ];
 
     /// The name of the hook and of its program.
     #[must_use]
@@ -64,6 +72,7 @@ impl Hook {
             Self::ToUplink => "to_uplink",
             Self::ToBridge => "to_bridge",
             Self::FromHold => "from_hold",
+            Self::XdpUplink => "xdp_uplink",
         }
     }
 
@@ -76,6 +85,7 @@ impl Hook {
             3 => Some(Self::ToUplink),
             5 => Some(Self::ToBridge),
             4 => Some(Self::FromHold),
+            6 => Some(Self::XdpUplink),
             _ => None,
         }
     }

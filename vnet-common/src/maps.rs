@@ -24,6 +24,10 @@ pub const MASQUERADE: &str = "masquerade";
 pub const UNMASQUERADED: &str = "unmasqueraded";
 /// External `Addr` -> `FloatingValue`.
 pub const FLOATING: &str = "floating";
+/// `PrefixKey` of a source -> its length in bits: what comes from it is dropped by uplinks with XDP.
+pub const DENIED: &str = "denied";
+/// `Addr` of a source's prefix -> nanoseconds since boot until which its new flows to published ports are accounted for.
+pub const FLOOD_SOURCES: &str = "flood_sources";
 /// `AllowFromKey` -> 0.
 pub const ALLOW_FROM: &str = "allow_from";
 /// `PortMapKey` -> `PortMapValue`.
@@ -42,7 +46,7 @@ pub const DROPS: &str = "drops";
 pub const EVENTS: &str = "events";
 
 /// Every map, in the order in which they are listed to people.
-pub const ALL: [&str; 20] = [
+pub const ALL: [&str; 22] = [
     CONFIG,
     UPLINKS,
     HOST_ADDRESSES,
@@ -51,6 +55,7 @@ pub const ALL: [&str; 20] = [
     MASQUERADE,
     UNMASQUERADED,
     FLOATING,
+    DENIED,
     PORT_MAP,
     ALLOW_FROM,
     CONNTRACK,
@@ -61,6 +66,7 @@ pub const ALL: [&str; 20] = [
     ENDPOINT_USE,
     FRAGMENTS,
     LOCAL_FLOWS,
+    FLOOD_SOURCES,
     DROPS,
     EVENTS,
 ];
@@ -81,6 +87,10 @@ pub const FRAGMENT_ENTRIES: usize = 8_192;
 pub const UNMASQUERADED_ENTRIES: usize = 1_024;
 /// Floating addresses.
 pub const FLOATING_ENTRIES: usize = 4_096;
+/// Sources on the deny list.
+pub const DENIED_ENTRIES: usize = 65_536;
+/// Sources whose new flows to published ports are counted.
+pub const FLOOD_SOURCE_ENTRIES: usize = 65_536;
 /// Clients' prefixes of restricted mappings.
 pub const ALLOW_FROM_ENTRIES: usize = 65_536;
 /// Addresses of endpoints.

@@ -29,7 +29,7 @@ pub fn begin<T: Tables>(tables: &T, scratch: &mut Scratch, hook: Hook) -> Step {
         Hook::FromUplink => beginning.sent_by_the_world(),
         Hook::ToUplink => beginning.leaving(),
         // Nothing begins there.
-        Hook::ToBridge | Hook::FromHold => Ok(Step::PASS),
+        Hook::ToBridge | Hook::FromHold | Hook::XdpUplink => Ok(Step::PASS),
     })
 }
 

@@ -181,7 +181,9 @@ pub fn straggler<T: Tables>(tables: &T, scratch: &mut Scratch, hook: Hook) -> St
             }
         }
         // Its first has not left this way: nothing leaves untranslated.
-        Hook::ToUplink | Hook::ToBridge | Hook::FromHold => return Step::drop(DropReason::Fragment),
+        Hook::ToUplink | Hook::ToBridge | Hook::FromHold | Hook::XdpUplink => {
+            return Step::drop(DropReason::Fragment);
+        }
     }
     let fate = scratch.datagram.fate;
     if fate == OPEN && may_wait(tables, scratch) {

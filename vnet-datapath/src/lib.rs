@@ -49,6 +49,7 @@ pub mod begin;
 pub mod buffer;
 pub mod checksum;
 pub mod conntrack;
+pub mod early;
 pub mod fragments;
 pub mod local;
 #[cfg(test)]

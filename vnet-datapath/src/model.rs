@@ -13,6 +13,7 @@ use vnet_common::{
 };
 
 use crate::answer::Budget;
+use crate::early::Early;
 use crate::local::LocalTables;
 use crate::tables::{Flow, Mapping, NextHop, Ports, Route, RouteQuery, Source, Tables};
 
@@ -68,6 +69,12 @@ pub struct Model {
     pub unmasqueraded: HashMap<PrefixKey, u32>,
     /// Floating addresses.
     pub floating: HashMap<Addr, FloatingValue>,
+    /// The deny list: the length of each prefix.
+    pub denied: HashMap<PrefixKey, u32>,
+    /// Until when new flows are accounted for, by their source's prefix.
+    pub flood_sources: RefCell<HashMap<Addr, u64>>,
+    /// The same for all sources together.
+    pub flood_total: Cell<u64>,
     /// Published ports.
     pub port_map: HashMap<PortMapKey, PortMapValue>,
     /// Clients' prefixes of restricted mappings, by mapping.
@@ -114,6 +121,9 @@ impl Default for Model {
             masquerade: HashMap::new(),
             unmasqueraded: HashMap::new(),
             floating: HashMap::new(),
+            denied: HashMap::new(),
+            flood_sources: RefCell::default(),
+            flood_total: Cell::new(0),
             port_map: HashMap::new(),
             allow_from: HashMap::new(),
             uplinks: HashMap::new(),
@@ -516,6 +526,38 @@ impl Tables for Model {
         x ^= x << 5;
         self.seed.set(x);
         x
+    }
+}
+
+impl Early for Model {
+    #[inline]
+    fn is_denied(&self, source: &Addr) -> bool {
+        longest(&self.denied, source).is_some()
+    }
+
+    #[inline]
+    fn nanoseconds(&self) -> u64 {
+        u64::from(self.clock) * 1_000_000_000
+    }
+
+    #[inline]
+    fn source_due(&self, prefix: &Addr) -> u64 {
+        self.flood_sources.borrow().get(prefix).copied().unwrap_or(0)
+    }
+
+    #[inline]
+    fn set_source_due(&self, prefix: &Addr, due: u64) {
+        self.flood_sources.borrow_mut().insert(*prefix, due);
+    }
+
+    #[inline]
+    fn total_due(&self) -> u64 {
+        self.flood_total.get()
+    }
+
+    #[inline]
+    fn set_total_due(&self, due: u64) {
+        self.flood_total.set(due);
     }
 }
 

@@ -301,7 +301,7 @@ fn options<P: Packet>(packet: &P, length: u32) -> Result<u8, DropReason> {
 }
 
 /// What [`option_at`] returns instead of an offset: it was the last.
-const NO_MORE: u32 = 0;
+pub(crate) const NO_MORE: u32 = 0;
 /// It is a source route.
 const ROUTE: u32 = 1;
 /// It makes no sense.

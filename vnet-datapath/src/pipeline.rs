@@ -61,6 +61,8 @@ pub fn look<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch,
         Hook::ToUplink => to_uplink(tables, scratch),
         Hook::ToBridge => to_bridge(tables, scratch),
         Hook::FromHold => Ok(fragments::from_hold(tables, scratch)),
+        // Nothing is looked up there but what `early` does.
+        Hook::XdpUplink => Ok(Step::PASS),
     })
 }
 
@@ -154,7 +156,7 @@ fn from_uplink<T: Tables>(tables: &T, scratch: &mut Scratch) -> Result<Step, Ste
 
 /// Whether an address is inside a network and not the host's own.
 #[inline(always)]
-fn is_inside<T: Tables>(tables: &T, dst: &Addr) -> bool {
+pub(crate) fn is_inside<T: Tables>(tables: &T, dst: &Addr) -> bool {
     tables.host_address(dst).is_none() && tables.network(dst).is_some()
 }
 

@@ -13,6 +13,8 @@ use network_types::tcp::TcpHdr;
 use network_types::udp::UdpHdr;
 use vnet_common::Mac;
 
+/// EtherType.
+pub const ETHERTYPE: u32 = offset_of!(EthHdr, ether_type) as u32;
 /// Where the network header begins.
 pub const NETWORK: u32 = EthHdr::LEN as u32;
 /// IPv4 hop limit and protocol, which share a word of the checksum.
@@ -367,7 +369,10 @@ mod tests {
 
     #[test]
     fn offsets_are_those_of_the_rfcs() {
-        assert_eq!((NETWORK, IPV4_ID, IPV4_TTL, IPV4_CHECKSUM, IPV4_ADDRESSES), (14, 18, 22, 24, 26));
+        assert_eq!(
+            (ETHERTYPE, NETWORK, IPV4_ID, IPV4_TTL, IPV4_CHECKSUM, IPV4_ADDRESSES),
+            (12, 14, 18, 22, 24, 26)
+        );
         assert_eq!((IPV6_HOP_LIMIT, IPV6_ADDRESSES, IPV6_PAYLOAD), (21, 22, 54));
         assert_eq!((TCP_CHECKSUM, UDP_CHECKSUM, ICMP_CHECKSUM, ICMP_IDENTIFIER), (16, 6, 2, 4));
         assert_eq!(

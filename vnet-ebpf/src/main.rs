@@ -5,14 +5,14 @@
 mod programs {
     use aya_ebpf::EbpfContext as _;
     use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC};
-    use aya_ebpf::macros::{cgroup_sock_addr, classifier};
-    use aya_ebpf::programs::{SockAddrContext, TcContext};
+    use aya_ebpf::macros::{cgroup_sock_addr, classifier, xdp};
+    use aya_ebpf::programs::{SockAddrContext, TcContext, XdpContext};
     use vnet_common::Hook;
     use vnet_datapath::step::{self, Steps as _};
     use vnet_ebpf::sk_addr::{self, Family};
     use vnet_ebpf::skb::Skb;
     use vnet_ebpf::steps::Outlined;
-    use vnet_ebpf::{maps, verdict};
+    use vnet_ebpf::{early, maps, verdict};
 
     vnet_ebpf::steps!(__sk_buff, Skb::new);
 
@@ -63,6 +63,11 @@ mod programs {
         steps.read(scratch);
         let step = steps.look(scratch);
         verdict::tc(&mut skb, Hook::FromHold, scratch, step)
+    }
+
+    #[xdp]
+    fn xdp_uplink(context: XdpContext) -> u32 {
+        early::run(context.ctx)
     }
 
     #[cgroup_sock_addr(bind4)]

@@ -5,10 +5,10 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya_ebpf::macros::btf_map;
 use vnet_common::maps::{
-    ALLOW_FROM_ENTRIES, CONNTRACK_ENTRIES, DROP_ENTRIES, ENDPOINT_ENTRIES, EVENT_BYTES, FLOATING_ENTRIES,
-    FLOW_SLOTS_ENTRIES, FRAGMENT_ENTRIES, HOST_ADDRESS_ENTRIES, LOCAL_FLOW_ENTRIES, MAPPING_ENTRIES,
-    MASQUERADE_ENTRIES, NETWORK_ENTRIES, PORT_MAP_ENTRIES, UNCONFIRMED_ENTRIES, UNMASQUERADED_ENTRIES,
-    UPLINK_ENTRIES,
+    ALLOW_FROM_ENTRIES, CONNTRACK_ENTRIES, DENIED_ENTRIES, DROP_ENTRIES, ENDPOINT_ENTRIES, EVENT_BYTES,
+    FLOATING_ENTRIES, FLOOD_SOURCE_ENTRIES, FLOW_SLOTS_ENTRIES, FRAGMENT_ENTRIES, HOST_ADDRESS_ENTRIES,
+    LOCAL_FLOW_ENTRIES, MAPPING_ENTRIES, MASQUERADE_ENTRIES, NETWORK_ENTRIES, PORT_MAP_ENTRIES,
+    UNCONFIRMED_ENTRIES, UNMASQUERADED_ENTRIES, UPLINK_ENTRIES,
 };
 use vnet_common::{
     Addr, AllowFrom, CtEntry, DatapathConfig, DropKey, EndpointUse, EndpointValue, Event, FloatingValue,
@@ -70,6 +70,18 @@ pub static UNMASQUERADED: LpmTrie<Addr, u32, UNMASQUERADED_ENTRIES> = LpmTrie::n
 /// Floating addresses.
 #[btf_map(name = "floating")]
 pub static FLOATING: HashMap<Addr, FloatingValue, FLOATING_ENTRIES, ON_DEMAND> = HashMap::new();
+
+/// The deny list.
+#[btf_map(name = "denied")]
+pub static DENIED: LpmTrie<Addr, u32, DENIED_ENTRIES> = LpmTrie::new();
+
+/// Until when the new flows of each source are accounted for.
+#[btf_map(name = "flood_sources")]
+pub static FLOOD_SOURCES: LruHashMap<Addr, u64, FLOOD_SOURCE_ENTRIES> = LruHashMap::new();
+
+/// The same for all sources together. Not pinned: nobody else has any use for it.
+#[btf_map(name = "flood_total")]
+pub(crate) static FLOOD_TOTAL: Array<u64, 1> = Array::new();
 
 /// Clients of restricted mappings.
 #[btf_map(name = "allow_from")]

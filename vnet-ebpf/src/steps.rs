@@ -70,6 +70,7 @@ impl Steps for Outlined {
                 Hook::ToUplink => vnet_to_uplink(scratch),
                 Hook::ToBridge => vnet_to_bridge(scratch),
                 Hook::FromHold => vnet_from_hold(scratch),
+                Hook::XdpUplink => Step::PASS.code,
             }
         };
         Step { code }
@@ -83,7 +84,7 @@ impl Steps for Outlined {
                 Hook::FromEndpoint => vnet_begin_from_endpoint(scratch),
                 Hook::FromUplink => vnet_begin_from_uplink(self.context, scratch),
                 Hook::ToUplink => vnet_begin_to_uplink(scratch),
-                Hook::ToBridge | Hook::FromHold => Step::PASS.code,
+                Hook::ToBridge | Hook::FromHold | Hook::XdpUplink => Step::PASS.code,
             }
         };
         Step { code }
@@ -100,7 +101,7 @@ impl Steps for Outlined {
         match self.hook {
             // SAFETY: as above.
             Hook::FromEndpoint => Step { code: unsafe { vnet_world_bound(self.context, scratch) } },
-            Hook::FromUplink | Hook::ToUplink | Hook::ToBridge | Hook::FromHold => Step::PASS,
+            _ => Step::PASS,
         }
     }
 

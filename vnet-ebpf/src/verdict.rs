@@ -186,14 +186,34 @@ fn link_addresses(delivery: &Delivery) -> [u8; 12] {
 /// Counts a drop and tells whoever listens.
 #[inline(always)]
 fn drop<P: Packet>(packet: &P, dropped: &Dropped<'_>) -> i32 {
-    let Dropped { ifindex, hook, reason, tuple } = *dropped;
+    count(dropped);
+    tell(packet, dropped);
+    TC_ACT_SHOT
+}
+
+/// Counts a drop; says how many there were here for this reason, on this CPU, before.
+#[inline(always)]
+pub(crate) fn count(dropped: &Dropped<'_>) -> u64 {
+    let Dropped { ifindex, hook, reason, .. } = *dropped;
     let key = DropKey { ifindex, reason: reason as u8, hook: hook as u8, reserved: [0; 2] };
     match maps::DROPS.get_ptr_mut(key) {
         // SAFETY: this CPU's own counter.
-        Some(count) => unsafe { *count += 1 },
+        Some(count) => unsafe {
+            *count += 1;
+            *count - 1
+        },
         // A failure means that the map is full of other reasons; the packet is dropped all the same.
-        None => _ = maps::DROPS.insert(key, 1, u64::from(BPF_ANY)),
+        None => {
+            _ = maps::DROPS.insert(key, 1, u64::from(BPF_ANY));
+            0
+        }
     }
+}
+
+/// Tells whoever listens of a drop.
+#[inline(always)]
+pub(crate) fn tell<P: Packet>(packet: &P, dropped: &Dropped<'_>) {
+    let Dropped { ifindex, hook, reason, tuple } = *dropped;
     if let Some(mut slot) = maps::EVENTS.reserve(0) {
         let event = slot.as_mut_ptr();
         // SAFETY: reserved memory of the record's size; every field is written. Field by field, because the whole
@@ -210,5 +230,4 @@ fn drop<P: Packet>(packet: &P, dropped: &Dropped<'_>) -> i32 {
         }
         slot.submit(0);
     }
-    TC_ACT_SHOT
 }

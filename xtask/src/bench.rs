@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What can be measured.
-const CASES: [&str; 9] = [
+const CASES: [&str; 10] = [
     "masquerade",
     "published",
     "hairpin",
@@ -24,6 +24,7 @@ const CASES: [&str; 9] = [
     "conntrack",
     "programs",
     "endpoints",
+    "floods",
 ];
 /// The rival that is a program of Debian's package docker.io.
 const PROXY: &str = "docker-proxy";

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use aya::programs::{ProgramInfo, SchedClassifier};
+use aya::programs::{Program, ProgramInfo};
 use serde::{Deserialize, Serialize};
 use vnet_tests::case::world::UPLINK;
 use vnet_tests::frame::Frame;
@@ -40,7 +40,7 @@ const RECORD: &str = "cargo xtask guard --record";
 pub struct Record {
     /// What a packet costs, by kind, as a multiple of the yardstick.
     pub costs: BTreeMap<String, f64>,
-    /// Bytes of each classifier as the verifier leaves it, before it is compiled.
+    /// Bytes of each program for packets as the verifier leaves it, before it is compiled.
     pub lengths: BTreeMap<String, u32>,
 }
 
@@ -143,19 +143,24 @@ fn costs(runs: Runs) -> Result<BTreeMap<String, f64>> {
         in_turns(&mut all, runs)?;
         let unit = all.pop().context("no yardstick")?.cost();
         ensure!(unit > 0.0, "the yardstick costs nothing: the kernel's clock is too coarse");
-        Ok(all.iter().map(|it| (it.name.to_owned(), it.cost().max(0.0) / unit)).collect())
+        let costs = all.iter().map(|it| (it.name, it.cost().max(0.0)));
+        let costs = costs.chain(programs::early(&mut Kernel::tc(stage), runs));
+        Ok(costs.map(|(name, cost)| (name.to_owned(), cost / unit)).collect())
     })
 }
 
-/// How long each classifier is once the verifier is done with it.
+/// How long each program for packets is once the verifier is done with it.
 fn lengths() -> Result<BTreeMap<String, u32>> {
     let mut object = load(vnet::kernel::OBJECT, vnet::kernel::Kernel::features());
     let mut lengths = BTreeMap::new();
     for (name, program) in object.programs_mut() {
         let name = name.to_owned();
-        let Ok(program) = <&mut SchedClassifier>::try_from(program) else { continue };
-        program.load().with_context(|| format!("load {name}"))?;
-        let info: ProgramInfo = program.info().with_context(|| format!("look at {name}"))?;
+        let info = match program {
+            Program::SchedClassifier(program) => program.load().and_then(|()| program.info()),
+            Program::Xdp(program) => program.load().and_then(|()| program.info()),
+            _ => continue,
+        };
+        let info: ProgramInfo = info.with_context(|| format!("load {name}"))?;
         lengths.insert(name, info.size_translated().context("the kernel hides how long programs are")?);
     }
     Ok(lengths)

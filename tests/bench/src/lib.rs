@@ -6,8 +6,10 @@
 pub mod case;
 pub mod chart;
 mod conntrack;
+mod delivery;
 mod ebpf;
 mod endpoints;
+mod floods;
 pub mod generator;
 pub mod goals;
 pub mod guard;

@@ -158,7 +158,8 @@ impl Section {
         let place = |it: &Measured| {
             (
                 quantities.iter().position(|quantity| *quantity == it.quantity),
-                order.iter().position(|name| *name == it.rival),
+                // What is no entrant of its own, behind them.
+                order.iter().position(|name| *name == it.rival).unwrap_or(order.len()),
             )
         };
         self.measured.sort_by_key(place);

@@ -1,6 +1,7 @@
 //! One measurement: a fresh server, a client, and the CPUs they stay on.
 
 use std::path::{Path as FilePath, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -37,6 +38,34 @@ impl Rig {
     /// When the kernel refuses.
     pub fn stay(&self) -> Result<()> {
         pin(self.first)
+    }
+
+    /// Keeps the calling thread where the two of a dialogue are not.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn stay_apart(&self) -> Result<()> {
+        pin(self.second)
+    }
+
+    /// Keeps a thread of the kernel where clients are, and has it go before them.
+    ///
+    /// # Errors
+    /// When `taskset` or `chrt` fails.
+    pub fn keep(&self, thread: &str) -> Result<()> {
+        let cpu = self.first.to_string();
+        for argv in
+            [["taskset", "--cpu-list", "--pid", &cpu, thread], ["chrt", "--fifo", "--pid", "1", thread]]
+        {
+            let done = Command::new(argv[0])
+                .args(&argv[1..])
+                .output()
+                .with_context(|| format!("start {}", argv[0]))?;
+            if !done.status.success() {
+                bail!("{}: {}", argv.join(" "), String::from_utf8_lossy(&done.stderr).trim());
+            }
+        }
+        Ok(())
     }
 
     /// Measures once.

@@ -9,6 +9,7 @@ use vnet_tests::interrupt::{Interrupt, Interrupted};
 use crate::case::{Case, Effort, Kind};
 use crate::conntrack;
 use crate::endpoints;
+use crate::floods;
 use crate::generator::Sample;
 use crate::machine::{CpuTime, Machine, today};
 use crate::mappings;
@@ -79,6 +80,7 @@ pub fn run(plan: &Plan, rig: &Rig, interrupt: &Interrupt) -> Result<Results> {
             Topic::Conntrack => conntrack::measure(&run, section),
             Topic::Programs => programs::measure(&run, section),
             Topic::Endpoints => endpoints::measure(&run, section),
+            Topic::Floods => floods::measure(&run, section),
         }
     }
     let order: Vec<&str> = entrants.iter().map(|it| it.name.as_str()).collect();

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
 use crate::case::Case;
-use crate::{conntrack, endpoints, mappings, programs};
+use crate::{conntrack, endpoints, floods, mappings, programs};
 
 /// A section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,11 +21,13 @@ pub enum Topic {
     Programs,
     /// Making and removing endpoints, and the command's own start.
     Endpoints,
+    /// Frames that nobody wants.
+    Floods,
 }
 
 impl Topic {
     /// All of them, in the order of the page.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Traffic(Case::Masquerade),
         Self::Traffic(Case::Published),
         Self::Traffic(Case::Hairpin),
@@ -35,6 +37,7 @@ impl Topic {
         Self::Conntrack,
         Self::Programs,
         Self::Endpoints,
+        Self::Floods,
     ];
 
     /// As on the command line and in names of files.
@@ -46,6 +49,7 @@ impl Topic {
             Self::Conntrack => conntrack::NAME,
             Self::Programs => programs::NAME,
             Self::Endpoints => endpoints::NAME,
+            Self::Floods => floods::NAME,
         }
     }
 
@@ -66,6 +70,11 @@ impl Topic {
                 "one packet through one program by BPF_PROG_TEST_RUN, which executes no redirect and has no wire: the \
                  quickest of many rounds, in each of which a small program writes thousands of packets anew and hands \
                  them on by tail call; what that one takes is taken off"
+            }
+            Self::Floods => {
+                "what a frame that nobody wants costs one CPU, generated in the kernel: dropped by XDP, by nft at the \
+                 interface, by iptables in the raw table; and an honest client meanwhile; and whether XDP would \
+                 deliver better"
             }
             Self::Endpoints => {
                 "an endpoint with a published port, as commands: made and removed; and a command's start"

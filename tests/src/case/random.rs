@@ -123,7 +123,7 @@ impl Traffic {
                 Hook::FromUplink => self.received_by_uplink(),
                 Hook::ToUplink => self.leaving_by_uplink(),
                 Hook::ToBridge => self.entering_by_bridge(),
-                Hook::FromHold => unreachable!("nobody sends there"),
+                Hook::FromHold | Hook::XdpUplink => unreachable!("nobody sends there"),
             },
         };
         if self.chance.one_in(4) {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::hash::Hash;
 use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use aya::maps::{self, Map, MapData, PerCpuHashMap, PerCpuValues, RingBuf};
 use aya::programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
@@ -143,6 +144,56 @@ impl Kernel {
     /// Replaces the configuration, and nothing else.
     pub fn configure(&mut self, config: DatapathConfig) {
         self.tables.config.insert([(0, config)]);
+    }
+
+    /// Whether uplinks with XDP let a frame pass, as it is.
+    ///
+    /// # Errors
+    /// Why not.
+    ///
+    /// # Panics
+    /// When the kernel refuses to run the program, the frame has changed, or what is counted is not what is done.
+    pub fn early(&mut self, ifindex: u32, frame: &[u8]) -> Result<(), DropReason> {
+        let before = self.drops();
+        let result = self.run_early(ifindex, frame, 1);
+        let length = result.data_size_out as usize;
+        assert_eq!(&self.out[..length], frame, "XDP has changed a frame");
+        let mut counted = self.drops();
+        counted.retain(|key, count| before.get(key) != Some(count));
+        let counted: Vec<(DropKey, u64)> =
+            counted.iter().map(|(key, count)| (*key, count - before.get(key).unwrap_or(&0))).collect();
+        match (result.return_value as i32, &counted[..]) {
+            (XDP_PASS, []) => Ok(()),
+            (XDP_DROP, [(key, 1)]) => {
+                assert_eq!((key.ifindex, Hook::from_u8(key.hook)), (ifindex, Some(Hook::XdpUplink)));
+                Err(DropReason::from_u8(key.reason).expect("a reason"))
+            }
+            unexpected => panic!("verdict and drops {unexpected:?}"),
+        }
+    }
+
+    /// What the kernel says that the program of uplinks with XDP takes for a frame: the mean of so many runs.
+    ///
+    /// # Panics
+    /// When the kernel refuses to run it.
+    pub fn time_early(&mut self, ifindex: u32, frame: &[u8], runs: u32) -> Duration {
+        self.run_early(ifindex, frame, runs).duration
+    }
+
+    fn run_early(&mut self, ifindex: u32, frame: &[u8], repeat: u32) -> TestRunResult {
+        let program: &Xdp = program(&self.object, Hook::XdpUplink.name());
+        let context = XdpMd { data_end: frame.len() as u32, ingress_ifindex: ifindex, ..XdpMd::zeroed() };
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut *self.out),
+            ctx_in: Some(bytemuck::bytes_of(&context)),
+            repeat,
+            ..TestRunOptions::new()
+        };
+        let length = frame.len();
+        program.test_run(options).unwrap_or_else(|e| {
+            panic!("run {} on {length} bytes: {:#}", Hook::XdpUplink.name(), anyhow::Error::from(e))
+        })
     }
 
     /// The classifier of a hook, for whoever has it run by other means.
@@ -360,6 +411,15 @@ struct Tables {
     flow_slots: Table<u32, Tuple>,
     flow_hand: Table<u32, FlowHand>,
     endpoint_use: Table<u32, EndpointUse>,
+    early: Option<Early>,
+}
+
+/// The maps that only the program of uplinks with XDP looks at.
+#[derive(Debug)]
+struct Early {
+    denied: Table<PrefixKey, u32>,
+    flood_sources: Table<Addr, u64>,
+    flood_total: Table<u32, u64>,
 }
 
 impl Tables {
@@ -382,6 +442,11 @@ impl Tables {
             flow_slots: Table::of(object, names::FLOW_SLOTS),
             flow_hand: Table::of(object, names::FLOW_HAND),
             endpoint_use: Table::of(object, names::ENDPOINT_USE),
+            early: object.map(names::DENIED).is_some().then(|| Early {
+                denied: Table::of(object, names::DENIED),
+                flood_sources: Table::of(object, names::FLOOD_SOURCES),
+                flood_total: Table::of(object, "flood_total"),
+            }),
         }
     }
 
@@ -404,6 +469,11 @@ impl Tables {
         self.endpoint_use.replace(&model.endpoint_use.borrow());
         self.flow_slots.insert((0..self.next_slot()).map(|slot| (slot, Tuple::zeroed())));
         self.flow_hand.insert([(0, FlowHand::zeroed())]);
+        if let Some(Early { denied, flood_sources, flood_total }) = &mut self.early {
+            denied.replace(&model.denied);
+            flood_sources.replace(&model.flood_sources.borrow());
+            flood_total.insert([(0, model.flood_total.get())]);
+        }
     }
 
     /// The slot after the last that a flow was noted in, as long as the hand has not gone round.

@@ -116,6 +116,8 @@ pub(super) fn layouts() -> Vec<Layout> {
             flags,
             hold,
             held_fragments,
+            flood_rate,
+            flood_total,
             reserved
         }),
         layout!(DropKey { ifindex, reason, hook, reserved }),

@@ -95,7 +95,7 @@ fn bpftool_shows_the_fields_of_the_abi() {
             }
         }
     }
-    assert_eq!(described, 26, "structures of the ABI that are keys or values");
+    assert_eq!(described, 27, "structures of the ABI that are keys or values");
 }
 
 /// A map as both sides must see it.
@@ -126,6 +126,7 @@ fn shapes() -> Vec<Shape> {
         shape::<PrefixKey, MasqueradeValue>(m::MASQUERADE, m::MASQUERADE_ENTRIES),
         shape::<PrefixKey, u32>(m::UNMASQUERADED, m::UNMASQUERADED_ENTRIES),
         shape::<Addr, FloatingValue>(m::FLOATING, m::FLOATING_ENTRIES),
+        shape::<PrefixKey, u32>(m::DENIED, m::DENIED_ENTRIES),
         shape::<PortMapKey, PortMapValue>(m::PORT_MAP, m::PORT_MAP_ENTRIES),
         shape::<AllowFromKey, u32>(m::ALLOW_FROM, m::ALLOW_FROM_ENTRIES),
         shape::<Tuple, CtEntry>(m::CONNTRACK, m::CONNTRACK_ENTRIES),
@@ -136,6 +137,7 @@ fn shapes() -> Vec<Shape> {
         shape::<u32, EndpointUse>(m::ENDPOINT_USE, m::ENDPOINT_ENTRIES),
         shape::<FragmentKey, FragmentValue>(m::FRAGMENTS, m::FRAGMENT_ENTRIES),
         shape::<LocalFlowKey, LocalFlowValue>(m::LOCAL_FLOWS, m::LOCAL_FLOW_ENTRIES),
+        shape::<Addr, u64>(m::FLOOD_SOURCES, m::FLOOD_SOURCE_ENTRIES),
         shape::<DropKey, u64>(m::DROPS, m::DROP_ENTRIES),
         // A ring buffer knows records, neither keys nor values, and its entries are bytes.
         shape::<(), ()>(m::EVENTS, m::EVENT_BYTES as usize),

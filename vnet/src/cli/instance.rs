@@ -1,6 +1,7 @@
 //! `vnet up`, `vnet down`, `vnet status`.
 
 use clap::Args;
+use vnet_common::Hook;
 
 use super::context::{Context, DryRun, already, note};
 use crate::firewall::Netfilter;
@@ -10,7 +11,7 @@ use crate::output::{self, Format, Program};
 use crate::plan::{Resource, State, expand};
 use crate::spec::{
     Firewall, InterfaceName, PortMap, Ports, Settings, SettingsChange, Subnet, TableSizes, TimeoutSetting,
-    parse_nat_ports,
+    XdpSetting, parse_nat_ports,
 };
 use crate::store::{Store, Transaction};
 
@@ -26,6 +27,7 @@ Examples:
   vnet up --uplink eth0 --subnet 10.88.0.0/16      another uplink, another prefix
   vnet up --timeout udp-replied=10m --timeout tcp-established=1d
   vnet up --firewall respect                       the host's rules for forwarded packets decide on published ports
+  vnet up --xdp native --flood-rate 100            floods end in the uplinks' drivers
   vnet up --dry-run                                what it would do")]
 pub(super) struct Up {
     /// An interface that leads to the world [default: every Ethernet interface with a default route].
@@ -72,6 +74,19 @@ struct ChangeArgs {
     /// net.ipv6.conf.all.forwarding [default: bypass].
     #[arg(long, value_name = "MODE", value_parser = super::one_of::<Firewall>(Firewall::WORDS))]
     firewall: Option<Firewall>,
+    /// Have an uplink drop what is certainly not wanted before the host's stack sees it: what `vnet deny` lists,
+    /// malformed packets for endpoints, floods. MODE is native (in the driver), generic (in the stack, slower) or off;
+    /// without IF for all uplinks [default: off].
+    #[arg(long, value_name = "[IF=]MODE")]
+    xdp: Vec<XdpSetting>,
+    /// New flows to published ports that uplinks with XDP let pass of each source, an IPv4 /24 or an IPv6 /64, in a
+    /// second; 0 for any number [default: 0].
+    #[arg(long, value_name = "N")]
+    flood_rate: Option<u32>,
+    /// New flows to published ports that uplinks with XDP let pass in a second of all sources together; 0 for any
+    /// number [default: 0].
+    #[arg(long, value_name = "N")]
+    flood_total: Option<u32>,
 }
 
 impl From<ChangeArgs> for SettingsChange {
@@ -84,6 +99,9 @@ impl From<ChangeArgs> for SettingsChange {
             endpoint_flows: args.endpoint_flows,
             endpoint_unanswered: args.endpoint_unanswered,
             firewall: args.firewall,
+            xdp: args.xdp,
+            flood_rate: args.flood_rate,
+            flood_total: args.flood_total,
         }
     }
 }
@@ -226,6 +244,7 @@ async fn examine(
 ) -> anyhow::Result<(Vec<Program>, Vec<String>)> {
     let mut resources = expand::instance(settings, transaction.port_blocks()?);
     resources.extend(settings.uplinks.iter().flat_map(expand::uplink));
+    resources.extend(settings.xdp.iter().filter_map(|(uplink, mode)| expand::xdp(uplink, *mode)));
     if settings.firewall == Firewall::Respect {
         resources.extend(settings.uplinks.iter().map(expand::forwarding));
     }
@@ -236,6 +255,10 @@ async fn examine(
         match (kernel.state(&resource).await, &resource) {
             (Ok(State::Present), Resource::Attachment { hook, interface }) => {
                 programs.push(Program { hook: hook.name().to_owned(), interface: interface.clone() });
+            }
+            (Ok(State::Present), Resource::Xdp { interface, .. }) => {
+                let hook = Hook::XdpUplink.name().to_owned();
+                programs.push(Program { hook, interface: interface.clone() });
             }
             (Ok(State::Present), _) => {}
             (Ok(State::Absent), _) => problems.push(format!("{resource}: missing")),

@@ -4,6 +4,7 @@
 
 mod completions;
 mod context;
+mod deny;
 mod doctor;
 mod drops;
 mod floating;
@@ -69,6 +70,9 @@ enum Command {
     /// Floating addresses: addresses of the host that are one endpoint's alone.
     #[command(subcommand)]
     Floating(floating::Command),
+    /// The deny list: sources that uplinks with XDP drop.
+    #[command(subcommand)]
+    Deny(deny::Command),
     /// Flows that are tracked.
     #[command(subcommand)]
     Flow(flow::Command),
@@ -88,6 +92,7 @@ impl Command {
             Self::Portmap(command) => command.run(context).await,
             Self::Masquerade(command) => command.run(context).await,
             Self::Floating(command) => command.run(context).await,
+            Self::Deny(command) => command.run(context).await,
             Self::Flow(command) => command.run(context).await,
             Self::Drops(command) => command.run(context).await,
             Self::Completions(command) => command.run(),
@@ -165,6 +170,8 @@ mod tests {
             "up --uplink eth0 --uplink eth1 --subnet 10.0.0.0/24 --subnet fd00::/64 --bridge br7 --dry-run --json",
             "up --nat-ports 40000-49999 --timeout udp-replied=5m --timeout tcp-established=7440 --firewall respect",
             "up --max-flows 1000 --max-unanswered 500 --endpoint-flows 0 --endpoint-unanswered 100",
+            "up --xdp native --flood-rate 100 --flood-total 5000",
+            "up --xdp eth0=generic --xdp eth1=off --dry-run",
             "--instance blue down --dry-run",
             "status --json",
             "doctor",
@@ -203,6 +210,9 @@ mod tests {
             "floating add 2001:db8::5 net1 --dry-run",
             "floating rm 203.0.113.5",
             "floating ls --json",
+            "deny add 198.51.100.0/24 2001:db8::/32 --dry-run",
+            "deny rm 198.51.100.0/24",
+            "deny ls --json",
             "flow ls",
             "flow ls --all --sort bytes --limit 10 --endpoint net1 --proto icmpv6 --state new,opener-closed --port 80",
             "flow ls --address 198.51.100.0/24 --mapping 8088 --confirmed",
@@ -239,6 +249,12 @@ mod tests {
             "up --max-unanswered 16777217",
             "up --endpoint-flows many",
             "up --firewall maybe",
+            "up --xdp",
+            "up --xdp eth0",
+            "up --xdp eth0=fast",
+            "up --flood-rate many",
+            "deny add",
+            "deny add 198.51.100.1/24",
             "network set blue --gateway-mode bridge",
             "network set --filtering address",
             "masquerade exclude 10.0.0.1/8",

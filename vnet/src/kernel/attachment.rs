@@ -300,7 +300,7 @@ impl Attachment<'_> {
 /// On which side of its interface a hook is.
 const fn direction(hook: Hook) -> TcAttachType {
     match hook {
-        Hook::FromEndpoint | Hook::FromUplink | Hook::FromHold => TcAttachType::Ingress,
+        Hook::FromEndpoint | Hook::FromUplink | Hook::FromHold | Hook::XdpUplink => TcAttachType::Ingress,
         Hook::ToUplink | Hook::ToBridge => TcAttachType::Egress,
     }
 }
@@ -321,7 +321,7 @@ fn pin_link(link: SchedClassifierLink, pin: PathBuf) -> Result<(), Error> {
 }
 
 /// Opens a pinned link; `None` if nothing is pinned there.
-fn open_link(pin: &Path) -> Result<Option<FdLink>, Error> {
+pub(super) fn open_link(pin: &Path) -> Result<Option<FdLink>, Error> {
     match PinnedLink::from_pin(pin) {
         Ok(link) => Ok(Some(link.into())),
         Err(LinkError::SyscallError(error)) if is_missing(&error) => Ok(None),
@@ -357,6 +357,7 @@ mod tests {
     fn pins_are_named_for_hook_and_interface() {
         assert_eq!(parse("from_uplink@eth0"), Some((Hook::FromUplink, "eth0".to_owned())));
         assert_eq!(parse("to_uplink+clsact@eth0:100"), Some((Hook::ToUplink, "eth0.100".to_owned())));
+        assert_eq!(parse("xdp_uplink@eth0"), Some((Hook::XdpUplink, "eth0".to_owned())));
         assert_eq!(parse("from_uplink@cgroup"), Some((Hook::FromUplink, "cgroup".to_owned())));
         for other in ["clsact@eth0", "host_connect4@cgroup", "from_uplink", "from_uplink+x@eth0"] {
             assert_eq!(parse(other), None, "{other}");

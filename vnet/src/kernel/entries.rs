@@ -35,6 +35,7 @@ enum Entry {
     Masquerade(PrefixKey, MasqueradeValue),
     Unmasqueraded(PrefixKey),
     Floating(Addr, FloatingValue),
+    Denied(PrefixKey),
     Endpoint(Addr, EndpointValue),
     AllowFrom(AllowFromKey),
     PortMap(PortMapKey, PortMapValue),
@@ -77,6 +78,7 @@ impl Entry {
                 let value = FloatingValue { addr: Addr::from(*addr), zone: *zone, reserved: [0; 2] };
                 Self::Floating(Addr::from(*external), value)
             }
+            Resource::Denied { subnet } => Self::Denied(prefix(subnet)),
             Resource::Endpoint { addr, .. } => Self::Endpoint(*addr, endpoint(resource)?),
             Resource::AllowFrom { key } => Self::AllowFrom(*key),
             Resource::PortMap { key, value } => Self::PortMap(*key, *value),
@@ -105,6 +107,11 @@ impl Entry {
             Self::Masquerade(key, value) => maps.masquerade.exact_state(key, value),
             Self::Unmasqueraded(key) => maps.unmasqueraded.exact_state(key, &0),
             Self::Floating(key, value) => maps.floating.state(key, value),
+            // The value says which prefix it is that was found, so none has to be looked for among the others.
+            Self::Denied(key) => {
+                let found = maps.denied.get(key)? == Some(key.prefix_len);
+                Ok(if found { State::Present } else { State::Absent })
+            }
             Self::Endpoint(key, value) => maps.endpoints.state(key, value),
             // None of a mapping's prefixes is inside another, so one that covers it is it.
             Self::AllowFrom(key) => maps.allow_from.state(key, &ALLOWED),
@@ -121,6 +128,7 @@ impl Entry {
             Self::Masquerade(key, value) => maps.masquerade.insert(key, value),
             Self::Unmasqueraded(key) => maps.unmasqueraded.insert(key, 0),
             Self::Floating(key, value) => maps.floating.insert(key, value),
+            Self::Denied(key) => maps.denied.insert(key, key.prefix_len),
             Self::Endpoint(key, value) => maps.endpoints.insert(key, value),
             Self::AllowFrom(key) => maps.allow_from.insert(key, ALLOWED),
             Self::PortMap(key, value) => maps.port_map.insert(key, value),
@@ -191,6 +199,7 @@ pub(super) async fn remove(maps: &Maps, netlink: &Netlink, resource: &Resource) 
         }
         Resource::AllowFrom { key } => drop(maps.allow_from.remove(key)?),
         Resource::Unmasqueraded { subnet } => drop(maps.unmasqueraded.remove(&prefix(subnet))?),
+        Resource::Denied { subnet } => drop(maps.denied.remove(&prefix(subnet))?),
         Resource::Floating { external, .. } => drop(maps.floating.remove(&Addr::from(*external))?),
         Resource::PortMap { key, .. } => drop(maps.port_map.remove(key)?),
         other => unreachable!("{other} is not an entry of a map"),

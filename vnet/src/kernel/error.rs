@@ -444,6 +444,39 @@ pub enum Error {
         source: Box<ProgramError>,
     },
 
+    /// The driver cannot run XDP programs.
+    #[error(
+        "the driver of {interface} has no native XDP: leave it off (`vnet up --xdp {interface}=off`), or force the \
+         slower generic XDP with `vnet up --xdp {interface}=generic`"
+    )]
+    NoNativeXdp {
+        /// The interface.
+        interface: String,
+    },
+    /// The driver can, but not as things are.
+    #[error(
+        "the driver of {interface} does not take an XDP program (it may have an MTU that is too large for that, \
+         receive offloads that exclude it, or too few queues; the kernel's log may say which): leave it off \
+         (`vnet up --xdp {interface}=off`), or force the slower generic XDP with `vnet up --xdp {interface}=generic`"
+    )]
+    NativeXdp {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: Box<ProgramError>,
+    },
+    /// Somebody else has an XDP program there.
+    #[error(
+        "{interface} has an XDP program already, {other}: vnet's goes only where there is none; have its owner take it \
+         away, or leave XDP off with `vnet up --xdp {interface}=off`"
+    )]
+    OtherXdp {
+        /// The interface.
+        interface: String,
+        /// What it has.
+        other: String,
+    },
+
     /// A map does not exist, or is of another version.
     #[error("there is no map {map} of this version of vnet at {}: `vnet up` makes it", pin.display())]
     NoMap {

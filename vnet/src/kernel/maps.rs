@@ -48,6 +48,7 @@ pub(super) struct Maps {
     pub(super) masquerade: Table<PrefixKey, MasqueradeValue>,
     pub(super) unmasqueraded: Table<PrefixKey, u32>,
     pub(super) floating: Table<Addr, FloatingValue>,
+    pub(super) denied: Table<PrefixKey, u32>,
     pub(super) endpoints: Table<Addr, EndpointValue>,
     pub(super) allow_from: Table<AllowFromKey, u32>,
     pub(super) port_map: Table<PortMapKey, PortMapValue>,
@@ -72,6 +73,7 @@ impl Maps {
             masquerade: Table::new(instance, names::MASQUERADE),
             unmasqueraded: Table::new(instance, names::UNMASQUERADED),
             floating: Table::new(instance, names::FLOATING),
+            denied: Table::new(instance, names::DENIED),
             endpoints: Table::new(instance, names::ENDPOINTS),
             allow_from: Table::new(instance, names::ALLOW_FROM),
             port_map: Table::new(instance, names::PORT_MAP),
@@ -94,6 +96,7 @@ impl Maps {
         self.masquerade.close();
         self.unmasqueraded.close();
         self.floating.close();
+        self.denied.close();
         self.endpoints.close();
         self.allow_from.close();
         self.port_map.close();

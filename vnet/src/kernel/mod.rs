@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Kernel --+-- programs       maps and programs: loaded, pinned, exchanged    -- object, features, cgroup, pins
-//!          +-- attachment     programs on interfaces
+//!          +-- attachment, xdp   programs on interfaces
 //!          +-- entries        resources that are one entry of a map           -- maps
 //!          +-- bridge, veth, hold   interfaces and what is set on them              -- interface, netlink, sysctl
 //!          +-- netns          namespaces
@@ -40,6 +40,7 @@ mod sockets;
 mod stdout;
 mod sysctl;
 mod veth;
+mod xdp;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -54,13 +55,14 @@ use vnet_common::{
 };
 
 pub use error::{Error, NetlinkError};
-pub use object::{OBJECT, RUNNERS};
+pub use object::{GENERATOR, OBJECT, RUNNERS};
 
 use self::attachment::Attachment;
 use self::bridge::Bridge;
 use self::hold::Hold;
 use self::maps::Maps;
 use self::netlink::Netlink;
+use self::xdp::XdpAttachment;
 use crate::firewall::Netfilter;
 use crate::flow::Tables;
 use crate::instance::Instance;
@@ -185,6 +187,7 @@ impl Kernel {
             Resource::Attachment { hook, interface } => {
                 Attachment { instance: &self.instance, hook: *hook, interface }.state(&self.netlink).await
             }
+            Resource::Xdp { interface, generic } => self.xdp(interface, *generic).state(&self.netlink).await,
             Resource::ReservedPorts { first, last } => {
                 reserved_ports::state(&self.instance, PortRange { first: *first, last: *last })
             }
@@ -202,6 +205,7 @@ impl Kernel {
             | Resource::Masquerade { .. }
             | Resource::Unmasqueraded { .. }
             | Resource::Floating { .. }
+            | Resource::Denied { .. }
             | Resource::Endpoint { .. }
             | Resource::AllowFrom { .. }
             | Resource::PortMap { .. } => entries::state(&self.maps, &self.netlink, resource).await,
@@ -255,6 +259,7 @@ impl Kernel {
             Resource::Attachment { hook, interface } => {
                 Attachment { instance: &self.instance, hook: *hook, interface }.create(&self.netlink).await
             }
+            Resource::Xdp { interface, generic } => self.xdp(interface, *generic).create(&self.netlink).await,
             Resource::ReservedPorts { first, last } => {
                 reserved_ports::create(&self.instance, PortRange { first: *first, last: *last })
             }
@@ -272,6 +277,7 @@ impl Kernel {
             | Resource::Masquerade { .. }
             | Resource::Unmasqueraded { .. }
             | Resource::Floating { .. }
+            | Resource::Denied { .. }
             | Resource::Endpoint { .. }
             | Resource::AllowFrom { .. }
             | Resource::PortMap { .. } => entries::create(&self.maps, &self.netlink, resource).await,
@@ -287,6 +293,7 @@ impl Kernel {
             Resource::Attachment { hook, interface } => {
                 Attachment { instance: &self.instance, hook: *hook, interface }.remove(&self.netlink).await
             }
+            Resource::Xdp { interface, generic } => self.xdp(interface, *generic).remove(),
             Resource::ReservedPorts { .. } => reserved_ports::remove(&self.instance),
             Resource::Forwarding { interface } => forwarding::remove(&self.instance, interface),
             Resource::Bridge { name, .. } => bridge::remove(&self.netlink, name).await,
@@ -300,10 +307,15 @@ impl Kernel {
             | Resource::Masquerade { .. }
             | Resource::Unmasqueraded { .. }
             | Resource::Floating { .. }
+            | Resource::Denied { .. }
             | Resource::Endpoint { .. }
             | Resource::AllowFrom { .. }
             | Resource::PortMap { .. } => entries::remove(&self.maps, &self.netlink, resource).await,
         }
+    }
+
+    fn xdp<'a>(&'a self, interface: &'a str, generic: bool) -> XdpAttachment<'a> {
+        XdpAttachment { instance: &self.instance, interface, generic }
     }
 
     /// The host's interfaces.

@@ -26,7 +26,7 @@ use rtnetlink::sys::AsyncSocket as _;
 
 pub(super) use self::address::Address;
 pub(super) use self::filter::BpfFilter;
-pub(super) use self::link::{Link, OtherEnd, gso_attributes};
+pub(super) use self::link::{AttachedXdp, Link, OtherEnd, gso_attributes};
 pub(super) use self::queue::TokenBucket;
 pub(super) use self::route::{Existing, Hop};
 

@@ -11,6 +11,9 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 /// not name it, so the linker leaves it out.
 pub static RUNNERS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/runners"));
 
+/// What generates frames in the kernel, for tests and benchmarks; likewise.
+pub static GENERATOR: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/generator"));
+
 /// The object.
 pub(super) fn bytes() -> Result<&'static [u8], Error> {
     if OBJECT.is_empty() { Err(Error::BuiltWithoutPrograms) } else { Ok(OBJECT) }

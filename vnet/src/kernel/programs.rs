@@ -18,8 +18,9 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::MapError;
 use aya::programs::links::FdLink;
-use aya::programs::{CgroupAttachMode, Program, ProgramError, SchedClassifier};
+use aya::programs::{CgroupAttachMode, Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya_obj::programs::XdpAttachType;
 use nix::libc;
 use vnet_common::{ABI_VERSION, DatapathConfig, Hook, features, maps};
 
@@ -28,6 +29,7 @@ use super::error::Error;
 use super::maps::{self as tables, Table};
 use super::netlink::Netlink;
 use super::pins::{self, InterfaceLinks};
+use super::xdp::XdpAttachment;
 use super::{cgroup, features as kernel_features, object};
 use crate::instance::Instance;
 use crate::plan::{State, TableSizes};
@@ -268,11 +270,18 @@ async fn fill(
 /// Gives what is attached to interfaces the programs of a new set.
 async fn exchange_attached(new: &Place<'_>, ebpf: &mut Ebpf, netlink: &Netlink) -> Result<(), Error> {
     for (hook, interface) in attachment::pinned_in(&links_of(new.instance))? {
-        let attachment = Attachment { instance: new.instance, hook, interface: &interface };
-        let missing = || Error::NotLoaded { pin: new.program(hook.name()) };
-        let program: &mut SchedClassifier =
-            ebpf.program_mut(hook.name()).and_then(|program| program.try_into().ok()).ok_or_else(missing)?;
-        attachment.exchange(new, program, netlink).await?;
+        let instance = new.instance;
+        match ebpf.program_mut(hook.name()) {
+            Some(Program::SchedClassifier(program)) => {
+                let attachment = Attachment { instance, hook, interface: &interface };
+                attachment.exchange(new, program, netlink).await?;
+            }
+            // In place, so its mode stays what it is.
+            Some(Program::Xdp(program)) => {
+                XdpAttachment { instance, interface: &interface, generic: false }.exchange(new, program)?;
+            }
+            _ => return Err(Error::NotLoaded { pin: new.program(hook.name()) }),
+        }
     }
     Ok(())
 }
@@ -386,6 +395,16 @@ pub(super) fn classifier(instance: &Instance, hook: Hook) -> Result<SchedClassif
         return Err(Error::NotLoaded { pin });
     }
     SchedClassifier::from_pin(&pin).map_err(|source| Error::OpenProgram { pin, source: Box::new(source) })
+}
+
+/// A hook's XDP program, as it is pinned.
+pub(super) fn xdp(instance: &Instance, hook: Hook) -> Result<Xdp, Error> {
+    let pin = instance.program_pin(hook.name());
+    if !pin.exists() {
+        return Err(Error::NotLoaded { pin });
+    }
+    Xdp::from_pin(&pin, XdpAttachType::Interface)
+        .map_err(|source| Error::OpenProgram { pin, source: Box::new(source) })
 }
 
 fn rename(from: &Place<'_>, to: &Place<'_>) -> Result<(), Error> {

@@ -134,6 +134,32 @@ pub enum Error {
         /// The name.
         name: InterfaceName,
     },
+    /// The interface is no uplink of the instance.
+    #[error("{name} is no uplink of this instance{uplinks}: XDP is for uplinks alone")]
+    NotThisUplink {
+        /// The name.
+        name: InterfaceName,
+        /// What the uplinks are.
+        uplinks: String,
+    },
+    /// Nothing looks at the deny list.
+    #[error(
+        "the deny list is for uplinks with XDP, and none has it: switch it on first, `vnet up --xdp native`"
+    )]
+    NoXdp,
+    /// What is to be denied is the uplink's own neighbourhood.
+    #[error(
+        "denying {sources} would cut the host off: it covers {addr}, an address of uplink {uplink}; deny prefixes \
+         that do not"
+    )]
+    DeniesUplink {
+        /// The sources.
+        sources: Cidr,
+        /// The address.
+        addr: IpAddr,
+        /// The uplink.
+        uplink: InterfaceName,
+    },
     /// The prefix is another network's.
     #[error("{subnet} overlaps {other} of network {network}: choose another prefix with --subnet")]
     OverlapsNetwork {

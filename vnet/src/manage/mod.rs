@@ -11,6 +11,7 @@
 //! **Ours is what we recorded.** A bridge, namespace, veth pair or attachment that is there before anything was
 //! noted of it belongs to somebody else: the verb refuses, and nothing changes.
 
+mod deny;
 mod doctor;
 mod endpoint;
 mod error;

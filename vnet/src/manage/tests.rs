@@ -1,6 +1,7 @@
 //! Every verb against a machine in memory: what it makes, what it refuses, and what is left when it fails.
 
 mod firewall;
+mod xdp;
 
 use std::cell::RefCell;
 
@@ -60,7 +61,7 @@ impl World {
         let store = Store::open(&self.instance()).unwrap();
         let record = store.begin().unwrap();
         format!(
-            "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:b}",
+            "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:b}",
             record.settings().unwrap(),
             record.networks().unwrap(),
             record.endpoints().unwrap(),
@@ -68,6 +69,7 @@ impl World {
             record.moving().unwrap(),
             record.masquerades().unwrap(),
             record.unmasqueraded().unwrap(),
+            record.denied().unwrap(),
             record.floatings().unwrap(),
             record.host_addresses().unwrap(),
             record.port_blocks().unwrap(),

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::deny::uncovered;
+use super::error::there_are;
 use super::host::{Addresses, Host};
 use super::network::{OfUplinks, default_subnets, list, network_resources, note_network, without_rule};
 use super::port_map::mapping_name;
@@ -11,8 +13,8 @@ use crate::ours;
 use crate::plan::{self, Op, Plan, Resource, State, expand};
 use crate::reconcile::{self, Failure, Machine};
 use crate::spec::{
-    Firewall, Hold, InterfaceName, Name, Namespace, Network, NetworkChange, Settings, SettingsChange, Subnet,
-    TableSizes, TimeoutSetting,
+    Firewall, FloodLimits, Hold, InterfaceName, Name, Namespace, Network, NetworkChange, Settings,
+    SettingsChange, Subnet, TableSizes, TimeoutSetting, Xdp,
 };
 use crate::store::{self, Store, Transaction};
 
@@ -90,7 +92,12 @@ impl<M: Machine> Manager<M> {
         if hold.is_none() {
             notes.push(NO_HOLD.to_owned());
         }
-        let settings = Settings { uplinks, hold, ..settings };
+        let mut settings = Settings { uplinks, hold, ..settings };
+        settings.xdp.retain(|name, _| settings.uplinks.contains(name));
+        for setting in &request.change.xdp {
+            settings.set_xdp(setting).map_err(|name| not_an_uplink(name, &settings))?;
+        }
+        notes.extend(idle_limits(&transaction, &settings)?);
         let network = self.default_network(&transaction, &host, &settings, request)?;
         // An uplink that is gone stays noted until its programs are gone as well.
         let mut noted = settings.clone();
@@ -108,7 +115,12 @@ impl<M: Machine> Manager<M> {
             None => Vec::new(),
         };
         // What is gone cannot be as it was.
-        former.retain(|resource| !gone.iter().any(|name| *resource == expand::forwarding(name)));
+        former.retain(|resource| match resource {
+            Resource::Forwarding { interface } | Resource::Xdp { interface, .. } => {
+                !gone.iter().any(|name| name.as_str() == interface)
+            }
+            _ => true,
+        });
         let mut ops = self.change(transaction, "the instance", Steps { wanted, obsolete, former }).await?;
         if !gone.is_empty() && self.mode == Mode::Apply {
             let transaction = self.store.begin()?;
@@ -318,6 +330,8 @@ fn foundation(
     for uplink in &settings.uplinks {
         let known = recorded.filter(|recorded| recorded.uplinks.contains(uplink));
         wanted.extend(Claim::of(known).on(expand::uplink(uplink)));
+        // Whoever noted the uplink noted its mode, so a link that is pinned is the instance's.
+        wanted.extend(Claim::of(known).on(expand::xdp(uplink, settings.xdp_of(uplink))));
     }
     wanted.extend(Claim::Recorded.on(forwarding(settings)));
     wanted.extend(host_addresses);
@@ -326,12 +340,34 @@ fn foundation(
     }
     wanted.extend(free_rules(transaction)?);
     wanted.extend(Claim::Recorded.on(transaction.unmasqueraded()?.into_iter().map(expand::unmasqueraded)));
+    wanted.extend(Claim::Recorded.on(transaction.denied()?.into_iter().map(expand::denied)));
     Ok(wanted)
 }
 
-/// What the settings alone ask for, uplinks' programs apart.
+/// What the settings alone ask for, what every uplink has apart.
 fn of_settings(settings: &Settings, port_blocks: u32) -> Vec<Resource> {
-    expand::instance(settings, port_blocks).into_iter().chain(forwarding(settings)).collect()
+    let xdp = settings.xdp.iter().filter_map(|(uplink, mode)| expand::xdp(uplink, *mode));
+    expand::instance(settings, port_blocks).into_iter().chain(forwarding(settings)).chain(xdp).collect()
+}
+
+/// An XDP mode for what is no uplink.
+fn not_an_uplink(name: InterfaceName, settings: &Settings) -> Error {
+    Error::NotThisUplink { name, uplinks: there_are(&settings.uplinks) }
+}
+
+/// What is asked for that nothing does, or not everywhere, as it takes XDP.
+fn idle_limits(transaction: &Transaction, settings: &Settings) -> Result<Option<String>, Error> {
+    let limited = settings.flood != FloodLimits::default();
+    let idle = match (limited, transaction.denied()?.is_empty()) {
+        (false, true) => return Ok(None),
+        (true, true) => "the limits of floods do nothing",
+        (false, false) => "the deny list does nothing",
+        (true, false) => "the deny list and the limits of floods do nothing",
+    };
+    if !settings.xdp.is_empty() {
+        return Ok(uncovered(settings));
+    }
+    Ok(Some(format!("{idle} without XDP on an uplink: `vnet up --xdp native`")))
 }
 
 /// That the uplinks forward, where the host's stack has to.
@@ -350,10 +386,17 @@ fn obsolete_choices(
 ) -> Result<Vec<Resource>, Error> {
     let bypassed = if settings.firewall == Firewall::Bypass { &settings.uplinks[..] } else { &[] };
     let mut obsolete: Vec<Resource> = gone.iter().chain(bypassed).map(expand::forwarding).collect();
+    let without = settings.uplinks.iter().filter(|uplink| settings.xdp_of(uplink) == Xdp::Off);
+    obsolete.extend(gone.iter().chain(without).filter_map(any_xdp));
     for network in transaction.networks()? {
         obsolete.extend(without_rule(transaction, &network)?);
     }
     Ok(obsolete)
+}
+
+/// The XDP program of an interface, to be taken away whatever its mode.
+fn any_xdp(interface: &InterfaceName) -> Option<Resource> {
+    expand::xdp(interface, Xdp::Native)
 }
 
 /// Checks that the tables are to be as large as they are: they cannot be made anew under what they hold.
@@ -460,7 +503,8 @@ fn everything(transaction: &Transaction) -> Result<Vec<Resource>, Error> {
         Some(settings) => {
             let uplinks = settings.uplinks.iter().flat_map(expand::uplink);
             let forwarding = settings.uplinks.iter().map(expand::forwarding);
-            expand::instance(&settings, 0).into_iter().chain(uplinks).chain(forwarding).collect()
+            let xdp = settings.uplinks.iter().filter_map(any_xdp);
+            expand::instance(&settings, 0).into_iter().chain(uplinks).chain(xdp).chain(forwarding).collect()
         }
         None => vec![Resource::DataPath(TableSizes::default())],
     };

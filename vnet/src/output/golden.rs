@@ -100,6 +100,24 @@ fn portmaps() {
 }
 
 #[test]
+fn denied() {
+    let sources: spec::Cidr = "198.51.100.0/24".parse().unwrap();
+    assert_eq!(
+        json(Denied::from(&sources)),
+        "{\"version\":1,\"denied\":[{\"subnet\":\"198.51.100.0/24\"}]}\n"
+    );
+}
+
+#[test]
+fn what_holds_where_uplinks_have_xdp() {
+    let mut settings = spec::Settings { uplinks: vec!["eth0".parse().unwrap()], ..spec::Settings::new(7, 8) };
+    settings.set_xdp(&"native".parse().unwrap()).unwrap();
+    settings.flood = spec::FloodLimits { rate: 100, total: 0 };
+    let text = serde_json::to_string(&Settings::from(&settings)).unwrap();
+    assert!(text.ends_with("\"xdp\":{\"eth0\":\"native\"},\"flood_rate\":100,\"flood_total\":0}"), "{text}");
+}
+
+#[test]
 fn masquerades() {
     let rule = spec::Masquerade { subnet: "10.0.0.0/8".parse().unwrap(), to: None, network: None };
     let excluded = ["10.8.0.0/16".parse().unwrap()];
@@ -380,7 +398,7 @@ fn status() {
         "{\"nat_port\":49152,\"nat_end\":65535,\"timeouts\":{\"dns\":10,\"fragment\":30,\"icmp-query\":60,\
          \"tcp-closing\":240,\"tcp-established\":7440,\"tcp-opening\":240,\"udp-replied\":300,\"udp-unreplied\":120},\
          \"max_flows\":131072,\"max_unanswered\":65536,\"endpoint_flows\":65536,\"endpoint_unanswered\":2048,\
-         \"firewall\":\"bypass\"}"
+         \"firewall\":\"bypass\",\"xdp\":{},\"flood_rate\":0,\"flood_total\":0}"
     );
     let program = Program { hook: "to_uplink".to_owned(), interface: "eth0".to_owned() };
     assert_eq!(serde_json::to_string(&program).unwrap(), "{\"hook\":\"to_uplink\",\"interface\":\"eth0\"}");

@@ -367,6 +367,28 @@ impl Listed for Floating {
     }
 }
 
+/// Sources on the deny list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Denied {
+    /// The sources.
+    pub subnet: String,
+}
+
+impl From<&spec::Cidr> for Denied {
+    fn from(sources: &spec::Cidr) -> Self {
+        Self { subnet: sources.to_string() }
+    }
+}
+
+impl Listed for Denied {
+    const NOUN: &'static str = "denied";
+    const HEADER: &'static [&'static str] = &["DENIED SOURCES"];
+
+    fn row(&self) -> Vec<String> {
+        vec![self.subnet.clone()]
+    }
+}
+
 /// What holds for an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Settings {
@@ -386,6 +408,12 @@ pub struct Settings {
     pub endpoint_unanswered: u32,
     /// `bypass` or `respect`.
     pub firewall: spec::Firewall,
+    /// `native` or `generic`, by uplink; those without XDP are not named.
+    pub xdp: BTreeMap<String, spec::Xdp>,
+    /// New flows to published ports that uplinks with XDP let pass of each source in a second, 0 for any number.
+    pub flood_rate: u32,
+    /// The same for all sources together.
+    pub flood_total: u32,
 }
 
 impl From<&spec::Settings> for Settings {
@@ -401,6 +429,9 @@ impl From<&spec::Settings> for Settings {
             endpoint_flows: settings.quotas.flows,
             endpoint_unanswered: settings.quotas.unanswered,
             firewall: settings.firewall,
+            xdp: settings.xdp.iter().map(|(uplink, mode)| (uplink.to_string(), *mode)).collect(),
+            flood_rate: settings.flood.rate,
+            flood_total: settings.flood.total,
         }
     }
 }
@@ -417,7 +448,14 @@ impl Settings {
         writeln!(out, "room for flows: {}, unanswered {}", self.max_flows, self.max_unanswered)?;
         let (flows, unanswered) = (limit(self.endpoint_flows), limit(self.endpoint_unanswered));
         writeln!(out, "flows of one endpoint: {flows}, unanswered {unanswered}")?;
-        writeln!(out, "firewall of the host: {}", self.firewall)
+        writeln!(out, "firewall of the host: {}", self.firewall)?;
+        if !self.xdp.is_empty() {
+            let modes = self.xdp.iter().map(|(uplink, mode)| format!("{uplink} {mode}"));
+            let (rate, total) = (limit(self.flood_rate), limit(self.flood_total));
+            let modes = modes.collect::<Vec<_>>().join(", ");
+            writeln!(out, "XDP: {modes}; new flows a second of one source: {rate}, in all {total}")?;
+        }
+        Ok(())
     }
 }
 

@@ -14,6 +14,7 @@ use super::{Resource, Veth, blocks};
 use crate::ours;
 use crate::spec::{
     Cidr, Endpoint, Floating, Hold, InterfaceName, Link, Masquerade, Namespace, Network, PortMap, Settings,
+    Xdp,
 };
 
 /// What every instance has, whatever its networks.
@@ -55,6 +56,23 @@ pub fn uplink(interface: &InterfaceName) -> Vec<Resource> {
         attachment(Hook::ToUplink),
         attachment(Hook::FromUplink),
     ]
+}
+
+/// The XDP program of an uplink, in whichever mode; nothing if it is to have none.
+#[must_use]
+pub fn xdp(interface: &InterfaceName, mode: Xdp) -> Option<Resource> {
+    let generic = match mode {
+        Xdp::Off => return None,
+        Xdp::Native => false,
+        Xdp::Generic => true,
+    };
+    Some(Resource::Xdp { interface: interface.to_string(), generic })
+}
+
+/// Sources on the deny list.
+#[must_use]
+pub fn denied(sources: Cidr) -> Resource {
+    Resource::Denied { subnet: sources.net() }
 }
 
 /// That an uplink forwards: for packets that go through the host's stack.

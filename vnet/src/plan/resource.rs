@@ -47,6 +47,18 @@ pub enum Resource {
         /// The interface.
         interface: String,
     },
+    /// The XDP program of an uplink.
+    Xdp {
+        /// The uplink.
+        interface: String,
+        /// Whether the host's stack runs it instead of the driver.
+        generic: bool,
+    },
+    /// Sources whose packets uplinks with XDP drop.
+    Denied {
+        /// The sources.
+        subnet: IpNet,
+    },
     /// An interface that leads to the world, with the addresses it has now.
     Uplink {
         /// The interface.
@@ -204,13 +216,15 @@ impl Resource {
             | (Self::ReservedPorts { .. }, Self::ReservedPorts { .. }) => true,
             (Self::Attachment { .. }, Self::Attachment { .. }) => self == other,
             (Self::Uplink { interface: a }, Self::Uplink { interface: b })
-            | (Self::Forwarding { interface: a }, Self::Forwarding { interface: b }) => a == b,
+            | (Self::Forwarding { interface: a }, Self::Forwarding { interface: b })
+            | (Self::Xdp { interface: a, .. }, Self::Xdp { interface: b, .. }) => a == b,
             (Self::HostAddress { addr: a, .. }, Self::HostAddress { addr: b, .. }) => a == b,
             (Self::Bridge { name: a, .. }, Self::Bridge { name: b, .. })
             | (Self::Namespace { name: a }, Self::Namespace { name: b }) => a == b,
             (Self::Network { subnet: a, .. }, Self::Network { subnet: b, .. })
             | (Self::Masquerade { subnet: a, .. }, Self::Masquerade { subnet: b, .. })
-            | (Self::Unmasqueraded { subnet: a }, Self::Unmasqueraded { subnet: b }) => a == b,
+            | (Self::Unmasqueraded { subnet: a }, Self::Unmasqueraded { subnet: b })
+            | (Self::Denied { subnet: a }, Self::Denied { subnet: b }) => a == b,
             (Self::Floating { external: a, .. }, Self::Floating { external: b, .. }) => a == b,
             (Self::Veth(a), Self::Veth(b)) => a.host == b.host,
             (Self::Hold { entrance: a, .. }, Self::Hold { entrance: b, .. }) => a == b,
@@ -228,6 +242,7 @@ impl Resource {
             self,
             Self::DataPath(_)
                 | Self::Attachment { .. }
+                | Self::Xdp { .. }
                 | Self::Bridge { .. }
                 | Self::Namespace { .. }
                 | Self::Veth(_)
@@ -256,6 +271,7 @@ impl Resource {
                 | Self::Masquerade { .. }
                 | Self::Unmasqueraded { .. }
                 | Self::Floating { .. }
+                | Self::Denied { .. }
                 | Self::Endpoint { .. }
                 | Self::AllowFrom { .. }
                 | Self::PortMap { .. }
@@ -283,6 +299,11 @@ impl fmt::Display for Resource {
             Self::Hold { entrance, exit } => write!(f, "veth {entrance} and {exit}, where fragments wait"),
             Self::ReservedPorts { first, last } => write!(f, "reserved local ports {first}-{last}"),
             Self::Attachment { hook, interface } => write!(f, "program {} on {interface}", hook.name()),
+            Self::Xdp { interface, generic } => {
+                let mode = if *generic { "generic" } else { "native" };
+                write!(f, "program {} on {interface}, {mode}", Hook::XdpUplink.name())
+            }
+            Self::Denied { subnet } => write!(f, "denied sources {subnet}"),
             Self::Uplink { interface } => write!(f, "uplink {interface}"),
             Self::HostAddress { addr, interface } => write!(f, "host address {addr} of {interface}"),
             Self::Bridge { name, addresses, mtu, .. } => {
@@ -348,6 +369,11 @@ fn differences(config: &DatapathConfig) -> Vec<String> {
         if value != default {
             let limit = if value == 0 { "any number of".to_owned() } else { value.to_string() };
             differences.push(format!("{limit} {name} for each endpoint"));
+        }
+    }
+    for (whose, limit) in [("of each source", config.flood_rate), ("in all", config.flood_total)] {
+        if limit != 0 {
+            differences.push(format!("{limit} new flows a second {whose}"));
         }
     }
     if config.flags & DatapathConfig::FLAG_RESPECT_FIREWALL != 0 {

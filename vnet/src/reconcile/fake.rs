@@ -105,7 +105,10 @@ impl Fake {
             }
             Op::Remove(Resource::DataPath(_)) => self.present.borrow_mut().retain(|resource| {
                 !(resource.is_map_entry()
-                    || matches!(resource, Resource::DataPath(_) | Resource::Attachment { .. }))
+                    || matches!(
+                        resource,
+                        Resource::DataPath(_) | Resource::Attachment { .. } | Resource::Xdp { .. }
+                    ))
             }),
             Op::Remove(resource) => self.present.borrow_mut().retain(|other| !other.same_identity(resource)),
         }
@@ -115,7 +118,8 @@ impl Fake {
     /// What a resource needs and has not got.
     fn missing(&self, resource: &Resource) -> Option<String> {
         let has = |test: &dyn Fn(&Resource) -> bool| self.present.borrow().iter().any(test);
-        let needs_data_path = resource.is_map_entry() || matches!(resource, Resource::Attachment { .. });
+        let needs_data_path =
+            resource.is_map_entry() || matches!(resource, Resource::Attachment { .. } | Resource::Xdp { .. });
         if needs_data_path && !has(&|other| matches!(other, Resource::DataPath(_))) {
             return Some("maps and programs".to_owned());
         }
@@ -130,6 +134,7 @@ impl Fake {
         };
         let interfaces: Vec<&str> = match resource {
             Resource::Attachment { interface, .. }
+            | Resource::Xdp { interface, .. }
             | Resource::Uplink { interface }
             | Resource::Forwarding { interface }
             | Resource::HostAddress { interface, .. } => vec![interface],

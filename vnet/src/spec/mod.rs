@@ -16,6 +16,7 @@ mod network_options;
 mod port_map;
 mod settings;
 mod timeout;
+mod xdp;
 
 pub use cidr::{Cidr, Clients, Subnet};
 pub use endpoint::{Endpoint, Link, Namespace};
@@ -29,6 +30,7 @@ pub use network_options::{Filtering, GatewayMode, Mapping, NetworkChange, Networ
 pub use port_map::{PortMap, Ports, Protocol, Published, Target, TargetHost};
 pub use settings::{Firewall, Hold, Quotas, Settings, SettingsChange, TableSizes, parse_nat_ports};
 pub use timeout::{Seconds, Timeout, TimeoutSetting, Timeouts};
+pub use xdp::{FloodLimits, Xdp, XdpSetting};
 
 use vnet_common::Mac;
 

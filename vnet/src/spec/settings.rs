@@ -1,10 +1,13 @@
 //! An instance.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use vnet_common::{DatapathConfig, PortRange, maps};
 
 use super::choice::choice;
 use super::timeout::{TimeoutSetting, Timeouts};
+use super::xdp::{FloodLimits, Xdp, XdpSetting};
 use super::{Error, InterfaceName, Ports};
 
 /// What holds for a whole instance.
@@ -33,6 +36,12 @@ pub struct Settings {
     /// Where fragments wait for the first of their datagram; nowhere on a kernel that cannot make them.
     #[serde(default)]
     pub hold: Option<Hold>,
+    /// The uplinks that have an XDP program, with their modes.
+    #[serde(default)]
+    pub xdp: BTreeMap<InterfaceName, Xdp>,
+    /// How many new flows those let pass.
+    #[serde(default)]
+    pub flood: FloodLimits,
 }
 
 /// A pair of interfaces of the host between which fragments wait.
@@ -59,7 +68,33 @@ impl Settings {
             quotas: Quotas::default(),
             firewall: Firewall::default(),
             hold: None,
+            xdp: BTreeMap::new(),
+            flood: FloodLimits::default(),
         }
+    }
+
+    /// How an uplink runs its XDP program.
+    #[must_use]
+    pub fn xdp_of(&self, uplink: &InterfaceName) -> Xdp {
+        self.xdp.get(uplink).copied().unwrap_or_default()
+    }
+
+    /// Sets the mode of one uplink, or of all that it has now.
+    ///
+    /// # Errors
+    /// The name of what is not one of its uplinks.
+    pub fn set_xdp(&mut self, setting: &XdpSetting) -> Result<(), InterfaceName> {
+        let named = setting.interface.clone().map(|name| vec![name]);
+        for name in named.unwrap_or_else(|| self.uplinks.clone()) {
+            if !self.uplinks.contains(&name) {
+                return Err(name);
+            }
+            match setting.mode {
+                Xdp::Off => self.xdp.remove(&name),
+                mode => self.xdp.insert(name, mode),
+            };
+        }
+        Ok(())
     }
 
     /// The data path's configuration; bit n of `port_blocks` says whether blocks of prefix length n exist.
@@ -76,6 +111,8 @@ impl Settings {
             endpoint_flows: self.quotas.flows,
             unanswered: self.quotas.unanswered,
             flags,
+            flood_rate: self.flood.rate,
+            flood_total: self.flood.total,
             ..DatapathConfig::DEFAULT
         })
     }
@@ -160,13 +197,19 @@ pub struct SettingsChange {
     pub endpoint_unanswered: Option<u32>,
     /// What the host's firewall has to say.
     pub firewall: Option<Firewall>,
+    /// XDP modes of uplinks, one after the other ([`Settings::set_xdp`]).
+    pub xdp: Vec<XdpSetting>,
+    /// [`FloodLimits::rate`].
+    pub flood_rate: Option<u32>,
+    /// [`FloodLimits::total`].
+    pub flood_total: Option<u32>,
 }
 
 impl SettingsChange {
-    /// The settings with what is named changed.
+    /// The settings with what is named changed, but for what depends on the uplinks.
     #[must_use]
     pub fn onto(&self, settings: Settings) -> Settings {
-        let Settings { mut timeouts, tables, quotas, nat_ports, firewall, .. } = settings;
+        let Settings { mut timeouts, tables, quotas, nat_ports, firewall, flood, .. } = settings;
         self.timeouts.iter().for_each(|setting| timeouts.set(*setting));
         Settings {
             nat_ports: self.nat_ports.unwrap_or(nat_ports),
@@ -180,6 +223,10 @@ impl SettingsChange {
                 unanswered: self.endpoint_unanswered.unwrap_or(quotas.unanswered),
             },
             firewall: self.firewall.unwrap_or(firewall),
+            flood: FloodLimits {
+                rate: self.flood_rate.unwrap_or(flood.rate),
+                total: self.flood_total.unwrap_or(flood.total),
+            },
             ..settings
         }
     }
@@ -241,6 +288,22 @@ mod tests {
             ..DatapathConfig::DEFAULT
         };
         assert_eq!(config, expected);
+        let again: Settings = serde_json::from_str(&serde_json::to_string(&settings).unwrap()).unwrap();
+        assert_eq!(again, settings);
+    }
+
+    #[test]
+    fn an_xdp_mode_is_for_an_uplink_or_all_of_them() {
+        let name = |name: &str| name.parse::<InterfaceName>().unwrap();
+        let mut settings = Settings { uplinks: vec![name("eth0"), name("eth1")], ..Settings::new(1, 2) };
+        let mut set = |text: &str| {
+            let result = settings.set_xdp(&text.parse().unwrap());
+            (result, [settings.xdp_of(&name("eth0")), settings.xdp_of(&name("eth1"))])
+        };
+        assert_eq!(set("native"), (Ok(()), [Xdp::Native, Xdp::Native]));
+        assert_eq!(set("eth1=generic"), (Ok(()), [Xdp::Native, Xdp::Generic]));
+        assert_eq!(set("eth0=off"), (Ok(()), [Xdp::Off, Xdp::Generic]));
+        assert_eq!(set("eth2=native"), (Err(name("eth2")), [Xdp::Off, Xdp::Generic]));
         let again: Settings = serde_json::from_str(&serde_json::to_string(&settings).unwrap()).unwrap();
         assert_eq!(again, settings);
     }

@@ -20,6 +20,7 @@ const NETWORKS: TableDefinition<&str, Json> = TableDefinition::new("networks");
 const ENDPOINTS: TableDefinition<&str, Json> = TableDefinition::new("endpoints");
 const MASQUERADES: TableDefinition<([u8; 16], u8), Json> = TableDefinition::new("masquerades");
 const UNMASQUERADED: TableDefinition<([u8; 16], u8), Json> = TableDefinition::new("unmasqueraded");
+const DENIED: TableDefinition<([u8; 16], u8), Json> = TableDefinition::new("denied");
 const ADDRESSES: TableDefinition<[u8; 16], &str> = TableDefinition::new("addresses");
 const INTERFACES: TableDefinition<&str, &str> = TableDefinition::new("interfaces");
 /// Whose the interfaces are between which fragments wait; no network or endpoint has such a name.
@@ -251,6 +252,27 @@ impl Transaction {
     /// Forgets that they are.
     pub fn remove_unmasqueraded(&self, destinations: Cidr) -> Result<(), Error> {
         self.inner.open_table(UNMASQUERADED)?.remove(prefix_key(destinations))?;
+        Ok(())
+    }
+
+    /// Whether sources are on the deny list, exactly these.
+    pub fn is_denied(&self, sources: Cidr) -> Result<bool, Error> {
+        Ok(self.inner.open_table(DENIED)?.get(prefix_key(sources))?.is_some())
+    }
+
+    /// The deny list, in ascending order.
+    pub fn denied(&self) -> Result<Vec<Cidr>, Error> {
+        self.all(DENIED)
+    }
+
+    /// Notes that sources are on the deny list.
+    pub fn put_denied(&self, sources: Cidr) -> Result<(), Error> {
+        self.put(DENIED, prefix_key(sources), &sources)
+    }
+
+    /// Forgets that they are.
+    pub fn remove_denied(&self, sources: Cidr) -> Result<(), Error> {
+        self.inner.open_table(DENIED)?.remove(prefix_key(sources))?;
         Ok(())
     }
 

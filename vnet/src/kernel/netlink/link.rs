@@ -3,7 +3,7 @@
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType,
-    LinkMessage,
+    LinkMessage, LinkXdp, XdpAttached,
 };
 use nix::libc;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
@@ -11,6 +11,15 @@ use vnet_common::Mac;
 
 use super::{Netlink, Result};
 use crate::plan::GsoSizes;
+
+/// The XDP program of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::kernel) struct AttachedXdp {
+    /// Its number.
+    pub(in crate::kernel) program: u32,
+    /// Whether the host's stack runs it instead of the driver.
+    pub(in crate::kernel) generic: bool,
+}
 
 /// An interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +38,8 @@ pub(in crate::kernel) struct Link {
     pub(in crate::kernel) master: Option<u32>,
     /// The index of the other end, in the other end's namespace, if it is a veth.
     pub(in crate::kernel) other_end: Option<u32>,
+    /// What it does to frames before the host's stack has them.
+    pub(in crate::kernel) xdp: Option<AttachedXdp>,
 }
 
 impl Link {
@@ -53,6 +64,7 @@ impl Link {
             kind: None,
             master: None,
             other_end: None,
+            xdp: None,
         };
         let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
         for attribute in message.attributes {
@@ -65,6 +77,7 @@ impl Link {
                 LinkAttribute::TsoMaxSize(size) => link.most_gso = size,
                 LinkAttribute::Controller(index) => link.master = Some(index),
                 LinkAttribute::Link(index) => link.other_end = Some(index),
+                LinkAttribute::Xdp(parts) => link.xdp = attached_xdp(&parts),
                 LinkAttribute::LinkInfo(infos) => {
                     link.kind = infos.into_iter().find_map(|info| match info {
                         LinkInfo::Kind(kind) => Some(kind.to_string()),
@@ -76,6 +89,16 @@ impl Link {
         }
         link
     }
+}
+
+/// The XDP program that an interface has. With several, in the driver and in the hardware, the number is none's.
+fn attached_xdp(parts: &[LinkXdp]) -> Option<AttachedXdp> {
+    let program = parts.iter().find_map(|part| match part {
+        LinkXdp::ProgId(program) | LinkXdp::DrvProgId(program) => Some(*program),
+        _ => None,
+    })?;
+    let generic = parts.contains(&LinkXdp::Attached(XdpAttached::SocketBuffer));
+    Some(AttachedXdp { program, generic })
 }
 
 /// The other end of a veth pair that is to be made.
