@@ -170,6 +170,20 @@ pub struct EndpointUse {
     pub held_at: u32,
 }
 
+impl EndpointUse {
+    /// That of an endpoint which has begun nothing yet: whatever it may have of credit, no matter when the machine was
+    /// started. The first charge cuts it to the limit.
+    pub const NOTHING: Self = Self {
+        lock: bpf_spin_lock { val: 0 },
+        flows: 0,
+        credit: u32::MAX,
+        credited: 0,
+        refused: 0,
+        held: 0,
+        held_at: 0,
+    };
+}
+
 /// The next slots of the flow table to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]

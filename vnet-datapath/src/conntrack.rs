@@ -547,6 +547,9 @@ mod tests {
         assert_eq!(begin(&mut used, 1_010), 1, "one after ten seconds");
         assert_eq!(begin(&mut used, 1_040), 3, "three after thirty");
         assert_eq!(begin(&mut used, 9_000), 12, "never more than all");
+        let mut used = EndpointUse::NOTHING;
+        assert_eq!(begin(&mut used, 5), 12, "all of them, even if the machine has just been started");
+        assert_eq!(begin(&mut used, 9), 0, "and none beyond");
     }
 
     #[test]

@@ -390,7 +390,7 @@ impl Tables for Model {
 
     #[inline]
     fn endpoint_use<R>(&self, ifindex: u32, change: impl FnOnce(&mut EndpointUse) -> R) -> Option<R> {
-        Some(change(self.endpoint_use.borrow_mut().entry(ifindex).or_insert(Zeroable::zeroed())))
+        Some(change(self.endpoint_use.borrow_mut().entry(ifindex).or_insert(EndpointUse::NOTHING)))
     }
 
     type Mapping<'a> = ModelMapping<'a>;

@@ -324,7 +324,7 @@ impl Tables for Maps {
     #[inline(always)]
     fn endpoint_use<R>(&self, ifindex: u32, change: impl FnOnce(&mut EndpointUse) -> R) -> Option<R> {
         if maps::ENDPOINT_USE.get_ptr_mut(ifindex).is_none() {
-            // SAFETY: a use of nothing is all zeros.
+            // SAFETY: that is what it was made of, and `u64` is aligned as it has to be.
             let unused = unsafe { &*(&raw const UNUSED).cast::<EndpointUse>() };
             let _ = maps::ENDPOINT_USE.insert(ifindex, unused, u64::from(BPF_NOEXIST));
         }
@@ -592,8 +592,10 @@ impl LocalTables for Maps {
     }
 }
 
-/// An endpoint's use of nothing, which has no place on the small stack. Numbers, because the kernel wants no lock there.
-static UNUSED: [u64; size_of::<EndpointUse>().div_ceil(8)] = [0; _];
+/// [`EndpointUse::NOTHING`], which has no place on the small stack. Numbers, because the kernel wants no lock there.
+// SAFETY: both are plain numbers, of the same size.
+static UNUSED: [u64; size_of::<EndpointUse>().div_ceil(8)] =
+    unsafe { core::mem::transmute(EndpointUse::NOTHING) };
 
 /// Ways that each CPU remembers.
 pub(crate) const WAYS: usize = 64;

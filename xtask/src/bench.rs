@@ -26,6 +26,8 @@ const CASES: [&str; 10] = [
     "endpoints",
     "floods",
 ];
+/// How traffic can be measured.
+const KINDS: [&str; 6] = ["rr", "crr", "stream1", "stream8", "udp", "ladder"];
 /// The rival that is a program of Debian's package docker.io.
 const PROXY: &str = "docker-proxy";
 const PACKAGE: &str = "docker.io";
@@ -35,6 +37,9 @@ pub(crate) struct Args {
     /// Few operations and two repetitions: enough to see that it works. Writes to target/bench
     #[arg(long)]
     quick: bool,
+    /// How to measure traffic; may be repeated. Writes to target/bench [default: in every way]
+    #[arg(long = "kind", value_name = "KIND", value_parser = KINDS)]
+    kinds: Vec<String>,
     /// What to measure; some write to target/bench, all to docs/benchmarks [default: all]
     #[arg(value_name = "CASE", value_parser = CASES)]
     cases: Vec<String>,
@@ -43,7 +48,7 @@ pub(crate) struct Args {
 impl Args {
     /// Where the page goes: only a whole one is worth keeping.
     fn directory(&self, workspace: &Workspace) -> PathBuf {
-        let whole = !self.quick && self.cases.is_empty();
+        let whole = !self.quick && self.cases.is_empty() && self.kinds.is_empty();
         if whole { workspace.root.join("docs/benchmarks") } else { workspace.target.join("bench") }
     }
 }
@@ -63,6 +68,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     })?;
     let mut bench = Command::new(workspace.release_binary("vnet-bench"));
     bench.arg("run").args(args.quick.then_some("--quick"));
+    bench.args(args.kinds.iter().flat_map(|kind| ["--kind", kind]));
     bench.arg("--out").arg(args.directory(&workspace)).args(&args.cases);
     bench.env("VNET_BIN", workspace.release_binary("vnet")).env("PATH", process::path_with_admin_dirs());
     match proxy {
@@ -138,6 +144,10 @@ mod tests {
             let own = || read(format!("{case}.rs")).contains(&format!("NAME: &str = \"{case}\""));
             assert!(of_traffic || own(), "no case {case}");
         }
+        for kind in KINDS {
+            assert!(cases.contains(&format!("=> \"{kind}\"")), "no kind {kind}");
+        }
+        assert!(cases.contains(&format!("[Self; {}] = [Self::Rr", KINDS.len())), "another number of kinds");
         assert!(topics.contains(&format!("[Self; {}]", CASES.len())), "another number of cases");
     }
 }

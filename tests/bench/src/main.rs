@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use vnet_bench::case::Effort;
+use vnet_bench::case::{Effort, Kind};
 use vnet_bench::generator::{self, Load, Serve};
 use vnet_bench::results::Results;
 use vnet_bench::rig::Rig;
@@ -60,6 +60,9 @@ struct Args {
     /// The directory of the page
     #[arg(long)]
     out: PathBuf,
+    /// How to measure traffic; may be repeated [default: in every way]
+    #[arg(long = "kind", value_name = "KIND")]
+    kinds: Vec<Kind>,
     /// What to measure [default: everything]
     #[arg(value_name = "CASE")]
     topics: Vec<Topic>,
@@ -73,6 +76,10 @@ impl Args {
             effort,
             repetitions: self.repetitions.unwrap_or(effort.repetitions()),
             topics: Topic::ALL.into_iter().filter(wanted).collect(),
+            kinds: Kind::ALL
+                .into_iter()
+                .filter(|kind| self.kinds.is_empty() || self.kinds.contains(kind))
+                .collect(),
         }
     }
 }
@@ -161,6 +168,9 @@ mod tests {
     fn cases_are_chosen_by_name_and_keep_their_order() {
         let plan = parse(&["host-local", "masquerade"]).unwrap();
         assert_eq!(plan.topics, [Case::Masquerade, Case::HostLocal].map(Topic::Traffic));
+        let plan = parse(&["--kind", "crr", "--kind", "rr", "masquerade"]).unwrap();
+        assert_eq!(plan.kinds, [Kind::Rr, Kind::Crr]);
+        assert_eq!(parse(&["masquerade"]).unwrap().kinds, Kind::ALL);
         for wrong in [&["nonsense"][..], &["--repetitions", "0"], &["--repetitions", "101"]] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }

@@ -6,6 +6,7 @@
 
 mod bridged;
 mod docker_proxy;
+mod flowtable;
 mod iptables;
 mod nftables;
 pub(crate) mod range;
@@ -176,6 +177,7 @@ pub fn all() -> Vec<Box<dyn Rival>> {
         Box::new(redirect::Redirect),
         Box::new(routing::Routing),
         Box::new(nftables::Nftables),
+        Box::new(flowtable::Flowtable),
         Box::new(iptables::NFT),
         Box::new(iptables::LEGACY),
         Box::new(docker_proxy::DockerProxy),

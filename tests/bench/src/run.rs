@@ -28,6 +28,8 @@ pub struct Plan {
     pub repetitions: u32,
     /// What.
     pub topics: Vec<Topic>,
+    /// How traffic is measured.
+    pub kinds: Vec<Kind>,
 }
 
 /// What a run has at hand.
@@ -128,7 +130,7 @@ impl Run<'_> {
             }
         };
         for &(at, case) in cases.iter().filter(|(_, case)| has(*case)) {
-            for kind in Kind::ALL {
+            for &kind in &self.plan.kinds {
                 let measure = || self.rig.measure(&site.path(case), kind, kind.count(self.plan.effort));
                 let quantity = Quantity::from(kind);
                 self.note(&mut sections[at], &quantity, rival.name(), measure);

@@ -350,8 +350,8 @@ async fn stats(context: &Context) -> anyhow::Result<()> {
     let mut used: Vec<(String, EndpointUse)> = Vec::new();
     for endpoint in endpoints.iter().filter(|endpoint| endpoint.link.is_some()) {
         let addresses: Vec<_> = endpoint.addresses().collect();
-        let nothing = || bytemuck::Zeroable::zeroed();
-        used.push((endpoint.name.to_string(), kernel.endpoint_use(&addresses)?.unwrap_or_else(nothing)));
+        let it = kernel.endpoint_use(&addresses)?.unwrap_or(EndpointUse::NOTHING);
+        used.push((endpoint.name.to_string(), it));
     }
     let (flows, mappings) = (flow::pair(&kernel.flow_tables()?), kernel.mappings()?);
     let counted = Counted {

@@ -27,13 +27,13 @@ impl Rival for Nftables {
     fn set_up(&self) -> Box<dyn Site> {
         let host = Bridged::new();
         host.route_loopback();
-        host.lab.host().run(&["nft", &ruleset([(PUBLISHED, TARGET_PORT)])]).ok();
+        host.lab.host().run(&["nft", &ruleset([(PUBLISHED, TARGET_PORT)], "")]).ok();
         Box::new(host)
     }
 
     fn publish_many(&self, count: u16, _done: &dyn Fn(u16)) -> Option<Box<dyn Many>> {
         let ports = many(count);
-        let rules = ruleset(ports.clone().map(|port| (port, port)));
+        let rules = ruleset(ports.clone().map(|port| (port, port)), "");
         let add = format!("nft add element ip nat tcp_ports {{ {ONE_MORE} : {NET1} . {ONE_MORE} }}");
         let remove = format!("nft delete element ip nat tcp_ports {{ {ONE_MORE} }}");
         let last = *ports.end();
@@ -43,7 +43,7 @@ impl Rival for Nftables {
     fn publish_range(&self) -> Option<Box<dyn Many>> {
         // What is in a chain of its own can be taken back without asking for its number first.
         let chain = "\ntable ip range { chain prerouting { type nat hook prerouting priority -99; }; }";
-        let rules = ruleset([(PUBLISHED, TARGET_PORT)]) + chain;
+        let rules = ruleset([(PUBLISHED, TARGET_PORT)], "") + chain;
         let range = format!("fib daddr type local tcp dport {}-{} dnat to {NET1}", range::FIRST, range::LAST);
         let add = format!("nft add rule ip range prerouting {range}");
         let remove = "nft flush chain ip range prerouting".to_owned();
@@ -51,8 +51,8 @@ impl Rival for Nftables {
     }
 }
 
-/// Docker's rules, as somebody who knows nft would write them.
-fn ruleset(published: impl IntoIterator<Item = (u16, u16)>) -> String {
+/// Docker's rules, as somebody who knows nft would write them, with one more in front of those for forwarded packets.
+pub(super) fn ruleset(published: impl IntoIterator<Item = (u16, u16)>, forwarded: &str) -> String {
     let elements = published.into_iter().map(|(port, target)| format!("{port} : {NET1} . {target}"));
     let elements = elements.collect::<Vec<_>>().join(", ");
     let ports = ["tcp", "udp"].map(|proto| {
@@ -85,6 +85,7 @@ fn ruleset(published: impl IntoIterator<Item = (u16, u16)>) -> String {
             chain forward {{
                 type filter hook forward priority 0
                 policy drop
+                {forwarded}
                 ct state established,related accept
                 iifname \"{BRIDGE}\" accept
                 oifname \"{BRIDGE}\" ct status dnat accept
