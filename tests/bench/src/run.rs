@@ -11,11 +11,13 @@ use crate::conntrack;
 use crate::endpoints;
 use crate::generator::Sample;
 use crate::machine::{CpuTime, Machine, today};
+use crate::maker::{self, Maker};
 use crate::mappings;
 use crate::programs;
 use crate::results::{Entrant, Quantity, Results, Section};
 use crate::rig::Rig;
 use crate::rival::{self, Absent, Rival};
+use crate::sustained;
 use crate::topic::Topic;
 
 /// What to measure.
@@ -35,6 +37,8 @@ pub(crate) struct Run<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) rig: &'a Rig,
     pub(crate) present: Vec<Box<dyn Rival>>,
+    /// Those who make endpoints.
+    pub(crate) makers: Vec<Box<dyn Maker>>,
     pub(crate) interrupt: &'a Interrupt,
 }
 
@@ -48,24 +52,12 @@ pub(crate) struct Run<'a> {
 pub fn run(plan: &Plan, rig: &Rig, interrupt: &Interrupt) -> Result<Results> {
     let (mut machine, before) = (Machine::look()?, CpuTime::now()?);
     let date = today()?;
-    let (mut present, mut entrants) = (Vec::new(), Vec::new());
-    for rival in rival::all() {
-        let version = rival.version();
-        let absent = version.as_ref().err().map(|Absent(reason)| reason.clone());
-        if let Some(reason) = &absent {
-            eprintln!("{} is not measured: {reason}", rival.name());
-        }
-        entrants.push(Entrant {
-            name: rival.name().to_owned(),
-            what: rival.what().to_owned(),
-            version: version.ok(),
-            absent: absent.clone(),
-        });
-        if absent.is_none() {
-            present.push(rival);
-        }
-    }
-    let run = Run { plan, rig, present, interrupt };
+    let mut entrants = Vec::new();
+    let mut present = rival::all();
+    present.retain(|rival| enter(&mut entrants, (rival.name(), rival.what()), rival.version()));
+    let mut makers = maker::all();
+    makers.retain(|maker| enter(&mut entrants, (maker.name(), maker.what()), maker.version()));
+    let run = Run { plan, rig, present, makers, interrupt };
     let mut topics: Vec<Section> =
         plan.topics.iter().map(|topic| Section::new(topic.name(), topic.what())).collect();
     let traffic = plan.topics.iter().any(|topic| matches!(topic, Topic::Traffic(_)));
@@ -75,6 +67,7 @@ pub fn run(plan: &Plan, rig: &Rig, interrupt: &Interrupt) -> Result<Results> {
     for (topic, section) in plan.topics.iter().zip(&mut topics) {
         match topic {
             Topic::Traffic(_) => {}
+            Topic::Sustained => sustained::measure(&run, section),
             Topic::Mappings => mappings::measure(&run, section),
             Topic::Conntrack => conntrack::measure(&run, section),
             Topic::Programs => programs::measure(&run, section),
@@ -88,6 +81,36 @@ pub fn run(plan: &Plan, rig: &Rig, interrupt: &Interrupt) -> Result<Results> {
     Ok(Results { date, effort, repetitions, machine, rivals: entrants, topics })
 }
 
+/// Notes somebody, once, and says whether he is there.
+fn enter(
+    entrants: &mut Vec<Entrant>,
+    (name, what): (&'static str, &'static str),
+    version: Result<String, Absent>,
+) -> bool {
+    let absent = version.as_ref().err().map(|Absent(reason)| reason.clone());
+    if let Some(reason) = &absent {
+        eprintln!("{name} is not measured: {reason}");
+    }
+    let is_there = absent.is_none();
+    match entrants.iter_mut().find(|it| it.name == name) {
+        Some(known) => known.what = format!("{}; {what}", known.what),
+        None => entrants.push(Entrant {
+            name: name.to_owned(),
+            what: what.to_owned(),
+            version: version.ok(),
+            absent,
+        }),
+    }
+    is_there
+}
+
+/// Everybody, in an order that moves on by one with each repetition.
+pub(crate) fn beginning_with<T: ?Sized>(all: &[Box<T>], repetition: u32) -> impl Iterator<Item = &T> {
+    let first = repetition as usize % all.len().max(1);
+    let (before, from) = all.split_at(first);
+    from.iter().chain(before).map(AsRef::as_ref)
+}
+
 impl Run<'_> {
     /// Everybody once. Who begins changes, so that what drifts in a repetition meets everybody.
     fn repetition(&self, number: u32, sections: &mut [Section]) {
@@ -97,11 +120,9 @@ impl Run<'_> {
         }
     }
 
-    /// Everybody, in an order that moves on by one with each repetition.
+    /// Every rival that is there.
     pub(crate) fn beginning_with(&self, repetition: u32) -> impl Iterator<Item = &dyn Rival> {
-        let first = repetition as usize % self.present.len().max(1);
-        let (before, from) = self.present.split_at(first);
-        from.iter().chain(before).map(AsRef::as_ref)
+        beginning_with(&self.present, repetition)
     }
 
     /// All cases of one rival, on one site.
@@ -132,13 +153,13 @@ impl Run<'_> {
                 self.note(&mut sections[at], &quantity, rival.name(), measure);
             }
         }
-        self.take_down(rival, site);
+        self.take_down(rival.name(), site);
     }
 
     /// The lab complains of what was left behind by panicking.
-    pub(crate) fn take_down<T>(&self, rival: &dyn Rival, site: T) {
+    pub(crate) fn take_down<T>(&self, rival: &str, site: T) {
         if let Err(error) = self.guarded(|| drop(site)) {
-            eprintln!("    {}: {error:#}", rival.name());
+            eprintln!("    {rival}: {error:#}");
         }
     }
 

@@ -6,13 +6,15 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
 use crate::case::Case;
-use crate::{conntrack, endpoints, mappings, programs};
+use crate::{conntrack, endpoints, mappings, programs, sustained};
 
 /// A section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topic {
     /// Traffic of one case.
     Traffic(Case),
+    /// New connections for minutes.
+    Sustained,
     /// Many published ports.
     Mappings,
     /// Many tracked connections.
@@ -25,12 +27,13 @@ pub enum Topic {
 
 impl Topic {
     /// All of them, in the order of the page.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Traffic(Case::Masquerade),
         Self::Traffic(Case::Published),
         Self::Traffic(Case::Hairpin),
         Self::Traffic(Case::HostLocal),
         Self::Traffic(Case::Direct),
+        Self::Sustained,
         Self::Mappings,
         Self::Conntrack,
         Self::Programs,
@@ -42,6 +45,7 @@ impl Topic {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Traffic(case) => case.name(),
+            Self::Sustained => sustained::NAME,
             Self::Mappings => mappings::NAME,
             Self::Conntrack => conntrack::NAME,
             Self::Programs => programs::NAME,
@@ -54,9 +58,14 @@ impl Topic {
     pub const fn what(self) -> &'static str {
         match self {
             Self::Traffic(case) => case.what(),
+            Self::Sustained => {
+                "a program of the host opens connections to the published port at 127.0.0.1, four at a time and as \
+                 fast as they go, for two minutes (ten seconds in a quick run); each has a byte sent back and ends \
+                 with a reset, so that no port of the client's has to wait for its next connection"
+            }
             Self::Mappings => {
                 "many published ports: publishing all of them, connecting to the last one, adding one beside them and \
-                 removing it, as commands; and ten thousand ports that are one range"
+                 removing it, as commands and by vnet's library without their start; and ten thousand ports that are one range"
             }
             Self::Conntrack => {
                 "many tracked connections: packets through them by test run, scattered over all of them; a real one \
@@ -68,7 +77,8 @@ impl Topic {
                  them on by tail call; what that one takes is taken off"
             }
             Self::Endpoints => {
-                "an endpoint with a published port, as commands: made and removed; and a command's start"
+                "an endpoint with a published port made and removed, namespace included, beside another one; many, one \
+                 after another, on one network and on several; and what vnet takes to start, to come up and to go down"
             }
         }
     }
