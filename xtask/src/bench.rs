@@ -94,6 +94,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     bench.arg("run").args(args.quick.then_some("--quick"));
     bench.arg("--out").arg(args.directory(&workspace)).args(&args.cases);
     bench.env("VNET_BIN", workspace.release_binary("vnet")).env("PATH", process::path_with_admin_dirs());
+    if let Some(commit) = commit(&workspace) {
+        bench.env("VNET_COMMIT", commit);
+    }
     for (found, rival) in rivals {
         match found {
             Ok(Some(Found { path, version })) => {
@@ -105,6 +108,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     }
     process::become_command(&mut bench)
+}
+
+/// What is measured, and whether it was changed since; nothing without git or its records.
+fn commit(workspace: &Workspace) -> Option<String> {
+    let mut git = Command::new("git");
+    git.args(["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]).current_dir(&workspace.root);
+    let said = git.output().ok().filter(|said| said.status.success())?;
+    String::from_utf8(said.stdout).ok().map(|commit| commit.trim().to_owned())
 }
 
 /// A program out of a package that is not installed.

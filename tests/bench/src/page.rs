@@ -78,6 +78,7 @@ fn machine(results: &Results) -> String {
     let bridge = if it.bridge_netfilter { "pass through netfilter" } else { "do not pass through netfilter" };
     let rows = [
         ("date", results.date.clone()),
+        ("commit", results.commit.clone().unwrap_or_else(|| "unknown".to_owned())),
         ("CPU", format!("{}, {} of them{kind}", it.cpu, it.cores)),
         ("kernel", format!("Linux {}", it.kernel)),
         ("repetitions", format!("{}", results.repetitions)),
@@ -253,6 +254,7 @@ pub(crate) mod tests {
         };
         Results {
             date: "2024-02-29".to_owned(),
+            commit: Some("0123456789ab".to_owned()),
             effort: Effort::Full,
             repetitions: 5,
             machine: Machine {
@@ -277,6 +279,7 @@ pub(crate) mod tests {
         let page = markdown(&results());
         for part in [
             "| date | 2024-02-29 |",
+            "| commit | 0123456789ab |",
             "| CPU | Some CPU, 2 of them, virtual |",
             "| kernel | Linux 6.18.0 x86_64 |",
             "| vnet | a \\| b | vnet 1 |",

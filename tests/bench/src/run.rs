@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use vnet_tests::interrupt::{Interrupt, Interrupted};
@@ -19,6 +20,9 @@ use crate::rig::Rig;
 use crate::rival::{self, Absent, Rival};
 use crate::sustained;
 use crate::topic::Topic;
+
+/// Says which commit is measured; `cargo xtask bench` sets it.
+const COMMIT: &str = "VNET_COMMIT";
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -50,6 +54,7 @@ pub(crate) struct Run<'a> {
 /// # Panics
 /// With [`Interrupted`] when somebody has asked to stop; what was set up is taken down on the way.
 pub fn run(plan: &Plan, rig: &Rig, interrupt: &Interrupt) -> Result<Results> {
+    eprintln!("{}", estimate(plan));
     let (mut machine, before) = (Machine::look()?, CpuTime::now()?);
     let date = today()?;
     let mut entrants = Vec::new();
@@ -78,7 +83,32 @@ pub fn run(plan: &Plan, rig: &Rig, interrupt: &Interrupt) -> Result<Results> {
     topics.iter_mut().for_each(|section| section.finish(&order));
     machine.stolen_percent = CpuTime::now()?.stolen_percent_since(&before);
     let (effort, repetitions) = (plan.effort, plan.repetitions);
-    Ok(Results { date, effort, repetitions, machine, rivals: entrants, topics })
+    Ok(Results {
+        date,
+        commit: std::env::var(COMMIT).ok(),
+        effort,
+        repetitions,
+        machine,
+        rivals: entrants,
+        topics,
+    })
+}
+
+/// How long it will take, all of it and each topic.
+fn estimate(plan: &Plan) -> String {
+    let takes = |topic: &Topic| topic.takes(plan.effort, plan.repetitions);
+    let each: Vec<String> =
+        plan.topics.iter().map(|topic| format!("{topic} {}", roughly(takes(topic)))).collect();
+    let all = roughly(plan.topics.iter().map(takes).sum());
+    format!("this takes {all} on a quiet machine, longer on a busy one: {}", each.join(", "))
+}
+
+/// A time to plan with.
+fn roughly(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ ..=90 => format!("{seconds} s"),
+        seconds => format!("{} min", seconds.div_ceil(60)),
+    }
 }
 
 /// Notes somebody, once, and says whether he is there.
@@ -204,4 +234,26 @@ impl Run<'_> {
 pub fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_run_takes_is_said_before() {
+        let topics = vec![Topic::Sustained, Topic::Programs];
+        let said = |effort, repetitions| estimate(&Plan { effort, repetitions, topics: topics.clone() });
+        let text = said(Effort::Full, 100);
+        assert!(text.contains("sustained 7 min, programs 2 min"), "{text}");
+        let text = said(Effort::Quick, 1);
+        assert!(text.contains("takes 26 s") && text.contains("sustained 24 s, programs 2 s"), "{text}");
+    }
+
+    #[test]
+    fn everybody_begins_once() {
+        let all: Vec<Box<str>> = ["a", "b", "c"].map(Box::from).into();
+        let order = |repetition| beginning_with(&all, repetition).collect::<String>();
+        assert_eq!([0, 1, 2, 3].map(order), ["abc", "bca", "cab", "abc"]);
+    }
 }

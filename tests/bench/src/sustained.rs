@@ -7,7 +7,7 @@ use crate::case::{Case, Effort};
 use crate::generator::{Rate, Sample};
 use crate::results::{Quantity, Section, VNET};
 use crate::rival::{DOCKER_PROXY, Rival};
-use crate::run::Run;
+use crate::run::{Plan, Run};
 
 /// The section.
 pub(crate) const NAME: &str = "sustained";
@@ -16,8 +16,11 @@ pub(crate) const RATE: &str = "new connections";
 pub(crate) const SLOWEST: &str = "new connections, in the slowest second";
 pub(crate) const FAILED: &str = "connections that failed";
 
-/// Who is measured: the others translate every packet and have no limit of their own here.
-const RIVALS: [&str; 2] = [VNET, DOCKER_PROXY];
+/// Who is measured, and how often at most: as often as other things would take too long. The others translate every
+/// packet and have no limit of their own here.
+const RIVALS: [(&str, u32); 2] = [(VNET, 2), (DOCKER_PROXY, 1)];
+/// Seconds for a host to be made and taken down.
+const SET_UP: u64 = 2;
 
 /// How long.
 const fn duration(effort: Effort) -> Duration {
@@ -27,23 +30,30 @@ const fn duration(effort: Effort) -> Duration {
     }
 }
 
-/// How often at most: as often as other things would take too long.
-const fn repetitions(effort: Effort) -> u32 {
-    match effort {
-        Effort::Full => 2,
-        Effort::Quick => 1,
-    }
+/// How often somebody is measured.
+fn repetitions(effort: Effort, repetitions: u32, rival: &str) -> u32 {
+    let most = RIVALS.iter().find(|(name, _)| *name == rival).map_or(0, |(_, most)| *most);
+    let most = if effort == Effort::Quick { most.min(1) } else { most };
+    repetitions.min(most)
+}
+
+/// What all of it takes, in seconds.
+pub(crate) fn takes(effort: Effort, all: u32) -> u64 {
+    let often: u32 = RIVALS.iter().map(|(rival, _)| repetitions(effort, all, rival)).sum();
+    (duration(effort).as_secs() + SET_UP) * u64::from(often)
 }
 
 /// Measures all of it.
 pub(crate) fn measure(run: &Run<'_>, section: &mut Section) {
-    for repetition in 0..repetitions(run.plan.effort).min(run.plan.repetitions) {
-        for rival in run.beginning_with(repetition).filter(|rival| RIVALS.contains(&rival.name())) {
+    let Plan { effort, repetitions: all, .. } = *run.plan;
+    for repetition in 0..all {
+        let wanted = |rival: &&dyn Rival| repetition < repetitions(effort, all, rival.name());
+        for rival in run.beginning_with(repetition).filter(wanted) {
             match run.guarded(|| rival.set_up()) {
                 Ok(site) => {
                     let found = run.guarded(|| {
                         let path = site.path(Case::HostLocal);
-                        run.rig.sustain(&path, duration(run.plan.effort), &|| run.interrupt.check())
+                        run.rig.sustain(&path, duration(effort), &|| run.interrupt.check())
                     });
                     note(run, section, rival, found.and_then(|found| found));
                     run.take_down(rival.name(), site);

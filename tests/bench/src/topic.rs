@@ -1,11 +1,12 @@
 //! What can be asked for on the command line, and has a section of its own on the page.
 
 use std::fmt;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
-use crate::case::Case;
+use crate::case::{Case, Effort};
 use crate::{conntrack, endpoints, mappings, programs, sustained};
 
 /// A section.
@@ -51,6 +52,25 @@ impl Topic {
             Self::Programs => programs::NAME,
             Self::Endpoints => endpoints::NAME,
         }
+    }
+
+    /// What it takes with so many repetitions: measured on a quiet machine of two CPUs with every rival there.
+    #[must_use]
+    pub fn takes(self, effort: Effort, repetitions: u32) -> Duration {
+        // Seconds: whatever the repetitions, and for each of them.
+        let (once, each) = match (self, effort) {
+            (Self::Traffic(_), Effort::Full) => (0, 30),
+            (Self::Traffic(_), Effort::Quick) => (0, 6),
+            (Self::Sustained, effort) => (sustained::takes(effort, repetitions), 0),
+            (Self::Mappings, Effort::Full) => (0, 40),
+            (Self::Mappings, Effort::Quick) => (0, 4),
+            (Self::Conntrack, Effort::Full) => (60, 8),
+            (Self::Conntrack, Effort::Quick) => (4, 2),
+            (Self::Programs, _) => (1, 1),
+            (Self::Endpoints, Effort::Full) => (80, 13),
+            (Self::Endpoints, Effort::Quick) => (8, 6),
+        };
+        Duration::from_secs(once + each * u64::from(repetitions))
     }
 
     /// In a sentence.
@@ -108,6 +128,15 @@ mod tests {
     fn every_case_is_a_topic() {
         for case in Case::ALL {
             assert!(Topic::ALL.contains(&Topic::Traffic(case)), "{case}");
+        }
+    }
+
+    #[test]
+    fn all_of_it_is_done_within_half_an_hour_and_a_quick_run_within_four_minutes() {
+        for (effort, minutes) in [(Effort::Full, 30), (Effort::Quick, 4)] {
+            let all: Duration =
+                Topic::ALL.iter().map(|topic| topic.takes(effort, effort.repetitions())).sum();
+            assert!(all <= Duration::from_secs(60 * minutes), "{effort:?}: {all:?}");
         }
     }
 }
