@@ -9,7 +9,8 @@
 //! `outside` stands for the rest of the world: it knows no route to the endpoints' addresses, only to the host.
 //! The host's default routes lead to it. Offloads stay at their defaults, because that is what users have.
 //! vnet runs with the host's network namespace as its own and, for everything that is not of the network, with the
-//! directories of this lab: `/run/vnet-lab/NAME/run` and a BPF file system of its own at `/run/vnet-lab/NAME/bpf`.
+//! directories of this lab: `/run/vnet-lab/NAME/run`, a tmpfs as /run is on hosts, and a BPF file system of its own at
+//! `/run/vnet-lab/NAME/bpf`.
 //!
 //! Several labs live side by side, in threads and in processes: whatever is named globally carries the lab's
 //! name, `vl-PID-N`. A lab that is dropped, also by a panic, runs `vnet down`, removes what it made and
@@ -230,10 +231,14 @@ impl Lab {
             fs::create_dir_all(&dir)
                 .unwrap_or_else(|e| panic!("create {} (are you root?): {e}", dir.display()));
         }
-        nix::mount::mount(Some("bpf"), &bpffs, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
-            .unwrap_or_else(|e| {
-                panic!("mount a BPF file system on {} (are you root?): {e}", bpffs.display())
-            });
+        // A host has /run on a tmpfs; what waits for a disk there would not be vnet.
+        for (kind, at, options) in
+            [("bpf", &bpffs, "mode=0700"), ("tmpfs", &self.dir.join("run"), "mode=0755,size=256m")]
+        {
+            nix::mount::mount(Some(kind), at, Some(kind), MsFlags::empty(), Some(options)).unwrap_or_else(
+                |e| panic!("mount a {kind} file system on {} (are you root?): {e}", at.display()),
+            );
+        }
     }
 
     fn make_namespaces(&self) {
@@ -361,7 +366,9 @@ fn remove(lab: &str) {
     }
     let dir = Path::new(LABS).join(lab);
     // Unmounting takes the pins with it, and with the last pin of a link its program is detached.
-    let _ = nix::mount::umount2(&dir.join("bpf"), MntFlags::MNT_DETACH);
+    for mounted in ["bpf", "run"] {
+        let _ = nix::mount::umount2(&dir.join(mounted), MntFlags::MNT_DETACH);
+    }
     let _ = fs::remove_dir_all(&dir);
     // Only the last lab of all can remove this.
     let _ = fs::remove_dir(LABS);

@@ -29,6 +29,9 @@ those of one-way traffic on two.
 The median of the repetitions is shown, with the smallest and the largest. *To vnet* is a median as a multiple of vnet's
 in the same run. **≈** marks a difference that is smaller than the spread of one of the two: it says nothing.
 
+What vnet remembers is on a tmpfs, as /run is on hosts. The times of commands include the start of their processes; a
+namespace is made by vnet's own command, and for others by system calls.
+
 What a UDP datagram costs is the time of the sender's CPU, which carries it all the way to the receiver's queue; behind a
 proxy it only carries it to the proxy.
 
