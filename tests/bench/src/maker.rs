@@ -80,3 +80,27 @@ pub(crate) fn check_reachable(host: &dyn Host, number: u16) {
     });
     drop(listener);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_reached_and_gone_afterwards() {
+        for maker in all() {
+            if let Err(Absent(reason)) = maker.version() {
+                eprintln!("{} is not tried: {reason}", maker.name());
+                continue;
+            }
+            let host = maker.set_up();
+            for number in 1..=2 {
+                assert!(!host.create(number).is_zero());
+                check_reachable(host.as_ref(), number);
+            }
+            for number in [2, 1] {
+                host.remove(number);
+                assert!(!host.netns(number).exists(), "{} leaves endpoint {number}", maker.name());
+            }
+        }
+    }
+}

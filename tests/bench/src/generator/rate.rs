@@ -127,3 +127,38 @@ fn work(target: SocketAddr, made: &AtomicU64, over: &AtomicBool) -> Worked {
     }
     worked
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use vnet_tests::lab::Lab;
+
+    use super::*;
+    use crate::generator::cpus;
+
+    #[test]
+    fn connections_are_counted_and_failures_are_told() {
+        let lab = Lab::new();
+        let cpu = cpus().unwrap()[0];
+        let sustained = |port: u16| {
+            let target = (Ipv4Addr::LOCALHOST, port).into();
+            lab.host().enter(|| sustain(&Sustain { target, seconds: 1, cpu }))
+        };
+        let listener = lab.host().enter(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+        let port = listener.local_addr().unwrap().port();
+        // Ends with the process: nothing more comes.
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut byte = [0];
+                let _ = stream.read_exact(&mut byte).and_then(|()| stream.write_all(&byte));
+            }
+        });
+        let rate = sustained(port).unwrap();
+        assert!(rate.per_second > 0.0 && rate.slowest_second <= rate.per_second, "{rate:?}");
+        assert_eq!((rate.failed, rate.failures.len()), (0.0, 0), "{rate:?}");
+        let unheard = sustained(1).unwrap_err().to_string();
+        assert!(unheard.contains("no connection to 127.0.0.1:1") && unheard.contains("refused"), "{unheard}");
+    }
+}
