@@ -9,7 +9,8 @@
 //! `outside` stands for the rest of the world: it knows no route to the endpoints' addresses, only to the host.
 //! The host's default routes lead to it. Offloads stay at their defaults, because that is what users have.
 //! vnet runs with the host's network namespace as its own and, for everything that is not of the network, with the
-//! directories of this lab: `/run/vnet-lab/NAME/run` and a BPF file system of its own at `/run/vnet-lab/NAME/bpf`.
+//! directories of this lab: `/run/vnet-lab/NAME/run`, a tmpfs as /run is on hosts, and a BPF file system of its own at
+//! `/run/vnet-lab/NAME/bpf`.
 //!
 //! Several labs live side by side, in threads and in processes: whatever is named globally carries the lab's
 //! name, `vl-PID-N`. A lab that is dropped, also by a panic, runs `vnet down`, removes what it made and

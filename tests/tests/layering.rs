@@ -45,6 +45,7 @@ const CRATES: [Crate; 8] = [
             "serde",
             "serde_json",
             "tempfile",
+            "tokio",
         ]),
     },
     Crate { dir: "xtask", uses: &[], others: Some(&["anyhow", "clap"]) },

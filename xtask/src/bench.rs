@@ -14,12 +14,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What can be measured.
-const CASES: [&str; 10] = [
+const CASES: [&str; 11] = [
     "masquerade",
     "published",
     "hairpin",
     "host-local",
     "direct",
+    "sustained",
     "mappings",
     "conntrack",
     "programs",
@@ -28,9 +29,39 @@ const CASES: [&str; 10] = [
 ];
 /// How traffic can be measured.
 const KINDS: [&str; 6] = ["rr", "crr", "stream1", "stream8", "udp", "ladder"];
-/// The rival that is a program of Debian's package docker.io.
-const PROXY: &str = "docker-proxy";
-const PACKAGE: &str = "docker.io";
+
+/// A rival out of a package of Debian's that is only unpacked: installed, some would start daemons that change the
+/// machine's interfaces and rules.
+struct Unpacked {
+    package: &'static str,
+    /// What of the package is measured.
+    program: &'static str,
+    /// Where it is in the package; the same where that is installed.
+    places: &'static [&'static str],
+    /// What tells the benchmark where it is; its version is told by the same with `_VERSION`.
+    variable: &'static str,
+}
+
+const UNPACKED: [Unpacked; 3] = [
+    Unpacked {
+        package: "docker.io",
+        program: "docker-proxy",
+        places: &["usr/sbin", "usr/bin", "usr/libexec/docker"],
+        variable: "VNET_DOCKER_PROXY",
+    },
+    Unpacked {
+        package: "containernetworking-plugins",
+        program: "portmap",
+        places: &["usr/lib/cni"],
+        variable: "VNET_CNI_PORTMAP",
+    },
+    Unpacked {
+        package: "netavark",
+        program: "netavark",
+        places: &["usr/lib/podman", "usr/libexec/podman"],
+        variable: "VNET_NETAVARK",
+    },
+];
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -60,7 +91,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut steps = Steps::default();
     let workspace = setup::ensure(&mut steps)?.workspace;
     programs::ensure(&mut steps)?;
-    let proxy = ensure_proxy(&workspace, &mut steps);
+    let rivals = UNPACKED.map(|rival| (rival.ensure(&workspace, &mut steps), rival));
     build::vnet(&workspace, Profile::Release, &mut steps)?;
     steps.step("building the benchmark", || {
         let mut cargo = workspace.cargo("build");
@@ -71,63 +102,82 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     bench.args(args.kinds.iter().flat_map(|kind| ["--kind", kind]));
     bench.arg("--out").arg(args.directory(&workspace)).args(&args.cases);
     bench.env("VNET_BIN", workspace.release_binary("vnet")).env("PATH", process::path_with_admin_dirs());
-    match proxy {
-        Ok(Some(Proxy { path, version })) => {
-            bench.env("VNET_DOCKER_PROXY", path).env("VNET_DOCKER_PROXY_VERSION", version);
+    if let Some(commit) = commit(&workspace) {
+        bench.env("VNET_COMMIT", commit);
+    }
+    for (found, rival) in rivals {
+        match found {
+            Ok(Some(Found { path, version })) => {
+                bench.env(rival.variable, path).env(format!("{}_VERSION", rival.variable), version);
+            }
+            Ok(None) => {}
+            // The page says that it was not measured.
+            Err(error) => eprintln!("{} will not be measured: {error:#}", rival.program),
         }
-        Ok(None) => {}
-        // The page says that it was not measured.
-        Err(error) => eprintln!("{PROXY} will not be measured: {error:#}"),
     }
     process::become_command(&mut bench)
 }
 
-/// A proxy out of a package that is not installed.
-struct Proxy {
+/// What is measured, and whether it was changed since; nothing without git or its records.
+fn commit(workspace: &Workspace) -> Option<String> {
+    let mut git = Command::new("git");
+    git.args(["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]).current_dir(&workspace.root);
+    let said = git.output().ok().filter(|said| said.status.success())?;
+    String::from_utf8(said.stdout).ok().map(|commit| commit.trim().to_owned())
+}
+
+/// A program out of a package that is not installed.
+struct Found {
     path: PathBuf,
     version: String,
 }
 
-/// Makes sure of docker-proxy; nothing is returned if it is installed. The package is only unpacked: installed, it
-/// would start a daemon that changes the machine's interfaces and rules.
-fn ensure_proxy(workspace: &Workspace, steps: &mut Steps) -> Result<Option<Proxy>> {
-    if process::program_path(PROXY).is_some() {
-        return Ok(None);
+impl Unpacked {
+    /// Makes sure of it; nothing is returned if it is installed.
+    fn ensure(&self, workspace: &Workspace, steps: &mut Steps) -> Result<Option<Found>> {
+        let Self { package, program, .. } = self;
+        if process::program_path(program).is_some() || self.below(Path::new("/")).is_some() {
+            return Ok(None);
+        }
+        let dir = workspace.tools()?.join(package);
+        if let Some(found) = self.unpacked(&dir)? {
+            return Ok(Some(found));
+        }
+        if !OsRelease::read().is_debian() {
+            bail!("it is not installed, and this is no Debian to get {package} from");
+        }
+        steps.step(
+            &format!("unpacking Debian's {package} into target/tools: {program} is a rival in benchmarks"),
+            || {
+                fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+                let file = apt::download(package, &dir)?;
+                let mut unpack = Command::new("dpkg-deb");
+                process::output(unpack.arg("--extract").arg(&file).arg(dir.join("root")))?;
+                let mut query = Command::new("dpkg-deb");
+                let version = process::output(query.arg("--field").arg(&file).arg("Version"))?;
+                // Last, because by this file it is known that everything is there.
+                fs::write(dir.join("version"), version.trim()).context("write the version")?;
+                fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))
+            },
+        )?;
+        self.unpacked(&dir)?.map(Some).with_context(|| format!("{package} has no {program}"))
     }
-    let dir = workspace.tools()?.join(PACKAGE);
-    if let Some(proxy) = unpacked(&dir)? {
-        return Ok(Some(proxy));
-    }
-    if !OsRelease::read().is_debian() {
-        bail!("no {PROXY} on PATH, and no Debian to get it from");
-    }
-    steps.step(
-        &format!("unpacking Debian's {PACKAGE} into target/tools: {PROXY} is a rival in benchmarks"),
-        || {
-            fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-            let package = apt::download(PACKAGE, &dir)?;
-            let mut unpack = Command::new("dpkg-deb");
-            process::output(unpack.arg("--extract").arg(&package).arg(dir.join("root")))?;
-            let mut query = Command::new("dpkg-deb");
-            let version = process::output(query.arg("--field").arg(&package).arg("Version"))?;
-            // Last, because by this file it is known that everything is there.
-            fs::write(dir.join("version"), version.trim()).context("write the version")?;
-            fs::remove_file(&package).with_context(|| format!("remove {}", package.display()))
-        },
-    )?;
-    unpacked(&dir)?.map(Some).with_context(|| format!("{PACKAGE} has no {PROXY}"))
-}
 
-/// The proxy that was unpacked before, if it was.
-fn unpacked(dir: &Path) -> Result<Option<Proxy>> {
-    let version = dir.join("version");
-    if !version.exists() {
-        return Ok(None);
+    /// What was unpacked before, if it was.
+    fn unpacked(&self, dir: &Path) -> Result<Option<Found>> {
+        let version = dir.join("version");
+        if !version.exists() {
+            return Ok(None);
+        }
+        let version = fs::read_to_string(&version).with_context(|| format!("read {}", version.display()))?;
+        Ok(self.below(&dir.join("root")).map(|path| Found { path, version }))
     }
-    let version = fs::read_to_string(&version).with_context(|| format!("read {}", version.display()))?;
-    let places =
-        ["usr/sbin", "usr/bin", "usr/libexec/docker"].map(|place| dir.join("root").join(place).join(PROXY));
-    Ok(places.into_iter().find(|path| path.is_file()).map(|path| Proxy { path, version }))
+
+    /// The program in one of its places below a directory.
+    fn below(&self, root: &Path) -> Option<PathBuf> {
+        let mut places = self.places.iter().map(|place| root.join(place).join(self.program));
+        places.find(|path| path.is_file())
+    }
 }
 
 #[cfg(test)]

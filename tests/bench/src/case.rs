@@ -133,10 +133,10 @@ impl Kind {
     #[must_use]
     pub const fn count(self, effort: Effort) -> u64 {
         match (self, effort) {
-            (Self::Rr, Effort::Full) => 40_000,
+            (Self::Rr, Effort::Full) => 20_000,
             (Self::Crr, Effort::Full) => 6_000,
-            (Self::Stream1 | Self::Stream8, Effort::Full) => 4_096,
-            (Self::Udp, Effort::Full) => 300_000,
+            (Self::Stream1 | Self::Stream8, Effort::Full) => 2_048,
+            (Self::Udp, Effort::Full) => 150_000,
             (Self::Ladder, Effort::Full) => 1_000,
             (Self::Rr, Effort::Quick) => 4_000,
             (Self::Crr, Effort::Quick) => 600,

@@ -194,7 +194,7 @@ fn by_traffic(run: &Run<'_>, section: &mut Section, rival: &dyn Rival) -> Result
             run.note(section, &Quantity::cost(MEMORY, "bytes"), name, || memory);
         }
     }
-    run.take_down(rival, host);
+    run.take_down(name, host);
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! Time is [`std::time::Instant`], which is `CLOCK_MONOTONIC`. Every socket has a timeout, so nothing waits for ever.
 
 mod client;
+mod rate;
 mod server;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use crate::case::Kind;
 use crate::latency::Percentiles;
 
 pub use client::load;
+pub use rate::{Rate, Sustain, sustain};
 pub use server::serve;
 
 /// What a server prints when it can be dialled.

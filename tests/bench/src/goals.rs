@@ -4,9 +4,10 @@
 //! it holds is said of the medians; that a median is nearer to the limit than the numbers scatter is said, too.
 
 use crate::case::{Case, Kind};
+use crate::chart::thousands;
 use crate::results::{Measured, Quantity, Results, VNET};
 use crate::spread::Spread;
-use crate::{conntrack, endpoints, mappings, programs};
+use crate::{conntrack, endpoints, mappings, programs, sustained};
 
 /// The rivals that translate by the kernel's own rules.
 const NETFILTER: &[&str] = &["nftables", "iptables-nft", "iptables-legacy"];
@@ -111,9 +112,17 @@ fn of_topics() -> Vec<Goal> {
         limit,
     };
     let few = mappings::title(mappings::FEW, mappings::CONNECT);
+    // Or at least, where more is better.
     let at_most = |what, section, title: &str, most| goal(what, section, title, Limit::Fixed(most));
     let many = |what| mappings::title(mappings::MANY, what);
     vec![
+        at_most(
+            "15,000 new connections a second from the host, for 120 s",
+            sustained::NAME,
+            sustained::RATE,
+            15_000.0,
+        ),
+        at_most("none of them fails", sustained::NAME, sustained::FAILED, 0.0),
         goal(
             "new connections beside 50,000 mappings: within 3 % of those beside 10",
             mappings::NAME,
@@ -121,6 +130,12 @@ fn of_topics() -> Vec<Goal> {
             Limit::Own(1.03, few),
         ),
         at_most("one mapping added beside 50,000, as a command", mappings::NAME, &many(mappings::ADD), 3.0),
+        at_most(
+            "one mapping added beside 50,000, in process",
+            mappings::NAME,
+            &many(mappings::ADD_IN_PROCESS),
+            100.0,
+        ),
         at_most("50,000 mappings at once", mappings::NAME, &many(mappings::LOAD), 100.0),
         at_most("a range of 10,000 ports, as a command", mappings::NAME, mappings::RANGE, 1.0),
         at_most("packet of an established flow, out", programs::NAME, programs::OUT, 150.0),
@@ -166,7 +181,9 @@ impl Goal {
                 };
                 let yes =
                     if more_is_better { vnet.median >= limit.median } else { vnet.median <= limit.median };
-                Some(Holds { yes, clearly: often && vnet.differs_from(&limit) })
+                // What does not scatter is not there by chance, however near it is.
+                let exact = vnet.width() == 0.0 && limit.width() == 0.0;
+                Some(Holds { yes, clearly: often && (exact || vnet.differs_from(&limit)) })
             }),
             beside,
         }
@@ -176,7 +193,7 @@ impl Goal {
         let sign = if quantity.is_some_and(|it| it.more_is_better) { '≥' } else { '≤' };
         let unit = quantity.map(|it| it.unit.as_str()).unwrap_or_default();
         match &self.limit {
-            Limit::Fixed(limit) => format!("{sign} {limit} {unit}"),
+            Limit::Fixed(limit) => format!("{sign} {} {unit}", plain(*limit)),
             Limit::Rivals(factor, _) | Limit::Own(factor, _) => format!("{sign} {factor:.2}×"),
         }
     }
@@ -185,6 +202,11 @@ impl Goal {
         let section = results.topics.iter().find(|section| section.name == self.section)?;
         section.measured.iter().find(|it| it.rival == rival && it.quantity.title == title)
     }
+}
+
+/// A limit as it was set: no more digits than it has.
+fn plain(limit: f64) -> String {
+    if limit >= 1_000.0 { thousands(limit) } else { limit.to_string() }
 }
 
 fn better<'a>(one: &'a Measured, other: &'a Measured, more_is_better: bool) -> &'a Measured {
@@ -254,6 +276,18 @@ mod tests {
         assert_eq!(judged[0].holds, Some(Holds { yes: false, clearly: true }));
         assert_eq!((judged[1].limit.as_str(), judged[1].holds.map(|it| it.yes)), ("≤ 3 ms", Some(true)));
         assert_eq!(judged[2].holds, None, "not measured");
+    }
+
+    #[test]
+    fn a_rate_is_to_be_reached_and_nothing_to_fail() {
+        let mut section = Section::new(sustained::NAME, "");
+        let rate = Quantity { more_is_better: true, ..Quantity::cost(sustained::RATE, "/s") };
+        measured(&mut section, &rate, VNET, [19_000.0, 18_900.0, 14_000.0]);
+        measured(&mut section, &Quantity::cost(sustained::FAILED, "connections"), VNET, [0.0; 3]);
+        let judged = judged(&mut results(), section);
+        assert_eq!(judged[0].limit, "≥ 15,000 /s");
+        assert_eq!(judged[0].holds, Some(Holds { yes: true, clearly: false }), "{:?}", judged[0]);
+        assert_eq!(judged[1].holds, Some(Holds { yes: true, clearly: true }), "{:?}", judged[1]);
     }
 
     #[test]

@@ -8,8 +8,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use serde::Serialize;
 use vnet_bench::case::{Effort, Kind};
-use vnet_bench::generator::{self, Load, Serve};
+use vnet_bench::generator::{self, Load, Serve, Sustain};
+use vnet_bench::in_process::{self, Publish};
 use vnet_bench::results::Results;
 use vnet_bench::rig::Rig;
 use vnet_bench::run::{self, Plan, message};
@@ -34,6 +36,12 @@ enum Command {
     /// Be the client of one measurement
     #[command(hide = true)]
     Load(Load),
+    /// Be the client of a sustained rate
+    #[command(hide = true)]
+    Sustain(Sustain),
+    /// Be a program that publishes ports
+    #[command(hide = true)]
+    Publish(Publish),
     /// Be the server of measurements
     #[command(hide = true)]
     Serve(Serve),
@@ -88,13 +96,18 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) => return benchmark(&args),
         Command::Guard(Guard { file, record }) => guard::guard(&file, record),
-        Command::Load(load) => generator::load(&load).and_then(|sample| {
-            println!("{}", serde_json::to_string(&sample)?);
-            Ok(())
-        }),
+        Command::Load(load) => generator::load(&load).and_then(|found| tell(&found)),
+        Command::Sustain(order) => generator::sustain(&order).and_then(|found| tell(&found)),
+        Command::Publish(order) => in_process::publish(&order).and_then(|found| tell(&found)),
         Command::Serve(serve) => generator::serve(&serve),
     };
     finish(outcome)
+}
+
+/// Prints what a process that measures has found, for the one that has started it.
+fn tell(found: &impl Serialize) -> Result<()> {
+    println!("{}", serde_json::to_string(found)?);
+    Ok(())
 }
 
 fn finish(outcome: Result<()>) -> ExitCode {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::case::{Effort, Kind};
 use crate::chart::thousands;
 use crate::generator::Sample;
+use crate::in_process::InProcess;
 use crate::results::{Quantity, Section, VNET};
 use crate::rival::{Many, Rival, range};
 use crate::run::Run;
@@ -18,6 +19,10 @@ pub(crate) const LOAD: &str = "publish all";
 pub(crate) const CONNECT: &str = "connect to the last";
 pub(crate) const ADD: &str = "publish one more";
 pub(crate) const REMOVE: &str = "take one back";
+pub(crate) const ADD_IN_PROCESS: &str = "publish one more, in process";
+const REMOVE_IN_PROCESS: &str = "take one back, in process";
+/// How often in each repetition.
+const TIMES_IN_PROCESS: u32 = 200;
 /// What is measured of a range.
 pub(crate) const RANGE: &str = "a range of 10,000 ports, publish it";
 
@@ -47,7 +52,7 @@ pub(crate) fn measure(run: &Run<'_>, section: &mut Section) {
             match run.guarded(|| rival.publish_many(size, &|done| progress(run, done))) {
                 Ok(Some(many)) => {
                     one(run, section, rival, (size, many.as_ref()));
-                    run.take_down(rival, many);
+                    run.take_down(rival.name(), many);
                 }
                 Ok(None) => {
                     section.lacks(rival.name(), "it publishes no ports, or only one for each process");
@@ -66,7 +71,7 @@ pub(crate) fn measure(run: &Run<'_>, section: &mut Section) {
         match made {
             Ok(Some(many)) => {
                 range_of_ports(run, section, rival, many.as_ref());
-                run.take_down(rival, many);
+                run.take_down(rival.name(), many);
             }
             // Said above.
             Ok(None) => {}
@@ -112,6 +117,15 @@ fn one(run: &Run<'_>, section: &mut Section, rival: &dyn Rival, (size, many): (u
     });
     run.note(section, &cost(ADD, "ms"), name, || Ok(millis(many.add())));
     run.note(section, &cost(REMOVE, "ms"), name, || Ok(millis(many.remove())));
+    let found = run.guarded(|| many.in_process(TIMES_IN_PROCESS)).and_then(Option::transpose);
+    match found {
+        Ok(Some(InProcess { add, remove })) => {
+            run.note(section, &cost(ADD_IN_PROCESS, "µs"), name, || Ok(add));
+            run.note(section, &cost(REMOVE_IN_PROCESS, "µs"), name, || Ok(remove));
+        }
+        Ok(None) => {}
+        Err(error) => run.note(section, &cost(ADD_IN_PROCESS, "µs"), name, || Err(error)),
+    }
 }
 
 fn millis(took: Duration) -> Sample {

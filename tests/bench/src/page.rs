@@ -29,6 +29,9 @@ those of one-way traffic on two.
 The median of the repetitions is shown, with the smallest and the largest. *To vnet* is a median as a multiple of vnet's
 in the same run. **≈** marks a difference that is smaller than the spread of one of the two: it says nothing.
 
+What vnet remembers is on a tmpfs, as /run is on hosts. The times of commands include the start of their processes; a
+namespace is made by vnet's own command, and for others by system calls.
+
 What a UDP datagram costs is the time of the sender's CPU, which carries it all the way to the receiver's queue; behind a
 proxy it only carries it to the proxy.
 
@@ -78,6 +81,7 @@ fn machine(results: &Results) -> String {
     let bridge = if it.bridge_netfilter { "pass through netfilter" } else { "do not pass through netfilter" };
     let rows = [
         ("date", results.date.clone()),
+        ("commit", results.commit.clone().unwrap_or_else(|| "unknown".to_owned())),
         ("CPU", format!("{}, {} of them{kind}", it.cpu, it.cores)),
         ("kernel", format!("Linux {}", it.kernel)),
         ("repetitions", format!("{}", results.repetitions)),
@@ -253,6 +257,7 @@ pub(crate) mod tests {
         };
         Results {
             date: "2024-02-29".to_owned(),
+            commit: Some("0123456789ab".to_owned()),
             effort: Effort::Full,
             repetitions: 5,
             machine: Machine {
@@ -277,6 +282,7 @@ pub(crate) mod tests {
         let page = markdown(&results());
         for part in [
             "| date | 2024-02-29 |",
+            "| commit | 0123456789ab |",
             "| CPU | Some CPU, 2 of them, virtual |",
             "| kernel | Linux 6.18.0 x86_64 |",
             "| vnet | a \\| b | vnet 1 |",

@@ -15,6 +15,8 @@ pub const VNET: &str = "vnet";
 pub struct Results {
     /// The day, in UTC.
     pub date: String,
+    /// What of vnet's repository, if that is known.
+    pub commit: Option<String>,
     /// How much was measured.
     pub effort: Effort,
     /// How often each measurement was repeated.

@@ -2,12 +2,18 @@
 
 use std::path::{Path as FilePath, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use vnet_tests::lab::PATIENCE;
 
 use crate::case::Kind;
-use crate::generator::{READY, Sample, cpus, pin};
+use crate::generator::{READY, Rate, Sample, cpus, pin};
 use crate::rival::Path;
+
+/// How often a client that takes long is looked at.
+const LOOK_ROUND: Duration = Duration::from_millis(100);
 
 /// What measures.
 #[derive(Debug)]
@@ -88,6 +94,36 @@ impl Rig {
             bail!("{}{}{served}", said, if served.is_empty() { "" } else { "; the server: " });
         }
         serde_json::from_str(&client.stdout).context("understand the client")
+    }
+
+    /// Opens connections for so long, as fast as they go; `check` is called now and then.
+    ///
+    /// # Errors
+    /// With what server or client complained of.
+    pub fn sustain(&self, path: &Path, duration: Duration, check: &dyn Fn()) -> Result<Rate> {
+        let (kind, port) = (Kind::Crr.name(), path.port.to_string());
+        let serve = ["serve", "--kind", kind, "--port", &port, "--cpu"];
+        let server = path.server.start_with(&self.argv(&serve, self.first)?, &[]);
+        let _ = server.line_with(&[READY]);
+        let (target, seconds) = (path.dials.to_string(), duration.as_secs().to_string());
+        let load = ["sustain", "--target", &target, "--seconds", &seconds, "--cpu"];
+        let mut client = path.client.start_with(&self.argv(&load, self.first)?, &[]);
+        let deadline = Instant::now() + duration + PATIENCE;
+        let mut said = 0;
+        while client.is_running() {
+            check();
+            ensure!(Instant::now() < deadline, "the client does not end: {:?}", client.lines());
+            thread::sleep(LOOK_ROUND);
+            for line in client.lines().iter().skip(said).filter(|line| !line.starts_with('{')) {
+                eprintln!("    {line}");
+                said += 1;
+            }
+        }
+        let status = client.wait();
+        if status != Some(0) {
+            bail!("{}", client.lines().join("; "));
+        }
+        serde_json::from_str(&client.line_with(&["{"])).context("understand the client")
     }
 
     fn argv(&self, words: &[&str], cpu: usize) -> Result<Vec<String>> {

@@ -26,10 +26,14 @@ use serde::{Deserialize, Serialize};
 use vnet_tests::lab::{HOST_V4, Lab, Netns, OUTSIDE_V4};
 
 use crate::case::Case;
+use crate::in_process::InProcess;
 
 use bridged::Bridged;
 /// The endpoint that serves, of every rival that has a bridge.
 pub(crate) use bridged::NET1;
+
+/// The name of the rival that carries connections through a process.
+pub(crate) const DOCKER_PROXY: &str = "docker-proxy";
 
 /// The port outside that endpoints dial.
 pub(crate) const OUTSIDE_PORT: u16 = 5000;
@@ -108,6 +112,11 @@ pub trait Many: Debug {
 
     /// Takes it back; what that took.
     fn remove(&self) -> Duration;
+
+    /// Publishes one more and takes it back so many times, in one process; `None` if only commands can do that.
+    fn in_process(&self, _times: u32) -> Option<anyhow::Result<InProcess>> {
+        None
+    }
 }
 
 /// The ports of [`Rival::publish_many`].
@@ -130,7 +139,7 @@ fn to_endpoint_itself(host: &Bridged, case: Case) -> Path {
 }
 
 /// What something took.
-fn timed(work: impl FnOnce()) -> Duration {
+pub(crate) fn timed(work: impl FnOnce()) -> Duration {
     let start = Instant::now();
     work();
     start.elapsed()
@@ -185,14 +194,14 @@ pub fn all() -> Vec<Box<dyn Rival>> {
 }
 
 /// Where a program is: on `PATH`, or among the administrator's.
-fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let admin = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
     std::env::split_paths(&path).chain(admin).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
 /// The first line that a program says when asked for its version.
-fn version_of(program: &FilePath) -> Result<String, Absent> {
+pub(crate) fn version_of(program: &FilePath) -> Result<String, Absent> {
     let name = program.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let said = Command::new(program).arg("--version").output();
     let said = said.map_err(|error| Absent(format!("{name} does not start: {error}")))?;

@@ -30,8 +30,9 @@ pub(super) use self::link::{AttachedXdp, Link, OtherEnd, gso_attributes};
 pub(super) use self::queue::TokenBucket;
 pub(super) use self::route::{Existing, Hop};
 
-/// The kernel answers at once or while it holds a lock for milliseconds; nothing it does takes this long.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The kernel answers at once, or when others give back the lock of its networking. It keeps that itself while it takes
+/// down namespaces, all that were given up meanwhile at once: of a thousand, more than ten seconds.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// How often a dump is taken again because something changed meanwhile.
 const DUMP_TRIES: usize = 8;
 

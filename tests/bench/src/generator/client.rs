@@ -219,19 +219,19 @@ fn steps(top: usize) -> Vec<usize> {
     steps
 }
 
-fn connect(target: SocketAddr) -> Result<TcpStream> {
+pub(super) fn connect(target: SocketAddr) -> Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&target, PATIENCE).context("connect")?;
     impatient(&stream)?;
     Ok(stream)
 }
 
-fn there_and_back(stream: &mut TcpStream) -> Result<()> {
+pub(super) fn there_and_back(stream: &mut TcpStream) -> Result<()> {
     stream.write_all(&[1]).context("send a byte")?;
     stream.read_exact(&mut [0]).context("wait for the byte to come back")
 }
 
 /// Closes at once, so that the port is free again and no number of connections uses them up.
-fn reset(stream: TcpStream) -> Result<()> {
+pub(super) fn reset(stream: TcpStream) -> Result<()> {
     let now = nix::libc::linger { l_onoff: 1, l_linger: 0 };
     setsockopt(&stream, sockopt::Linger, &now).context("close at once")
 }

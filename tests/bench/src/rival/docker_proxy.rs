@@ -1,25 +1,25 @@
 //! docker-proxy, the real one: a process that accepts connections on the host and carries their bytes.
 
-use std::path::PathBuf;
-use std::process::Command;
-
 use vnet_tests::lab::eventually;
 
 use super::bridged::{Bridged, NET1};
-use super::{Absent, PUBLISHED, Rival, Site, TARGET_PORT, find};
+use super::{Absent, PUBLISHED, Rival, Site, TARGET_PORT};
 use crate::case::Case;
+use crate::packaged::Packaged;
 
-/// Says where the program is; `cargo xtask bench` sets it.
-const LOCATION: &str = "VNET_DOCKER_PROXY";
-/// What it is out of where it is not installed.
-const VERSION: &str = "VNET_DOCKER_PROXY_VERSION";
+const PROXY: Packaged = Packaged {
+    program: "docker-proxy",
+    package: "docker.io",
+    variable: "VNET_DOCKER_PROXY",
+    places: &["/usr/libexec/docker", "/usr/lib/docker"],
+};
 
 #[derive(Debug)]
 pub(super) struct DockerProxy;
 
 impl Rival for DockerProxy {
     fn name(&self) -> &'static str {
-        "docker-proxy"
+        super::DOCKER_PROXY
     }
 
     fn what(&self) -> &'static str {
@@ -27,20 +27,7 @@ impl Rival for DockerProxy {
     }
 
     fn version(&self) -> Result<String, Absent> {
-        let program =
-            program().ok_or_else(|| Absent("no docker-proxy (Debian's package docker.io)".into()))?;
-        if let Ok(version) = std::env::var(VERSION) {
-            return Ok(format!("docker.io {version}"));
-        }
-        let query = ["--show", "--showformat=${Version}", "docker.io"];
-        let said = Command::new("dpkg-query").args(query).output();
-        let said = said.ok().filter(|said| said.status.success()).map(|said| said.stdout);
-        let Some(said) = said else {
-            // It answers no question about itself.
-            let name = program.file_name().unwrap_or_default();
-            return Ok(format!("{} of unknown version", name.to_string_lossy()));
-        };
-        Ok(format!("docker.io {}", String::from_utf8_lossy(&said)))
+        PROXY.version()
     }
 
     fn lacks(&self, case: Case) -> Option<&'static str> {
@@ -52,7 +39,7 @@ impl Rival for DockerProxy {
 
     fn set_up(&self) -> Box<dyn Site> {
         let mut host = Bridged::new();
-        let program = program().expect("looked for before");
+        let program = PROXY.path().expect("looked for before");
         for proto in ["tcp", "udp"] {
             // It reports to descriptor 3. The shell opens that and becomes the proxy, which so keeps the process id.
             let script = "exec \"$0\" -proto \"$1\" -host-ip 0.0.0.0 -host-port \"$2\" -container-ip \"$3\" \
@@ -71,11 +58,4 @@ impl Rival for DockerProxy {
         }
         Box::new(host)
     }
-}
-
-fn program() -> Option<PathBuf> {
-    let named = std::env::var_os(LOCATION).map(PathBuf::from);
-    let usual = ["/usr/libexec/docker/docker-proxy", "/usr/lib/docker/docker-proxy"].map(PathBuf::from);
-    let found = named.into_iter().chain(find("docker-proxy")).chain(usual);
-    found.into_iter().find(|path| path.is_file())
 }

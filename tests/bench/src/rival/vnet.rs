@@ -9,6 +9,7 @@ use super::{
     Absent, Many, ONE_MORE, PUBLISHED, Path, Rival, Site, TARGET_PORT, many, timed, to_same_port, version_of,
 };
 use crate::case::Case;
+use crate::in_process::{self, InProcess};
 
 #[derive(Debug)]
 pub(super) struct Vnet;
@@ -86,6 +87,11 @@ impl Many for Published {
 
     fn remove(&self) -> Duration {
         timed(|| drop(self.lab.vnet_ok(&["portmap", "rm", &ONE_MORE.to_string()])))
+    }
+
+    fn in_process(&self, times: u32) -> Option<anyhow::Result<InProcess>> {
+        let target = format!("{}:{ONE_MORE}", self.net1.name());
+        Some(in_process::measure(&self.lab, &ONE_MORE.to_string(), &target, times))
     }
 }
 
