@@ -4,6 +4,7 @@
 //! Only one of them stands at a time: programs in the root cgroup and netfilter's hooks are felt by the whole
 //! machine, and nobody is to pay for somebody else's.
 
+mod big_tcp;
 mod bridged;
 mod docker_proxy;
 mod flowtable;
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use vnet_tests::lab::{HOST_V4, Lab, Netns, OUTSIDE_V4};
 
-use crate::case::Case;
+use crate::case::{Case, Kind};
 use crate::in_process::InProcess;
 
 use bridged::Bridged;
@@ -63,6 +64,11 @@ pub trait Rival: Debug {
 
     /// Why it has not got a case, if it has not.
     fn lacks(&self, case: Case) -> Option<&'static str>;
+
+    /// Whether a kind of traffic tells anything of it.
+    fn measures(&self, _kind: Kind) -> bool {
+        true
+    }
 
     /// Makes a host of its own.
     ///
@@ -182,6 +188,7 @@ impl Path {
 pub fn all() -> Vec<Box<dyn Rival>> {
     vec![
         Box::new(vnet::Vnet),
+        Box::new(big_tcp::BigTcp),
         Box::new(veth::Veth),
         Box::new(redirect::Redirect),
         Box::new(routing::Routing),

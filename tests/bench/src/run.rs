@@ -181,7 +181,7 @@ impl Run<'_> {
             }
         };
         for &(at, case) in cases.iter().filter(|(_, case)| has(*case)) {
-            for &kind in &self.plan.kinds {
+            for &kind in self.plan.kinds.iter().filter(|kind| rival.measures(**kind)) {
                 let measure = || self.rig.measure(&site.path(case), kind, kind.count(self.plan.effort));
                 let quantity = Quantity::from(kind);
                 self.note(&mut sections[at], &quantity, rival.name(), measure);
@@ -247,7 +247,9 @@ mod tests {
     #[test]
     fn what_a_run_takes_is_said_before() {
         let topics = vec![Topic::Sustained, Topic::Programs];
-        let said = |effort, repetitions| estimate(&Plan { effort, repetitions, topics: topics.clone(), kinds: Kind::ALL.to_vec() });
+        let said = |effort, repetitions| {
+            estimate(&Plan { effort, repetitions, topics: topics.clone(), kinds: Kind::ALL.to_vec() })
+        };
         let text = said(Effort::Full, 100);
         assert!(text.contains("sustained 7 min, programs 2 min"), "{text}");
         let text = said(Effort::Quick, 1);

@@ -32,13 +32,7 @@ impl Rival for Vnet {
     }
 
     fn set_up(&self) -> Box<dyn Site> {
-        let lab = Lab::up();
-        let (net1, net2) = (lab.endpoint("net1"), lab.endpoint("net2"));
-        let (port, target) = (PUBLISHED.to_string(), format!("{}:{TARGET_PORT}", net1.name()));
-        for proto in ["tcp", "udp"] {
-            lab.vnet_ok(&["portmap", "add", &port, &target, "--proto", proto]);
-        }
-        Box::new(Up { net1, net2, lab })
+        publish_one(Lab::up())
     }
 
     fn publish_many(&self, count: u16, done: &dyn Fn(u16)) -> Option<Box<dyn Many>> {
@@ -55,6 +49,16 @@ impl Rival for Vnet {
         let loaded_in = timed(|| drop(lab.vnet_ok(&["portmap", "add", "--file", name])));
         Some(Box::new(Published { last: *ports.end(), net1, lab, loaded_in }))
     }
+}
+
+/// Two endpoints in a lab where vnet is up, and a port that leads to one of them.
+pub(super) fn publish_one(lab: Lab) -> Box<dyn Site> {
+    let (net1, net2) = (lab.endpoint("net1"), lab.endpoint("net2"));
+    let (port, target) = (PUBLISHED.to_string(), format!("{}:{TARGET_PORT}", net1.name()));
+    for proto in ["tcp", "udp"] {
+        lab.vnet_ok(&["portmap", "add", &port, &target, "--proto", proto]);
+    }
+    Box::new(Up { net1, net2, lab })
 }
 
 #[derive(Debug)]
