@@ -66,6 +66,14 @@ const fn round_trips(effort: Effort) -> u64 {
     }
 }
 
+/// How often everything is measured in a run of so many repetitions: it takes longer than other sections.
+pub(crate) fn repetitions(effort: Effort, repetitions: u32) -> u32 {
+    repetitions.min(match effort {
+        Effort::Full => 3,
+        Effort::Quick => 1,
+    })
+}
+
 /// What somebody has against a flood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Defence {
@@ -105,8 +113,9 @@ impl Defence {
 
 /// Measures vnet and all that are firewalls.
 pub(crate) fn measure(run: &Run<'_>, section: &mut Section) {
-    for repetition in 0..run.plan.repetitions {
-        eprintln!("==> floods, repetition {} of {}", repetition + 1, run.plan.repetitions);
+    let repetitions = repetitions(run.plan.effort, run.plan.repetitions);
+    for repetition in 0..repetitions {
+        eprintln!("==> floods, repetition {} of {repetitions}", repetition + 1);
         delivery::measure(run, section);
         let _before_others = BeforeOthers::now();
         match run.guarded(Host::of_vnet) {

@@ -64,7 +64,7 @@ impl Topic {
         // Seconds: whatever the repetitions, and for each of them.
         let (once, each) = match (self, effort) {
             (Self::Traffic(_), Effort::Full) => (0, 30),
-            (Self::Traffic(_), Effort::Quick) => (0, 6),
+            (Self::Traffic(_), Effort::Quick) => (0, 10),
             (Self::Sustained, effort) => (sustained::takes(effort, repetitions), 0),
             (Self::Mappings, Effort::Full) => (0, 40),
             (Self::Mappings, Effort::Quick) => (0, 4),
@@ -73,8 +73,7 @@ impl Topic {
             (Self::Programs, _) => (1, 1),
             (Self::Endpoints, Effort::Full) => (80, 13),
             (Self::Endpoints, Effort::Quick) => (8, 6),
-            (Self::Floods, Effort::Full) => (0, 50),
-            (Self::Floods, Effort::Quick) => (0, 25),
+            (Self::Floods, effort) => (50 * u64::from(floods::repetitions(effort, repetitions)), 0),
         };
         Duration::from_secs(once + each * u64::from(repetitions))
     }
