@@ -218,12 +218,24 @@ fn sockets_of_the_host_keep_their_ports() {
         // On this address alone: more will come, from which another answer would be.
         let far = SocketAddr::new(outside, 7).to_string();
         let _servers = [Server::echo(lab.outside(), &far), Server::udp(lab.outside(), &far)];
+        // A client of the host that has the port of a mapping, but another peer. First, while nobody can have drawn it.
+        let own = net1.addr_like(outside);
+        let [other, _] = more_addresses(&lab, outside);
+        let server = udp(lab.outside(), (other, 9).into());
+        let client = udp(lab.host(), (host, 60_000).into());
+        client.connect((other, 9)).unwrap();
+        let ask = Ask::udp((outside, 7).into()).from((own, 60_000).into());
+        assert_eq!(ask.in_netns(&net1).seen.port(), 60_000, "the host's socket is for another peer");
+        client.send(b"?").unwrap();
+        let (_, from) = heard(&server);
+        assert_eq!(from, (host, 60_000).into());
+        server.send_to(b"!", from).unwrap();
+        assert_eq!(heard(&client), ("!".to_owned(), (other, 9).into()));
         // Every second port of those that masquerade may use.
         let ports = || (FIRST..FIRST + 2 * COUNT).step_by(2);
         let listeners: Vec<TcpListener> =
             ports().map(|port| lab.host().enter(|| TcpListener::bind((host, port))).unwrap()).collect();
         let receivers: Vec<UdpSocket> = ports().map(|port| udp(lab.host(), (host, port).into())).collect();
-        let own = net1.addr_like(outside);
         for port in FIRST..FIRST + 2 * COUNT {
             for ask in [Ask::tcp((outside, 7).into()), Ask::udp((outside, 7).into())] {
                 let seen = ask.from((own, port).into()).in_netns(&net1).seen;
@@ -239,18 +251,6 @@ fn sockets_of_the_host_keep_their_ports() {
             sender.send_to(b"for the host", receiver.local_addr().unwrap()).unwrap();
             assert_eq!(heard(receiver).1, sender.local_addr().unwrap());
         }
-        // A client of the host that has the port of a mapping, but another peer.
-        let [other, _] = more_addresses(&lab, outside);
-        let server = udp(lab.outside(), (other, 9).into());
-        let client = udp(lab.host(), (host, 60_000).into());
-        client.connect((other, 9)).unwrap();
-        let ask = Ask::udp((outside, 7).into()).from((own, 60_000).into());
-        assert_eq!(ask.in_netns(&net1).seen.port(), 60_000, "the host's socket is for another peer");
-        client.send(b"?").unwrap();
-        let (_, from) = heard(&server);
-        assert_eq!(from, (host, 60_000).into());
-        server.send_to(b"!", from).unwrap();
-        assert_eq!(heard(&client), ("!".to_owned(), (other, 9).into()));
     }
 }
 

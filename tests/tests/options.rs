@@ -130,6 +130,9 @@ fn settings_are_changed_while_it_is_up_and_stay_until_they_are_changed_again() {
             "endpoint_flows": 0,
             "endpoint_unanswered": 99,
             "firewall": "bypass",
+            "xdp": {},
+            "flood_rate": 0,
+            "flood_total": 0,
         })
     );
     let status = lab.vnet_ok(&["status"]).stdout;
