@@ -89,9 +89,10 @@ fn routes(host: &Netns) -> Vec<String> {
         .collect()
 }
 
-/// Without the handles that the kernel chooses.
+/// Without the handles that the kernel chooses: 8000 to fffe, each in turn (`qdisc_alloc_handle`).
 fn qdiscs(host: &Netns) -> Vec<String> {
-    let chosen = |word: &&str| word.len() == 5 && word.starts_with(['8', '9']) && word.ends_with(':');
+    let number = |word: &str| u16::from_str_radix(word.strip_suffix(':')?, 16).ok();
+    let chosen = |word: &&str| number(word).is_some_and(|handle| (0x8000..0xffff).contains(&handle));
     let lines = owned(&host.run(&["tc", "qdisc"]).ok().stdout);
     let words =
         |line: String| line.split_whitespace().filter(|word| !chosen(word)).collect::<Vec<_>>().join(" ");
