@@ -153,7 +153,9 @@ impl Counts {
         report(format_args!(
             "  {numbered} datagrams got another identification, {followed} later fragments went where their first had"
         ));
-        assert!([numbered, followed, held].iter().all(|count| **count > compared / 1000), "dull traffic");
+        assert!([numbered, followed].iter().all(|count| **count > compared / 1000), "dull traffic");
+        // Of what may wait there is only so much in a second, however many frames that has.
+        assert!(*held >= 20, "dull traffic");
         let enough = compared / 50;
         assert!(
             [passed, forwarded, delivered, dropped, began].iter().all(|count| **count > enough),
