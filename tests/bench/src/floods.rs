@@ -69,7 +69,7 @@ const fn round_trips(effort: Effort) -> u64 {
 /// How often everything is measured in a run of so many repetitions: it takes longer than other sections.
 pub(crate) fn repetitions(effort: Effort, repetitions: u32) -> u32 {
     repetitions.min(match effort {
-        Effort::Full => 3,
+        Effort::Full => 2,
         Effort::Quick => 1,
     })
 }

@@ -63,7 +63,7 @@ impl Topic {
     pub fn takes(self, effort: Effort, repetitions: u32) -> Duration {
         // Seconds: whatever the repetitions, and for each of them.
         let (once, each) = match (self, effort) {
-            (Self::Traffic(_), Effort::Full) => (0, 30),
+            (Self::Traffic(_), Effort::Full) => (0, 35),
             (Self::Traffic(_), Effort::Quick) => (0, 10),
             (Self::Sustained, effort) => (sustained::takes(effort, repetitions), 0),
             (Self::Mappings, Effort::Full) => (0, 40),
