@@ -1,12 +1,12 @@
 //! Whether XDP would deliver better: an endpoint reached through vnet's classifiers, the same with vnet's XDP program in
 //! front of them, and by an XDP program that sends what the uplink receives straight into the endpoint's veth pair.
 
-use vnet_tests::lab::{HOST_V4, Lab, Netns, UPLINK};
+use vnet_tests::lab::{Lab, Netns, UPLINK};
 use vnet_tests::peer::{Redirect, interface_mac};
 
-use crate::case::{Effort, Kind};
+use crate::case::{Case, Effort, Kind};
 use crate::results::{Quantity, Section, VNET};
-use crate::rival::Path;
+use crate::rival::{Path, publish_one};
 use crate::run::Run;
 
 /// With vnet's XDP program.
@@ -33,19 +33,11 @@ pub(crate) fn measure(run: &Run<'_>, section: &mut Section) {
     let published = |xdp: &str, wire: bool| {
         let lab = Lab::new();
         lab.vnet_ok(&["up", "--xdp", xdp]);
-        let net1 = lab.endpoint("net1");
-        lab.vnet_ok(&["portmap", "add", "8088", &format!("{}:80", net1.name())]);
         if wire {
             compute_checksums(lab.outside());
             put_together(lab.host(), UPLINK);
         }
-        let path = Path {
-            client: lab.outside().clone(),
-            dials: (HOST_V4, 8088).into(),
-            server: net1.netns().clone(),
-            port: 80,
-        };
-        (net1, lab, path)
+        publish_one(lab)
     };
     for (name, xdp, wire) in [
         (VNET, "off", false),
@@ -54,7 +46,7 @@ pub(crate) fn measure(run: &Run<'_>, section: &mut Section) {
         (WIRE_IN_FRONT, "native", true),
     ] {
         match run.guarded(|| published(xdp, wire)) {
-            Ok((_net1, _lab, path)) => all(run, section, name, &path),
+            Ok(site) => all(run, section, name, &site.path(Case::Published)),
             Err(error) => section.lacks(name, &format!("{error:#}")),
         }
     }

@@ -25,7 +25,7 @@ use crate::delivery;
 use crate::generator::Sample;
 use crate::results::{Quantity, Section, VNET};
 use crate::rig::Rig;
-use crate::rival::{Path, Rival, Site};
+use crate::rival::{PUBLISHED, Path, Rival, Site};
 use crate::run::Run;
 
 /// As on the command line.
@@ -35,8 +35,6 @@ pub(crate) const NAME: &str = "floods";
 const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(100, 64, 7, 7));
 /// nft, not at the interface.
 const PREROUTING: &str = "nftables, prerouting";
-/// The published port of every rival.
-const PUBLISHED: u16 = 8088;
 /// New connections of a source that are let through in a second.
 const RATE: u32 = 100;
 /// Sources on a long list.

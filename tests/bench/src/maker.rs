@@ -13,10 +13,8 @@ use std::time::Duration;
 
 use vnet_tests::lab::{HOST_V4, Lab, Netns};
 
-use crate::rival::Absent;
+use crate::rival::{Absent, TARGET_PORT};
 
-/// The port of an endpoint that is published.
-const TARGET_PORT: u16 = 80;
 /// How long a connection through a published port may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -53,7 +51,9 @@ pub(crate) trait Host: Debug {
     fn lab(&self) -> &Lab;
 
     /// The endpoint's namespace.
-    fn netns(&self, number: u16) -> Netns;
+    fn netns(&self, number: u16) -> Netns {
+        Netns::named(&self.lab().name(&format!("e{number}")))
+    }
 }
 
 /// Everybody, vnet first.

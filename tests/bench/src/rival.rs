@@ -32,6 +32,8 @@ use crate::in_process::InProcess;
 use bridged::Bridged;
 /// The endpoint that serves, of every rival that has a bridge.
 pub(crate) use bridged::NET1;
+/// What vnet publishes, in a lab where it is up already.
+pub(crate) use vnet::publish_one;
 
 /// The name of the rival that carries connections through a process.
 pub(crate) const DOCKER_PROXY: &str = "docker-proxy";
@@ -39,9 +41,9 @@ pub(crate) const DOCKER_PROXY: &str = "docker-proxy";
 /// The port outside that endpoints dial.
 pub(crate) const OUTSIDE_PORT: u16 = 5000;
 /// The published port of the host.
-const PUBLISHED: u16 = 8088;
+pub(crate) const PUBLISHED: u16 = 8088;
 /// The port of the endpoint that it leads to.
-const TARGET_PORT: u16 = 80;
+pub(crate) const TARGET_PORT: u16 = 80;
 
 /// The first of many published ports; 50,000 more fit below those of masquerade.
 const FIRST_OF_MANY: u16 = 5_001;

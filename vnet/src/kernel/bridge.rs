@@ -7,7 +7,7 @@ use netlink_packet_route::link::LinkAttribute;
 use vnet_common::Mac;
 
 use super::error::Error;
-use super::interface::{addresses, find, gso_text, remove_link, require, taken};
+use super::interface::{addresses, change_error, find, gso_text, remove_link, require, taken};
 use super::netlink::{Link, Netlink, gso_attributes};
 use super::sysctl::Setting;
 use crate::plan::{GsoSizes, State};
@@ -83,11 +83,7 @@ impl Bridge<'_> {
             attributes.push(LinkAttribute::Address(self.mac.bytes.to_vec()));
         }
         let set = netlink.set_up(link.index, attributes).await;
-        set.map_err(|source| Error::ChangeInterface {
-            interface: self.name.to_owned(),
-            place: "the host".to_owned(),
-            source,
-        })
+        set.map_err(|source| change_error(self.name, "the host", source))
     }
 
     /// Gives it its addresses. Others of the same subnets were its own once and go; what else the user has put
@@ -142,11 +138,7 @@ pub(super) async fn let_through(netlink: &Netlink, name: &str, wanted: GsoSizes)
         return Ok(());
     }
     let set = netlink.set_up(link.index, sizes).await;
-    set.map_err(|source| Error::ChangeInterface {
-        interface: name.to_owned(),
-        place: "the host".to_owned(),
-        source,
-    })
+    set.map_err(|source| change_error(name, "the host", source))
 }
 
 /// Removes a bridge. Its ports stay, without a bridge.

@@ -14,7 +14,7 @@
 use netlink_packet_route::link::LinkAttribute;
 
 use super::error::Error;
-use super::interface::{find, remove_link, require, taken};
+use super::interface::{change_error, find, remove_link, require, taken};
 use super::netlink::{Link, Netlink, TokenBucket};
 use super::sysctl::Setting;
 use crate::plan::State;
@@ -80,11 +80,7 @@ impl Hold<'_> {
         queued.map_err(|source| self.queue_error(source))?;
         for end in [&entrance, &exit] {
             let up = netlink.set_up(end.index, vec![LinkAttribute::Mtu(MTU)]).await;
-            up.map_err(|source| Error::ChangeInterface {
-                interface: end.name.clone(),
-                place: "the host".to_owned(),
-                source,
-            })?;
+            up.map_err(|source| change_error(&end.name, "the host", source))?;
         }
         Ok(())
     }

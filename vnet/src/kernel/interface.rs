@@ -8,7 +8,7 @@ use nix::libc;
 use nix::net::if_::if_nametoindex;
 
 use super::error::Error;
-use super::netlink::{Link, Netlink};
+use super::netlink::{Link, Netlink, NetlinkError};
 use crate::plan::GsoSizes;
 
 /// The index of the host's interface of that name.
@@ -55,6 +55,11 @@ pub(super) async fn remove_link(netlink: &Netlink, name: &str, kind: &'static st
 /// Sizes of aggregates, for people.
 pub(super) fn gso_text(sizes: GsoSizes) -> String {
     format!("{} bytes of IPv4 and {} of IPv6 at once", sizes.v4, sizes.v6)
+}
+
+/// That an interface, in the host or a namespace, could not be changed.
+pub(super) fn change_error(interface: &str, place: &str, source: NetlinkError) -> Error {
+    Error::ChangeInterface { interface: interface.to_owned(), place: place.to_owned(), source }
 }
 
 /// That a name is somebody else's.

@@ -19,6 +19,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket};
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 
 use super::error::Error;
+use super::interface::change_error;
 use super::netlink::Netlink;
 use crate::plan::State;
 
@@ -122,11 +123,7 @@ pub(super) async fn create(name: &str) -> Result<(), Error> {
         None => make(&path)?,
     };
     let loopback = namespace.netlink()?.set_up(LOOPBACK, Vec::new()).await;
-    loopback.map_err(|source| Error::ChangeInterface {
-        interface: "lo".to_owned(),
-        place: path.display().to_string(),
-        source,
-    })
+    loopback.map_err(|source| change_error("lo", &path.display().to_string(), source))
 }
 
 /// Removes the namespace of that name. It lives on while processes are in it, without the name.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::bridge;
 use super::error::Error;
-use super::interface::{addresses, find, gso_text, index_if_any, remove_link, require, taken};
+use super::interface::{addresses, change_error, find, gso_text, index_if_any, remove_link, require, taken};
 use super::netlink::{Existing, Hop, Link, Netlink, OtherEnd, gso_attributes};
 use super::netns::Namespace;
 use super::sysctl::Setting;
@@ -253,8 +253,4 @@ async fn other_end(inside: &Netlink, veth: &Veth, host: &Link) -> Result<Option<
     let end = find(inside, &veth.ifname).await?;
     Ok(end
         .filter(|end| end.is(KIND) && end.other_end == Some(host.index) && host.other_end == Some(end.index)))
-}
-
-fn change_error(interface: &str, place: &str, source: super::netlink::NetlinkError) -> Error {
-    Error::ChangeInterface { interface: interface.to_owned(), place: place.to_owned(), source }
 }

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use vnet_tests::lab::{Lab, Netns};
 
-use super::given::{Namespaces, named, told};
-use super::{Host, Maker, TARGET_PORT, published};
+use super::given::{Namespaces, told};
+use super::{Host, Maker, published};
 use crate::packaged::Packaged;
-use crate::rival::{Absent, timed};
+use crate::rival::{Absent, TARGET_PORT, timed};
 
 const PORTMAP: Packaged = Packaged {
     program: "portmap",
@@ -60,7 +60,8 @@ struct Runtime {
 impl Host for Runtime {
     fn create(&self, number: u16) -> Duration {
         timed(|| {
-            let netns = self.namespaces.make(&self.lab, number);
+            let netns = self.netns(number);
+            self.namespaces.make(number, &netns);
             let made = self.call("ADD", "bridge", &netns, self.bridge());
             self.call("ADD", "portmap", &netns, self.portmap(number, &made));
         })
@@ -77,10 +78,6 @@ impl Host for Runtime {
 
     fn lab(&self) -> &Lab {
         &self.lab
-    }
-
-    fn netns(&self, number: u16) -> Netns {
-        named(&self.lab, number)
     }
 }
 

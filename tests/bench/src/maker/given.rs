@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use vnet_tests::lab::{Lab, Netns};
+use vnet_tests::lab::Netns;
 
 /// Namespaces that we made and remove.
 #[derive(Debug, Default)]
@@ -18,14 +18,12 @@ pub(super) struct Namespaces(RefCell<BTreeMap<u16, Netns>>);
 
 impl Namespaces {
     /// Makes one. The directory is the lab's, which has made others there.
-    pub(super) fn make(&self, lab: &Lab, number: u16) -> Netns {
-        let netns = named(lab, number);
+    pub(super) fn make(&self, number: u16, netns: &Netns) {
         let path = netns.path();
         File::create(&path).unwrap_or_else(|e| panic!("create {}: {e}", path.display()));
         self.0.borrow_mut().insert(number, netns.clone());
         // On a thread of its own, which takes the new namespace with it when it ends.
         std::thread::scope(|scope| scope.spawn(|| become_new(&path)).join()).expect("make a namespace");
-        netns
     }
 
     /// Removes one.
@@ -39,11 +37,6 @@ impl Drop for Namespaces {
     fn drop(&mut self) {
         self.0.borrow().values().for_each(unmake);
     }
-}
-
-/// What the namespace of an endpoint is called.
-pub(super) fn named(lab: &Lab, number: u16) -> Netns {
-    Netns::named(&lab.name(&format!("e{number}")))
 }
 
 fn become_new(path: &Path) {

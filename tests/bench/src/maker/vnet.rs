@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use vnet_tests::lab::{Lab, Netns, vnet_binary};
+use vnet_tests::lab::{Lab, vnet_binary};
 
-use super::{Host, Maker, TARGET_PORT, published};
+use super::{Host, Maker, published};
 use crate::results::VNET;
-use crate::rival::{Absent, timed, version_of};
+use crate::rival::{Absent, TARGET_PORT, timed, version_of};
 
 #[derive(Debug)]
 pub(super) struct Vnet;
@@ -34,33 +34,25 @@ struct Up(Lab);
 
 impl Host for Up {
     fn create(&self, number: u16) -> Duration {
-        let (name, port) = (self.name(number), published(number).to_string());
+        let (netns, port) = (self.netns(number), published(number).to_string());
+        let name = netns.name();
         let target = format!("{name}:{TARGET_PORT}");
         timed(|| {
-            self.0.vnet_ok(&["ns", "create", &name]);
+            self.0.vnet_ok(&["ns", "create", name]);
             self.0.vnet_ok(&["portmap", "add", &port, &target]);
         })
     }
 
     fn remove(&self, number: u16) -> Duration {
-        let (name, port) = (self.name(number), published(number).to_string());
+        let (netns, port) = (self.netns(number), published(number).to_string());
+        let name = netns.name();
         timed(|| {
             self.0.vnet_ok(&["portmap", "rm", &port]);
-            self.0.vnet_ok(&["ns", "rm", &name]);
+            self.0.vnet_ok(&["ns", "rm", name]);
         })
     }
 
     fn lab(&self) -> &Lab {
         &self.0
-    }
-
-    fn netns(&self, number: u16) -> Netns {
-        Netns::named(&self.name(number))
-    }
-}
-
-impl Up {
-    fn name(&self, number: u16) -> String {
-        self.0.name(&format!("e{number}"))
     }
 }

@@ -1,12 +1,10 @@
 //! vnet where the uplink and the server's side have BIG TCP, which endpoints follow.
 
+use vnet::spec::GsoSizes;
 use vnet_tests::lab::{Lab, UPLINK, vnet_binary};
 
-use super::{Absent, Rival, Site, version_of, vnet};
+use super::{Absent, Rival, Site, publish_one, version_of};
 use crate::case::{Case, Kind};
-
-/// Three times 64 KiB.
-const BYTES: u32 = 3 << 16;
 
 #[derive(Debug)]
 pub(super) struct BigTcp;
@@ -35,9 +33,9 @@ impl Rival for BigTcp {
     fn set_up(&self) -> Box<dyn Site> {
         let lab = Lab::new();
         for netns in [lab.host(), lab.outside()] {
-            netns.set_gso(UPLINK, BYTES);
+            netns.set_gso(UPLINK, GsoSizes::MOST.v4);
         }
         lab.vnet_ok(&["up"]);
-        vnet::publish_one(lab)
+        publish_one(lab)
     }
 }

@@ -52,7 +52,7 @@ impl Rival for Vnet {
 }
 
 /// Two endpoints in a lab where vnet is up, and a port that leads to one of them.
-pub(super) fn publish_one(lab: Lab) -> Box<dyn Site> {
+pub(crate) fn publish_one(lab: Lab) -> Box<dyn Site> {
     let (net1, net2) = (lab.endpoint("net1"), lab.endpoint("net2"));
     let (port, target) = (PUBLISHED.to_string(), format!("{}:{TARGET_PORT}", net1.name()));
     for proto in ["tcp", "udp"] {
