@@ -275,6 +275,20 @@ fn many_are_published_from_a_file_and_taken_back_by_one() {
 }
 
 #[test]
+fn a_mapping_is_there_already_though_the_host_has_a_new_address() {
+    let lab = Lab::up();
+    let net1 = lab.endpoint("net1");
+    let target = format!("{}:80", net1.name());
+    let publish = || lab.vnet_ok(&["portmap", "add", "8088", &target]).stdout;
+    let made = publish();
+    lab.host().ip(&format!("address add 203.0.113.77/32 dev {UPLINK}"));
+    assert_eq!(publish(), format!("{} (already)\n", made.trim_end()));
+    // By the way, it was noted.
+    let _server = Server::echo(&net1, "[::]:80");
+    Ask::tcp("203.0.113.77:8088".parse().unwrap()).in_netns(lab.outside());
+}
+
+#[test]
 fn a_file_with_bad_lines_publishes_nothing_and_names_them_all() {
     let lab = Lab::up();
     let net1 = lab.endpoint("net1");

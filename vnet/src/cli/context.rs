@@ -204,9 +204,9 @@ pub(super) fn note(notes: &[String]) {
     }
 }
 
-/// What is said when nothing was left to do.
+/// What is said when nothing was left to do of what was asked for.
 pub(super) fn already(ops: &[Op]) -> &'static str {
-    if ops.is_empty() { " (already)" } else { "" }
+    if ops.iter().all(Op::is_by_the_way) { " (already)" } else { "" }
 }
 
 /// Hands each event to `each` as it comes, until that fails or nobody wants any more.

@@ -26,6 +26,13 @@ impl Op {
         let removes = |op: &Self| matches!(op, Self::Remove(Resource::PortMap { .. }));
         writes(self) && writes(next) || removes(self) && removes(next)
     }
+
+    /// Whether it only keeps account of the host's addresses, which every command does by the way.
+    #[must_use]
+    pub const fn is_by_the_way(&self) -> bool {
+        let (Self::Create(resource) | Self::Change(resource) | Self::Remove(resource)) = self;
+        matches!(resource, Resource::HostAddress { .. })
+    }
 }
 
 impl fmt::Display for Op {
