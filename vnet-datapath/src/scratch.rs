@@ -50,7 +50,7 @@ pub struct Scratch {
     /// What kind of frame it is: one of the `FRAME_` constants.
     pub frame: u8,
     /// Zero.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 3],
     /// What is said about it, if it is dropped.
     pub answering: Answer,
 }
@@ -208,6 +208,10 @@ pub struct Progress {
     pub state: u8,
     /// Which half is to be confirmed: 0 for that of `tuple`, 1 for that of `answer`.
     pub half: u8,
+    /// 1 if it was found among the confirmed.
+    pub confirmed: u8,
+    /// Whose packet it is: a [`vnet_common::Origin`].
+    pub origin: u8,
     /// Zero.
-    pub reserved: u8,
+    pub reserved: [u8; 3],
 }
