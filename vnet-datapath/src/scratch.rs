@@ -89,7 +89,8 @@ pub struct Decided {
     src: Mac,
     kind: u8,
     routed: u8,
-    reserved: [u8; 2],
+    queued: u8,
+    reserved: u8,
 }
 
 impl Decided {
@@ -110,12 +111,13 @@ impl Decided {
                 self.ifindex = ifindex;
                 self.next_hop = addr;
             }
-            Verdict::Deliver(Delivery { ifindex, dst, src, routed }) => {
+            Verdict::Deliver(Delivery { ifindex, dst, src, routed, queued }) => {
                 self.kind = Self::DELIVER;
                 self.ifindex = ifindex;
                 self.dst = dst;
                 self.src = src;
                 self.routed = routed as u8;
+                self.queued = queued as u8;
             }
         }
     }
@@ -146,7 +148,8 @@ impl Decided {
     #[must_use]
     #[inline(always)]
     pub const fn delivery(&self) -> Delivery {
-        Delivery { ifindex: self.ifindex, dst: self.dst, src: self.src, routed: self.routed != 0 }
+        let Self { ifindex, dst, src, routed, queued, .. } = *self;
+        Delivery { ifindex, dst, src, routed: routed != 0, queued: queued != 0 }
     }
 
     /// The verdict that was kept.

@@ -15,8 +15,8 @@ mod table;
 pub use finding::Finding;
 pub use flow::{Drop, DropEvent, Flow, FlowEvent, Names, Networks, Side};
 pub use object::{
-    Denied, Endpoint, Excluded, Floating, Masquerade, Masquerades, Network, PortMap, Program, Settings,
-    Status,
+    Denied, Endpoint, Excluded, Floating, Limit, Masquerade, Masquerades, Network, PortMap, Program,
+    Settings, Status,
 };
 pub use reachable::{Firewall, Reachable, Uplink};
 pub use stats::{EndpointStats, FlowStats, Forecast, PortStats, StateStats, TableStats};

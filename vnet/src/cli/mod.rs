@@ -10,6 +10,7 @@ mod drops;
 mod floating;
 mod flow;
 mod instance;
+mod limit;
 mod lines;
 mod masquerade;
 mod namespace;
@@ -70,6 +71,9 @@ enum Command {
     /// Floating addresses: addresses of the host that are one endpoint's alone.
     #[command(subcommand)]
     Floating(floating::Command),
+    /// Limits: how much endpoints may send and receive.
+    #[command(subcommand)]
+    Limit(limit::Command),
     /// The deny list: sources that uplinks with XDP drop.
     #[command(subcommand)]
     Deny(deny::Command),
@@ -92,6 +96,7 @@ impl Command {
             Self::Portmap(command) => command.run(context).await,
             Self::Masquerade(command) => command.run(context).await,
             Self::Floating(command) => command.run(context).await,
+            Self::Limit(command) => command.run(context).await,
             Self::Deny(command) => command.run(context).await,
             Self::Flow(command) => command.run(context).await,
             Self::Drops(command) => command.run(context).await,
@@ -210,6 +215,10 @@ mod tests {
             "floating add 2001:db8::5 net1 --dry-run",
             "floating rm 203.0.113.5",
             "floating ls --json",
+            "limit set net1 --egress 50mbit",
+            "limit set net1 --egress none --ingress 1.5gbit --burst 256k --dry-run",
+            "limit rm net1 --json",
+            "limit ls",
             "deny add 198.51.100.0/24 2001:db8::/32 --dry-run",
             "deny rm 198.51.100.0/24",
             "deny ls --json",
@@ -253,6 +262,10 @@ mod tests {
             "up --xdp eth0",
             "up --xdp eth0=fast",
             "up --flood-rate many",
+            "limit set net1",
+            "limit set net1 --burst 64k",
+            "limit set net1 --egress 50",
+            "limit set net1 --ingress 50mbit --burst 0",
             "deny add",
             "deny add 198.51.100.1/24",
             "network set blue --gateway-mode bridge",

@@ -215,7 +215,8 @@ pub(super) fn existing(record: &Record, name: &Name) -> anyhow::Result<Endpoint>
 
 fn inspect(context: &Context, name: &Name) -> anyhow::Result<()> {
     let record = context.record()?;
-    let endpoint = output::Endpoint::new(&existing(&record, name)?, context.now);
+    let recorded = existing(&record, name)?;
+    let endpoint = output::Endpoint::new(&recorded, context.now);
     match context.format {
         Format::Json => context.print_list(&[endpoint]),
         Format::Table => {
@@ -224,6 +225,9 @@ fn inspect(context: &Context, name: &Name) -> anyhow::Result<()> {
             mappings
                 .iter()
                 .try_for_each(|mapping| context.print_line(&format!("published     {mapping}")))?;
+            if !recorded.limits.is_empty() {
+                context.print_line(&format!("limited       {}", recorded.limits))?;
+            }
             for addr in &endpoint.addresses {
                 if let Some(floating) = record.transaction.floating_of(*addr)? {
                     context.print_line(&format!("floating      {} to {addr}", floating.external))?;

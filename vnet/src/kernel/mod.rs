@@ -4,7 +4,7 @@
 //! Kernel --+-- programs       maps and programs: loaded, pinned, exchanged    -- object, features, cgroup, pins
 //!          +-- attachment, xdp   programs on interfaces
 //!          +-- entries        resources that are one entry of a map           -- maps
-//!          +-- bridge, veth, hold   interfaces and what is set on them              -- interface, netlink, sysctl
+//!          +-- bridge, veth, hold, limit   interfaces and what is set on them       -- interface, netlink, sysctl
 //!          +-- netns          namespaces
 //!          +-- netfilter      the rules of the host's firewall, read only
 //!          +-- reserved_ports, forwarding   parameters of the host                -- sysctl, former
@@ -28,6 +28,7 @@ mod former;
 mod forwarding;
 mod hold;
 mod interface;
+mod limit;
 mod maps;
 mod netfilter;
 mod netlink;
@@ -197,6 +198,7 @@ impl Kernel {
             }
             Resource::Namespace { name } => netns::state(name),
             Resource::Veth(veth) => veth::state(&self.netlink, veth).await,
+            Resource::Limit(shaper) => limit::state(&self.netlink, shaper).await,
             Resource::Hold { entrance, exit } => Hold { entrance, exit }.state(&self.netlink).await,
             Resource::Config { .. }
             | Resource::Uplink { .. }
@@ -269,6 +271,7 @@ impl Kernel {
             }
             Resource::Namespace { name } => netns::create(name).await,
             Resource::Veth(veth) => veth::create(&self.netlink, veth).await,
+            Resource::Limit(shaper) => limit::create(&self.netlink, shaper).await,
             Resource::Hold { entrance, exit } => Hold { entrance, exit }.create(&self.netlink).await,
             Resource::Config { .. }
             | Resource::Uplink { .. }
@@ -299,6 +302,7 @@ impl Kernel {
             Resource::Bridge { name, .. } => bridge::remove(&self.netlink, name).await,
             Resource::Namespace { name } => netns::remove(name),
             Resource::Veth(veth) => veth::remove(&self.netlink, veth).await,
+            Resource::Limit(shaper) => limit::remove(&self.netlink, shaper).await,
             Resource::Hold { entrance, exit } => Hold { entrance, exit }.remove(&self.netlink).await,
             Resource::Config { .. }
             | Resource::Uplink { .. }

@@ -12,7 +12,7 @@ use super::{Claim, Done, Error, Manager, kernel};
 use crate::plan::expand;
 use crate::reconcile::Machine;
 use crate::spec::{
-    Endpoint, Floating, InterfaceName, Link, Name, Namespace, Network, PortMap, Segment, TargetHost,
+    Endpoint, Floating, InterfaceName, Limits, Link, Name, Namespace, Network, PortMap, Segment, TargetHost,
 };
 use crate::store::Transaction;
 use crate::{ipam, ours};
@@ -74,7 +74,8 @@ impl<M: Machine> Manager<M> {
                     None => None,
                 };
                 let (name, namespace) = (request.name.clone(), request.namespace.clone());
-                let endpoint = Endpoint { name, namespace, link, created: self.now };
+                let limits = Limits::default();
+                let endpoint = Endpoint { name, namespace, link, created: self.now, limits };
                 transaction.put_endpoint(&endpoint)?;
                 endpoint
             }

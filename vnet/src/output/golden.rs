@@ -62,6 +62,7 @@ fn endpoints() {
         namespace: spec::Namespace::Own,
         link: Some(link),
         created: 1000,
+        limits: spec::Limits::default(),
     };
     assert_eq!(
         json(Endpoint::new(&endpoint, 1060)),
@@ -154,6 +155,20 @@ fn floating() {
         "{\"version\":1,\"floating\":[{\"external\":\"203.0.113.5\",\"endpoint\":\"net1\",\
          \"address\":\"192.168.0.2\"}]}\n"
     );
+}
+
+#[test]
+fn limits() {
+    let limit = spec::Limit { rate: "50mbit".parse().unwrap(), burst: Some("64k".parse().unwrap()) };
+    let limits = spec::Limits { egress: Some(limit), ingress: None };
+    let (name, namespace) = ("net1".parse().unwrap(), spec::Namespace::Own);
+    let limited = Limit::from(&spec::Endpoint { name, namespace, link: None, created: 0, limits });
+    assert_eq!(
+        json(limited.clone()),
+        "{\"version\":1,\"limits\":[{\"endpoint\":\"net1\",\"egress\":50000000,\"egress_burst\":65536,\"ingress\":null,\
+         \"ingress_burst\":null}]}\n"
+    );
+    assert_eq!(limited.row(), ["net1", "50mbit", "65536", "-", "-"]);
 }
 
 fn names() -> Networks {

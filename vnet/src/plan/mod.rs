@@ -16,7 +16,7 @@ mod resource;
 
 pub use blocks::{Block, blocks};
 pub use op::Op;
-pub use resource::{Resource, State, Veth};
+pub use resource::{Resource, Shaper, State, Veth};
 
 /// Parts of [`Resource`].
 pub use crate::spec::{GsoSizes, TableSizes};

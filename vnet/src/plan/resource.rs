@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use vnet_common::{Addr, AllowFromKey, DatapathConfig, Hook, Mac, PortMapKey, PortMapValue, Zone};
 
-use crate::spec::{GsoSizes, TableSizes, Timeout};
+use crate::spec::{GsoSizes, Rate, TableSizes, Timeout};
 
 /// Something in the kernel that belongs to an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,6 +132,8 @@ pub enum Resource {
     },
     /// An endpoint's veth pair: one end in the bridge, the other configured in the namespace.
     Veth(Veth),
+    /// How much an endpoint may send or receive.
+    Limit(Shaper),
     /// An endpoint's address.
     Endpoint {
         /// The address.
@@ -150,7 +152,7 @@ pub enum Resource {
         mtu: u16,
         /// Length of its network's prefix in bits of the 128.
         prefix_len: u8,
-        /// Flags of its network, as in [`Resource::Network`].
+        /// Flags of its network, as in [`Resource::Network`], and of [`vnet_common::EndpointValue`].
         flags: u8,
         /// Bits of [`vnet_common::mapping`], as its network has it.
         mapping: u8,
@@ -195,6 +197,21 @@ pub struct Veth {
     pub gateways: Vec<IpAddr>,
 }
 
+/// A queue that an interface sends from at a rate: what exceeds it waits, and is dropped when too much waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shaper {
+    /// The interface: the end in the namespace for what the endpoint sends, the other for what it receives.
+    pub interface: String,
+    /// The namespace that the interface is in, as a path that can be opened; that of the host without.
+    pub namespace: Option<PathBuf>,
+    /// The rate.
+    pub rate: Rate,
+    /// Bytes that may be sent at once.
+    pub burst: u32,
+    /// Bytes of packets that may wait.
+    pub queue: u32,
+}
+
 /// How a resource stands in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
@@ -227,6 +244,7 @@ impl Resource {
             | (Self::Denied { subnet: a }, Self::Denied { subnet: b }) => a == b,
             (Self::Floating { external: a, .. }, Self::Floating { external: b, .. }) => a == b,
             (Self::Veth(a), Self::Veth(b)) => a.host == b.host,
+            (Self::Limit(a), Self::Limit(b)) => (&a.interface, &a.namespace) == (&b.interface, &b.namespace),
             (Self::Hold { entrance: a, .. }, Self::Hold { entrance: b, .. }) => a == b,
             (Self::Endpoint { addr: a, .. }, Self::Endpoint { addr: b, .. }) => a == b,
             (Self::AllowFrom { key: a }, Self::AllowFrom { key: b }) => a == b,
@@ -327,6 +345,10 @@ impl fmt::Display for Resource {
                 veth.namespace.display(),
                 list(&veth.addresses)
             ),
+            Self::Limit(Shaper { interface, namespace, rate, .. }) => {
+                write!(f, "limit of {rate} to what {interface} sends")?;
+                namespace.as_ref().map_or(Ok(()), |namespace| write!(f, " in {}", namespace.display()))
+            }
             Self::Endpoint { addr, interface, mac, .. } => {
                 write!(f, "endpoint {addr}, {mac}, behind {interface}")
             }

@@ -1,0 +1,68 @@
+//! How much an endpoint may send or receive: a token bucket filter on one end of its veth pair.
+//!
+//! What an endpoint sends waits at its own end, where a sending socket notices and slows down before anything is dropped.
+//! What it receives waits at the end on the host. The token bucket filter is the only shaper that nearly every kernel
+//! has; what is fairer between an endpoint's own connections (fq, fq_codel) could stand behind it.
+
+use netlink_packet_route::tc::TcHandle;
+
+use super::error::Error;
+use super::interface::{find, require};
+use super::netlink::{Netlink, TokenBucket};
+use super::netns::Namespace;
+use crate::plan::{Shaper, State};
+
+/// By what vnet's own is known: somebody else's is left alone.
+const HANDLE: TcHandle = TcHandle { major: 0x7e7, minor: 0 };
+
+/// How it stands.
+pub(super) async fn state(netlink: &Netlink, shaper: &Shaper) -> Result<State, Error> {
+    let Some(netlink) = of_its_namespace(netlink, shaper)? else { return Ok(State::Absent) };
+    let Some(link) = find(&netlink, &shaper.interface).await? else { return Ok(State::Absent) };
+    let found = netlink.token_bucket(link.index, Some(HANDLE)).await;
+    let found = found.map_err(|source| queue_error(shaper, source))?;
+    Ok(match found {
+        None => State::Absent,
+        Some(found) if found.is_like(bucket(shaper)) => State::Present,
+        Some(found) => {
+            let (rate, burst) = (u64::from(found.rate) * 8, found.burst);
+            State::Differs(format!("it is {rate} bit/s with a burst of {burst} bytes"))
+        }
+    })
+}
+
+/// Makes it, or brings it to its description.
+pub(super) async fn create(netlink: &Netlink, shaper: &Shaper) -> Result<(), Error> {
+    let netlink = match &shaper.namespace {
+        Some(path) => Namespace::open(path)?.netlink()?,
+        None => netlink.clone(),
+    };
+    let link = require(&netlink, &shaper.interface).await?;
+    let set = netlink.set_token_bucket(link.index, Some(HANDLE), bucket(shaper)).await;
+    set.map_err(|source| queue_error(shaper, source))
+}
+
+/// Removes it, if there is one.
+pub(super) async fn remove(netlink: &Netlink, shaper: &Shaper) -> Result<(), Error> {
+    let Some(netlink) = of_its_namespace(netlink, shaper)? else { return Ok(()) };
+    let Some(link) = find(&netlink, &shaper.interface).await? else { return Ok(()) };
+    let failed = |source| queue_error(shaper, source);
+    if netlink.token_bucket(link.index, Some(HANDLE)).await.map_err(failed)?.is_some() {
+        netlink.remove_token_bucket(link.index, HANDLE).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// A socket where the interface is, if there is such a namespace.
+fn of_its_namespace(netlink: &Netlink, shaper: &Shaper) -> Result<Option<Netlink>, Error> {
+    let Some(path) = &shaper.namespace else { return Ok(Some(netlink.clone())) };
+    Namespace::open_if_any(path)?.map(|namespace| namespace.netlink()).transpose()
+}
+
+fn bucket(shaper: &Shaper) -> TokenBucket {
+    TokenBucket { rate: shaper.rate.bytes(), overhead: 0, limit: shaper.queue, burst: shaper.burst }
+}
+
+fn queue_error(shaper: &Shaper, source: super::netlink::NetlinkError) -> Error {
+    Error::Queue { interface: shaper.interface.clone(), source }
+}
