@@ -50,8 +50,16 @@ impl Probe {
         let bits = kernel_features::of_running_kernel();
         let mut loader = EbpfLoader::new();
         loader.override_global(features::SYMBOL, &bits, false);
-        // What routing does not say where it does not forward.
-        loader.map_pin_path(maps::HOST_ADDRESSES, instance.map_pin(maps::HOST_ADDRESSES));
+        for name in maps::ALL {
+            let pin = instance.map_pin(name);
+            // The object has all of them, if only because they stand in one file. Those of the instance take no memory,
+            // and one of them is looked at: the host's addresses, where routing does not say.
+            if pin.exists() {
+                loader.map_pin_path(name, pin);
+            } else {
+                loader.map_max_entries(name, 1);
+            }
+        }
         let mut program = loader.load(object::probe()?).map_err(failed)?;
         let question = array(&mut program, QUESTION)?;
         let response = array(&mut program, RESPONSE)?;
