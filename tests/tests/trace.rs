@@ -166,6 +166,9 @@ fn what_an_endpoint_sends_leaves_as_traced() {
         let ping = self::trace(&lab, &[icmp, &inside.to_string(), &outside.to_string(), "--id", "77"]);
         assert_eq!(ping["verdict"], "forwarded", "{ping:#}");
         Ping::to(outside).in_netns(&net1);
+        // One that does not fit the way.
+        let ping = self::trace(&lab, &[icmp, &inside.to_string(), &outside.to_string(), "--length", "1600"]);
+        assert_eq!(ping["verdict"], "too-big", "{ping:#}");
         // One that would not get any further.
         let ping = self::trace(&lab, &[icmp, &inside.to_string(), &outside.to_string(), "--ttl", "1"]);
         assert_eq!(ping["verdict"], "hop-limit", "{ping:#}");
@@ -316,4 +319,35 @@ fn what_makes_no_sense_is_said_to() {
     let alone = lab.endpoint_with("alone", &["--mode", "none"]);
     lab.vnet(&["trace", "tcp", &source, &to, "--from", alone.name()])
         .fails_with(1, &[alone.name(), "no link"]);
+}
+
+#[test]
+fn drops_are_chosen_by_reason_and_program() {
+    let lab = Lab::up();
+    let web = lab.endpoint("web");
+    lab.outside().ip(&format!("route add 192.168.0.0/24 via {HOST_V4}"));
+    let reason = lab.vnet_start(&["drops", "-f", "--reason", "malformed,direct-access"]);
+    let other = lab.vnet_start(&["drops", "-f", "--reason", "source-address"]);
+    let hook = lab.vnet_start(&["drops", "-f", "--hook", "from_uplink"]);
+    // Whoever watches sees what happens from some moment on; so let it happen until it is seen.
+    let seen = || {
+        let _ = Ping::to(web.v4()).patience(Duration::from_millis(50)).fails_in(lab.outside());
+        let told = |lines: Vec<String>| lines.iter().any(|line| line.contains("direct-access"));
+        (told(reason.lines()) && told(hook.lines())).then_some(())
+    };
+    eventually(seen, || format!("a drop in {:#?} and {:#?}", reason.lines(), hook.lines()));
+    assert_eq!(other.lines(), Vec::<String>::new());
+    for (args, expected) in [
+        (&["drops"][..], 1),
+        (&["drops", "--reason", "direct-access,malformed"], 1),
+        (&["drops", "--reason", "malformed"], 0),
+        (&["drops", "--hook", "from_uplink"], 1),
+        (&["drops", "--hook", "from_endpoint,to_bridge"], 0),
+    ] {
+        assert_eq!(lab.vnet_list(args, "drops").len(), expected, "{args:?}");
+    }
+    let text = lab.vnet_ok(&["drops"]).stdout;
+    assert!(text.contains("direct-access: Publish the port with `vnet portmap add`"), "{text}");
+    lab.vnet(&["drops", "--reason", "because"]).fails_with(2, &["because", "direct-access"]);
+    lab.vnet(&["drops", "--hook", "from_below"]).fails_with(2, &["from_below", "from_endpoint"]);
 }

@@ -87,9 +87,11 @@ pub enum Onward {
     Bridge(u32),
     /// It is forwarded, if the host's firewall lets it.
     Forwarded(NextHop),
+    /// It does not fit the way there: its sender is told so, or it is cut into fragments.
+    TooBig(NextHop),
     /// It is not forwarded: its hop limit has run out.
     HopLimit,
-    /// It is not forwarded: there is no route, it is prohibited or does not fit, or the host is no router there.
+    /// It is not forwarded: there is no route, it is prohibited, or the host is no router there.
     Nowhere,
 }
 
@@ -113,6 +115,8 @@ pub enum End {
     Host,
     /// A bridge switches it.
     Bridge(u32),
+    /// The host's stack answers that it is too big, or cuts it.
+    TooBig,
     /// The host's stack answers that its hop limit has run out.
     HopLimit,
     /// The host's stack does not forward it.
@@ -141,6 +145,7 @@ impl Trace {
             }
             (Ok(Verdict::Pass), Some(Onward::Bridge(ifindex))) => End::Bridge(ifindex),
             (Ok(Verdict::Pass), Some(Onward::Forwarded(next_hop))) => End::Forwarded(next_hop),
+            (Ok(Verdict::Pass), Some(Onward::TooBig(_))) => End::TooBig,
             (Ok(Verdict::Pass), Some(Onward::HopLimit)) => End::HopLimit,
             (Ok(Verdict::Pass), Some(Onward::Nowhere)) => End::Nowhere,
             (Ok(Verdict::Pass), None) => self.end_of_pass(leg.met),
@@ -302,15 +307,12 @@ fn stack<L: Live>(
         Some(sender) if tuple.src.same_prefix(&tuple.dst, sender.prefix_len) => Onward::Bridge(sender.bridge),
         _ if headers.hop_limit <= 1 => Onward::HopLimit,
         _ => {
-            let query = RouteQuery {
-                tuple: &tuple,
-                length: headers.wire_length,
-                bridge: arrived,
-                source: Source::Given,
-            };
-            match overlay.route(&query) {
-                Route::Via(next_hop, _) => Onward::Forwarded(next_hop),
-                Route::Stack => Onward::Nowhere,
+            let (bridge, source) = (arrived, Source::Given);
+            let route = |length| overlay.route(&RouteQuery { tuple: &tuple, length, bridge, source });
+            match (route(headers.wire_length), route(1)) {
+                (Route::Via(next_hop, _), _) => Onward::Forwarded(next_hop),
+                (Route::Stack, Route::Via(next_hop, _)) => Onward::TooBig(next_hop),
+                (Route::Stack, Route::Stack) => Onward::Nowhere,
             }
         }
     };

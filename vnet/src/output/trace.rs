@@ -40,7 +40,8 @@ pub struct Trace {
     pub from: String,
     /// What it meets, in order.
     pub way: Vec<Leg>,
-    /// What becomes of it: `delivered`, `forwarded`, `host`, `bridge`, `hop-limit`, `unroutable`, `held`, `not-ours` or
+    /// What becomes of it: `delivered`, `forwarded`, `host`, `bridge`, `too-big`, `hop-limit`,
+    /// `unroutable`, `held`, `not-ours` or
     /// `dropped`.
     pub verdict: &'static str,
     /// The name of the reason, if it is dropped.
@@ -217,15 +218,15 @@ fn decision(fact: &Fact, met: Met, words: &Vocabulary) -> Option<Decision> {
         }
         Fact::Unmasqueraded(to) => ("masquerade", format!("masquerade leaves packets to {} alone", ip(*to))),
         Fact::Route(to, Route::Via(next_hop, source)) => {
-            let source =
-                if source.is_unspecified() { String::new() } else { format!(", from {}", ip(*source)) };
-            (
-                "route",
-                format!("the host's routes send it to {} to {}{source}", ip(*to), words.next_hop(next_hop)),
-            )
+            let source = if source.is_unspecified() {
+                String::new()
+            } else {
+                format!(", with the source {}", ip(*source))
+            };
+            ("route", format!("the route to {} leads to {}{source}", ip(*to), words.next_hop(next_hop)))
         }
         Fact::Route(to, Route::Stack) => {
-            ("route", format!("the host's routes do not forward it to {}, or it does not fit", ip(*to)))
+            ("route", format!("there is no route to {} that it could be forwarded by as it is", ip(*to)))
         }
         Fact::Quota(index) => {
             let who = words.linked(*index).unwrap_or_else(|| words.interface(*index));
@@ -398,6 +399,10 @@ fn passed(leg: &trace::Leg, words: &Vocabulary) -> String {
             "left to the host's stack, which sends it to {} if the host's firewall lets it",
             words.next_hop(&next_hop)
         ),
+        (Some(Onward::TooBig(next_hop)), _) => format!(
+            "left to the host's stack: it is too big for the way to {}, and cut into fragments if it may be",
+            words.next_hop(&next_hop)
+        ),
         (Some(Onward::HopLimit), _) => {
             "left to the host's stack, which does not forward it: its hop limit runs out".to_owned()
         }
@@ -498,6 +503,7 @@ const fn name(end: End) -> &'static str {
         End::Forwarded(_) => "forwarded",
         End::Host => "host",
         End::Bridge(_) => "bridge",
+        End::TooBig => "too-big",
         End::HopLimit => "hop-limit",
         End::Nowhere => "unroutable",
         End::Held => "held",

@@ -567,11 +567,13 @@ impl<L: Live> Tables for Overlay<'_, L> {
     }
 
     fn find_target(&self, scratch: &mut Scratch) -> Step {
+        let before = self.facts.borrow().len();
         let step = begin::find_target(self, scratch);
         let Scratch { translated, opening, .. } = scratch;
         let target =
             Target { translated: *translated, mapping: opening.mapping, allowed: step == Step::OPEN };
-        self.note(Fact::Target((step != Step::PASS).then_some(target)));
+        // Who may use it was asked once it was found.
+        self.facts.borrow_mut().insert(before, Fact::Target((step != Step::PASS).then_some(target)));
         step
     }
 
