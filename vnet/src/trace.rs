@@ -7,8 +7,8 @@
 //!              Live tables  <--read-- Overlay: what would be changed      facts, in the order taken
 //! ```
 //!
-//! The packet logic is that of `vnet-datapath`, which knows nothing of being watched: it runs over [`overlay::Overlay`],
-//! which reads the live tables and keeps what would be written to itself. What is left to the host's stack is followed
+//! The packet logic is that of `vnet-datapath`, which knows nothing of being watched: it runs over `Overlay`, which
+//! reads the live tables and keeps what would be written to itself. What is left to the host's stack is followed
 //! through it as far as its routing says where it goes.
 
 mod fact;
@@ -232,8 +232,8 @@ pub fn dial<L: Live>(live: &L, described: &Described) -> Result<Trace, L::Error>
         port: Port::new(described.destination.port()),
         proto: described.proto,
     };
-    // Others have no hook that sees them dial.
-    let dials = [Proto::TCP, Proto::UDP, Proto::SCTP].contains(&described.proto);
+    // Of others the kernel shows no program that they dial.
+    let dials = [Proto::TCP, Proto::UDP].contains(&described.proto);
     let target = if dials { local::dial(&overlay, &socket) } else { None };
     overlay.note(Fact::Dialled(target));
     let facts = overlay.facts()?;

@@ -11,7 +11,7 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 /// not name it, so the linker leaves it out.
 pub static RUNNERS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/runners"));
 
-/// What asks the kernel for `vnet trace` ([`super::probe`]); made like [`OBJECT`], and part of this binary as well.
+/// What asks the kernel for `vnet trace` (`kernel::probe`); made like [`OBJECT`], and part of this binary as well.
 pub static PROBE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe"));
 
 /// What generates frames in the kernel, for tests and benchmarks; likewise.

@@ -276,7 +276,8 @@ fn decision(fact: &Fact, met: Met, words: &Vocabulary) -> Option<Decision> {
         }
         Fact::Dialled(None) => (
             "dial",
-            "nothing is published there for programs of the host: the socket dials as it asks".to_owned(),
+            "no TCP or UDP port is published there for programs of the host: the socket dials as it asks"
+                .to_owned(),
         ),
         Fact::Endpoint(_, None) | Fact::Network(_, None) | Fact::Denied(_, false) => return None,
     };
