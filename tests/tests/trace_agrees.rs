@@ -12,7 +12,7 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use bytemuck::Zeroable as _;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use vnet::instance::Instance;
 use vnet::kernel::Live;
@@ -20,7 +20,7 @@ use vnet::trace::{self, Fact, Trace};
 use vnet_common::filtering::{ADDRESS, ADDRESS_AND_PORT, ENDPOINT_INDEPENDENT};
 use vnet_common::mapping::{ENDPOINT_INDEPENDENT_TCP, ENDPOINT_INDEPENDENT_UDP};
 use vnet_common::{
-    CtEntry, DatapathConfig, DropKey, EndpointUse, FloatingValue, Hook, MappingEntry, MasqueradeValue,
+    Addr, CtEntry, DatapathConfig, DropKey, EndpointUse, FloatingValue, Hook, MappingEntry, MasqueradeValue,
     NetworkValue, Port, PortMapValue, PortRange, PrefixKey, Proto, Tuple, Zone,
 };
 use vnet_datapath::buffer::Buffer;
@@ -50,14 +50,7 @@ fn chosen<T: FromStr>(name: &str, otherwise: T) -> T {
 
 #[test]
 fn trace_says_what_the_programs_do() {
-    Stage::run(|stage| {
-        let kernel = Kernel::tc(stage);
-        let (_directory, instance) = pinned(&kernel);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        // Within it netlink's sockets are polled.
-        let _within = runtime.enter();
-        let opened = runtime.block_on(vnet::kernel::Kernel::open(&instance)).expect("open the kernel");
-        let live = runtime.block_on(opened.live()).unwrap_or_else(|e| panic!("{:#}", anyhow::Error::from(e)));
+    on_stage(|kernel, live| {
         let hooks = &[
             Hook::FromEndpoint,
             Hook::FromEndpoint,
@@ -72,8 +65,105 @@ fn trace_says_what_the_programs_do() {
     });
 }
 
-/// The maps of a runner as those of an instance, in a BPF file system that is gone with this thread.
-fn pinned(kernel: &Kernel) -> (tempfile::TempDir, Instance) {
+#[test]
+fn trace_says_what_uplinks_with_xdp_drop() {
+    on_stage(|mut kernel, live| {
+        let (seed, frames) = (chosen("VNET_SEED", SEED), chosen("VNET_FRAMES", FRAMES));
+        let mut traffic = Traffic::new(seed, &[Hook::FromUplink]);
+        let (mut passed, mut dropped) = (0, HashMap::<&str, usize>::new());
+        for number in 0..frames {
+            if number.is_multiple_of(WORLD_LASTS) {
+                let mut model = world();
+                choose_limits(&mut model, traffic.chance());
+                kernel.fill(&model);
+            }
+            let Packet { hook, ifindex, bytes, .. } = traffic.draw();
+            // No frame is shorter than its link header.
+            if hook != Hook::FromUplink || bytes.len() < 14 {
+                continue;
+            }
+            let arrival = trace::Arrival { hook, ifindex, arrived: 0, segment: 0, frame: bytes.clone() };
+            let traced = trace::follow(&live, &arrival, true);
+            let traced = traced.unwrap_or_else(|e| panic!("trace: {:#}", anyhow::Error::from(e)));
+            let early = &traced.legs[0];
+            assert_eq!(early.met, trace::Met::Program(Hook::XdpUplink, ifindex));
+            let done = kernel.early(ifindex, &bytes);
+            assert_eq!(
+                early.verdict.map(|_| ()),
+                done,
+                "frame {number} with VNET_SEED={seed}: {}\n{}\n{traced:#?}",
+                describe(&bytes),
+                hex(&bytes)
+            );
+            assert_eq!(
+                traced.legs.len() == 1,
+                done.is_err(),
+                "what is dropped there goes no further: {traced:#?}"
+            );
+            match done {
+                Ok(()) => passed += 1,
+                Err(reason) => *dropped.entry(reason.name()).or_default() += 1,
+            }
+        }
+        report(format_args!("{passed} packets passed by XDP, dropped: {dropped:?}, as traced"));
+        let reasons = ["denied", "flood", "malformed"];
+        assert!(passed > frames / 10 && reasons.iter().all(|it| dropped.contains_key(it)), "dull traffic");
+    });
+}
+
+/// The deny list, and floods that go on for ever or never begin: of others it would depend on the nanosecond.
+fn choose_limits(model: &mut Model, chance: &mut Chance) {
+    const NO_END: u64 = u64::MAX / 4;
+    const NO_LIMIT: u32 = 1_000_000_000;
+    for family in FAMILIES {
+        if chance.one_in(3) {
+            model.denied.insert(PrefixKey::host(family.www.into()), 0);
+        }
+    }
+    match chance.below(3) {
+        0 => {
+            model.config.flood_total = NO_LIMIT;
+            model.flood_total.set(NO_END);
+        }
+        1 => {
+            model.config.flood_rate = NO_LIMIT;
+            // Of IPv4 a source is its /24.
+            let all = FAMILIES.map(|family| Addr::from(family.peer).any_of_family());
+            let of_peer = [Addr::v4([203, 0, 113, 0]), Addr::v4([198, 51, 100, 0])];
+            model.flood_sources.borrow_mut().extend(all.into_iter().chain(of_peer).map(|it| (it, NO_END)));
+        }
+        _ => {}
+    }
+}
+
+/// Runs something with the programs, and with what reads their tables as the command does.
+fn on_stage(play: impl FnOnce(Kernel, Live<'_>) + Send) {
+    Stage::run(|stage| {
+        let mut kernel = Kernel::tc(stage);
+        let (_pins, instance) = pinned(&mut kernel);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        // Within it netlink's sockets are polled.
+        let _within = runtime.enter();
+        let opened = runtime.block_on(vnet::kernel::Kernel::open(&instance)).expect("open the kernel");
+        let live = runtime.block_on(opened.live());
+        play(kernel, live.unwrap_or_else(|e| panic!("{:#}", anyhow::Error::from(e))));
+    });
+}
+
+/// A BPF file system that only this thread sees.
+struct Pins(tempfile::TempDir);
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        // What is pinned goes with it; then the directory is an empty one.
+        if let Err(error) = umount2(self.0.path(), MntFlags::MNT_DETACH) {
+            eprintln!("unmount {}: {error}", self.0.path().display());
+        }
+    }
+}
+
+/// The maps of a runner as those of an instance.
+fn pinned(kernel: &mut Kernel) -> (Pins, Instance) {
     unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace of its own");
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("mounts of its own");
@@ -82,9 +172,9 @@ fn pinned(kernel: &Kernel) -> (tempfile::TempDir, Instance) {
         .expect("mount a BPF file system");
     let run: PathBuf = directory.path().join("run");
     let instance = Instance::below("traced", run, directory.path().to_owned()).expect("a name");
-    std::fs::create_dir_all(instance.pin_dir()).expect("a directory for pins");
-    kernel.pin(&instance.pin_dir());
-    (directory, instance)
+    let pins = Pins(directory);
+    kernel.pin(&instance);
+    (pins, instance)
 }
 
 /// The programs, and what is said of them.

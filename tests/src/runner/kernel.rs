@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::fs;
 use std::hash::Hash;
 use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -12,6 +13,7 @@ use aya::maps::{self, IterableMap, Map, MapData, PerCpuHashMap, PerCpuValues, Ri
 use aya::programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use bytemuck::{Pod, Zeroable};
+use vnet::instance::Instance;
 use vnet_common::{
     Addr, AllowFrom, AllowFromKey, CtEntry, DatapathConfig, DropKey, DropReason, EndpointUse, EndpointValue,
     Event, FloatingValue, FlowHand, FragmentKey, FragmentValue, Hook, HostAddressValue, MappingEntry,
@@ -142,12 +144,16 @@ impl Kernel {
         model.slots.replace((0..next).map(|slot| (slot, self.tables.flow_slots.value(&slot))).collect());
     }
 
-    /// Pins the tables in a directory, each under its name, as an instance's are: for whoever reads them from there.
+    /// Pins the tables, and the program of uplinks with XDP, as an instance's are: for whoever reads them from there.
     ///
     /// # Panics
-    /// When the directory is in no BPF file system.
-    pub fn pin(&self, directory: &Path) {
-        self.tables.pin(directory);
+    /// When the instance's directories are in no BPF file system.
+    pub fn pin(&mut self, instance: &Instance) {
+        let program = instance.program_pin(Hook::XdpUplink.name());
+        fs::create_dir_all(instance.program_pin("")).expect("a directory for pins");
+        self.tables.pin(&instance.pin_dir());
+        let early = self.object.program_mut(Hook::XdpUplink.name()).expect("what vnet loads");
+        early.pin(&program).unwrap_or_else(|e| panic!("pin {}: {e}", program.display()));
     }
 
     /// Replaces the configuration, and nothing else.
@@ -477,6 +483,10 @@ impl Tables {
         self.flow_slots.pin(directory, names::FLOW_SLOTS);
         self.flow_hand.pin(directory, names::FLOW_HAND);
         self.endpoint_use.pin(directory, names::ENDPOINT_USE);
+        if let Some(Early { denied, flood_sources, flood_total: _ }) = &self.early {
+            denied.pin(directory, names::DENIED);
+            flood_sources.pin(directory, names::FLOOD_SOURCES);
+        }
     }
 
     fn fill(&mut self, model: &Model) {
