@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 
 use aya::maps::{Array, MapData};
-use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use aya::programs::{Program, SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use vnet_common::{features, maps};
 use vnet_datapath::probe::{Question, Response};
@@ -63,7 +63,7 @@ impl Probe {
         let mut program = loader.load(object::probe()?).map_err(failed)?;
         let question = array(&mut program, QUESTION)?;
         let response = array(&mut program, RESPONSE)?;
-        if let Some(aya::programs::Program::SchedClassifier(probe)) = program.program_mut(PROGRAM) {
+        if let Some(Program::SchedClassifier(probe)) = program.program_mut(PROGRAM) {
             probe.load().map_err(|source| failed(source.into()))?;
         }
         Ok(Self { program, question: RefCell::new(question), response })
@@ -87,7 +87,7 @@ impl Probe {
 
     fn classifier(&self) -> Result<&SchedClassifier, Error> {
         match self.program.program(PROGRAM) {
-            Some(aya::programs::Program::SchedClassifier(probe)) => Ok(probe),
+            Some(Program::SchedClassifier(probe)) => Ok(probe),
             _ => Err(Error::BuiltWithoutPrograms),
         }
     }
