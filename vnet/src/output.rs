@@ -11,6 +11,7 @@ mod object;
 mod reachable;
 mod stats;
 mod table;
+mod trace;
 
 pub use finding::Finding;
 pub use flow::{Drop, DropEvent, Flow, FlowEvent, Names, Networks, Side};
@@ -21,6 +22,7 @@ pub use object::{
 pub use reachable::{Firewall, Reachable, Uplink};
 pub use stats::{EndpointStats, FlowStats, Forecast, PortStats, StateStats, TableStats};
 pub use table::{age, bytes};
+pub use trace::{ChangeLine, Decision, Leg, Trace, Vocabulary};
 
 use std::io::{self, Write};
 

@@ -16,6 +16,7 @@ mod masquerade;
 mod namespace;
 mod network;
 mod portmap;
+mod trace;
 
 use std::io;
 use std::process::ExitCode;
@@ -81,6 +82,7 @@ enum Command {
     #[command(subcommand)]
     Flow(flow::Command),
     Drops(drops::Drops),
+    Trace(trace::Trace),
     Completions(completions::Completions),
 }
 
@@ -100,6 +102,7 @@ impl Command {
             Self::Deny(command) => command.run(context).await,
             Self::Flow(command) => command.run(context).await,
             Self::Drops(command) => command.run(context).await,
+            Self::Trace(command) => command.run(context).await,
             Self::Completions(command) => command.run(),
         }
     }
@@ -232,6 +235,12 @@ mod tests {
             "flow stats --json",
             "drops",
             "drops -f",
+            "drops --hook from_uplink --reason direct-access,denied",
+            "trace tcp 203.0.113.2:5555 203.0.113.1:8088",
+            "trace tcp [2001:db8::2]:5555 [2001:db8::1]:8088 --from outside --uplink eth0 --flags syn,ack --json",
+            "trace udp 192.168.0.2:4000 9.9.9.9:53 --from net1 --ttl 1",
+            "trace icmp 192.168.0.2 9.9.9.9 --id 7 --reply --length 1600",
+            "trace sctp 127.0.0.1:5555 127.0.0.1:3868 --from host",
             "completions bash",
         ] {
             let words = std::iter::once("vnet").chain(line.split(' '));
@@ -303,6 +312,13 @@ mod tests {
             "flow flush --all",
             "portmap move 8088",
             "masquerade add 10.0.0.1/8",
+            "drops --reason because",
+            "trace",
+            "trace tcp 203.0.113.2:5555",
+            "trace igmp 203.0.113.2 224.0.0.1",
+            "trace tcp 203.0.113.2:5555 203.0.113.1:80 --flags loud",
+            "trace tcp 203.0.113.2:5555 203.0.113.1:80 --ttl 256",
+            "trace tcp 203.0.113.2:5555 203.0.113.1:80 --uplink a-name-that-is-too-long",
         ] {
             let words = std::iter::once("vnet").chain(line.split(' ').filter(|word| !word.is_empty()));
             let error = Cli::try_parse_from(words).expect_err(line);

@@ -417,6 +417,12 @@ pub enum Error {
         /// Where it would be pinned.
         pin: PathBuf,
     },
+    /// The kernel cannot be asked by a program.
+    #[error("ask the kernel where it sends packets, by a program that is run for the answer")]
+    Probe {
+        /// Why.
+        source: io::Error,
+    },
     /// A pinned program cannot be used.
     #[error("open program {}", pin.display())]
     OpenProgram {

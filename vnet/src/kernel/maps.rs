@@ -19,8 +19,8 @@ use aya::maps::{self, IterableMap, Map, MapData, MapError};
 use aya::sys::SyscallError;
 use vnet_common::{
     Addr, AllowFromKey, CtEntry, DatapathConfig, DropKey, EndpointUse, EndpointValue, FloatingValue,
-    FragmentKey, FragmentValue, HostAddressValue, MappingEntry, MasqueradeValue, NetworkValue, PortMapKey,
-    PortMapValue, PrefixKey, Tuple, UplinkValue,
+    FlowHand, FragmentKey, FragmentValue, HostAddressValue, MappingEntry, MasqueradeValue, NetworkValue,
+    PortMapKey, PortMapValue, PrefixKey, Tuple, UplinkValue,
 };
 
 use super::batch;
@@ -55,6 +55,9 @@ pub(super) struct Maps {
     pub(super) conntrack: Table<Tuple, CtEntry>,
     pub(super) unconfirmed: Table<Tuple, CtEntry>,
     pub(super) mappings: Table<Tuple, MappingEntry>,
+    pub(super) flow_slots: Table<u32, Tuple>,
+    pub(super) flow_hand: Table<u32, FlowHand>,
+    pub(super) flood_sources: Table<Addr, u64>,
     pub(super) endpoint_use: Table<u32, EndpointUse>,
     pub(super) fragments: Table<FragmentKey, FragmentValue>,
     drops: PathBuf,
@@ -80,6 +83,9 @@ impl Maps {
             conntrack: Table::new(instance, names::CONNTRACK),
             unconfirmed: Table::new(instance, names::UNCONFIRMED),
             mappings: Table::new(instance, names::MAPPINGS),
+            flow_slots: Table::new(instance, names::FLOW_SLOTS),
+            flow_hand: Table::new(instance, names::FLOW_HAND),
+            flood_sources: Table::new(instance, names::FLOOD_SOURCES),
             endpoint_use: Table::new(instance, names::ENDPOINT_USE),
             fragments: Table::new(instance, names::FRAGMENTS),
             drops: instance.map_pin(names::DROPS),
@@ -103,6 +109,9 @@ impl Maps {
         self.conntrack.close();
         self.unconfirmed.close();
         self.mappings.close();
+        self.flow_slots.close();
+        self.flow_hand.close();
+        self.flood_sources.close();
         self.endpoint_use.close();
         self.fragments.close();
     }

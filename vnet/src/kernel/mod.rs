@@ -5,6 +5,7 @@
 //!          +-- attachment, xdp   programs on interfaces
 //!          +-- entries        resources that are one entry of a map           -- maps
 //!          +-- bridge, veth, hold, limit   interfaces and what is set on them       -- interface, netlink, sysctl
+//!          +-- live           tables and routing, for packets that are only described, read only   -- maps, probe
 //!          +-- netns          namespaces
 //!          +-- netfilter      the rules of the host's firewall, read only
 //!          +-- reserved_ports, forwarding   parameters of the host                -- sysctl, former
@@ -29,12 +30,14 @@ mod forwarding;
 mod hold;
 mod interface;
 mod limit;
+mod live;
 mod maps;
 mod netfilter;
 mod netlink;
 mod netns;
 mod object;
 mod pins;
+mod probe;
 mod programs;
 mod reserved_ports;
 mod sockets;
@@ -56,7 +59,8 @@ use vnet_common::{
 };
 
 pub use error::{Error, NetlinkError};
-pub use object::{GENERATOR, OBJECT, RUNNERS};
+pub use live::Live;
+pub use object::{GENERATOR, OBJECT, PROBE, RUNNERS};
 
 use self::attachment::Attachment;
 use self::bridge::Bridge;
@@ -493,6 +497,20 @@ impl Kernel {
     /// When the map cannot be read.
     pub fn drops(&self) -> Result<Vec<(DropKey, u64)>, Error> {
         self.maps.drops()
+    }
+
+    /// The tables and the kernel's routing, to be asked what would become of packets; nothing of them is changed.
+    ///
+    /// # Errors
+    /// When there is no data path, or the kernel refuses the program that asks.
+    pub async fn live(&self) -> Result<Live<'_>, Error> {
+        Live::open(&self.instance, &self.maps, &self.netlink).await
+    }
+
+    /// Whether an uplink has a program in front of the host's stack (XDP).
+    #[must_use]
+    pub fn has_xdp(&self, interface: &str) -> bool {
+        self.xdp(interface, false).is_pinned()
     }
 
     /// Whether the kernel has what fragments wait in for the first of their datagram.
