@@ -125,6 +125,7 @@ pub(super) fn system_calls_of(argv: &[String], environment: &[(String, String)])
     // SAFETY: between fork and exec it makes one system call, and allocates nothing.
     unsafe { traced.pre_exec(|| ptrace::traceme().map_err(Into::into)) };
     // Who traces is the thread that starts it.
+    #[allow(clippy::zombie_processes, reason = "who follows its system calls waits for it")]
     let child = traced.spawn().unwrap_or_else(|e| panic!("start `{command}`: {e}"));
     let pid = pid_of(&child);
     let (ended, watched) = mpsc::channel::<()>();
