@@ -4,11 +4,11 @@
 //! Kernel --+-- programs       maps and programs: loaded, pinned, exchanged    -- object, features, cgroup, pins
 //!          +-- attachment, xdp   programs on interfaces
 //!          +-- entries        resources that are one entry of a map           -- maps
-//!          +-- bridge, veth, hold   interfaces and what is set on them              -- interface, netlink, sysctl
+//!          +-- bridge, veth, hold   interfaces and what is set on them              -- interface, netlink (dump), sysctl
 //!          +-- netns          namespaces
-//!          +-- netfilter      the rules of the host's firewall, read only
+//!          +-- netfilter      the rules of the host's firewall, read only        -- dump
 //!          +-- reserved_ports, forwarding   parameters of the host                -- sysctl, former
-//!          '-- sockets        of the host's own programs
+//!          '-- sockets        of the host's own programs                         -- dump
 //! ```
 //!
 //! "The host" is the network namespace in which the process runs.
