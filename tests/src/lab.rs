@@ -152,6 +152,13 @@ impl Lab {
         self.vnet(args).ok()
     }
 
+    /// Runs vnet on the host; it must succeed. The numbers of the system calls it makes, those of its start among them.
+    #[must_use]
+    pub fn system_calls_of_vnet(&self, args: &[&str]) -> Vec<u64> {
+        let (argv, environment) = (self.vnet_argv(args), self.environment());
+        self.host.enter(|| process::system_calls_of(&argv, &environment))
+    }
+
     /// Runs vnet with `--json`; it must succeed.
     pub fn vnet_json(&self, args: &[&str]) -> serde_json::Value {
         self.vnet_ok(&[&["--json"], args].concat()).json()

@@ -17,8 +17,9 @@ const HANDLE: TcHandle = TcHandle { major: 0x7e7, minor: 0 };
 
 /// How it stands.
 pub(super) async fn state(netlink: &Netlink, shaper: &Shaper) -> Result<State, Error> {
-    let Some(netlink) = of_its_namespace(netlink, shaper)? else { return Ok(State::Absent) };
-    let Some(link) = find(&netlink, &shaper.interface).await? else { return Ok(State::Absent) };
+    let Some(place) = Place::of(netlink, shaper)? else { return Ok(State::Absent) };
+    let netlink = place.netlink();
+    let Some(link) = find(netlink, &shaper.interface).await? else { return Ok(State::Absent) };
     let found = netlink.token_bucket(link.index, Some(HANDLE)).await;
     let found = found.map_err(|source| queue_error(shaper, source))?;
     Ok(match found {
@@ -33,19 +34,21 @@ pub(super) async fn state(netlink: &Netlink, shaper: &Shaper) -> Result<State, E
 
 /// Makes it, or brings it to its description.
 pub(super) async fn create(netlink: &Netlink, shaper: &Shaper) -> Result<(), Error> {
-    let netlink = match &shaper.namespace {
-        Some(path) => Namespace::open(path)?.netlink()?,
-        None => netlink.clone(),
+    let place = match &shaper.namespace {
+        Some(path) => Place::Inside(Namespace::open(path)?.netlink()?),
+        None => Place::Host(netlink),
     };
-    let link = require(&netlink, &shaper.interface).await?;
+    let netlink = place.netlink();
+    let link = require(netlink, &shaper.interface).await?;
     let set = netlink.set_token_bucket(link.index, Some(HANDLE), bucket(shaper)).await;
     set.map_err(|source| queue_error(shaper, source))
 }
 
 /// Removes it, if there is one.
 pub(super) async fn remove(netlink: &Netlink, shaper: &Shaper) -> Result<(), Error> {
-    let Some(netlink) = of_its_namespace(netlink, shaper)? else { return Ok(()) };
-    let Some(link) = find(&netlink, &shaper.interface).await? else { return Ok(()) };
+    let Some(place) = Place::of(netlink, shaper)? else { return Ok(()) };
+    let netlink = place.netlink();
+    let Some(link) = find(netlink, &shaper.interface).await? else { return Ok(()) };
     let failed = |source| queue_error(shaper, source);
     if netlink.token_bucket(link.index, Some(HANDLE)).await.map_err(failed)?.is_some() {
         netlink.remove_token_bucket(link.index, HANDLE).await.map_err(failed)?;
@@ -53,10 +56,26 @@ pub(super) async fn remove(netlink: &Netlink, shaper: &Shaper) -> Result<(), Err
     Ok(())
 }
 
-/// A socket where the interface is, if there is such a namespace.
-fn of_its_namespace(netlink: &Netlink, shaper: &Shaper) -> Result<Option<Netlink>, Error> {
-    let Some(path) = &shaper.namespace else { return Ok(Some(netlink.clone())) };
-    Namespace::open_if_any(path)?.map(|namespace| namespace.netlink()).transpose()
+/// Where the interface is.
+enum Place<'a> {
+    Host(&'a Netlink),
+    Inside(Netlink),
+}
+
+impl<'a> Place<'a> {
+    /// The place of a limit, if there is such a namespace.
+    fn of(host: &'a Netlink, shaper: &Shaper) -> Result<Option<Self>, Error> {
+        let Some(path) = &shaper.namespace else { return Ok(Some(Self::Host(host))) };
+        let namespace = Namespace::open_if_any(path)?;
+        namespace.map(|namespace| Ok(Self::Inside(namespace.netlink()?))).transpose()
+    }
+
+    fn netlink(&self) -> &Netlink {
+        match self {
+            Self::Host(netlink) => netlink,
+            Self::Inside(netlink) => netlink,
+        }
+    }
 }
 
 fn bucket(shaper: &Shaper) -> TokenBucket {

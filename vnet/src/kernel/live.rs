@@ -48,7 +48,7 @@ impl<'k> Live<'k> {
         if maps.config.get(&0)?.is_none() {
             return Err(Error::NoMap { map: names::CONFIG, pin: instance.map_pin(names::CONFIG) });
         }
-        let addresses = netlink.addresses(None).await.map_err(|source| Error::ReadInterfaces { source })?;
+        let addresses = netlink.addresses(None).map_err(|source| Error::ReadInterfaces { source })?;
         let local = addresses.iter().flat_map(|address| [address.net.addr(), address.net.broadcast()]);
         let local = local.map(Addr::from).collect();
         Ok(Self { instance, maps, probe: Probe::load(instance)?, slots: OnceCell::new(), local })

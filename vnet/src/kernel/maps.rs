@@ -28,6 +28,9 @@ use super::error::Error;
 use crate::instance::Instance;
 use crate::plan::State;
 
+/// From how many entries on it pays to look whether the map holds fewer than are asked for.
+const MANY: usize = 4096;
+
 /// A type of the ABI as aya wants it: aya's marker for plain data and bytemuck's mean the same, but neither
 /// knows the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -205,6 +208,7 @@ where
             let mut entries = HashMap::new();
             let all = batch::read(descriptor(map), |key: K, value: V| {
                 entries.insert(key, value);
+                true
             });
             let all = all.map_err(|io_error| SyscallError { call: "BPF_MAP_LOOKUP_BATCH", io_error })?;
             if all { Ok(entries) } else { walk(map) }
@@ -272,6 +276,26 @@ where
     /// How an entry stands.
     pub(super) fn state(&self, key: &K, wanted: &V) -> Result<State, Error> {
         Ok(compare(self.get(key)?, wanted))
+    }
+
+    /// How many entries stand, as by [`Self::state`]. Where that is less work they are not looked up one by one, but the
+    /// map is read as a whole.
+    pub(super) fn states(&self, wanted: &[(K, V)]) -> Result<Vec<State>, Error> {
+        if wanted.len() >= MANY {
+            let mut entries = HashMap::new();
+            let read = self.with(|map| {
+                let read = batch::read(descriptor(map), |key: K, value: V| {
+                    entries.insert(key, value);
+                    entries.len() <= wanted.len()
+                });
+                Ok(read.map_err(|io_error| SyscallError { call: "BPF_MAP_LOOKUP_BATCH", io_error })?)
+            });
+            let read = read.map_err(|source| read_error(self.name, source))?;
+            if read != Some(false) && entries.len() <= wanted.len() {
+                return Ok(wanted.iter().map(|(key, value)| compare(entries.remove(key), value)).collect());
+            }
+        }
+        wanted.iter().map(|(key, value)| self.state(key, value)).collect()
     }
 }
 

@@ -154,9 +154,11 @@ impl<M: Machine> Manager<M> {
         let blocks_before = transaction.port_blocks()?;
         let mut obsolete = expand::endpoint(&endpoint, network.as_ref());
         expand::order_of_going(&mut obsolete);
+        let mut tables = transaction.open_port_maps()?;
         for mapping in &mappings {
-            transaction.remove_port_map(mapping)?;
+            tables.remove(mapping)?;
         }
+        drop(tables);
         for mapping in &mappings {
             obsolete.extend(of_removed(&transaction, mapping)?);
         }
