@@ -35,6 +35,7 @@ use std::time::Duration;
 use nix::mount::{MntFlags, MsFlags};
 
 use crate::peer::Ping;
+use crate::report::report;
 
 pub use endpoint::Endpoint;
 pub use netns::Netns;
@@ -204,6 +205,22 @@ impl Lab {
         let name = self.name(short);
         self.vnet_ok(&[&["ns", "create", &name], args].concat());
         Endpoint::observe(&name)
+    }
+
+    /// Whether the host's stack forwards packets of the family of `like` though the host is no router, and so answers
+    /// them as a router would. Before Linux 6.17 it does not do that for IPv6, which is a limit that the README names:
+    /// then the test's output says that something is left out.
+    #[must_use]
+    pub fn forwards(&self, like: IpAddr) -> bool {
+        const SETTING: &str = "force_forwarding";
+        let file = format!("/proc/sys/net/ipv6/conf/{UPLINK}/{SETTING}");
+        let forwards = like.is_ipv4() || self.host.enter(|| Path::new(&file).exists());
+        if !forwards {
+            report(format_args!(
+                "not tried: IPv6 that the host's stack forwards; this kernel has no {SETTING}"
+            ));
+        }
+        forwards
     }
 
     /// What the environment of vnet says about where this instance lives.
