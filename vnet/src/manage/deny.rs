@@ -12,7 +12,7 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When no uplink has XDP, or one of them covers an address of an uplink.
     pub async fn deny(&self, sources: &[Cidr]) -> Result<Done<Vec<Cidr>>, Error> {
-        let (transaction, settings) = self.begin()?;
+        let (transaction, settings) = self.begin_settled().await?;
         if settings.xdp.is_empty() {
             return Err(Error::NoXdp);
         }
@@ -33,7 +33,7 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When they stay on it.
     pub async fn allow(&self, sources: &[Cidr]) -> Result<Done<Vec<Cidr>>, Error> {
-        let (transaction, _) = self.begin()?;
+        let (transaction, _) = self.begin_settled().await?;
         let mut removed = Vec::new();
         for sources in sources.iter().copied() {
             if transaction.is_denied(sources)? {

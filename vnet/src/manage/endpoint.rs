@@ -58,7 +58,7 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When it clashes with what is there, or is there with another description.
     pub async fn create_endpoint(&self, request: &EndpointRequest) -> Result<Done<Endpoint>, Error> {
-        let (transaction, _) = self.begin()?;
+        let (transaction, _) = self.begin_settled().await?;
         let network = match &request.place {
             Some(place) => Some(self.existing_network(&transaction, &place.network)?),
             None => None,

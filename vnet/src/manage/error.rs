@@ -70,13 +70,11 @@ pub enum Error {
         /// The steps.
         failure: Failure,
     },
-    /// Steps of a move failed after it was decided; the record says where the ports are to lead.
-    #[error(
-        "{mapping} is not complete after the move: {failure}; run the same command again once the cause is gone"
-    )]
-    MovedInPart {
-        /// The mapping as it is to be.
-        mapping: Box<PortMap>,
+    /// Something is recorded to be as it was asked for, and is not altogether.
+    #[error("{what} is not complete: {failure}; run the same command again once the cause is gone")]
+    Unsettled {
+        /// What.
+        what: String,
         /// The steps.
         failure: Failure,
     },

@@ -28,7 +28,7 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When the host has no such address, or one of the two has another already.
     pub async fn add_floating(&self, request: &FloatingRequest) -> Result<Done<Floating>, Error> {
-        let (transaction, settings) = self.begin()?;
+        let (transaction, settings) = self.begin_settled().await?;
         let host = Addresses::observe(&self.machine, &settings).await?;
         let note = check_external(&transaction, &host, request.external)?;
         let floating = self.describe_floating(&transaction, request)?;
@@ -65,7 +65,7 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When something of it stays.
     pub async fn remove_floating(&self, external: IpAddr) -> Result<Done<Option<Floating>>, Error> {
-        let (transaction, _) = self.begin()?;
+        let (transaction, _) = self.begin_settled().await?;
         let Some(floating) = transaction.floating(external)? else { return Ok(Done::new(None, Vec::new())) };
         transaction.remove_floating(&floating)?;
         let what = format!("floating address {external}");

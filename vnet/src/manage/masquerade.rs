@@ -27,7 +27,7 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When there is another for the same prefix.
     pub async fn add_masquerade(&self, request: &MasqueradeRequest) -> Result<Done<Masquerade>, Error> {
-        let (transaction, settings) = self.begin()?;
+        let (transaction, settings) = self.begin_settled().await?;
         let MasqueradeRequest { subnet, to } = *request;
         let host = Addresses::observe(&self.machine, &settings).await?;
         let note = match to {
@@ -58,7 +58,7 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When it stays.
     pub async fn remove_masquerade(&self, subnet: Cidr) -> Result<Done<Option<Masquerade>>, Error> {
-        let (transaction, _) = self.begin()?;
+        let (transaction, _) = self.begin_settled().await?;
         let Some(rule) = transaction.masquerade(subnet)? else { return Ok(Done::new(None, Vec::new())) };
         transaction.remove_masquerade(subnet)?;
         let what = format!("masquerade of {subnet}");
@@ -73,7 +73,7 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When it cannot be written.
     pub async fn exclude(&self, destinations: Cidr) -> Result<Done<Cidr>, Error> {
-        let (transaction, _) = self.begin()?;
+        let (transaction, _) = self.begin_settled().await?;
         let claim = if transaction.is_unmasqueraded(destinations)? { Claim::Recorded } else { Claim::New };
         transaction.put_unmasqueraded(destinations)?;
         let what = format!("exclusion of {destinations}");
@@ -87,7 +87,7 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When they stay left out.
     pub async fn include(&self, destinations: Cidr) -> Result<Done<Option<Cidr>>, Error> {
-        let (transaction, _) = self.begin()?;
+        let (transaction, _) = self.begin_settled().await?;
         let others = transaction.unmasqueraded()?.into_iter().filter(|other| *other != destinations);
         let covering = others.filter(|other| other.net().contains(&destinations.net()));
         let note = |other: Cidr| format!("{other} is left out as well, and holds {destinations}");

@@ -17,6 +17,7 @@ mod endpoint;
 mod error;
 mod floating;
 mod flows;
+mod going;
 mod held;
 mod host;
 mod masquerade;

@@ -43,7 +43,7 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When it clashes with what is there, or is there with another description.
     pub async fn create_network(&self, request: &NetworkRequest) -> Result<Done<Network>, Error> {
-        let (transaction, settings) = self.begin()?;
+        let (transaction, settings) = self.begin_settled().await?;
         let host = Host::observe(&self.machine).await?;
         let recorded = transaction.network(&request.name)?;
         let network = match &recorded {
@@ -135,7 +135,7 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When there is no such network, or the choices do not go with what it is or has.
     pub async fn set_network(&self, name: &Name, change: NetworkChange) -> Result<Done<Network>, Error> {
-        let (transaction, _) = self.begin()?;
+        let (transaction, _) = self.begin_settled().await?;
         let host = Host::without_routes(&self.machine).await?;
         let before = self.existing_network(&transaction, name)?;
         let network = Network { options: change.onto(before.options), ..before.clone() };
@@ -176,7 +176,7 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When it is in use or part of the instance, or when something of it stays.
     pub async fn remove_network(&self, name: &Name) -> Result<Done<Option<Network>>, Error> {
-        let (transaction, _) = self.begin()?;
+        let (transaction, _) = self.begin_settled().await?;
         let Some(network) = transaction.network(name)? else { return Ok(Done::new(None, Vec::new())) };
         if *name == Name::default_network() {
             return Err(Error::DefaultNetwork);

@@ -66,7 +66,7 @@ impl World {
             record.networks().unwrap(),
             record.endpoints().unwrap(),
             record.port_maps().unwrap(),
-            record.moving().unwrap(),
+            record.going().unwrap(),
             record.masquerades().unwrap(),
             record.unmasqueraded().unwrap(),
             record.denied().unwrap(),

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::deny::uncovered;
 use super::error::there_are;
+use super::going;
 use super::host::{Addresses, Host};
 use super::network::{OfUplinks, default_subnets, list, network_resources, note_network, without_rule};
 use super::port_map::mapping_name;
@@ -266,7 +267,7 @@ impl<M: Machine> Manager<M> {
     /// Brings back what has gone of endpoints, mappings and floating addresses. What cannot be brought back stays recorded.
     async fn bring_back(&self) -> Result<Vec<Op>, Error> {
         if self.mode == Mode::Apply {
-            self.finish_move().await?;
+            self.finish_going().await?;
         }
         let transaction = self.store.begin()?;
         let mut ops = Vec::new();
@@ -519,6 +520,7 @@ fn everything(transaction: &Transaction) -> Result<Vec<Resource>, Error> {
     }
     expand::order_of_going(&mut endpoints);
     resources.extend(endpoints);
+    resources.extend(going::resources(&transaction.going()?));
     resources.retain(|resource| !resource.is_map_entry());
     Ok(resources)
 }

@@ -67,6 +67,9 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
     /// Its number.
     #[must_use]
     pub fn number(self) -> Proto {
