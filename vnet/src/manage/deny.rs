@@ -5,6 +5,7 @@ use super::{Claim, Done, Error, Manager};
 use crate::plan::expand;
 use crate::reconcile::Machine;
 use crate::spec::{Cidr, Settings};
+use crate::store::Transaction;
 
 impl<M: Machine> Manager<M> {
     /// Denies sources: all of them, or none.
@@ -19,9 +20,7 @@ impl<M: Machine> Manager<M> {
         let host = Host::without_routes(&self.machine).await?;
         let mut wanted = Vec::with_capacity(sources.len());
         for sources in sources.iter().copied() {
-            check(&host, &settings, sources)?;
-            let claim = if transaction.is_denied(sources)? { Claim::Recorded } else { Claim::New };
-            transaction.put_denied(sources)?;
+            let claim = note_denied(&transaction, &settings, &host, sources)?;
             wanted.extend(claim.on([expand::denied(sources)]));
         }
         let ops = self.make(transaction, "the deny list", wanted, Vec::new()).await?;
@@ -50,6 +49,22 @@ impl<M: Machine> Manager<M> {
         let ops = self.unmake(transaction, "the deny list", obsolete, Vec::new()).await?;
         Ok(Done { value: removed, ops, notes })
     }
+}
+
+/// Notes sources that are denied.
+pub(super) fn note_denied(
+    transaction: &Transaction,
+    settings: &Settings,
+    host: &Host,
+    sources: Cidr,
+) -> Result<Claim, Error> {
+    if settings.xdp.is_empty() {
+        return Err(Error::NoXdp);
+    }
+    check(host, settings, sources)?;
+    let claim = if transaction.is_denied(sources)? { Claim::Recorded } else { Claim::New };
+    transaction.put_denied(sources)?;
+    Ok(claim)
 }
 
 /// Checks that the host and its neighbours can still talk: address resolution of IPv6 comes from such addresses.

@@ -52,6 +52,13 @@ pub struct RemovedEndpoint {
     pub floating: Vec<Floating>,
 }
 
+/// An endpoint that is recorded, and its network.
+pub(super) struct NotedEndpoint {
+    pub(super) endpoint: Endpoint,
+    pub(super) network: Option<Network>,
+    pub(super) claim: Claim,
+}
+
 impl<M: Machine> Manager<M> {
     /// Makes an endpoint.
     ///
@@ -59,17 +66,31 @@ impl<M: Machine> Manager<M> {
     /// When it clashes with what is there, or is there with another description.
     pub async fn create_endpoint(&self, request: &EndpointRequest) -> Result<Done<Endpoint>, Error> {
         let (transaction, _) = self.begin_settled().await?;
+        let NotedEndpoint { endpoint, network, claim } = self.note_endpoint(&transaction, request).await?;
+        let wanted = claim.on(expand::endpoint(&endpoint, network.as_ref()));
+        let what = format!("endpoint {}", endpoint.name);
+        let ops = self.make(transaction, &what, wanted, Vec::new()).await?;
+        Ok(Done::new(endpoint, ops))
+    }
+
+    /// Notes an endpoint, unless it is recorded.
+    pub(super) async fn note_endpoint(
+        &self,
+        transaction: &Transaction,
+        request: &EndpointRequest,
+    ) -> Result<NotedEndpoint, Error> {
         let network = match &request.place {
-            Some(place) => Some(self.existing_network(&transaction, &place.network)?),
+            Some(place) => Some(self.existing_network(transaction, &place.network)?),
             None => None,
         };
         let recorded = transaction.endpoint(&request.name)?;
+        let claim = Claim::of(recorded.as_ref());
         let endpoint = match &recorded {
             Some(endpoint) => same_endpoint(request, endpoint)?,
             None => {
                 let link = match request.place.as_ref().zip(network.as_ref()) {
                     Some((place, network)) => {
-                        Some(self.describe_link(&transaction, &request.name, place, network).await?)
+                        Some(self.describe_link(transaction, &request.name, place, network).await?)
                     }
                     None => None,
                 };
@@ -79,10 +100,7 @@ impl<M: Machine> Manager<M> {
                 endpoint
             }
         };
-        let wanted = Claim::of(recorded.as_ref()).on(expand::endpoint(&endpoint, network.as_ref()));
-        let what = format!("endpoint {}", endpoint.name);
-        let ops = self.make(transaction, &what, wanted, Vec::new()).await?;
-        Ok(Done::new(endpoint, ops))
+        Ok(NotedEndpoint { endpoint, network, claim })
     }
 
     async fn describe_link(

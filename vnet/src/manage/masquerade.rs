@@ -28,27 +28,12 @@ impl<M: Machine> Manager<M> {
     /// When there is another for the same prefix.
     pub async fn add_masquerade(&self, request: &MasqueradeRequest) -> Result<Done<Masquerade>, Error> {
         let (transaction, settings) = self.begin_settled().await?;
-        let MasqueradeRequest { subnet, to } = *request;
         let host = Addresses::observe(&self.machine, &settings).await?;
-        let note = match to {
-            Some(to) => check_to(&host, subnet, to)?,
-            None => None,
-        };
-        let recorded = transaction.masquerade(subnet)?;
-        let rule = match &recorded {
-            Some(rule) if rule.to == to => rule.clone(),
-            Some(rule) => return Err(differs(rule)),
-            None => {
-                check_not_floating(&transaction, subnet)?;
-                let rule = Masquerade { subnet, to, network: None };
-                transaction.put_masquerade(&rule)?;
-                rule
-            }
-        };
+        let NotedRule { rule, claim, note } = note_masquerade(&transaction, &host, request)?;
         let refresh = self.refresh(&transaction, &host)?;
         let mut wanted = refresh.wanted;
-        wanted.extend(Claim::of(recorded.as_ref()).on([expand::masquerade(&rule)]));
-        let what = format!("masquerade of {subnet}");
+        wanted.extend(claim.on([expand::masquerade(&rule)]));
+        let what = format!("masquerade of {}", rule.subnet);
         let ops = self.make(transaction, &what, wanted, refresh.obsolete).await?;
         Ok(Done { value: rule, ops, notes: note.into_iter().collect() })
     }
@@ -74,8 +59,7 @@ impl<M: Machine> Manager<M> {
     /// When it cannot be written.
     pub async fn exclude(&self, destinations: Cidr) -> Result<Done<Cidr>, Error> {
         let (transaction, _) = self.begin_settled().await?;
-        let claim = if transaction.is_unmasqueraded(destinations)? { Claim::Recorded } else { Claim::New };
-        transaction.put_unmasqueraded(destinations)?;
+        let claim = note_exclusion(&transaction, destinations)?;
         let what = format!("exclusion of {destinations}");
         let wanted = claim.on([expand::unmasqueraded(destinations)]);
         let ops = self.make(transaction, &what, wanted, Vec::new()).await?;
@@ -101,6 +85,46 @@ impl<M: Machine> Manager<M> {
         let ops = self.unmake(transaction, &what, obsolete, Vec::new()).await?;
         Ok(Done { value: Some(destinations), ops, notes })
     }
+}
+
+/// Notes destinations that are left out of masquerade.
+pub(super) fn note_exclusion(transaction: &Transaction, destinations: Cidr) -> Result<Claim, Error> {
+    let claim = if transaction.is_unmasqueraded(destinations)? { Claim::Recorded } else { Claim::New };
+    transaction.put_unmasqueraded(destinations)?;
+    Ok(claim)
+}
+
+/// A masquerade rule that is recorded.
+pub(super) struct NotedRule {
+    pub(super) rule: Masquerade,
+    pub(super) claim: Claim,
+    pub(super) note: Option<String>,
+}
+
+/// Notes a masquerade rule, unless it is recorded.
+pub(super) fn note_masquerade(
+    transaction: &Transaction,
+    host: &Addresses,
+    request: &MasqueradeRequest,
+) -> Result<NotedRule, Error> {
+    let MasqueradeRequest { subnet, to } = *request;
+    let note = match to {
+        Some(to) => check_to(host, subnet, to)?,
+        None => None,
+    };
+    let recorded = transaction.masquerade(subnet)?;
+    let claim = Claim::of(recorded.as_ref());
+    let rule = match recorded {
+        Some(rule) if rule.to == to => rule,
+        Some(rule) => return Err(differs(&rule)),
+        None => {
+            check_not_floating(transaction, subnet)?;
+            let rule = Masquerade { subnet, to, network: None };
+            transaction.put_masquerade(&rule)?;
+            rule
+        }
+    };
+    Ok(NotedRule { rule, claim, note })
 }
 
 /// What sends under an address that the host has not: masquerade rules and floating addresses whose answers may not

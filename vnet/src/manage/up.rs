@@ -5,7 +5,7 @@ use std::fmt;
 use super::deny::uncovered;
 use super::error::there_are;
 use super::going;
-use super::host::{Addresses, Host};
+use super::host::{Addresses, Host, Refresh};
 use super::network::{OfUplinks, default_subnets, list, network_resources, note_network, without_rule};
 use super::port_map::mapping_name;
 use super::{Claim, Done, Error, Manager, Mode, NetworkRequest, Steps, Wanted, check_namespace, kernel};
@@ -45,6 +45,17 @@ pub struct Instantiated {
     pub network: Network,
 }
 
+/// What is to hold for an instance, and what did before.
+pub(super) struct Noted {
+    pub(super) settings: Settings,
+    /// Nothing if it was not up.
+    pub(super) recorded: Option<Settings>,
+    /// Uplinks it had, and whose interfaces are gone.
+    pub(super) gone: Vec<InterfaceName>,
+    /// What is worth knowing.
+    pub(super) notes: Vec<String>,
+}
+
 /// The uplinks of an instance that comes up.
 struct Uplinks {
     uplinks: Vec<InterfaceName>,
@@ -72,10 +83,20 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When it cannot be, or when the request says something else than what is up and cannot be changed.
     pub async fn up(&self, request: &UpRequest) -> Result<Done<Instantiated>, Error> {
+        self.unless_refused(self.bring_up(request)).await
+    }
+
+    /// What may bring an instance up: one that was not up and did not come up leaves no record.
+    pub(super) async fn unless_refused<T>(
+        &self,
+        verb: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         let fresh = self.store.begin()?.settings()?.is_none();
-        let result = self.bring_up(request).await;
-        let keep = matches!(result, Ok(_) | Err(Error::MadeInPart { .. } | Error::Incomplete { .. }));
-        if fresh && !keep {
+        let result = verb.await;
+        let unfinished = |error: &Error| {
+            matches!(error, Error::MadeInPart { .. } | Error::Incomplete { .. } | Error::Unsettled { .. })
+        };
+        if fresh && result.as_ref().is_err_and(|error| !unfinished(error)) {
             self.store.delete()?;
         }
         result
@@ -84,34 +105,67 @@ impl<M: Machine> Manager<M> {
     async fn bring_up(&self, request: &UpRequest) -> Result<Done<Instantiated>, Error> {
         let transaction = self.store.begin()?;
         let host = Host::observe(&self.machine).await?;
+        let mut noted = self.note_settings(&transaction, &host, &request.uplinks, &request.change).await?;
+        let network = self.default_network(&transaction, &host, &noted.settings, request)?;
+        // An uplink that is gone stays noted until its programs are gone as well.
+        let mut with_gone = noted.settings.clone();
+        with_gone.uplinks.extend(noted.gone.iter().cloned());
+        transaction.set_settings(&with_gone)?;
+
+        noted.notes.extend(idle_limits(&transaction, &noted.settings)?);
+        let mut steps = self.foundation(&transaction, &Addresses::from(&host), &noted)?;
+        steps.obsolete.splice(0..0, noted.gone.iter().flat_map(expand::uplink));
+        let mut ops = self.change(transaction, "the instance", steps).await?;
+        let Noted { settings, recorded, gone, notes } = noted;
+        if !gone.is_empty() && self.mode == Mode::Apply {
+            let transaction = self.store.begin()?;
+            transaction.set_settings(&settings)?;
+            transaction.commit()?;
+        }
+        if recorded.is_some() {
+            ops.extend(self.bring_back().await?);
+        }
+        Ok(Done { value: Instantiated { settings, network }, ops, notes })
+    }
+
+    /// What is to hold for the instance from now on, which is not written yet.
+    pub(super) async fn note_settings(
+        &self,
+        transaction: &Transaction,
+        host: &Host,
+        uplinks: &[InterfaceName],
+        change: &SettingsChange,
+    ) -> Result<Noted, Error> {
         let recorded = transaction.settings()?;
         check_namespace(&self.instance, &self.machine, recorded.as_ref())?;
-        let settings = self.settings(&transaction, recorded.as_ref(), &request.change)?;
+        let settings = self.settings(transaction, recorded.as_ref(), change)?;
         let Uplinks { uplinks, gone, mut notes } =
-            self.choose_uplinks(&transaction, &host, &settings.uplinks, &request.uplinks)?;
-        let hold = self.choose_hold(&transaction, &host, settings.hold).await?;
+            self.choose_uplinks(transaction, host, &settings.uplinks, uplinks)?;
+        let hold = self.choose_hold(transaction, host, settings.hold).await?;
         if hold.is_none() {
             notes.push(NO_HOLD.to_owned());
         }
         let mut settings = Settings { uplinks, hold, ..settings };
         settings.xdp.retain(|name, _| settings.uplinks.contains(name));
-        for setting in &request.change.xdp {
+        for setting in &change.xdp {
             settings.set_xdp(setting).map_err(|name| not_an_uplink(name, &settings))?;
         }
-        notes.extend(idle_limits(&transaction, &settings)?);
-        let network = self.default_network(&transaction, &host, &settings, request)?;
-        // An uplink that is gone stays noted until its programs are gone as well.
-        let mut noted = settings.clone();
-        noted.uplinks.extend(gone.iter().cloned());
-        transaction.set_settings(&noted)?;
+        notes.extend(change.timeouts.iter().copied().filter_map(TimeoutSetting::note));
+        Ok(Noted { settings, recorded, gone, notes })
+    }
 
-        notes.extend(request.change.timeouts.iter().copied().filter_map(TimeoutSetting::note));
-        let refresh = self.refresh(&transaction, &Addresses::from(&host))?;
-        let mut obsolete: Vec<Resource> =
-            gone.iter().flat_map(expand::uplink).chain(refresh.obsolete).collect();
-        obsolete.extend(obsolete_choices(&transaction, &settings, &gone)?);
-        let wanted = foundation(&transaction, &settings, recorded.as_ref(), refresh.wanted)?;
-        let mut former = match &recorded {
+    /// Everything of an instance but endpoints, mappings and floating addresses.
+    pub(super) fn foundation(
+        &self,
+        transaction: &Transaction,
+        host: &Addresses,
+        noted: &Noted,
+    ) -> Result<Steps, Error> {
+        let Noted { settings, recorded, gone, .. } = noted;
+        let Refresh { wanted, mut obsolete } = self.refresh(transaction, host)?;
+        obsolete.extend(obsolete_choices(transaction, settings, gone)?);
+        let wanted = foundation(transaction, settings, recorded.as_ref(), wanted)?;
+        let mut former = match recorded {
             Some(recorded) => of_settings(recorded, transaction.port_blocks()?),
             None => Vec::new(),
         };
@@ -122,16 +176,7 @@ impl<M: Machine> Manager<M> {
             }
             _ => true,
         });
-        let mut ops = self.change(transaction, "the instance", Steps { wanted, obsolete, former }).await?;
-        if !gone.is_empty() && self.mode == Mode::Apply {
-            let transaction = self.store.begin()?;
-            transaction.set_settings(&settings)?;
-            transaction.commit()?;
-        }
-        if recorded.is_some() {
-            ops.extend(self.bring_back().await?);
-        }
-        Ok(Done { value: Instantiated { settings, network }, ops, notes })
+        Ok(Steps { wanted, obsolete, former })
     }
 
     /// What is to hold for the instance, uplinks apart.
@@ -357,7 +402,7 @@ fn not_an_uplink(name: InterfaceName, settings: &Settings) -> Error {
 }
 
 /// What is asked for that nothing does, or not everywhere, as it takes XDP.
-fn idle_limits(transaction: &Transaction, settings: &Settings) -> Result<Option<String>, Error> {
+pub(super) fn idle_limits(transaction: &Transaction, settings: &Settings) -> Result<Option<String>, Error> {
     let limited = settings.flood != FloodLimits::default();
     let idle = match (limited, transaction.denied()?.is_empty()) {
         (false, true) => return Ok(None),
