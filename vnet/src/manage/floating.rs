@@ -14,7 +14,7 @@ use crate::spec::{Cidr, Endpoint, Floating, GatewayMode, TargetHost};
 use crate::store::Transaction;
 
 /// An address of the host to give to an endpoint.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FloatingRequest {
     /// The host's address.
     pub external: IpAddr,

@@ -13,7 +13,7 @@ use crate::spec::{Cidr, Floating, Masquerade};
 use crate::store::{self, Transaction};
 
 /// A masquerade rule to add.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MasqueradeRequest {
     /// The sources.
     pub subnet: Cidr,

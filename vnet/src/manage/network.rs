@@ -17,7 +17,7 @@ use crate::spec::{
 use crate::store::Transaction;
 
 /// A network to make.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkRequest {
     /// Its name.
     pub name: Name,
@@ -35,6 +35,22 @@ pub struct NetworkRequest {
     pub isolated: bool,
     /// Choices that can be changed later; as documented without.
     pub options: NetworkChange,
+}
+
+impl NetworkRequest {
+    /// A network about which everything else is left to us.
+    pub(super) fn plain(name: Name) -> Self {
+        Self {
+            name,
+            subnets: Vec::new(),
+            gateways: Vec::new(),
+            bridge: None,
+            mtu: None,
+            internal: false,
+            isolated: false,
+            options: NetworkChange::default(),
+        }
+    }
 }
 
 /// A network that is to be changed.

@@ -14,8 +14,8 @@ use crate::ours;
 use crate::plan::{self, Op, Plan, Resource, State, expand};
 use crate::reconcile::{self, Failure, Machine};
 use crate::spec::{
-    Firewall, FloodLimits, Hold, InterfaceName, Name, Namespace, Network, NetworkChange, Settings,
-    SettingsChange, Subnet, TableSizes, TimeoutSetting, Xdp,
+    Firewall, FloodLimits, Hold, InterfaceName, Name, Namespace, Network, Settings, SettingsChange, Subnet,
+    TableSizes, TimeoutSetting, Xdp,
 };
 use crate::store::{self, Store, Transaction};
 
@@ -43,6 +43,15 @@ pub struct Instantiated {
     pub settings: Settings,
     /// Its default network.
     pub network: Network,
+}
+
+/// What an instance is to be.
+pub(super) struct InstanceWish<'a> {
+    /// What holds where nothing else is wished; nothing if it is not up.
+    pub(super) base: Option<Settings>,
+    /// Uplinks it is to have besides; those with a default route without.
+    pub(super) uplinks: &'a [InterfaceName],
+    pub(super) change: &'a SettingsChange,
 }
 
 /// What is to hold for an instance, and what did before.
@@ -105,7 +114,11 @@ impl<M: Machine> Manager<M> {
     async fn bring_up(&self, request: &UpRequest) -> Result<Done<Instantiated>, Error> {
         let transaction = self.store.begin()?;
         let host = Host::observe(&self.machine).await?;
-        let mut noted = self.note_settings(&transaction, &host, &request.uplinks, &request.change).await?;
+        let recorded = transaction.settings()?;
+        check_namespace(&self.instance, &self.machine, recorded.as_ref())?;
+        let wish =
+            InstanceWish { base: recorded.clone(), uplinks: &request.uplinks, change: &request.change };
+        let mut noted = self.note_settings(&transaction, &host, recorded, wish).await?;
         let network = self.default_network(&transaction, &host, &noted.settings, request)?;
         // An uplink that is gone stays noted until its programs are gone as well.
         let mut with_gone = noted.settings.clone();
@@ -113,7 +126,8 @@ impl<M: Machine> Manager<M> {
         transaction.set_settings(&with_gone)?;
 
         noted.notes.extend(idle_limits(&transaction, &noted.settings)?);
-        let mut steps = self.foundation(&transaction, &Addresses::from(&host), &noted)?;
+        let claim = Claim::of(noted.recorded.as_ref());
+        let mut steps = self.foundation(&transaction, &Addresses::from(&host), &noted, |_| claim)?;
         steps.obsolete.splice(0..0, noted.gone.iter().flat_map(expand::uplink));
         let mut ops = self.change(transaction, "the instance", steps).await?;
         let Noted { settings, recorded, gone, notes } = noted;
@@ -128,17 +142,16 @@ impl<M: Machine> Manager<M> {
         Ok(Done { value: Instantiated { settings, network }, ops, notes })
     }
 
-    /// What is to hold for the instance from now on, which is not written yet.
+    /// What is to hold for the instance from now on, which is not written yet. `recorded` is what held before.
     pub(super) async fn note_settings(
         &self,
         transaction: &Transaction,
         host: &Host,
-        uplinks: &[InterfaceName],
-        change: &SettingsChange,
+        recorded: Option<Settings>,
+        wish: InstanceWish<'_>,
     ) -> Result<Noted, Error> {
-        let recorded = transaction.settings()?;
-        check_namespace(&self.instance, &self.machine, recorded.as_ref())?;
-        let settings = self.settings(transaction, recorded.as_ref(), change)?;
+        let InstanceWish { base, uplinks, change } = wish;
+        let settings = self.settings(transaction, recorded.as_ref(), base, change)?;
         let Uplinks { uplinks, gone, mut notes } =
             self.choose_uplinks(transaction, host, &settings.uplinks, uplinks)?;
         let hold = self.choose_hold(transaction, host, settings.hold).await?;
@@ -154,17 +167,18 @@ impl<M: Machine> Manager<M> {
         Ok(Noted { settings, recorded, gone, notes })
     }
 
-    /// Everything of an instance but endpoints, mappings and floating addresses.
+    /// Everything of an instance but endpoints, mappings and floating addresses. `claim` says which networks are new.
     pub(super) fn foundation(
         &self,
         transaction: &Transaction,
         host: &Addresses,
         noted: &Noted,
+        claim: impl Fn(&Network) -> Claim,
     ) -> Result<Steps, Error> {
         let Noted { settings, recorded, gone, .. } = noted;
         let Refresh { wanted, mut obsolete } = self.refresh(transaction, host)?;
         obsolete.extend(obsolete_choices(transaction, settings, gone)?);
-        let wanted = foundation(transaction, settings, recorded.as_ref(), wanted)?;
+        let wanted = foundation(transaction, settings, recorded.as_ref(), wanted, claim)?;
         let mut former = match recorded {
             Some(recorded) => of_settings(recorded, transaction.port_blocks()?),
             None => Vec::new(),
@@ -184,14 +198,15 @@ impl<M: Machine> Manager<M> {
         &self,
         transaction: &Transaction,
         recorded: Option<&Settings>,
+        base: Option<Settings>,
         change: &SettingsChange,
     ) -> Result<Settings, Error> {
-        let Some(recorded) = recorded else {
+        let Some((recorded, base)) = recorded.zip(base) else {
             let namespace =
                 self.machine.namespace().map_err(kernel("ask for the host's network namespace"))?;
             return Ok(change.onto(Settings::new(namespace, self.now)));
         };
-        let settings = change.onto(recorded.clone());
+        let settings = change.onto(base);
         check_tables(settings.tables, recorded.tables)?;
         if settings.nat_ports != recorded.nat_ports {
             self.check_nat_ports(transaction, &settings)?;
@@ -290,16 +305,7 @@ impl<M: Machine> Manager<M> {
             named => named.to_vec(),
         };
         let bridge = request.bridge.clone();
-        let plain = NetworkRequest {
-            name,
-            subnets,
-            gateways: Vec::new(),
-            bridge,
-            mtu: None,
-            internal: false,
-            isolated: false,
-            options: NetworkChange::default(),
-        };
+        let plain = NetworkRequest { subnets, bridge, ..NetworkRequest::plain(name) };
         let network =
             self.describe_network(transaction, host, &plain, OfUplinks::observe(host, &settings.uplinks))?;
         if let Some(uplink) = settings.uplinks.iter().find(|uplink| **uplink == network.bridge) {
@@ -371,6 +377,7 @@ fn foundation(
     settings: &Settings,
     recorded: Option<&Settings>,
     host_addresses: Vec<Wanted>,
+    claim: impl Fn(&Network) -> Claim,
 ) -> Result<Vec<Wanted>, Error> {
     let mut wanted = Claim::of(recorded).on(expand::instance(settings, transaction.port_blocks()?));
     for uplink in &settings.uplinks {
@@ -382,7 +389,7 @@ fn foundation(
     wanted.extend(Claim::Recorded.on(forwarding(settings)));
     wanted.extend(host_addresses);
     for network in transaction.networks()? {
-        wanted.extend(network_resources(transaction, &network, Claim::of(recorded))?);
+        wanted.extend(network_resources(transaction, &network, claim(&network))?);
     }
     wanted.extend(free_rules(transaction)?);
     wanted.extend(Claim::Recorded.on(transaction.unmasqueraded()?.into_iter().map(expand::unmasqueraded)));

@@ -27,6 +27,13 @@ pub struct Going {
 }
 
 impl Going {
+    /// The interfaces of the host that were made for it.
+    pub fn interfaces(&self) -> impl Iterator<Item = &InterfaceName> {
+        let links = self.endpoints.iter().filter_map(|(endpoint, _)| endpoint.link.as_ref());
+        let bridges = self.networks.iter().map(|network| &network.bridge);
+        bridges.chain(links.map(|link| &link.host_interface))
+    }
+
     /// Whether there is nothing of the kind.
     #[must_use]
     pub fn is_empty(&self) -> bool {
