@@ -201,6 +201,20 @@ fn several_files_and_standard_input_are_one_description() {
     conflict.fails_with(2, &both);
 }
 
+#[test]
+fn what_has_gone_is_brought_back() {
+    let lab = Lab::new();
+    let text = whole(&lab);
+    apply(&lab, &text, &[]).ok();
+    lab.host().ip("link del vnet0");
+    let planned = apply(&lab, &text, &["--dry-run"]).ok().stdout;
+    assert!(planned.contains("~ create bridge vnet0"), "{planned}");
+    let done = apply(&lab, &text, &[]).ok();
+    assert!(done.stdout.contains("brought back what had gone"), "{done}");
+    assert_eq!(apply(&lab, &text, &[]).ok().stdout, "nothing to change: everything is as described\n");
+    traffic_flows(&lab, 8088, "web", 80);
+}
+
 /// Kills the command a little later each time, whatever it is doing then.
 #[test]
 fn a_killed_command_is_completed_by_the_same_command() {

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use serde::Serialize;
 
-use super::context::{Context, DryRun, already, note};
+use super::context::{Context, DryRun, note};
 use crate::file::{self, Action, Change, Known, Model, Source};
 use crate::manage::{self, Applied, Description, Done, Manager, Mode, Unnamed};
 use crate::output::{self, Format};
@@ -85,17 +85,22 @@ fn print(context: &Context, mode: Mode, changes: &[Change], ops: &[Op]) -> anyho
     if mode == Mode::DryRun {
         changes.iter().try_for_each(|change| writeln!(out, "{change}"))?;
     }
-    let repairs = ops.iter().filter(|op| !op.is_by_the_way());
+    let repairs: Vec<&Op> = ops.iter().filter(|op| !op.is_by_the_way()).collect();
     if added + changed + removed > 0 {
-        let would_be = if mode == Mode::DryRun { " in a real run" } else { "" };
-        writeln!(out, "{added} added, {changed} changed, {removed} removed{would_be}")?;
-    } else if already(ops).is_empty() {
-        if mode == Mode::DryRun {
-            repairs.clone().try_for_each(|op| writeln!(out, "~ {op}"))?;
+        match mode {
+            Mode::DryRun => writeln!(out, "{added} to add, {changed} to change, {removed} to remove")?,
+            Mode::Apply => writeln!(out, "{added} added, {changed} changed, {removed} removed")?,
         }
-        writeln!(out, "as described, but for {} steps", repairs.count())?;
-    } else {
+    } else if repairs.is_empty() {
         writeln!(out, "nothing to change: everything is as described")?;
+    } else {
+        // The record says so already, and the kernel did not.
+        match mode {
+            Mode::DryRun => repairs.iter().try_for_each(|op| writeln!(out, "~ {op}"))?,
+            Mode::Apply => {
+                writeln!(out, "nothing to change; {} steps brought back what had gone", repairs.len())?
+            }
+        }
     }
     if kept > 0 && mode == Mode::Apply {
         writeln!(out, "{kept} not described and kept: --prune removes them, --dry-run names them")?;

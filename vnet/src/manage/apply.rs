@@ -124,7 +124,7 @@ impl<M: Machine> Manager<M> {
         }
         let in_the_way = going::resources(&going);
         finish(&mut steps, &in_the_way);
-        steps.former.extend(in_the_way.iter().filter(|it| !matches!(it, Resource::Config { .. })).cloned());
+        steps.former.extend(in_the_way);
         let leftovers = going::leftovers(&transaction, &settings, &going)?;
         let ops = self.complete(transaction, steps, (going, leftovers), first_number).await?;
         notes.dedup();
