@@ -95,11 +95,10 @@ fn print(context: &Context, mode: Mode, changes: &[Change], ops: &[Op]) -> anyho
         writeln!(out, "nothing to change: everything is as described")?;
     } else {
         // The record says so already, and the kernel did not.
-        match mode {
-            Mode::DryRun => repairs.iter().try_for_each(|op| writeln!(out, "~ {op}"))?,
-            Mode::Apply => {
-                writeln!(out, "nothing to change; {} steps brought back what had gone", repairs.len())?
-            }
+        if mode == Mode::DryRun {
+            repairs.iter().try_for_each(|op| writeln!(out, "~ {op}"))?;
+        } else {
+            writeln!(out, "nothing to change; {} steps brought back what had gone", repairs.len())?;
         }
     }
     if kept > 0 && mode == Mode::Apply {
