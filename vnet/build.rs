@@ -91,6 +91,8 @@ impl Recipe {
                 cargo.env_remove(name);
             }
         }
+        // How vnet itself is optimised must not change the programs, which bpf-linker puts together.
+        cargo.env("CARGO_PROFILE_RELEASE_LTO", "false").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
         cargo.envs(self.env.iter().map(|(name, value)| (name, value)));
         cargo.env("CARGO_ENCODED_RUSTFLAGS", self.rustflags.join("\x1f"));
         match cargo.status() {

@@ -35,6 +35,7 @@ use std::time::Duration;
 use nix::mount::{MntFlags, MsFlags};
 
 use crate::peer::Ping;
+use crate::report::report;
 
 pub use endpoint::Endpoint;
 pub use netns::Netns;
@@ -152,6 +153,13 @@ impl Lab {
         self.vnet(args).ok()
     }
 
+    /// Runs vnet on the host; it must succeed. The numbers of the system calls it makes, those of its start among them.
+    #[must_use]
+    pub fn system_calls_of_vnet(&self, args: &[&str]) -> Vec<u64> {
+        let (argv, environment) = (self.vnet_argv(args), self.environment());
+        self.host.enter(|| process::system_calls_of(&argv, &environment))
+    }
+
     /// Runs vnet with `--json`; it must succeed.
     pub fn vnet_json(&self, args: &[&str]) -> serde_json::Value {
         self.vnet_ok(&[&["--json"], args].concat()).json()
@@ -197,6 +205,22 @@ impl Lab {
         let name = self.name(short);
         self.vnet_ok(&[&["ns", "create", &name], args].concat());
         Endpoint::observe(&name)
+    }
+
+    /// Whether the host's stack forwards packets of the family of `like` though the host is no router, and so answers
+    /// them as a router would. Before Linux 6.17 it does not do that for IPv6, which is a limit that the README names:
+    /// then the test's output says that something is left out.
+    #[must_use]
+    pub fn forwards(&self, like: IpAddr) -> bool {
+        const SETTING: &str = "force_forwarding";
+        let file = format!("/proc/sys/net/ipv6/conf/{UPLINK}/{SETTING}");
+        let forwards = like.is_ipv4() || self.host.enter(|| Path::new(&file).exists());
+        if !forwards {
+            report(format_args!(
+                "not tried: IPv6 that the host's stack forwards; this kernel has no {SETTING}"
+            ));
+        }
+        forwards
     }
 
     /// What the environment of vnet says about where this instance lives.

@@ -51,7 +51,19 @@ fn nonsense_is_a_usage_error() {
 fn help_and_version_are_no_errors() {
     let lab = Lab::new();
     let help = lab.vnet_ok(&["--help"]).stdout;
-    for noun in ["up", "down", "status", "network", "ns", "portmap", "masquerade", "floating", "flow"] {
+    for noun in [
+        "up",
+        "down",
+        "status",
+        "network",
+        "ns",
+        "portmap",
+        "masquerade",
+        "floating",
+        "flow",
+        "drops",
+        "trace",
+    ] {
         assert!(help.contains(noun), "no {noun} in {help}");
     }
     assert!(lab.vnet_ok(&["--version"]).stdout.contains("vnet"));

@@ -158,7 +158,7 @@ fn masquerade_rules_say_who_goes_out_and_as_whom() {
 fn a_packet_whose_ttl_runs_out_at_the_gateway_is_answered() {
     let lab = Lab::up();
     let net1 = lab.endpoint("net1");
-    for (outside, _) in FAMILIES {
+    for (outside, _) in FAMILIES.into_iter().filter(|(outside, _)| lab.forwards(*outside)) {
         let mut wire = Capture::start(lab.outside(), UPLINK);
         let pong = Ping::to(outside).ttl(1).fails_in(&net1).expect("an answer");
         assert!(pong.is_time_exceeded(), "{pong:?}");

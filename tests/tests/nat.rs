@@ -1,12 +1,13 @@
 //! The NAT with real sockets: what peers see of an endpoint, and what becomes of it under races, collisions and loss.
 
 use std::collections::HashSet;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
+use nix::libc::linger;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
 };
@@ -206,6 +207,31 @@ fn an_endpoint_asks_name_servers_far_more_than_it_has_ports() {
         assert!((PORTS * 3 / 4..=PORTS).contains(&asked), "{asked} questions to {outside}");
     }
     assert!(lab.dropped("no-free-port") > 0);
+}
+
+/// They are kept for four minutes, unless there are no others.
+#[test]
+fn ports_of_connections_that_were_reset_serve_again_when_there_are_no_others() {
+    const PORTS: usize = 64;
+    let lab = Lab::new();
+    lab.vnet_ok(&["up", "--nat-ports", "50000-50063"]);
+    let net1 = lab.endpoint("net1");
+    let _server = Server::echo(lab.outside(), "[::]:80");
+    for (outside, _) in FAMILIES {
+        let resets = || {
+            let connect = || TcpStream::connect_timeout(&(outside, 80).into(), PATIENCE);
+            let stream = net1.enter(connect)?;
+            setsockopt(&stream, sockopt::Linger, &linger { l_onoff: 1, l_linger: 0 })?;
+            io::Result::Ok(())
+        };
+        // The last of them may not be found at once.
+        let made = (0..10 * PORTS).filter(|_| resets().is_ok()).take(PORTS).count();
+        assert_eq!(made, PORTS, "towards {outside}");
+        resets().expect_err("all ports are kept");
+        assert!(lab.dropped("no-free-port") > 0);
+        // Far sooner than after the 240 seconds that they have.
+        eventually(|| resets().ok(), || format!("a port towards {outside}"));
+    }
 }
 
 #[test]

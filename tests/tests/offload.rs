@@ -207,7 +207,7 @@ fn with_narrow_uplink() -> (Lab, Endpoint) {
 #[test]
 fn a_packet_too_large_for_the_uplink_is_answered() {
     let (lab, net1) = with_narrow_uplink();
-    for (outside, _) in FAMILIES {
+    for (outside, _) in FAMILIES.into_iter().filter(|(outside, _)| lab.forwards(*outside)) {
         let pong = Ping::to(outside).packet_size(1500).fails_in(&net1).expect("an answer");
         assert_eq!(pong.too_big(), Some(1400), "{pong:?}");
         assert_eq!(pong.sender(), net1.gateway_like(outside));

@@ -7,7 +7,7 @@ use vnet_common::{
     Addr, CtEntry, DatapathConfig, EndpointValue, FloatingValue, MappingEntry, MasqueradeValue, NetworkValue,
     PortRange, PrefixKey, Tuple, Zone, filtering, mapping, maps,
 };
-use vnet_tests::lab::{FAMILIES, HOST_V4, Lab, OUTSIDE_V4, UPLINK};
+use vnet_tests::lab::{FAMILIES, HOST_V4, Lab, OUTSIDE_V4, OUTSIDE_V6, UPLINK};
 use vnet_tests::peer::{Ask, Server};
 
 const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
@@ -199,7 +199,7 @@ fn uplinks_forward_where_the_firewall_is_respected_and_as_before_afterwards() {
     let v4 = format!("/proc/sys/net/ipv4/conf/{UPLINK}/forwarding");
     let v6 = format!("/proc/sys/net/ipv6/conf/{UPLINK}/force_forwarding");
     let router = format!("/proc/sys/net/ipv6/conf/{UPLINK}/forwarding");
-    let has_v6 = lab.host().enter(|| std::path::Path::new(&v6).exists());
+    let has_v6 = lab.forwards(OUTSIDE_V6);
     let forwards = |lab: &Lab| {
         let v6 = has_v6.then(|| lab.host().read(&v6));
         (lab.host().read(&v4).trim() == "1", v6.is_none_or(|v6| v6.trim() == "1"))

@@ -23,7 +23,7 @@ pub struct EndpointValue {
     pub mtu: u16,
     /// Length of its network's prefix for this address, in bits of the 128 (an IPv4 `/24` is 120).
     pub prefix_len: u8,
-    /// Any of the `FLAG_` constants of [`crate::NetworkValue`], those of its network.
+    /// Any of the `FLAG_` constants: those of [`crate::NetworkValue`], as its network has them, and its own.
     pub flags: u8,
     /// Any of the bits of [`crate::mapping`], as its network has it.
     pub mapping: u8,
@@ -32,7 +32,10 @@ pub struct EndpointValue {
 }
 
 impl EndpointValue {
-    /// Whether its network has a flag.
+    /// What is delivered to it goes through the queue of its veth pair, because there is a limit to what it may receive.
+    pub const FLAG_QUEUED: u8 = 128;
+
+    /// Whether it or its network has a flag.
     #[must_use]
     #[inline(always)]
     pub const fn has(&self, flag: u8) -> bool {

@@ -18,6 +18,12 @@ use crate::wire::tcp;
 /// one look in seven finds none; the flow then stays unconfirmed and looks again with its next packet.
 const MAX_SLOTS: u32 = 16;
 
+/// Seconds of silence after which a connection that was reset is done.
+const AFTER_RESET: u32 = 10;
+
+/// Seconds of silence after which a closed connection is done: nobody keeps the state TIME-WAIT for longer.
+const AFTER_CLOSING: u32 = 120;
+
 /// Where name servers listen (RFC 1035 section 4.2.1).
 const DNS: Port = Port::new(53);
 
@@ -100,6 +106,22 @@ pub const fn timeout(config: &DatapathConfig, proto: Proto, state: CtState, flag
         (Proto::UDP, _) => config.udp_replied,
         (_, _) => config.icmp_query,
     }
+}
+
+/// Whether a connection's tuple may be given to another where there are none left, though its time is not up: both sides
+/// have closed it, or one has reset it, and neither was heard of for long enough.
+///
+/// RFC 5382 REQ-5 wants 4 minutes in case the reset was forged or the last segments are lost, and this is what all
+/// have who have ports enough. Where there are none the choice is between that and refusing a new connection: nf_conntrack
+/// gives both up after these times always (`nf_conntrack_tcp_timeout_close`, `nf_conntrack_tcp_timeout_time_wait`).
+#[inline(always)]
+pub(crate) fn is_done<F: Flow>(proto: Proto, held: &Tracked<F>) -> bool {
+    let quiet = match held.flow.state() {
+        CtState::Reset => AFTER_RESET,
+        CtState::Closing => AFTER_CLOSING,
+        _ => return false,
+    };
+    proto == Proto::TCP && held.now.saturating_sub(held.flow.last_seen()) > quiet
 }
 
 /// A live entry, and the time at which it was looked up, in seconds since boot.
@@ -234,6 +256,8 @@ pub(crate) fn seen<F: Flow>(tracked: &Tracked<F>, scratch: &mut Scratch) -> bool
     scratch.progress.now = *now;
     scratch.progress.old = old as u8;
     scratch.progress.state = state as u8;
+    scratch.progress.confirmed = u8::from(flow.is_confirmed());
+    scratch.progress.origin = origin as u8;
     true
 }
 
@@ -250,12 +274,12 @@ pub fn advance<T: Tables>(tables: &T, scratch: &mut Scratch) -> Step {
     let old = CtState::from_u8(scratch.progress.old);
     let mut state = CtState::from_u8(scratch.progress.state);
     scratch.answer = scratch.translated.answer();
-    if confirms(old, state) && !tables.is_confirmed(&scratch.tuple) {
-        if free_slot(tables, scratch) {
-            confirm(tables, scratch);
+    if confirms(old, state) && scratch.progress.confirmed == 0 {
+        if !free_slot(tables, scratch) {
+            state = CtState::Answered;
+        } else if confirm(tables, scratch) {
             return Step::TRANSLATE;
         }
-        state = CtState::Answered;
     }
     let now = scratch.progress.now;
     let Some(flow) = tables.conntrack(&scratch.tuple) else { return Step::TRANSLATE };
@@ -266,16 +290,17 @@ pub fn advance<T: Tables>(tables: &T, scratch: &mut Scratch) -> Step {
         Some(twin) if twin.leads_to_answer_of(&scratch.tuple) => twin.refresh(now, state),
         Some(_) => {}
         // Another CPU is ending it.
-        None if origin == Origin::Answer && tables.is_confirmed(&scratch.tuple) => {}
+        None if origin == Origin::Answer && flow.is_confirmed() => {}
         // Evicted under pressure, or removed, while this half lived on: without it the answers would be lost.
         None => {
             flow.copy(&mut scratch.entry);
             twin_of(scratch);
-            let _ = if tables.is_confirmed(&scratch.tuple) {
-                tables.add_confirmed(&scratch.answer, &scratch.entry)
-            } else {
-                tables.add_flow(&scratch.answer, &scratch.entry)
-            };
+            if !flow.is_confirmed() {
+                let _ = tables.add_flow(&scratch.answer, &scratch.entry);
+            } else if tables.add_confirmed(&scratch.answer, &scratch.entry).is_some() {
+                // Somebody may just be adding another to the unconfirmed, who had not found this one.
+                tables.moves();
+            }
         }
     }
     if flags & CtEntry::FLAG_MAPPED != 0 {
@@ -305,15 +330,14 @@ fn twin_of(scratch: &mut Scratch) {
     entry.origin = Origin::from_u8(entry.origin).other() as u8;
 }
 
-/// Moves a flow to the confirmed, and notes it in the slot in `scratch.progress`; nothing if another CPU is just doing
-/// so.
+/// Moves a flow to the confirmed, and notes it in the slot in `scratch.progress`; `false` if another CPU is just doing
+/// so, or it is gone.
 ///
 /// The opener's half first, whosever packet it is: of two CPUs one succeeds. It is counted before somebody else can
 /// find it there, and end it.
 #[inline(always)]
-fn confirm<T: Tables>(tables: &T, scratch: &mut Scratch) {
-    let Some(flow) = tables.conntrack(&scratch.tuple) else { return };
-    let forward = flow.origin() == Origin::Opener;
+fn confirm<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
+    let forward = scratch.progress.origin == Origin::Opener as u8;
     count_opened(tables, scratch, forward, |used, config| {
         used.flows = used.flows.wrapping_add(1);
         if used.credit < config.unanswered {
@@ -331,7 +355,7 @@ fn confirm<T: Tables>(tables: &T, scratch: &mut Scratch) {
                 used.credit = used.credit.saturating_sub(1);
             });
         }
-        return;
+        return false;
     }
     tables.moves();
     tables.remove_unconfirmed(&scratch.tuple);
@@ -339,18 +363,23 @@ fn confirm<T: Tables>(tables: &T, scratch: &mut Scratch) {
     scratch.spare = scratch.tuple;
     scratch.spare.reserved = tag(scratch.entry.created);
     tables.set_slot(scratch.progress.slot, &scratch.spare);
+    true
 }
 
 /// Adds the half in `scratch.progress` to the confirmed; `false` if it is there, or there is no room.
 #[inline(always)]
 pub fn confirm_half<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
-    let Some(flow) = tables.conntrack(&scratch.tuple) else { return false };
-    flow.copy(&mut scratch.entry);
     let inverse = scratch.progress.half != 0;
-    if inverse {
-        match tables.conntrack(&scratch.answer) {
-            Some(twin) if twin.leads_to_answer_of(&scratch.tuple) => twin.copy(&mut scratch.entry),
-            _ => twin_of(scratch),
+    // A twin among the confirmed would be in the way, whatever is copied here.
+    let twin = if inverse { tables.unconfirmed(&scratch.answer) } else { None };
+    match twin.filter(|twin| twin.leads_to_answer_of(&scratch.tuple)) {
+        Some(twin) => twin.copy(&mut scratch.entry),
+        None => {
+            let Some(flow) = tables.unconfirmed(&scratch.tuple) else { return false };
+            flow.copy(&mut scratch.entry);
+            if inverse {
+                twin_of(scratch);
+            }
         }
     }
     scratch.entry.last_seen = scratch.progress.now;

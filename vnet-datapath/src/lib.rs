@@ -63,6 +63,7 @@ pub mod open;
 mod packet;
 mod parse;
 pub mod pipeline;
+pub mod probe;
 #[cfg(test)]
 mod properties;
 mod published;

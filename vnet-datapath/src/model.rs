@@ -206,6 +206,11 @@ impl Flow for ModelFlow<'_> {
     }
 
     #[inline]
+    fn is_confirmed(&self) -> bool {
+        self.confirmed
+    }
+
+    #[inline]
     fn copy(&self, to: &mut CtEntry) {
         *to = self.entry();
     }
@@ -329,6 +334,12 @@ impl Tables for Model {
     }
 
     #[inline]
+    fn unconfirmed(&self, tuple: &Tuple) -> Option<ModelFlow<'_>> {
+        let found = self.unconfirmed.borrow().contains_key(tuple);
+        found.then_some(ModelFlow { model: self, tuple: *tuple, confirmed: false })
+    }
+
+    #[inline]
     fn is_confirmed(&self, tuple: &Tuple) -> bool {
         self.conntrack.borrow().contains_key(tuple)
     }
@@ -352,6 +363,11 @@ impl Tables for Model {
     #[inline]
     fn moves(&self) {
         self.moves.set(self.moves.get().wrapping_add(1));
+    }
+
+    #[inline]
+    fn moved(&self) -> u32 {
+        self.moves.get()
     }
 
     #[inline]
@@ -570,5 +586,10 @@ impl LocalTables for Model {
     #[inline]
     fn recall(&self, key: &LocalFlowKey) -> Option<LocalFlowValue> {
         self.local_flows.borrow().get(key).copied()
+    }
+
+    #[inline]
+    fn cookie(&self) -> u64 {
+        1
     }
 }

@@ -15,6 +15,10 @@ const MAX_TRIES: u32 = 32;
 /// How many of these keep to even or odd ports: rather another port than none (RFC 7857 section 8).
 const PARITY_TRIES: u8 = 16;
 
+/// Tries from which on ports are scarce: with half of them in use towards one destination this is met once in 65,536
+/// flows, with nine in ten once in five.
+const SCARCE: u8 = 16;
+
 /// Times that an endpoint at its limit looks for flows that are over.
 const MAX_RECLAIMS: u32 = 4;
 
@@ -188,21 +192,15 @@ fn choose<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
 /// Takes the answers to `scratch.translated`, if nobody waits for them.
 #[inline(always)]
 fn take<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
-    let Scratch { tuple, translated, answer, spare, entry, .. } = scratch;
-    *answer = translated.answer();
+    scratch.answer = scratch.translated.answer();
     // A socket that sends to its own external port, and would be answered by itself: there is but one such tuple.
-    if answer == tuple {
+    if scratch.answer == scratch.tuple {
         return false;
     }
-    // Makes room if the holder of the tuple has expired.
-    let taken = conntrack::lookup(tables, answer, spare).is_some();
-    if !taken && tables.add_flow(answer, entry).is_some() {
-        if !tables.is_confirmed(answer) {
-            return true;
-        }
-        // It was moved from one table to the other just now.
-        tables.remove_unconfirmed(answer);
+    if enter(tables, scratch) || (make_room(tables, scratch) && enter(tables, scratch)) {
+        return true;
     }
+    let Scratch { tuple, answer, entry, .. } = scratch;
     // It may be this very flow's: its other half was evicted, another CPU is about to add that, or has had an answer
     // already.
     let Some(flow) = tables.conntrack(answer).filter(|flow| flow.leads_to_answer_of(tuple)) else {
@@ -217,4 +215,34 @@ fn take<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     }
     tables.remove_flow(answer);
     tables.add_flow(answer, entry).is_some()
+}
+
+/// Adds the half for the answers, if there is none.
+#[inline(always)]
+fn enter<T: Tables>(tables: &T, scratch: &Scratch) -> bool {
+    let Scratch { answer, entry, .. } = scratch;
+    let moved = tables.moved();
+    // Whether it is among the unconfirmed is found out by adding it there.
+    if tables.is_confirmed(answer) || tables.add_flow(answer, entry).is_none() {
+        return false;
+    }
+    if tables.moved() == moved || !tables.is_confirmed(answer) {
+        return true;
+    }
+    // It was moved from one table to the other just now.
+    tables.remove_unconfirmed(answer);
+    false
+}
+
+/// Removes the flow that holds the answers' tuple if it has expired, or if ports are scarce and it is done.
+#[inline(always)]
+fn make_room<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
+    let Scratch { answer, spare, opening, .. } = scratch;
+    let Some(held) = conntrack::lookup(tables, answer, spare) else { return true };
+    let scarce = opening.attempt >= SCARCE;
+    if scarce && conntrack::is_done(answer.proto, &held) {
+        tables.end(answer, spare);
+        return true;
+    }
+    false
 }

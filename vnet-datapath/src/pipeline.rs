@@ -329,6 +329,7 @@ fn to_sibling(sender: &EndpointValue, sibling: &EndpointValue, scratch: &mut Scr
         return Ok(Step::PASS);
     }
     let (ifindex, dst, src) = (sibling.ifindex, sibling.mac, sender.mac);
-    scratch.decided.keep(Verdict::Deliver(Delivery { ifindex, dst, src, routed: false }));
+    let queued = sibling.has(EndpointValue::FLAG_QUEUED);
+    scratch.decided.keep(Verdict::Deliver(Delivery { ifindex, dst, src, routed: false, queued }));
     Ok(Step::DONE)
 }

@@ -50,7 +50,7 @@ pub struct Scratch {
     /// What kind of frame it is: one of the `FRAME_` constants.
     pub frame: u8,
     /// Zero.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 3],
     /// What is said about it, if it is dropped.
     pub answering: Answer,
 }
@@ -89,7 +89,8 @@ pub struct Decided {
     src: Mac,
     kind: u8,
     routed: u8,
-    reserved: [u8; 2],
+    queued: u8,
+    reserved: u8,
 }
 
 impl Decided {
@@ -110,12 +111,13 @@ impl Decided {
                 self.ifindex = ifindex;
                 self.next_hop = addr;
             }
-            Verdict::Deliver(Delivery { ifindex, dst, src, routed }) => {
+            Verdict::Deliver(Delivery { ifindex, dst, src, routed, queued }) => {
                 self.kind = Self::DELIVER;
                 self.ifindex = ifindex;
                 self.dst = dst;
                 self.src = src;
                 self.routed = routed as u8;
+                self.queued = queued as u8;
             }
         }
     }
@@ -146,7 +148,8 @@ impl Decided {
     #[must_use]
     #[inline(always)]
     pub const fn delivery(&self) -> Delivery {
-        Delivery { ifindex: self.ifindex, dst: self.dst, src: self.src, routed: self.routed != 0 }
+        let Self { ifindex, dst, src, routed, queued, .. } = *self;
+        Delivery { ifindex, dst, src, routed: routed != 0, queued: queued != 0 }
     }
 
     /// The verdict that was kept.
@@ -208,6 +211,10 @@ pub struct Progress {
     pub state: u8,
     /// Which half is to be confirmed: 0 for that of `tuple`, 1 for that of `answer`.
     pub half: u8,
+    /// 1 if it was found among the confirmed.
+    pub confirmed: u8,
+    /// Whose packet it is: a [`vnet_common::Origin`].
+    pub origin: u8,
     /// Zero.
-    pub reserved: u8,
+    pub reserved: [u8; 3],
 }

@@ -74,6 +74,8 @@ pub trait Flow {
     fn origin(&self) -> Origin;
     /// [`CtEntry::flags`].
     fn flags(&self) -> u8;
+    /// Whether it was found among the confirmed.
+    fn is_confirmed(&self) -> bool;
     /// The whole entry.
     fn copy(&self, to: &mut CtEntry);
     /// Counts one packet.
@@ -118,6 +120,8 @@ pub trait Tables: Ports {
 
     /// The entry of packets with this tuple, expired or not, among the confirmed or else the unconfirmed.
     fn conntrack(&self, tuple: &Tuple) -> Option<Self::Flow<'_>>;
+    /// The entry among the unconfirmed, expired or not.
+    fn unconfirmed(&self, tuple: &Tuple) -> Option<Self::Flow<'_>>;
     /// Whether there is an entry among the confirmed, expired or not.
     fn is_confirmed(&self, tuple: &Tuple) -> bool;
     /// Adds an entry to the unconfirmed; `None` if there is one already. Of several CPUs that try at once one
@@ -128,8 +132,10 @@ pub trait Tables: Ports {
     /// Removes an entry, if it is there; whether it was among the confirmed.
     fn remove_flow(&self, tuple: &Tuple) -> bool;
     /// That an entry is among the confirmed by now and about to go from the unconfirmed: whoever has looked for it among
-    /// the former too early, and then looks among the latter too late, has to look again.
+    /// the former too early, and then looks among the latter too late, or adds one there, has to look again.
     fn moves(&self);
+    /// How often there was such a move, modulo 2^32.
+    fn moved(&self) -> u32;
     /// Removes an entry from the unconfirmed alone.
     fn remove_unconfirmed(&self, tuple: &Tuple);
     /// Tells whoever listens that a flow began.

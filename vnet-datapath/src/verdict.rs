@@ -31,4 +31,6 @@ pub struct Delivery {
     pub src: Mac,
     /// Whether the frame comes from elsewhere and must get these addresses; one between neighbours has its own.
     pub routed: bool,
+    /// Whether it has to go through the queue of the pair, and not past it.
+    pub queued: bool,
 }

@@ -1,6 +1,6 @@
 //! Where a packet can go, as long as it is still original: to the world by the host's routes, or into an endpoint.
 
-use vnet_common::{Addr, CtState, DatapathConfig, DropReason, Tuple, Zone};
+use vnet_common::{Addr, CtState, DatapathConfig, DropReason, EndpointValue, Tuple, Zone};
 
 use crate::parse::Headers;
 use crate::tables::{Route, RouteQuery, Source, Tables};
@@ -29,7 +29,8 @@ pub(crate) fn deliver<T: Tables>(tables: &T, headers: &Headers, to: &Addr) -> Re
         return Err(DropReason::TooBig);
     }
     let (ifindex, dst, src) = (receiver.ifindex, receiver.mac, receiver.gateway_mac);
-    Ok(Verdict::Deliver(Delivery { ifindex, dst, src, routed: true }))
+    let queued = receiver.has(EndpointValue::FLAG_QUEUED);
+    Ok(Verdict::Deliver(Delivery { ifindex, dst, src, routed: true, queued }))
 }
 
 /// A question about the way of a packet.

@@ -1,7 +1,7 @@
 //! Sockets of the host that dial published ports, or try to bind them: the cgroup hooks on addresses.
 
 use aya_ebpf::bindings::bpf_sock_addr;
-use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_set_retval};
 use vnet_common::{Addr, Port, Proto, features};
 use vnet_datapath::local::{self, Socket};
 
@@ -25,7 +25,9 @@ pub enum Family {
 /// Points `connect` and `sendto` at the target of a published port.
 #[inline(always)]
 pub fn dial(context: *mut bpf_sock_addr, family: Family) -> i32 {
-    if let Some(to) = local::dial(&Maps::new(context.cast()), &socket(context, family)) {
+    if is_host(context)
+        && let Some(to) = local::dial(&Maps::new(context.cast()), &socket(context, family))
+    {
         point(context, family, to);
     }
     PROCEED
@@ -34,7 +36,9 @@ pub fn dial(context: *mut bpf_sock_addr, family: Family) -> i32 {
 /// Tells `recvfrom` and `getpeername` what was dialled.
 #[inline(always)]
 pub fn hear(context: *mut bpf_sock_addr, family: Family) -> i32 {
-    if let Some(to) = local::dialled(&Maps::new(context.cast()), &socket(context, family)) {
+    if is_host(context)
+        && let Some(to) = local::dialled(&Maps::new(context.cast()), &socket(context, family))
+    {
         point(context, family, to);
     }
     PROCEED
@@ -43,7 +47,7 @@ pub fn hear(context: *mut bpf_sock_addr, family: Family) -> i32 {
 /// Refuses to bind a published port: it is in use.
 #[inline(always)]
 pub fn bind(context: *mut bpf_sock_addr, family: Family) -> i32 {
-    if local::may_bind(&Maps::new(context.cast()), &socket(context, family)) {
+    if !is_host(context) || local::may_bind(&Maps::new(context.cast()), &socket(context, family)) {
         return PROCEED;
     }
     if environment::has(features::SET_RETVAL) {
@@ -51,6 +55,13 @@ pub fn bind(context: *mut bpf_sock_addr, family: Family) -> i32 {
         unsafe { bpf_set_retval(-EADDRINUSE) };
     }
     REFUSE
+}
+
+/// Whether the system call is one of the host's: first of all, because most are an endpoint's, and wait for it.
+#[inline(always)]
+fn is_host(context: *mut bpf_sock_addr) -> bool {
+    // SAFETY: the context is valid while the program runs.
+    local::is_host(&Maps::new(context.cast()), unsafe { bpf_get_netns_cookie(context.cast()) })
 }
 
 #[inline(always)]
@@ -73,13 +84,7 @@ fn socket(context: *mut bpf_sock_addr, family: Family) -> Socket {
         // The port is in network order in the lower half of a word.
         let port = core::ptr::read_volatile(&raw const (*context).user_port) as u16;
         let proto = core::ptr::read_volatile(&raw const (*context).protocol) as u8;
-        Socket {
-            cookie: bpf_get_socket_cookie(context.cast()),
-            netns: bpf_get_netns_cookie(context.cast()),
-            addr,
-            port: Port { bytes: port.to_ne_bytes() },
-            proto: Proto { number: proto },
-        }
+        Socket { addr, port: Port { bytes: port.to_ne_bytes() }, proto: Proto { number: proto } }
     }
 }
 

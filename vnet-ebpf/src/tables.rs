@@ -9,8 +9,9 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{
-    bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns,
-    bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release, bpf_spin_lock, bpf_spin_unlock,
+    bpf_fib_lookup, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_jiffies64, bpf_ktime_get_boot_ns,
+    bpf_ktime_get_coarse_ns, bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release, bpf_spin_lock,
+    bpf_spin_unlock,
 };
 use vnet_common::{
     Addr, AllowFrom, CtEntry, CtState, DatapathConfig, EndpointUse, EndpointValue, FloatingValue,
@@ -53,19 +54,22 @@ impl Maps {
 
 /// An entry of the flow table, in place.
 #[derive(Debug)]
-pub struct MapFlow(*mut CtEntry);
+pub struct MapFlow {
+    entry: *mut CtEntry,
+    confirmed: bool,
+}
 
 impl Flow for MapFlow {
     #[inline(always)]
     fn translate(&self, to: &mut Tuple) {
         // SAFETY: a map's value, which stays mapped while the program runs; see `Flow` on races.
-        *to = unsafe { (*self.0).translated };
+        *to = unsafe { (*self.entry).translated };
     }
 
     #[inline(always)]
     fn answer(&self, to: &mut Tuple) {
         // SAFETY: as above. Field by field, because the whole would go through the small stack.
-        let Tuple { src, dst, sport, dport, zone, proto, reserved: _ } = unsafe { &(*self.0).translated };
+        let Tuple { src, dst, sport, dport, zone, proto, reserved: _ } = unsafe { &(*self.entry).translated };
         to.src = *dst;
         to.dst = *src;
         to.sport = *dport;
@@ -78,7 +82,7 @@ impl Flow for MapFlow {
     #[inline(always)]
     fn leads_to_answer_of(&self, tuple: &Tuple) -> bool {
         // SAFETY: as above.
-        let Tuple { src, dst, sport, dport, zone, proto, reserved: _ } = unsafe { &(*self.0).translated };
+        let Tuple { src, dst, sport, dport, zone, proto, reserved: _ } = unsafe { &(*self.entry).translated };
         *src == tuple.dst
             && *dst == tuple.src
             && *sport == tuple.dport
@@ -90,37 +94,42 @@ impl Flow for MapFlow {
     #[inline(always)]
     fn created(&self) -> u32 {
         // SAFETY: as above.
-        unsafe { (*self.0).created }
+        unsafe { (*self.entry).created }
     }
 
     #[inline(always)]
     fn last_seen(&self) -> u32 {
         // SAFETY: as above.
-        unsafe { (*self.0).last_seen }
+        unsafe { (*self.entry).last_seen }
     }
 
     #[inline(always)]
     fn state(&self) -> CtState {
         // SAFETY: as above.
-        CtState::from_u8(unsafe { (*self.0).state })
+        CtState::from_u8(unsafe { (*self.entry).state })
     }
 
     #[inline(always)]
     fn origin(&self) -> Origin {
         // SAFETY: as above.
-        Origin::from_u8(unsafe { (*self.0).origin })
+        Origin::from_u8(unsafe { (*self.entry).origin })
     }
 
     #[inline(always)]
     fn flags(&self) -> u8 {
         // SAFETY: as above.
-        unsafe { (*self.0).flags }
+        unsafe { (*self.entry).flags }
+    }
+
+    #[inline(always)]
+    fn is_confirmed(&self) -> bool {
+        self.confirmed
     }
 
     #[inline(always)]
     fn copy(&self, to: &mut CtEntry) {
         // SAFETY: as above; `to` is working memory, never an entry.
-        unsafe { core::ptr::copy_nonoverlapping(self.0, to, 1) };
+        unsafe { core::ptr::copy_nonoverlapping(self.entry, to, 1) };
     }
 
     #[inline(always)]
@@ -128,8 +137,8 @@ impl Flow for MapFlow {
         // SAFETY: as above. Not atomic: the target offers no such addition, and one direction of a flow is
         // nearly always handled by one CPU.
         unsafe {
-            (*self.0).packets = (*self.0).packets.wrapping_add(1);
-            (*self.0).bytes = (*self.0).bytes.wrapping_add(u64::from(bytes));
+            (*self.entry).packets = (*self.entry).packets.wrapping_add(1);
+            (*self.entry).bytes = (*self.entry).bytes.wrapping_add(u64::from(bytes));
         }
     }
 
@@ -137,8 +146,8 @@ impl Flow for MapFlow {
     fn refresh(&self, now: u32, state: CtState) {
         // SAFETY: as above.
         unsafe {
-            (*self.0).last_seen = now;
-            (*self.0).state = state as u8;
+            (*self.entry).last_seen = now;
+            (*self.entry).state = state as u8;
         }
     }
 }
@@ -209,27 +218,24 @@ impl Ports for Maps {
     }
 }
 
-/// [`FlowHand::moves`].
-#[inline(always)]
-fn moves() -> u32 {
-    // SAFETY: the map's only element, read anew each time.
-    maps::FLOW_HAND
-        .get_ptr_mut(0)
-        .map_or(0, |hand| unsafe { core::ptr::read_volatile(&raw const (*hand).moves) })
-}
-
 impl Tables for Maps {
     type Flow<'a> = MapFlow;
 
     #[inline(always)]
     fn conntrack(&self, tuple: &Tuple) -> Option<MapFlow> {
-        let before = moves();
-        let found = maps::CONNTRACK.get_ptr_mut(tuple).or_else(|| maps::UNCONFIRMED.get_ptr_mut(tuple));
-        if found.is_none() && moves() != before {
+        let before = self.moved();
+        let confirmed = || maps::CONNTRACK.get_ptr_mut(tuple).map(|entry| MapFlow { entry, confirmed: true });
+        let found = confirmed().or_else(|| self.unconfirmed(tuple));
+        if found.is_none() && self.moved() != before {
             // Between the two looks another CPU may have moved it, which adds before it removes.
-            return maps::CONNTRACK.get_ptr_mut(tuple).map(MapFlow);
+            return confirmed();
         }
-        found.map(MapFlow)
+        found
+    }
+
+    #[inline(always)]
+    fn unconfirmed(&self, tuple: &Tuple) -> Option<MapFlow> {
+        maps::UNCONFIRMED.get_ptr_mut(tuple).map(|entry| MapFlow { entry, confirmed: false })
     }
 
     #[inline(always)]
@@ -262,6 +268,14 @@ impl Tables for Maps {
             (*hand).moves = (*hand).moves.wrapping_add(1);
             bpf_spin_unlock((&raw mut (*hand).lock).cast());
         }
+    }
+
+    #[inline(always)]
+    fn moved(&self) -> u32 {
+        // SAFETY: as above; read anew each time.
+        maps::FLOW_HAND
+            .get_ptr_mut(0)
+            .map_or(0, |hand| unsafe { core::ptr::read_volatile(&raw const (*hand).moves) })
     }
 
     #[inline(always)]
@@ -323,12 +337,15 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn endpoint_use<R>(&self, ifindex: u32, change: impl FnOnce(&mut EndpointUse) -> R) -> Option<R> {
-        if maps::ENDPOINT_USE.get_ptr_mut(ifindex).is_none() {
-            // SAFETY: that is what it was made of, and `u64` is aligned as it has to be.
-            let unused = unsafe { &*(&raw const UNUSED).cast::<EndpointUse>() };
-            let _ = maps::ENDPOINT_USE.insert(ifindex, unused, u64::from(BPF_NOEXIST));
-        }
-        let used = maps::ENDPOINT_USE.get_ptr_mut(ifindex)?;
+        let used = match maps::ENDPOINT_USE.get_ptr_mut(ifindex) {
+            Some(used) => used,
+            None => {
+                // SAFETY: that is what it was made of, and `u64` is aligned as it has to be.
+                let unused = unsafe { &*(&raw const UNUSED).cast::<EndpointUse>() };
+                let _ = maps::ENDPOINT_USE.insert(ifindex, unused, u64::from(BPF_NOEXIST));
+                maps::ENDPOINT_USE.get_ptr_mut(ifindex)?
+            }
+        };
         // SAFETY: an element of the map; what the lock protects is changed between its two calls.
         unsafe {
             bpf_spin_lock((&raw mut (*used).lock).cast());
@@ -589,6 +606,12 @@ impl LocalTables for Maps {
     fn recall(&self, key: &LocalFlowKey) -> Option<LocalFlowValue> {
         // SAFETY: values of this map are replaced whole and belong to one socket.
         unsafe { maps::LOCAL_FLOWS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn cookie(&self) -> u64 {
+        // SAFETY: the hooks that ask this have made the maps for their context.
+        unsafe { bpf_get_socket_cookie(self.context) }
     }
 }
 

@@ -104,7 +104,13 @@ pub fn tc(skb: &mut Skb, hook: Hook, scratch: &mut Scratch, step: Step) -> i32 {
         unsafe { bpf_skb_change_type(skb.context(), PACKET_HOST) };
     }
     // SAFETY: plain numbers.
-    unsafe { bpf_redirect_peer(delivery.ifindex, 0) as i32 }
+    unsafe {
+        if delivery.queued {
+            bpf_redirect(delivery.ifindex, 0) as i32
+        } else {
+            bpf_redirect_peer(delivery.ifindex, 0) as i32
+        }
+    }
 }
 
 /// Sends the error about a packet instead of it.

@@ -10,6 +10,7 @@
 //!            |-> plan     from what is wanted and what is there to the steps between: pure
 //!            |    '-> spec, ipam, ours     what is wanted, parsed; which address is next; what things are called
 //!            |-> firewall      what the host's own packet filter would say: pure
+//!            |-> trace         what would become of a described packet, and why: pure
 //!            |-> flow     flows: paired, selected, followed, counted: pure
 //!            '-> kernel   netlink, BPF, namespaces: the only module that touches the system
 //! ```
@@ -31,3 +32,4 @@ pub mod plan;
 pub mod reconcile;
 pub mod spec;
 pub mod store;
+pub mod trace;

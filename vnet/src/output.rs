@@ -11,16 +11,18 @@ mod object;
 mod reachable;
 mod stats;
 mod table;
+mod trace;
 
 pub use finding::Finding;
 pub use flow::{Drop, DropEvent, Flow, FlowEvent, Names, Networks, Side};
 pub use object::{
-    Denied, Endpoint, Excluded, Floating, Masquerade, Masquerades, Network, PortMap, Program, Settings,
-    Status,
+    Denied, Endpoint, Excluded, Floating, Limit, Masquerade, Masquerades, Network, PortMap, Program,
+    Settings, Status,
 };
 pub use reachable::{Firewall, Reachable, Uplink};
 pub use stats::{EndpointStats, FlowStats, Forecast, PortStats, StateStats, TableStats};
 pub use table::{age, bytes};
+pub use trace::{ChangeLine, Decision, Leg, Trace, Vocabulary};
 
 use std::io::{self, Write};
 

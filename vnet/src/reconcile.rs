@@ -28,6 +28,22 @@ pub trait Machine {
     async fn is_there(&self, resource: &Resource) -> Result<bool, Self::Error> {
         Ok(self.state(resource).await? != State::Absent)
     }
+    /// How resources stand, in their order, asked at once if it can.
+    async fn states(&self, resources: &[Resource]) -> Result<Vec<State>, Self::Error> {
+        let mut states = Vec::with_capacity(resources.len());
+        for resource in resources {
+            states.push(self.state(resource).await?);
+        }
+        Ok(states)
+    }
+    /// Whether there is anything of each of these resources, likewise.
+    async fn are_there(&self, resources: &[Resource]) -> Vec<Result<bool, Self::Error>> {
+        let mut there = Vec::with_capacity(resources.len());
+        for resource in resources {
+            there.push(self.is_there(resource).await);
+        }
+        there
+    }
     /// Does one step.
     async fn apply(&self, op: &Op) -> Result<(), Self::Error>;
     /// Does steps that [join](Op::joins) each other, in order and at once if it can; one that fails comes with the
@@ -79,6 +95,14 @@ impl Machine for Kernel {
         Self::is_there(self, resource).await
     }
 
+    async fn states(&self, resources: &[Resource]) -> Result<Vec<State>, kernel::Error> {
+        Self::states(self, resources).await
+    }
+
+    async fn are_there(&self, resources: &[Resource]) -> Vec<Result<bool, kernel::Error>> {
+        Self::are_there(self, resources).await
+    }
+
     async fn apply(&self, op: &Op) -> Result<(), kernel::Error> {
         Self::apply(self, op).await
     }
@@ -96,7 +120,7 @@ impl Machine for Kernel {
     }
 
     async fn has_interface(&self, name: &str) -> Result<bool, kernel::Error> {
-        Self::has_interface(name)
+        Self::has_interface(self, name)
     }
 
     async fn routes(&self) -> Result<Vec<Route>, kernel::Error> {
@@ -136,7 +160,7 @@ impl Machine for Kernel {
     }
 
     fn namespace(&self) -> Result<u64, kernel::Error> {
-        Self::namespace()
+        Self::namespace(self)
     }
 }
 
@@ -192,26 +216,22 @@ pub async fn observe<M: Machine>(
     machine: &M,
     resources: Vec<Resource>,
 ) -> Result<Vec<(Resource, State)>, M::Error> {
-    let mut observed = Vec::with_capacity(resources.len());
-    for resource in resources {
-        let state = machine.state(&resource).await?;
-        observed.push((resource, state));
-    }
-    Ok(observed)
+    let states = machine.states(&resources).await?;
+    Ok(resources.into_iter().zip(states).collect())
 }
 
 /// Observes what is to be removed: what cannot be observed counts as there, so that its removal is tried.
 pub async fn observe_obsolete<M: Machine>(machine: &M, resources: Vec<Resource>) -> Vec<(Resource, State)> {
-    let mut observed = Vec::with_capacity(resources.len());
-    for resource in resources {
-        let state = match machine.is_there(&resource).await {
+    let there = machine.are_there(&resources).await;
+    let observed = resources.into_iter().zip(there).map(|(resource, there)| {
+        let state = match there {
             Ok(true) => State::Present,
             Ok(false) => State::Absent,
             Err(error) => State::Differs(error.to_string()),
         };
-        observed.push((resource, state));
-    }
-    observed
+        (resource, state)
+    });
+    observed.collect()
 }
 
 /// Does the steps in order; when one fails, undoes it and those before it, last first.

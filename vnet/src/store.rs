@@ -32,6 +32,7 @@ mod port_maps;
 mod tables;
 
 pub use lock::Lock;
+pub use port_maps::PortMapTables;
 pub use tables::{Savepoint, Transaction};
 
 use std::io;
@@ -284,11 +285,11 @@ fn make_file(path: &Path) -> Result<(), Error> {
 
 /// Notes the version in a new database and refuses one of another version.
 fn check_schema(database: &Database, path: &Path) -> Result<(), Error> {
-    let transaction = Transaction::begin(database)?;
-    match transaction.schema()? {
+    match Transaction::schema(database)? {
         Some(SCHEMA) => Ok(()),
         Some(found) => Err(Error::Schema { path: path.to_owned(), found }),
         None => {
+            let transaction = Transaction::begin(database)?;
             transaction.set_schema(SCHEMA)?;
             transaction.commit().map(drop)
         }

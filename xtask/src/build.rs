@@ -5,6 +5,8 @@ use crate::setup;
 use crate::steps::Steps;
 use crate::workspace::Workspace;
 use anyhow::Result;
+use std::path::Path;
+use std::process::Command;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -32,5 +34,21 @@ pub(crate) fn vnet(workspace: &Workspace, profile: Profile, steps: &mut Steps) -
         Profile::Debug => ("building vnet and its eBPF programs", None),
         Profile::Release => ("building the release of vnet and its eBPF programs", Some("--release")),
     };
-    steps.step(what, || process::run(workspace.cargo("build").args(["--package", "vnet"]).args(flag)))
+    steps.step(what, || {
+        // Not `cargo build` with flags for everything: procedural macros cannot be linked so.
+        let mut cargo = workspace.cargo("rustc");
+        cargo.args(["--package", "vnet", "--bin", "vnet"]).args(flag);
+        if matches!(profile, Profile::Release) && has_static_libc() {
+            cargo.args(["--", "-Ctarget-feature=+crt-static"]);
+        }
+        process::run(&mut cargo)
+    })
+}
+
+/// Whether the C library can be linked into vnet, which then starts in two thirds of the time: three libraries need not
+/// be found and joined with each command. Where it can not, vnet is linked as programs usually are.
+fn has_static_libc() -> bool {
+    // A compiler that has not got a file gives back its bare name.
+    let found = process::output(Command::new("cc").arg("-print-file-name=libc.a"));
+    cfg!(target_env = "gnu") && found.is_ok_and(|path| Path::new(path.trim()).is_absolute())
 }

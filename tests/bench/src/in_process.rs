@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use vnet::instance::Instance;
 use vnet::kernel::Kernel;
 use vnet::manage::{Manager, Mode, PortMapRequest};
+use vnet::plan::{Op, Resource, State, expand};
 use vnet::spec::{Protocol, Published, Target};
+use vnet::store::Store;
 use vnet_tests::lab::Lab;
 
 use crate::generator::Sample;
@@ -27,13 +29,15 @@ pub struct Publish {
     times: u32,
 }
 
-/// What it found, in microseconds.
+/// What it found.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct InProcess {
-    /// Publishing.
+    /// Publishing, in microseconds.
     pub(crate) add: Sample,
-    /// Taking back.
+    /// Taking back, in microseconds.
     pub(crate) remove: Sample,
+    /// Writing the entries of all that is published beside it at once, in milliseconds.
+    pub(crate) entries: Sample,
 }
 
 /// One in so many is done before, unmeasured.
@@ -89,6 +93,26 @@ pub fn publish(order: &Publish) -> Result<InProcess> {
             let latency = Percentiles::of(took).context("nothing was measured")?;
             anyhow::Ok(Sample { latency: Some(latency), ..Sample::plain(latency.p50) })
         };
-        Ok(InProcess { add: sample(added)?, remove: sample(removed)? })
+        let entries = write_entries(&instance, manager.into_machine()).await?;
+        Ok(InProcess { add: sample(added)?, remove: sample(removed)?, entries })
     })
+}
+
+/// Takes the entries of all that is published out of the map, and puts them in again: what publishing all of it by one
+/// command has the kernel do, which looks whether they are there and then writes them. Nothing else is in it: neither
+/// requests nor the record.
+async fn write_entries(instance: &Instance, kernel: Kernel) -> Result<Sample> {
+    let mappings = Store::open(instance)?.begin()?.port_maps()?;
+    let resources: Vec<Resource> = mappings.iter().flat_map(expand::port_map).collect();
+    let [gone, made] = [Op::Remove, Op::Create]
+        .map(|op: fn(Resource) -> Op| resources.iter().cloned().map(op).collect::<Vec<_>>());
+    kernel.apply_joined(&gone).await.map_err(|(_, error)| error)?;
+    let begun = Instant::now();
+    let before = kernel.states(&resources).await?;
+    kernel.apply_joined(&made).await.map_err(|(_, error)| error)?;
+    let took = begun.elapsed();
+    ensure!(before.iter().all(|state| *state == State::Absent), "entries that were taken out were there");
+    let after = kernel.states(&resources).await?;
+    ensure!(after.iter().all(|state| *state == State::Present), "entries that were put in were not there");
+    Ok(Sample::plain(took.as_secs_f64() * 1e3))
 }

@@ -16,6 +16,7 @@ use crate::run::Run;
 pub(crate) const NAME: &str = "mappings";
 /// What is measured, each for a number of ports.
 pub(crate) const LOAD: &str = "publish all";
+pub(crate) const ENTRIES: &str = "publish all: their entries alone, in process";
 pub(crate) const CONNECT: &str = "connect to the last";
 pub(crate) const ADD: &str = "publish one more";
 pub(crate) const REMOVE: &str = "take one back";
@@ -119,7 +120,8 @@ fn one(run: &Run<'_>, section: &mut Section, rival: &dyn Rival, (size, many): (u
     run.note(section, &cost(REMOVE, "ms"), name, || Ok(millis(many.remove())));
     let found = run.guarded(|| many.in_process(TIMES_IN_PROCESS)).and_then(Option::transpose);
     match found {
-        Ok(Some(InProcess { add, remove })) => {
+        Ok(Some(InProcess { add, remove, entries })) => {
+            run.note(section, &cost(ENTRIES, "ms"), name, || Ok(entries));
             run.note(section, &cost(ADD_IN_PROCESS, "µs"), name, || Ok(add));
             run.note(section, &cost(REMOVE_IN_PROCESS, "µs"), name, || Ok(remove));
         }

@@ -2,15 +2,18 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::fs;
 use std::hash::Hash;
 use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
-use aya::maps::{self, Map, MapData, PerCpuHashMap, PerCpuValues, RingBuf};
+use aya::maps::{self, IterableMap, Map, MapData, PerCpuHashMap, PerCpuValues, RingBuf};
 use aya::programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use bytemuck::{Pod, Zeroable};
+use vnet::instance::Instance;
 use vnet_common::{
     Addr, AllowFrom, AllowFromKey, CtEntry, DatapathConfig, DropKey, DropReason, EndpointUse, EndpointValue,
     Event, FloatingValue, FlowHand, FragmentKey, FragmentValue, Hook, HostAddressValue, MappingEntry,
@@ -139,6 +142,18 @@ impl Kernel {
         model.sweep.set(hand.sweep);
         model.moves.set(hand.moves);
         model.slots.replace((0..next).map(|slot| (slot, self.tables.flow_slots.value(&slot))).collect());
+    }
+
+    /// Pins the tables, and the program of uplinks with XDP, as an instance's are: for whoever reads them from there.
+    ///
+    /// # Panics
+    /// When the instance's directories are in no BPF file system.
+    pub fn pin(&mut self, instance: &Instance) {
+        let program = instance.program_pin(Hook::XdpUplink.name());
+        fs::create_dir_all(instance.program_pin("")).expect("a directory for pins");
+        self.tables.pin(&instance.pin_dir());
+        let early = self.object.program_mut(Hook::XdpUplink.name()).expect("what vnet loads");
+        early.pin(&program).unwrap_or_else(|e| panic!("pin {}: {e}", program.display()));
     }
 
     /// Replaces the configuration, and nothing else.
@@ -450,6 +465,30 @@ impl Tables {
         }
     }
 
+    fn pin(&self, directory: &Path) {
+        self.config.pin(directory, names::CONFIG);
+        self.uplinks.pin(directory, names::UPLINKS);
+        self.host_addresses.pin(directory, names::HOST_ADDRESSES);
+        self.networks.pin(directory, names::NETWORKS);
+        self.masquerade.pin(directory, names::MASQUERADE);
+        self.endpoints.pin(directory, names::ENDPOINTS);
+        self.port_map.pin(directory, names::PORT_MAP);
+        self.unmasqueraded.pin(directory, names::UNMASQUERADED);
+        self.floating.pin(directory, names::FLOATING);
+        self.allow_from.pin(directory, names::ALLOW_FROM);
+        self.conntrack.pin(directory, names::CONNTRACK);
+        self.unconfirmed.pin(directory, names::UNCONFIRMED);
+        self.mappings.pin(directory, names::MAPPINGS);
+        self.fragments.pin(directory, names::FRAGMENTS);
+        self.flow_slots.pin(directory, names::FLOW_SLOTS);
+        self.flow_hand.pin(directory, names::FLOW_HAND);
+        self.endpoint_use.pin(directory, names::ENDPOINT_USE);
+        if let Some(Early { denied, flood_sources, flood_total: _ }) = &self.early {
+            denied.pin(directory, names::DENIED);
+            flood_sources.pin(directory, names::FLOOD_SOURCES);
+        }
+    }
+
     fn fill(&mut self, model: &Model) {
         // An array's one entry is only ever replaced.
         self.config.insert([(0, model.config)]);
@@ -502,6 +541,11 @@ impl<K: Pod + Eq + Hash, V: Pod> Table<K, V> {
         // The variant says nothing but which wrapper is allowed; it checks the sizes of key and value.
         let table = maps::HashMap::try_from(Map::HashMap(data));
         Self(table.unwrap_or_else(|e| panic!("open {name}: {:#}", anyhow::Error::from(e))))
+    }
+
+    fn pin(&self, directory: &Path, name: &str) {
+        let pinned = IterableMap::map(&self.0).pin(directory.join(name));
+        pinned.unwrap_or_else(|e| panic!("pin {name} in {}: {e}", directory.display()));
     }
 
     fn replace(&mut self, entries: &HashMap<K, V>) {

@@ -2,16 +2,19 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use vnet_common::{Addr, DropReason, MasqueradeValue, NetworkValue, PortRange, Proto};
+use vnet_common::{
+    Addr, CtState, DatapathConfig, DropReason, MasqueradeValue, NetworkValue, PortRange, Proto,
+};
 use vnet_datapath::model::Model;
 use vnet_tests::case::world::{Family, NET1, NET3, STRAY, UPLINK, at, prefix, published, subnets};
-use vnet_tests::case::{Case, Flow, tuple};
+use vnet_tests::case::{Case, Flow, SLACK, tuple};
 use vnet_tests::frame::{Frame, IcmpError};
 
 use super::for_both_families;
 
 pub(super) fn cases() -> Vec<Case> {
-    let subjects: [fn(&Family) -> Vec<Case>; 5] = [first_packets, later_packets, ports, checksums, rules];
+    let subjects: [fn(&Family) -> Vec<Case>; 6] =
+        [first_packets, later_packets, ports, scarce_ports, checksums, rules];
     subjects.into_iter().flat_map(for_both_families).collect()
 }
 
@@ -170,6 +173,44 @@ fn pong(from: IpAddr, to: IpAddr, id: u16) -> Frame {
 /// Makes `port` the only one that masquerade may use.
 fn only(port: u16) -> impl FnOnce(&mut Model) {
     move |model| model.config.nat_ports = PortRange { first: port, last: port }
+}
+
+/// With no port left, one of a connection that is done goes to a new one, long before its time is up.
+fn scarce_ports(f: &Family) -> Vec<Case> {
+    use CtState::{AnswerClosed, Closing, Established, New, OpenerClosed, Reset};
+
+    let (client, other, web) = (at(f.net1, 40_000), at(f.net2, 50_000), at(f.www, 80));
+    let held = |state, age| Flow::masqueraded(Proto::TCP, other, web, 50_000).in_state(state).aged(age);
+    let opens = |name: &str, held: Flow| {
+        Case::from_endpoint(NET1, name, Frame::tcp(client, web).syn())
+            .given(only(50_000))
+            .given(|model| {
+                let config = DatapathConfig::DEFAULT;
+                model.config.tcp_established = config.tcp_established;
+                model.config.tcp_opening = config.tcp_opening;
+                model.config.tcp_closing = config.tcp_closing;
+            })
+            .tracked([held])
+    };
+    let granted =
+        |name: &str, held: Flow| {
+            opens(name, held)
+                .forwarded(Frame::tcp(at(f.host, 50_000), web).syn())
+                .leaves([Flow::masqueraded(Proto::TCP, client, web, 50_000).just_seen()])
+        };
+    let refused =
+        |name: &str, held: Flow| opens(name, held).refused(DropReason::NoFreePort, IcmpError::Prohibited);
+    let mut cases = vec![
+        granted("the port of a connection that was reset is free after ten seconds", held(Reset, 11 + SLACK)),
+        refused("it is not before", held(Reset, 10 - SLACK)),
+        granted("the port of a closed connection is free after two minutes", held(Closing, 121 + SLACK)),
+        refused("and not before", held(Closing, 120 - SLACK)),
+    ];
+    for state in [New, Established, OpenerClosed, AnswerClosed] {
+        let name = format!("the port of a connection that is {state:?} stays its own");
+        cases.push(refused(&name, held(state, 130)));
+    }
+    cases
 }
 
 fn ports(f: &Family) -> Vec<Case> {

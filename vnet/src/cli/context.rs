@@ -98,22 +98,22 @@ impl Context {
         made: L,
         line: &str,
     ) -> anyhow::Result<()> {
-        self.print_all_made(mode, done, &[made], line)
+        self.print_all_made(mode, done, || vec![made], line)
     }
 
     /// Prints what a verb made of many requests: the steps of a dry run, the things themselves, or a sentence for
-    /// people.
+    /// people. Of fifty thousand things only a program wants to know each.
     pub(super) fn print_all_made<T, L: Listed>(
         &self,
         mode: Mode,
         done: &Done<T>,
-        made: &[L],
+        made: impl FnOnce() -> Vec<L>,
         line: &str,
     ) -> anyhow::Result<()> {
         note(&done.notes);
         match (mode, self.format) {
             (Mode::DryRun, _) => self.print_ops(&done.ops)?,
-            (Mode::Apply, Format::Json) => self.print_list(made)?,
+            (Mode::Apply, Format::Json) => self.print_list(&made())?,
             (Mode::Apply, Format::Table) => self.print_line(&format!("{line}{}", already(&done.ops)))?,
         }
         Ok(())

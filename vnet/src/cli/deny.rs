@@ -41,8 +41,8 @@ impl Command {
             Self::Add { sources, dry_run } => {
                 let mode = dry_run.mode();
                 let done = context.manager(mode).await?.deny(&sources).await?;
-                let made: Vec<output::Denied> = done.value.iter().map(output::Denied::from).collect();
-                context.print_all_made(mode, &done, &made, &format!("denied {}", list(&done.value)))
+                let made = || done.value.iter().map(output::Denied::from).collect();
+                context.print_all_made(mode, &done, made, &format!("denied {}", list(&done.value)))
             }
             Self::Ls => {
                 let denied = context.record()?.transaction.denied()?;

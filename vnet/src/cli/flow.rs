@@ -125,7 +125,7 @@ struct FilterArgs {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum ProtoArg {
+pub(super) enum ProtoArg {
     Tcp,
     Udp,
     Sctp,

@@ -11,11 +11,13 @@ mod drops;
 mod floating;
 mod flow;
 mod instance;
+mod limit;
 mod lines;
 mod masquerade;
 mod namespace;
 mod network;
 mod portmap;
+mod trace;
 
 use std::io;
 use std::process::ExitCode;
@@ -73,6 +75,9 @@ enum Command {
     /// Floating addresses: addresses of the host that are one endpoint's alone.
     #[command(subcommand)]
     Floating(floating::Command),
+    /// Limits: how much endpoints may send and receive.
+    #[command(subcommand)]
+    Limit(limit::Command),
     /// The deny list: sources that uplinks with XDP drop.
     #[command(subcommand)]
     Deny(deny::Command),
@@ -80,6 +85,7 @@ enum Command {
     #[command(subcommand)]
     Flow(flow::Command),
     Drops(drops::Drops),
+    Trace(trace::Trace),
     Completions(completions::Completions),
 }
 
@@ -97,9 +103,11 @@ impl Command {
             Self::Portmap(command) => command.run(context).await,
             Self::Masquerade(command) => command.run(context).await,
             Self::Floating(command) => command.run(context).await,
+            Self::Limit(command) => command.run(context).await,
             Self::Deny(command) => command.run(context).await,
             Self::Flow(command) => command.run(context).await,
             Self::Drops(command) => command.run(context).await,
+            Self::Trace(command) => command.run(context).await,
             Self::Completions(command) => command.run(),
         }
     }
@@ -226,6 +234,10 @@ mod tests {
             "floating add 2001:db8::5 net1 --dry-run",
             "floating rm 203.0.113.5",
             "floating ls --json",
+            "limit set net1 --egress 50mbit",
+            "limit set net1 --egress none --ingress 1.5gbit --burst 256k --dry-run",
+            "limit rm net1 --json",
+            "limit ls",
             "deny add 198.51.100.0/24 2001:db8::/32 --dry-run",
             "deny rm 198.51.100.0/24",
             "deny ls --json",
@@ -239,6 +251,12 @@ mod tests {
             "flow stats --json",
             "drops",
             "drops -f",
+            "drops --hook from_uplink --reason direct-access,denied",
+            "trace tcp 203.0.113.2:5555 203.0.113.1:8088",
+            "trace tcp [2001:db8::2]:5555 [2001:db8::1]:8088 --from outside --uplink eth0 --flags syn,ack --json",
+            "trace udp 192.168.0.2:4000 9.9.9.9:53 --from net1 --ttl 1",
+            "trace icmp 192.168.0.2 9.9.9.9 --id 7 --reply --length 1600",
+            "trace sctp 127.0.0.1:5555 127.0.0.1:3868 --from host",
             "completions bash",
         ] {
             let words = std::iter::once("vnet").chain(line.split(' '));
@@ -269,6 +287,10 @@ mod tests {
             "up --xdp eth0",
             "up --xdp eth0=fast",
             "up --flood-rate many",
+            "limit set net1",
+            "limit set net1 --burst 64k",
+            "limit set net1 --egress 50",
+            "limit set net1 --ingress 50mbit --burst 0",
             "deny add",
             "deny add 198.51.100.1/24",
             "network set blue --gateway-mode bridge",
@@ -308,6 +330,13 @@ mod tests {
             "masquerade add 10.0.0.1/8",
             "apply",
             "apply vnet.toml",
+            "drops --reason because",
+            "trace",
+            "trace tcp 203.0.113.2:5555",
+            "trace igmp 203.0.113.2 224.0.0.1",
+            "trace tcp 203.0.113.2:5555 203.0.113.1:80 --flags loud",
+            "trace tcp 203.0.113.2:5555 203.0.113.1:80 --ttl 256",
+            "trace tcp 203.0.113.2:5555 203.0.113.1:80 --uplink a-name-that-is-too-long",
         ] {
             let words = std::iter::once("vnet").chain(line.split(' ').filter(|word| !word.is_empty()));
             let error = Cli::try_parse_from(words).expect_err(line);

@@ -156,8 +156,8 @@ impl Add {
             let done = context.manager(mode).await?.publish_all(&lines.requests).await;
             let done = done.map_err(|error| lines.refused(error))?;
             let line = format!("published {} mappings", done.value.len());
-            let made: Vec<_> = done.value.iter().map(output::PortMap::from).collect();
-            return context.print_all_made(mode, &done, &made, &line);
+            let made = || done.value.iter().map(output::PortMap::from).collect();
+            return context.print_all_made(mode, &done, made, &line);
         }
         let Self { published, target, protocol, allow_from, .. } = self;
         let (published, target) = published.zip(target).ok_or_else(|| usage("PORT and TARGET, or --file"))?;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::manage::{
     Description, EndpointRequest, FloatingRequest, MasqueradeRequest, NetworkRequest, PortMapRequest,
 };
-use crate::spec::{InterfaceName, Namespace, Ports, Protocol, SettingsChange};
+use crate::spec::{InterfaceName, Limit, Namespace, Ports, Protocol, SettingsChange};
 
 /// Version of the format.
 pub(super) const VERSION: u32 = 1;
@@ -170,6 +170,18 @@ pub struct Endpoint {
     /// Path of a namespace that is there already and stays when the endpoint is removed [default: one is made].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub netns: Option<String>,
+    /// Bits that it may send in a second, like `50mbit`, or `none` [default: any number].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress: Option<String>,
+    /// Bytes that it may send at once, like 65536 or `64k` [default: those of 5 ms].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress_burst: Option<Word>,
+    /// Bits that it may receive in a second, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<String>,
+    /// Bytes that it may receive at once, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ingress_burst: Option<Word>,
 }
 
 /// Published ports: what arrives there goes to an endpoint.
@@ -334,8 +346,20 @@ impl From<&EndpointRequest> for Endpoint {
             ifname: Some(place.ifname.to_string()).filter(|name| name != "eth0"),
             mode: None,
             netns,
+            egress: rate(request.limits.egress),
+            egress_burst: burst(request.limits.egress),
+            ingress: rate(request.limits.ingress),
+            ingress_burst: burst(request.limits.ingress),
         }
     }
+}
+
+fn rate(wish: Option<Option<Limit>>) -> Option<String> {
+    wish.map(|limit| limit.map_or_else(|| "none".to_owned(), |limit| limit.rate.to_string()))
+}
+
+fn burst(wish: Option<Option<Limit>>) -> Option<Word> {
+    wish.flatten().and_then(|limit| limit.burst).map(|bytes| Word::Number(bytes.into()))
 }
 
 impl From<&PortMapRequest> for PortMap {

@@ -13,12 +13,12 @@ use super::conflicts;
 use super::model::VERSION;
 use super::problem::{Problem, Problems, Source, Spot};
 use crate::manage::{
-    Description, EndpointRequest, FloatingRequest, MasqueradeRequest, NetworkRequest, Part, Place,
-    PortMapRequest, RefusedPart,
+    Description, EndpointRequest, FloatingRequest, LimitChange, MasqueradeRequest, NetworkRequest, Part,
+    Place, PortMapRequest, RefusedPart,
 };
 use crate::spec::{
-    self, Name, Namespace, NetworkChange, Protocol, Seconds, TableSizes, TargetHost, Timeout, TimeoutSetting,
-    Xdp, XdpSetting, parse_mac, parse_nat_ports,
+    self, Bytes, Limit, Name, Namespace, NetworkChange, Protocol, RateSetting, Seconds, TableSizes,
+    TargetHost, Timeout, TimeoutSetting, Xdp, XdpSetting, parse_mac, parse_nat_ports,
 };
 
 /// Files that make sense: what they describe, and where.
@@ -319,9 +319,14 @@ impl Reader {
         let ifname = self.optional(&mut fields, "ifname", str::parse);
         let linked = self.optional(&mut fields, "mode", link_mode).unwrap_or(true);
         let netns = fields.get("netns").and_then(|value| self.path(value));
+        let limits = LimitChange {
+            egress: self.limit(&mut fields, "egress", "egress-burst"),
+            ingress: self.limit(&mut fields, "ingress", "ingress-burst"),
+        };
         self.unknown(&fields);
-        let placed =
-            ["network", "addresses", "mac", "ifname"].into_iter().find_map(|key| table.get_key_value(key));
+        let placed = ["network", "addresses", "mac", "ifname", "egress", "ingress"]
+            .into_iter()
+            .find_map(|key| table.get_key_value(key));
         if let (false, Some((key, _))) = (linked, placed) {
             let message = format!("mode \"none\" has no {}: leave one of the two out", key.get_ref());
             self.problem(key.span().start, message);
@@ -335,7 +340,27 @@ impl Reader {
         });
         let namespace = netns.map_or(Namespace::Own, |path| Namespace::Foreign { path });
         self.spots.insert(part, fields.spot);
-        self.description.endpoints.push(EndpointRequest { name, namespace, place });
+        self.description.endpoints.push(EndpointRequest { name, namespace, place, limits });
+    }
+
+    /// A limit: its rate, and a burst that goes with it.
+    fn limit(
+        &mut self,
+        fields: &mut Fields<'_, '_>,
+        rate: &'static str,
+        burst: &'static str,
+    ) -> Option<Option<Limit>> {
+        let setting: Option<RateSetting> = self.optional(fields, rate, str::parse);
+        let Some(given) = fields.get(burst) else { return setting.map(|setting| setting.with(None)) };
+        let Some(setting) = setting else {
+            if fields.table.get(rate).is_none() {
+                self.problem(given.span().start, format!("{burst} is nothing without {rate}: say that, too"));
+            }
+            return None;
+        };
+        let text = self.word(given)?;
+        let bytes = self.understood(given.span().start, text.parse::<Bytes>())?;
+        Some(setting.with(Some(bytes)))
     }
 
     fn port_map(&mut self, mut fields: Fields<'_, '_>) {

@@ -72,6 +72,22 @@ fn every_kind_of_problem_has_a_place_a_reason_and_a_way_out() {
             "2:9: \"web\" is not a path from the root: write /run/netns/NAME",
         ),
         (
+            "[endpoints.web]\negress = \"50\"",
+            "2:10: \"50\" is not a rate: write it like 500kbit, 50mbit or 1.5gbit",
+        ),
+        (
+            "[endpoints.web]\negress-burst = 5000",
+            "2:16: egress-burst is nothing without egress: say that, too",
+        ),
+        (
+            "[endpoints.web]\negress = \"1mbit\"\negress-burst = \"64kb\"",
+            "3:16: \"64kb\" is not a number of bytes: write it like 1514, 64k or 1m, 1024m at most",
+        ),
+        (
+            "[endpoints.web]\nmode = \"none\"\negress = \"1mbit\"",
+            "3:1: mode \"none\" has no egress: leave one of the two out",
+        ),
+        (
             "[endpoints.web]\nnetwork = \"blue\"",
             "2:11: there is no network blue: describe it as [networks.blue]",
         ),

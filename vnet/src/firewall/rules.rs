@@ -9,7 +9,7 @@ pub struct Netfilter {
     pub tables: Vec<Table>,
     /// Rules that are there and could not be read, in words.
     pub unread: Vec<String>,
-    /// Whether bridged frames are shown to the rules as well.
+    /// Whether bridged frames are shown to the rules as well; of no meaning where there are none.
     pub bridged: Bridged,
 }
 

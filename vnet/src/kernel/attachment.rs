@@ -177,7 +177,7 @@ impl Attachment<'_> {
 
     /// Detaches the program, and nothing else.
     pub(super) async fn remove(&self, netlink: &Netlink) -> Result<(), Error> {
-        if interface::index_if_any(self.interface)?.is_none() {
+        if interface::index_if_any(netlink, self.interface)?.is_none() {
             // What was attached went with the interface; detaching a link of it would wait for the kernel to say so.
             return [self.link_pin(), self.filter_pin(), self.qdisc_pin()]
                 .iter()

@@ -38,10 +38,14 @@ struct Request {
     flags: u64,
 }
 
-/// Hands each entry of a map to `each`; returns whether the map can be read so, and hands nothing over if not.
+/// Hands each entry of a map to `each` as long as that says to go on; returns whether the map can be read so, and hands
+/// nothing over if not.
 ///
 /// The sizes of `K` and `V` must be the map's, and it must have one value for a key.
-pub(super) fn read<K: Pod, V: Pod>(map: BorrowedFd<'_>, mut each: impl FnMut(K, V)) -> io::Result<bool> {
+pub(super) fn read<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    mut each: impl FnMut(K, V) -> bool,
+) -> io::Result<bool> {
     const { assert!(size_of::<K>() <= size_of::<Position>(), "a key is where the kernel may stand") };
     let (mut here, mut next) = (Position::default(), Position::default());
     let (mut keys, mut values) = (vec![K::zeroed(); AT_ONCE], vec![V::zeroed(); AT_ONCE]);
@@ -68,8 +72,8 @@ pub(super) fn read<K: Pod, V: Pod>(map: BorrowedFd<'_>, mut each: impl FnMut(K, 
             Some(_) => return answer.map(|()| true),
         }
         let count = (request.count as usize).min(AT_ONCE);
-        keys.iter().zip(&values).take(count).for_each(|(key, value)| each(*key, *value));
-        if errno == Some(libc::ENOENT) {
+        let goes_on = keys.iter().zip(&values).take(count).all(|(key, value)| each(*key, *value));
+        if errno == Some(libc::ENOENT) || !goes_on {
             return Ok(true);
         }
         here = next;

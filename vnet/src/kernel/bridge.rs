@@ -33,7 +33,7 @@ impl Bridge<'_> {
         if let Some(difference) = self.link_difference(&link) {
             return Ok(State::Differs(difference));
         }
-        let present = addresses(netlink, &link).await?;
+        let present = addresses(netlink, &link)?;
         if let Some(missing) = self.addresses.iter().find(|wanted| !present.contains(wanted)) {
             return Ok(State::Differs(format!("address {missing} is missing")));
         }
@@ -92,7 +92,7 @@ impl Bridge<'_> {
         let failed = |address: IpNet| {
             move |source| Error::Address { address, interface: self.name.to_owned(), source }
         };
-        let present = addresses(netlink, link).await?;
+        let present = addresses(netlink, link)?;
         let outdated = |address: &&IpNet| {
             let same_subnet = |wanted: &IpNet| wanted.trunc() == address.trunc();
             !self.addresses.contains(address) && self.addresses.iter().any(same_subnet)

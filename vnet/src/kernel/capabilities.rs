@@ -1,7 +1,7 @@
 //! What the process may do and what the running kernel can do, checked before anything is touched.
 
-use std::fs;
-use std::path::Path;
+use nix::libc;
+use nix::sys::utsname::uname;
 
 use super::error::Error;
 
@@ -39,8 +39,7 @@ const FEATURES: [Feature; 4] = [
 
 /// Checks that the process may do what vnet does.
 pub(super) fn check_capabilities() -> Result<(), Error> {
-    let status = read(Path::new("/proc/self/status"))?;
-    let missing = missing(effective(&status));
+    let missing = missing(effective());
     if missing.is_empty() {
         return Ok(());
     }
@@ -50,11 +49,11 @@ pub(super) fn check_capabilities() -> Result<(), Error> {
 
 /// Checks that the kernel is young enough.
 pub(super) fn check_kernel() -> Result<(), Error> {
-    let release = read(Path::new("/proc/sys/kernel/osrelease"))?;
-    let release = release.trim();
-    match lacking(release) {
+    let names = uname().map_err(|errno| Error::KernelRelease { source: errno.into() })?;
+    let release = names.release().to_string_lossy();
+    match lacking(&release) {
         Some(Feature { name, since }) => Err(Error::KernelTooOld {
-            release: release.to_owned(),
+            release: release.into_owned(),
             feature: name,
             since: format!("{}.{}", since.0, since.1),
         }),
@@ -62,14 +61,30 @@ pub(super) fn check_kernel() -> Result<(), Error> {
     }
 }
 
-fn read(path: &Path) -> Result<String, Error> {
-    fs::read_to_string(path).map_err(|source| Error::ReadFile { path: path.to_owned(), source })
-}
-
-/// The effective capabilities in the text of `/proc/self/status`; none if it does not say.
-fn effective(status: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
+/// The effective capabilities of the calling thread; none if the kernel does not say.
+fn effective() -> u64 {
+    /// `_LINUX_CAPABILITY_VERSION_3`, with two words of each set.
+    const VERSION: u32 = 0x2008_0522;
+    /// `struct __user_cap_header_struct`; 0 is the calling thread.
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: libc::c_int,
+    }
+    /// `struct __user_cap_data_struct`
+    #[repr(C)]
+    #[derive(Clone, Copy, Default)]
+    struct Word {
+        effective: u32,
+        permitted: u32,
+        inheritable: u32,
+    }
+    let mut header = Header { version: VERSION, pid: 0 };
+    let mut words = [Word::default(); 2];
+    // SAFETY: both are of the layout that this version has, and the kernel writes two words of each set.
+    let result = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, words.as_mut_ptr()) };
+    let [low, high] = words;
+    if result == 0 { u64::from(high.effective) << u32::BITS | u64::from(low.effective) } else { 0 }
 }
 
 fn missing(effective: u64) -> Vec<&'static Needed> {
@@ -91,17 +106,24 @@ fn lacking(release: &str) -> Option<&'static Feature> {
 mod tests {
     use super::*;
 
-    fn names(status: &str) -> Vec<&'static str> {
-        missing(effective(status)).iter().map(|needed| needed.name).collect()
+    fn names(effective: u64) -> Vec<&'static str> {
+        missing(effective).iter().map(|needed| needed.name).collect()
     }
 
     #[test]
     fn each_missing_capability_is_named() {
-        assert_eq!(names("CapEff:\t000001fffeffffff\n"), Vec::<&str>::new());
-        assert_eq!(names("CapEff:\t0000000000000000\n"), ["CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_BPF"]);
-        assert_eq!(names("CapEff:\t0000000000200000\n"), ["CAP_NET_ADMIN"]);
-        assert_eq!(names("CapEff:\t0000008000001000\n"), ["CAP_SYS_ADMIN"]);
-        assert_eq!(names("no such line"), ["CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_BPF"]);
+        assert_eq!(names(0x1ff_fffe_ffff), Vec::<&str>::new());
+        assert_eq!(names(0), ["CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_BPF"]);
+        assert_eq!(names(0x20_0000), ["CAP_NET_ADMIN"]);
+        assert_eq!(names(0x1000), ["CAP_SYS_ADMIN", "CAP_BPF"]);
+        assert_eq!(names(0x80_0000_1000), ["CAP_SYS_ADMIN"]);
+    }
+
+    #[test]
+    fn the_kernel_says_of_this_process_what_proc_says() {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+        assert_eq!(effective(), u64::from_str_radix(line.trim(), 16).unwrap());
     }
 
     #[test]

@@ -16,7 +16,6 @@ use super::error::Error;
 use super::interface::index_if_any;
 use super::maps::Maps;
 use super::netlink::{Address, Netlink};
-use super::netns;
 use crate::plan::{Op, Resource, State};
 
 /// The configuration as loading leaves it: of no namespace, so that the cgroup hooks act nowhere.
@@ -43,24 +42,25 @@ enum Entry {
 
 impl Entry {
     /// The entry of a resource that is one.
-    async fn of(resource: &Resource, netlink: &Netlink) -> Result<Self, Error> {
+    fn of(resource: &Resource, netlink: &Netlink) -> Result<Self, Error> {
         Ok(match resource {
             Resource::Config { config, hold } => Self::Config(DatapathConfig {
                 abi_version: ABI_VERSION,
-                netns_cookie: netns::cookie()?,
-                hold: hold.as_deref().map_or(Ok(0), index_of)?,
+                netns_cookie: netlink.cookie().map_err(|source| Error::NamespaceCookie { source })?,
+                hold: hold.as_deref().map_or(Ok(0), |hold| index_of(netlink, hold))?,
                 ..*config
             }),
             Resource::Uplink { interface } => {
-                let index = index_of(interface)?;
-                Self::Uplink(index, uplink(netlink, interface, index).await?)
+                let index = index_of(netlink, interface)?;
+                Self::Uplink(index, uplink(netlink, interface, index)?)
             }
-            Resource::HostAddress { addr, interface } => {
-                Self::HostAddress(Addr::from(*addr), HostAddressValue { ifindex: index_of(interface)? })
-            }
+            Resource::HostAddress { addr, interface } => Self::HostAddress(
+                Addr::from(*addr),
+                HostAddressValue { ifindex: index_of(netlink, interface)? },
+            ),
             Resource::Network { subnet, bridge, zone, flags, gateway } => {
                 let value = NetworkValue {
-                    bridge: index_of(bridge)?,
+                    bridge: index_of(netlink, bridge)?,
                     zone: *zone,
                     flags: *flags,
                     reserved: 0,
@@ -79,7 +79,7 @@ impl Entry {
                 Self::Floating(Addr::from(*external), value)
             }
             Resource::Denied { subnet } => Self::Denied(prefix(subnet)),
-            Resource::Endpoint { addr, .. } => Self::Endpoint(*addr, endpoint(resource)?),
+            Resource::Endpoint { addr, .. } => Self::Endpoint(*addr, endpoint(netlink, resource)?),
             Resource::AllowFrom { key } => Self::AllowFrom(*key),
             Resource::PortMap { key, value } => Self::PortMap(*key, *value),
             other => unreachable!("{other} is not an entry of a map"),
@@ -137,8 +137,8 @@ impl Entry {
 }
 
 /// How the entry of a resource stands.
-pub(super) async fn state(maps: &Maps, netlink: &Netlink, resource: &Resource) -> Result<State, Error> {
-    match Entry::of(resource, netlink).await {
+pub(super) fn state(maps: &Maps, netlink: &Netlink, resource: &Resource) -> Result<State, Error> {
+    match Entry::of(resource, netlink) {
         Ok(entry) => entry.state(maps),
         Err(error @ Error::NoInterface { .. }) if has_key(maps, resource)? => {
             Ok(State::Differs(error.to_string()))
@@ -148,12 +148,22 @@ pub(super) async fn state(maps: &Maps, netlink: &Netlink, resource: &Resource) -
     }
 }
 
+/// How published ports stand, all of them by as few questions as it takes; `None` if not all are that.
+pub(super) fn states_of_ports(maps: &Maps, resources: &[Resource]) -> Option<Result<Vec<State>, Error>> {
+    let entry = |resource: &Resource| match resource {
+        Resource::PortMap { key, value } => Some((*key, *value)),
+        _ => None,
+    };
+    let wanted: Vec<_> = resources.iter().map(entry).collect::<Option<_>>()?;
+    Some(maps.port_map.states(&wanted))
+}
+
 /// Writes the entry of a resource.
 pub(super) async fn create(maps: &Maps, netlink: &Netlink, resource: &Resource) -> Result<(), Error> {
     if matches!(resource, Resource::Uplink { .. }) {
         remove_dead_uplinks(maps, netlink).await?;
     }
-    Entry::of(resource, netlink).await?.write(maps)
+    Entry::of(resource, netlink)?.write(maps)
 }
 
 /// Writes or deletes the entries of steps that join each other.
@@ -182,7 +192,7 @@ pub(super) async fn remove(maps: &Maps, netlink: &Netlink, resource: &Resource) 
             }
         }
         Resource::Uplink { interface } => {
-            if let Some(index) = index_if_any(interface)? {
+            if let Some(index) = index_if_any(netlink, interface)? {
                 maps.uplinks.remove(&index)?;
             }
             remove_dead_uplinks(maps, netlink).await?;
@@ -229,7 +239,7 @@ async fn remove_dead_uplinks(maps: &Maps, netlink: &Netlink) -> Result<(), Error
     Ok(())
 }
 
-fn endpoint(resource: &Resource) -> Result<EndpointValue, Error> {
+fn endpoint(netlink: &Netlink, resource: &Resource) -> Result<EndpointValue, Error> {
     let Resource::Endpoint {
         addr: _,
         interface,
@@ -247,8 +257,8 @@ fn endpoint(resource: &Resource) -> Result<EndpointValue, Error> {
         unreachable!("{resource} is not an endpoint")
     };
     Ok(EndpointValue {
-        ifindex: index_of(interface)?,
-        bridge: index_of(bridge)?,
+        ifindex: index_of(netlink, interface)?,
+        bridge: index_of(netlink, bridge)?,
         mac: *mac,
         gateway_mac: *gateway_mac,
         zone: *zone,
@@ -260,8 +270,8 @@ fn endpoint(resource: &Resource) -> Result<EndpointValue, Error> {
     })
 }
 
-async fn uplink(netlink: &Netlink, interface: &str, index: u32) -> Result<UplinkValue, Error> {
-    let addresses = netlink.addresses(Some(index)).await;
+fn uplink(netlink: &Netlink, interface: &str, index: u32) -> Result<UplinkValue, Error> {
+    let addresses = netlink.addresses(Some(index));
     let addresses =
         addresses.map_err(|source| Error::ReadInterface { interface: interface.to_owned(), source })?;
     Ok(UplinkValue {
@@ -287,8 +297,8 @@ fn prefix(net: &IpNet) -> PrefixKey {
     PrefixKey { prefix_len: of_the_128 + u32::from(net.prefix_len()), addr: Addr::from(net.network()) }
 }
 
-fn index_of(interface: &str) -> Result<u32, Error> {
-    index_if_any(interface)?.ok_or_else(|| Error::NoInterface { interface: interface.to_owned() })
+fn index_of(netlink: &Netlink, interface: &str) -> Result<u32, Error> {
+    index_if_any(netlink, interface)?.ok_or_else(|| Error::NoInterface { interface: interface.to_owned() })
 }
 
 #[cfg(test)]

@@ -24,6 +24,12 @@ pub enum Error {
         /// The capabilities, each with what it is for.
         missing: String,
     },
+    /// The kernel does not say which it is.
+    #[error("ask which kernel is running")]
+    KernelRelease {
+        /// Why.
+        source: io::Error,
+    },
     /// The kernel is older than vnet's means.
     #[error(
         "the running kernel, {release}, has not {feature}, which vnet needs: that came with Linux {since}"
@@ -416,6 +422,12 @@ pub enum Error {
     NotLoaded {
         /// Where it would be pinned.
         pin: PathBuf,
+    },
+    /// The kernel cannot be asked by a program.
+    #[error("ask the kernel where it sends packets, by a program that is run for the answer")]
+    Probe {
+        /// Why.
+        source: io::Error,
     },
     /// A pinned program cannot be used.
     #[error("open program {}", pin.display())]

@@ -60,9 +60,9 @@ impl Hold<'_> {
         if let Some(end) = [&entrance, &exit].into_iter().find(|end| !end.up || end.mtu != MTU) {
             return Ok(State::Differs(format!("{} is down, or its mtu is not {MTU}", end.name)));
         }
-        let found = netlink.token_bucket(entrance.index, BUCKET.burst).await;
+        let found = netlink.token_bucket(entrance.index, None).await;
         let found = found.map_err(|source| self.queue_error(source))?;
-        Ok(if found == Some(BUCKET) {
+        Ok(if found.is_some_and(|found| found.is_like(BUCKET)) {
             State::Present
         } else {
             State::Differs(format!("{} has another queueing discipline", self.entrance))
@@ -76,7 +76,7 @@ impl Hold<'_> {
         for name in [self.entrance, self.exit] {
             Setting::v6(name, "disable_ipv6", "1").apply()?;
         }
-        let queued = netlink.set_token_bucket(entrance.index, BUCKET).await;
+        let queued = netlink.set_token_bucket(entrance.index, None, BUCKET).await;
         queued.map_err(|source| self.queue_error(source))?;
         for end in [&entrance, &exit] {
             let up = netlink.set_up(end.index, vec![LinkAttribute::Mtu(MTU)]).await;

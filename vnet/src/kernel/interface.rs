@@ -1,34 +1,15 @@
 //! Interfaces by name, wherever they are: what bridges and veth pairs have in common.
 
-use std::ffi::CStr;
-
 use ipnet::IpNet;
-use nix::errno::Errno;
-use nix::libc;
-use nix::net::if_::if_nametoindex;
 
 use super::error::Error;
 use super::netlink::{Link, Netlink, NetlinkError};
 use crate::plan::GsoSizes;
 
-/// The index of the host's interface of that name.
-pub(super) fn index_if_any(interface: &str) -> Result<Option<u32>, Error> {
-    match if_nametoindex(interface) {
-        Ok(index) => Ok(Some(index)),
-        Err(Errno::ENODEV) => Ok(None),
-        Err(errno) => Err(Error::InterfaceIndex { interface: interface.to_owned(), source: errno.into() }),
-    }
-}
-
-/// The name of the host's interface of that index; nothing if there is none.
-pub(super) fn name_of(index: u32) -> Option<String> {
-    let mut name = [0; libc::IF_NAMESIZE];
-    // SAFETY: the kernel's longest name and its end fit into the buffer, which is ours alone.
-    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) };
-    if found.is_null() {
-        return None;
-    }
-    CStr::from_bytes_until_nul(&name).ok()?.to_str().ok().map(str::to_owned)
+/// The index of the interface of that name, if there is one.
+pub(super) fn index_if_any(netlink: &Netlink, interface: &str) -> Result<Option<u32>, Error> {
+    let index = netlink.index_of(interface);
+    index.map_err(|source| Error::InterfaceIndex { interface: interface.to_owned(), source })
 }
 
 /// The interface of that name.
@@ -68,8 +49,8 @@ pub(super) fn taken(name: &str, link: &Link, wanted: &'static str) -> Error {
 }
 
 /// The addresses of an interface, but for those of the link alone.
-pub(super) async fn addresses(netlink: &Netlink, link: &Link) -> Result<Vec<IpNet>, Error> {
-    let addresses = netlink.addresses(Some(link.index)).await;
+pub(super) fn addresses(netlink: &Netlink, link: &Link) -> Result<Vec<IpNet>, Error> {
+    let addresses = netlink.addresses(Some(link.index));
     let addresses =
         addresses.map_err(|source| Error::ReadInterface { interface: link.name.clone(), source })?;
     Ok(addresses.into_iter().filter(|address| address.global).map(|address| address.net).collect())

@@ -19,14 +19,17 @@ use aya::maps::{self, IterableMap, Map, MapData, MapError};
 use aya::sys::SyscallError;
 use vnet_common::{
     Addr, AllowFromKey, CtEntry, DatapathConfig, DropKey, EndpointUse, EndpointValue, FloatingValue,
-    FragmentKey, FragmentValue, HostAddressValue, MappingEntry, MasqueradeValue, NetworkValue, PortMapKey,
-    PortMapValue, PrefixKey, Tuple, UplinkValue,
+    FlowHand, FragmentKey, FragmentValue, HostAddressValue, MappingEntry, MasqueradeValue, NetworkValue,
+    PortMapKey, PortMapValue, PrefixKey, Tuple, UplinkValue,
 };
 
 use super::batch;
 use super::error::Error;
 use crate::instance::Instance;
 use crate::plan::State;
+
+/// From how many entries on it pays to look whether the map holds fewer than are asked for.
+const MANY: usize = 4096;
 
 /// A type of the ABI as aya wants it: aya's marker for plain data and bytemuck's mean the same, but neither
 /// knows the other.
@@ -55,6 +58,9 @@ pub(super) struct Maps {
     pub(super) conntrack: Table<Tuple, CtEntry>,
     pub(super) unconfirmed: Table<Tuple, CtEntry>,
     pub(super) mappings: Table<Tuple, MappingEntry>,
+    pub(super) flow_slots: Table<u32, Tuple>,
+    pub(super) flow_hand: Table<u32, FlowHand>,
+    pub(super) flood_sources: Table<Addr, u64>,
     pub(super) endpoint_use: Table<u32, EndpointUse>,
     pub(super) fragments: Table<FragmentKey, FragmentValue>,
     drops: PathBuf,
@@ -80,6 +86,9 @@ impl Maps {
             conntrack: Table::new(instance, names::CONNTRACK),
             unconfirmed: Table::new(instance, names::UNCONFIRMED),
             mappings: Table::new(instance, names::MAPPINGS),
+            flow_slots: Table::new(instance, names::FLOW_SLOTS),
+            flow_hand: Table::new(instance, names::FLOW_HAND),
+            flood_sources: Table::new(instance, names::FLOOD_SOURCES),
             endpoint_use: Table::new(instance, names::ENDPOINT_USE),
             fragments: Table::new(instance, names::FRAGMENTS),
             drops: instance.map_pin(names::DROPS),
@@ -103,6 +112,9 @@ impl Maps {
         self.conntrack.close();
         self.unconfirmed.close();
         self.mappings.close();
+        self.flow_slots.close();
+        self.flow_hand.close();
+        self.flood_sources.close();
         self.endpoint_use.close();
         self.fragments.close();
     }
@@ -196,6 +208,7 @@ where
             let mut entries = HashMap::new();
             let all = batch::read(descriptor(map), |key: K, value: V| {
                 entries.insert(key, value);
+                true
             });
             let all = all.map_err(|io_error| SyscallError { call: "BPF_MAP_LOOKUP_BATCH", io_error })?;
             if all { Ok(entries) } else { walk(map) }
@@ -263,6 +276,26 @@ where
     /// How an entry stands.
     pub(super) fn state(&self, key: &K, wanted: &V) -> Result<State, Error> {
         Ok(compare(self.get(key)?, wanted))
+    }
+
+    /// How many entries stand, as by [`Self::state`]. Where that is less work they are not looked up one by one, but the
+    /// map is read as a whole.
+    pub(super) fn states(&self, wanted: &[(K, V)]) -> Result<Vec<State>, Error> {
+        if wanted.len() >= MANY {
+            let mut entries = HashMap::new();
+            let read = self.with(|map| {
+                let read = batch::read(descriptor(map), |key: K, value: V| {
+                    entries.insert(key, value);
+                    entries.len() <= wanted.len()
+                });
+                Ok(read.map_err(|io_error| SyscallError { call: "BPF_MAP_LOOKUP_BATCH", io_error })?)
+            });
+            let read = read.map_err(|source| read_error(self.name, source))?;
+            if read != Some(false) && entries.len() <= wanted.len() {
+                return Ok(wanted.iter().map(|(key, value)| compare(entries.remove(key), value)).collect());
+            }
+        }
+        wanted.iter().map(|(key, value)| self.state(key, value)).collect()
     }
 }
 

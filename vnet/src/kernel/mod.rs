@@ -4,11 +4,12 @@
 //! Kernel --+-- programs       maps and programs: loaded, pinned, exchanged    -- object, features, cgroup, pins
 //!          +-- attachment, xdp   programs on interfaces
 //!          +-- entries        resources that are one entry of a map           -- maps
-//!          +-- bridge, veth, hold   interfaces and what is set on them              -- interface, netlink, sysctl
+//!          +-- bridge, veth, hold, limit   interfaces and what is set on them       -- interface, netlink (dump), sysctl
+//!          +-- live           tables and routing, for packets that are only described, read only   -- maps, probe
 //!          +-- netns          namespaces
-//!          +-- netfilter      the rules of the host's firewall, read only
+//!          +-- netfilter      the rules of the host's firewall, read only        -- dump
 //!          +-- reserved_ports, forwarding   parameters of the host                -- sysctl, former
-//!          '-- sockets        of the host's own programs
+//!          '-- sockets        of the host's own programs                         -- dump
 //! ```
 //!
 //! "The host" is the network namespace in which the process runs.
@@ -18,6 +19,7 @@ mod batch;
 mod bridge;
 mod capabilities;
 mod cgroup;
+mod dump;
 mod entries;
 mod error;
 mod events;
@@ -28,12 +30,15 @@ mod former;
 mod forwarding;
 mod hold;
 mod interface;
+mod limit;
+mod live;
 mod maps;
 mod netfilter;
 mod netlink;
 mod netns;
 mod object;
 mod pins;
+mod probe;
 mod programs;
 mod reserved_ports;
 mod sockets;
@@ -55,7 +60,8 @@ use vnet_common::{
 };
 
 pub use error::{Error, NetlinkError};
-pub use object::{GENERATOR, OBJECT, RUNNERS};
+pub use live::Live;
+pub use object::{GENERATOR, OBJECT, PROBE, RUNNERS};
 
 use self::attachment::Attachment;
 use self::bridge::Bridge;
@@ -151,6 +157,10 @@ pub struct Command {
     pub argv: Vec<OsString>,
 }
 
+fn both_ports(one: &Resource, next: &Resource) -> bool {
+    matches!((one, next), (Resource::PortMap { .. }, Resource::PortMap { .. }))
+}
+
 /// The kernel as one instance sees it.
 #[derive(Debug)]
 pub struct Kernel {
@@ -169,7 +179,7 @@ impl Kernel {
     pub async fn open(instance: &Instance) -> Result<Self, Error> {
         capabilities::check_capabilities()?;
         capabilities::check_kernel()?;
-        let netlink = Netlink::open().map_err(|source| Error::NetlinkSocket { source })?;
+        let netlink = Netlink::open_as_needed().map_err(|source| Error::NetlinkSocket { source })?;
         Ok(Self { instance: instance.clone(), netlink, maps: Maps::of(instance) })
     }
 
@@ -197,6 +207,7 @@ impl Kernel {
             }
             Resource::Namespace { name } => netns::state(name),
             Resource::Veth(veth) => veth::state(&self.netlink, veth).await,
+            Resource::Limit(shaper) => limit::state(&self.netlink, shaper).await,
             Resource::Hold { entrance, exit } => Hold { entrance, exit }.state(&self.netlink).await,
             Resource::Config { .. }
             | Resource::Uplink { .. }
@@ -208,8 +219,42 @@ impl Kernel {
             | Resource::Denied { .. }
             | Resource::Endpoint { .. }
             | Resource::AllowFrom { .. }
-            | Resource::PortMap { .. } => entries::state(&self.maps, &self.netlink, resource).await,
+            | Resource::PortMap { .. } => entries::state(&self.maps, &self.netlink, resource),
         }
+    }
+
+    /// How resources stand, each as by [`Self::state`].
+    ///
+    /// # Errors
+    /// When one cannot be looked at.
+    pub async fn states(&self, resources: &[Resource]) -> Result<Vec<State>, Error> {
+        let mut states = Vec::with_capacity(resources.len());
+        for alike in resources.chunk_by(both_ports) {
+            match entries::states_of_ports(&self.maps, alike) {
+                Some(of_ports) => states.extend(of_ports?),
+                None => {
+                    for resource in alike {
+                        states.push(self.state(resource).await?);
+                    }
+                }
+            }
+        }
+        Ok(states)
+    }
+
+    /// Whether there is anything of each of these resources, as by [`Self::is_there`].
+    pub async fn are_there(&self, resources: &[Resource]) -> Vec<Result<bool, Error>> {
+        let mut there = Vec::with_capacity(resources.len());
+        for alike in resources.chunk_by(both_ports) {
+            if let Some(Ok(states)) = entries::states_of_ports(&self.maps, alike) {
+                there.extend(states.into_iter().map(|state| Ok(state != State::Absent)));
+                continue;
+            }
+            for resource in alike {
+                there.push(self.is_there(resource).await);
+            }
+        }
+        there
     }
 
     /// Whether there is anything of a resource, as described or not. Of interfaces and what is attached to them that
@@ -222,8 +267,8 @@ impl Kernel {
             Resource::Attachment { hook, interface } => {
                 Ok(Attachment { instance: &self.instance, hook: *hook, interface }.is_pinned())
             }
-            Resource::Bridge { name, .. } => Self::has_interface(name),
-            Resource::Veth(veth) => Self::has_interface(&veth.host),
+            Resource::Bridge { name, .. } => self.has_interface(name),
+            Resource::Veth(veth) => self.has_interface(&veth.host),
             other => Ok(self.state(other).await? != State::Absent),
         }
     }
@@ -269,6 +314,7 @@ impl Kernel {
             }
             Resource::Namespace { name } => netns::create(name).await,
             Resource::Veth(veth) => veth::create(&self.netlink, veth).await,
+            Resource::Limit(shaper) => limit::create(&self.netlink, shaper).await,
             Resource::Hold { entrance, exit } => Hold { entrance, exit }.create(&self.netlink).await,
             Resource::Config { .. }
             | Resource::Uplink { .. }
@@ -299,6 +345,7 @@ impl Kernel {
             Resource::Bridge { name, .. } => bridge::remove(&self.netlink, name).await,
             Resource::Namespace { name } => netns::remove(name),
             Resource::Veth(veth) => veth::remove(&self.netlink, veth).await,
+            Resource::Limit(shaper) => limit::remove(&self.netlink, shaper).await,
             Resource::Hold { entrance, exit } => Hold { entrance, exit }.remove(&self.netlink).await,
             Resource::Config { .. }
             | Resource::Uplink { .. }
@@ -325,7 +372,7 @@ impl Kernel {
     pub async fn interfaces(&self) -> Result<Vec<Interface>, Error> {
         let failed = |source| Error::ReadInterfaces { source };
         let links = self.netlink.links().await.map_err(failed)?;
-        let addresses = self.netlink.addresses(None).await.map_err(failed)?;
+        let addresses = self.netlink.addresses(None).map_err(failed)?;
         let mut by_index: HashMap<u32, Vec<IpNet>> = HashMap::new();
         for address in addresses {
             by_index.entry(address.index).or_default().push(address.net);
@@ -352,26 +399,32 @@ impl Kernel {
     pub async fn addressed(&self, named: &[&str]) -> Result<Vec<Addressed>, Error> {
         let failed = |source| Error::ReadInterfaces { source };
         let mut by_index: BTreeMap<u32, Vec<IpNet>> = BTreeMap::new();
-        for address in self.netlink.addresses(None).await.map_err(failed)? {
+        for address in self.netlink.addresses(None).map_err(failed)? {
             by_index.entry(address.index).or_default().push(address.net);
         }
         for name in named {
-            if let Some(index) = interface::index_if_any(name)? {
+            if let Some(index) = interface::index_if_any(&self.netlink, name)? {
                 by_index.entry(index).or_default();
             }
         }
-        // One that has gone since has no name any more.
-        let addressed =
-            |(index, addresses)| Some(Addressed { name: interface::name_of(index)?, index, addresses });
-        Ok(by_index.into_iter().filter_map(addressed).collect())
+        let mut addressed = Vec::with_capacity(by_index.len());
+        for (index, addresses) in by_index {
+            let name = self.netlink.name_of(index);
+            let name = name.map_err(|source| Error::ReadInterfaces { source: source.into() })?;
+            // One that has gone since has no name any more.
+            if let Some(name) = name {
+                addressed.push(Addressed { index, name, addresses });
+            }
+        }
+        Ok(addressed)
     }
 
     /// Whether the host has an interface of this name.
     ///
     /// # Errors
     /// When the kernel does not say.
-    pub fn has_interface(name: &str) -> Result<bool, Error> {
-        Ok(interface::index_if_any(name)?.is_some())
+    pub fn has_interface(&self, name: &str) -> Result<bool, Error> {
+        Ok(interface::index_if_any(&self.netlink, name)?.is_some())
     }
 
     /// The host's unicast routes, main table. A route with several next hops is several routes.
@@ -491,6 +544,20 @@ impl Kernel {
         self.maps.drops()
     }
 
+    /// The tables and the kernel's routing, to be asked what would become of packets; nothing of them is changed.
+    ///
+    /// # Errors
+    /// When there is no data path, or the kernel refuses the program that asks.
+    pub async fn live(&self) -> Result<Live<'_>, Error> {
+        Live::open(&self.instance, &self.maps, &self.netlink).await
+    }
+
+    /// Whether an uplink has a program in front of the host's stack (XDP).
+    #[must_use]
+    pub fn has_xdp(&self, interface: &str) -> bool {
+        self.xdp(interface, false).is_pinned()
+    }
+
     /// Whether the kernel has what fragments wait in for the first of their datagram.
     ///
     /// # Errors
@@ -509,8 +576,8 @@ impl Kernel {
     ///
     /// # Errors
     /// When the kernel does not number namespaces.
-    pub fn namespace() -> Result<u64, Error> {
-        netns::cookie()
+    pub fn namespace(&self) -> Result<u64, Error> {
+        self.netlink.cookie().map_err(|source| Error::NamespaceCookie { source })
     }
 
     /// Seconds since boot, on the clock of the flow table: without those in which the machine slept, and no nearer than

@@ -18,10 +18,14 @@ use super::sysctl;
 use crate::firewall::{Bridged, Netfilter};
 
 /// Reads everything that decides about packets to the host and through it. A host without rules costs one question
-/// to the kernel.
+/// to the kernel, and a look at the names of the tables of iptables-legacy.
 pub(super) fn read() -> io::Result<Netfilter> {
-    let mut netfilter = Netfilter { tables: nftables::tables()?, unread: Vec::new(), bridged: bridged() };
+    let tables = nftables::tables()?;
+    let mut netfilter = Netfilter { tables, unread: Vec::new(), bridged: Bridged::default() };
     legacy::read(&mut netfilter)?;
+    if !netfilter.is_empty() {
+        netfilter.bridged = bridged();
+    }
     Ok(netfilter)
 }
 

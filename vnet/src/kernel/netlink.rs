@@ -7,13 +7,18 @@
 //! hold for all of them: the kernel's own words (extended acknowledgement) reach the user, a dump that was
 //! interrupted by a change is taken again, and an answer that cannot be decoded ends in an error and not in
 //! waiting for ever (the codec drops what it does not understand).
+//!
+//! What every command asks, and the kernel answers at once, goes by a socket of its own past the runtime: addresses,
+//! names and numbers of interfaces. A command that asks nothing else never opens the other one.
 
 mod address;
 mod filter;
 mod link;
+mod names;
 mod queue;
 mod route;
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
@@ -23,6 +28,9 @@ use futures_util::StreamExt;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::sys::AsyncSocket as _;
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
+
+use super::dump::DumpSocket;
 
 pub(super) use self::address::Address;
 pub(super) use self::filter::BpfFilter;
@@ -50,6 +58,9 @@ pub enum NetlinkError {
     /// It did not answer, or in a way that is not understood.
     #[error("the kernel gave no answer that vnet understands within {} s", PATIENCE.as_secs())]
     Silent,
+    /// There is no socket.
+    #[error("open a netlink socket")]
+    Socket(#[source] io::Error),
     /// The socket is gone.
     #[error("the netlink socket was closed")]
     Closed,
@@ -59,6 +70,16 @@ impl NetlinkError {
     /// Whether it refused with this error number.
     pub(super) fn is(&self, number: i32) -> bool {
         matches!(self, Self::Refused { errno, .. } if errno.raw_os_error() == Some(number))
+    }
+}
+
+/// What became of a question that is answered at once.
+impl From<io::Error> for NetlinkError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => Self::Silent,
+            _ => Self::Refused { errno: error, detail: None },
+        }
     }
 }
 
@@ -72,22 +93,37 @@ impl fmt::Display for Detail<'_> {
 
 type Result<T> = std::result::Result<T, NetlinkError>;
 
-/// A socket in one network namespace.
-#[derive(Clone, Debug)]
+/// Sockets in one network namespace.
+#[derive(Debug)]
 pub(super) struct Netlink {
-    handle: rtnetlink::Handle,
+    /// For what has to be waited for, and may be refused with words.
+    handle: OnceCell<rtnetlink::Handle>,
+    /// For what is answered at once.
+    at_once: DumpSocket,
 }
 
 impl Netlink {
-    /// Opens a socket in the network namespace of the calling thread, which must be inside a tokio runtime.
+    /// Opens sockets in the network namespace of the calling thread, which must be inside a tokio runtime.
     pub(super) fn open() -> io::Result<Self> {
-        let (mut connection, handle, _) = rtnetlink::new_connection_with_strict_check()?;
-        let socket = connection.socket_mut().socket_mut();
-        // The kernel's own words in refusals; without the request, which would stand in front of them.
-        socket.set_ext_ack(true)?;
-        socket.set_cap_ack(true)?;
-        tokio::spawn(connection);
-        Ok(Self { handle })
+        let netlink = Self::open_as_needed()?;
+        let _ = netlink.handle.set(connect()?);
+        Ok(netlink)
+    }
+
+    /// As [`Self::open`], for a thread that stays in its namespace and does all the asking: the socket for requests
+    /// that have to be waited for is opened with the first of them.
+    pub(super) fn open_as_needed() -> io::Result<Self> {
+        let at_once = DumpSocket::open(NETLINK_ROUTE, PATIENCE.as_secs() as i64)?;
+        at_once.set_strict_check()?;
+        Ok(Self { handle: OnceCell::new(), at_once })
+    }
+
+    fn handle(&self) -> Result<rtnetlink::Handle> {
+        if let Some(handle) = self.handle.get() {
+            return Ok(handle.clone());
+        }
+        let handle = connect().map_err(NetlinkError::Socket)?;
+        Ok(self.handle.get_or_init(|| handle).clone())
     }
 
     async fn request(&self, message: RouteNetlinkMessage, flags: u16) -> Result<Vec<RouteNetlinkMessage>> {
@@ -104,7 +140,7 @@ impl Netlink {
     async fn request_once(&self, message: RouteNetlinkMessage, flags: u16) -> Result<Answer> {
         let mut request = NetlinkMessage::from(message);
         request.header.flags = NLM_F_REQUEST | flags;
-        let mut handle = self.handle.clone();
+        let mut handle = self.handle()?;
         let mut replies = handle.request(request).map_err(|_| NetlinkError::Closed)?;
         let mut answer = Answer { messages: Vec::new(), interrupted: false };
         while let Some(reply) =
@@ -131,6 +167,17 @@ impl Netlink {
 struct Answer {
     messages: Vec<RouteNetlinkMessage>,
     interrupted: bool,
+}
+
+/// A socket that the runtime serves.
+fn connect() -> io::Result<rtnetlink::Handle> {
+    let (mut connection, handle, _) = rtnetlink::new_connection_with_strict_check()?;
+    let socket = connection.socket_mut().socket_mut();
+    // The kernel's own words in refusals; without the request, which would stand in front of them.
+    socket.set_ext_ack(true)?;
+    socket.set_cap_ack(true)?;
+    tokio::spawn(connection);
+    Ok(handle)
 }
 
 /// The text of an extended acknowledgement: attributes behind the 16 bytes of the request's header, of which

@@ -11,11 +11,8 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::socket::sockopt::GetStruct;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket};
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 
 use super::error::Error;
@@ -27,19 +24,6 @@ use crate::plan::State;
 const DIRECTORY: &str = "/run/netns";
 /// The loopback's index: it is the first interface of every namespace.
 const LOOPBACK: u32 = 1;
-
-/// The number of a socket's network namespace (Linux 5.14).
-#[derive(Clone, Copy)]
-struct NetnsCookie;
-
-nix::getsockopt_impl!(NetnsCookie, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, u64, GetStruct<u64>);
-
-/// The number of the calling thread's network namespace: never used twice until the next boot.
-pub(super) fn cookie() -> Result<u64, Error> {
-    let any = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
-    let cookie = any.and_then(|socket| getsockopt(&socket, NetnsCookie));
-    cookie.map_err(|errno| Error::NamespaceCookie { source: errno.into() })
-}
 
 /// An open network namespace.
 #[derive(Debug)]

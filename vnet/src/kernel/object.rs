@@ -1,4 +1,4 @@
-//! The eBPF objects that the build script makes: the one that is part of this binary, and one for the tests.
+//! The eBPF objects that the build script makes: those that are part of this binary, and those for the tests.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -11,12 +11,20 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 /// not name it, so the linker leaves it out.
 pub static RUNNERS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/runners"));
 
+/// What asks the kernel for `vnet trace` (`kernel::probe`); made like [`OBJECT`], and part of this binary as well.
+pub static PROBE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe"));
+
 /// What generates frames in the kernel, for tests and benchmarks; likewise.
 pub static GENERATOR: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/generator"));
 
 /// The object.
 pub(super) fn bytes() -> Result<&'static [u8], Error> {
     if OBJECT.is_empty() { Err(Error::BuiltWithoutPrograms) } else { Ok(OBJECT) }
+}
+
+/// The object of the probe.
+pub(super) fn probe() -> Result<&'static [u8], Error> {
+    if PROBE.is_empty() { Err(Error::BuiltWithoutPrograms) } else { Ok(PROBE) }
 }
 
 /// A word that tells this object from others, as a file's name; `None` if there is no object.

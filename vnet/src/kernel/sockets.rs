@@ -10,27 +10,35 @@ use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6};
 use netlink_packet_sock_diag::inet::nlas::Nla;
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags};
-use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::sys::protocols::NETLINK_SOCK_DIAG;
-use rtnetlink::sys::{Socket, SocketAddr};
 use vnet_common::Proto;
 
+use super::dump::DumpSocket;
 use super::{BoundSocket, Error, Process};
 
 const PROCESSES: &str = "/proc";
+/// The kernel answers at once.
+const PATIENCE_SECONDS: i64 = 10;
 
 /// The sockets that hold one of these ports: TCP sockets that listen, UDP sockets of any kind.
 pub(super) fn bound(proto: Proto, ports: &RangeInclusive<u16>) -> Result<Vec<BoundSocket>, Error> {
+    let failed = |source| Error::ReadSockets { proto, source };
+    let netlink = DumpSocket::open(NETLINK_SOCK_DIAG, PATIENCE_SECONDS).map_err(failed)?;
     let mut sockets = Vec::new();
     for family in [AF_INET, AF_INET6] {
-        let list = list(proto, family, ports).map_err(|source| Error::ReadSockets { proto, source })?;
+        let list = list(&netlink, proto, family, ports).map_err(failed)?;
         sockets.extend(list.iter().map(bound_socket).filter(|socket| ports.contains(&socket.port)));
     }
     Ok(sockets)
 }
 
 /// The sockets of a family. The kernel looks for a single port itself.
-fn list(proto: Proto, family: u8, ports: &RangeInclusive<u16>) -> io::Result<Vec<InetResponse>> {
+fn list(
+    netlink: &DumpSocket,
+    proto: Proto,
+    family: u8,
+    ports: &RangeInclusive<u16>,
+) -> io::Result<Vec<InetResponse>> {
     let mut socket_id = if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
     if ports.start() == ports.end() {
         socket_id.source_port = *ports.start();
@@ -38,38 +46,13 @@ fn list(proto: Proto, family: u8, ports: &RangeInclusive<u16>) -> io::Result<Vec
     let states = if proto == Proto::TCP { StateFlags::LISTEN } else { StateFlags::all() };
     let extensions = ExtensionFlags::empty();
     let request = InetRequest { family, protocol: proto.number, extensions, states, socket_id };
-    let mut message = NetlinkMessage::from(SockDiagMessage::InetRequest(request));
-    message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    socket.send(&bytes, 0)?;
-    receive(&socket)
-}
-
-/// The answer to a request for a list, which comes at once.
-fn receive(socket: &Socket) -> io::Result<Vec<InetResponse>> {
-    let mut sockets = Vec::new();
-    loop {
-        let (bytes, _) = socket.recv_from_full()?;
-        let mut rest = bytes.as_slice();
-        while !rest.is_empty() {
-            let message: NetlinkMessage<SockDiagMessage> =
-                NetlinkMessage::deserialize(rest).map_err(io::Error::other)?;
-            match message.payload {
-                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(found)) => sockets.push(*found),
-                NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
-                NetlinkPayload::Done(_) => return Ok(sockets),
-                _ => {}
-            }
-            // Messages begin at multiples of four bytes.
-            let length = (message.header.length as usize).next_multiple_of(4);
-            rest = rest.get(length..).unwrap_or_default();
-        }
-    }
+    // A list that never stands still is still better than none.
+    let messages = netlink.list(&SockDiagMessage::InetRequest(request))?.messages;
+    let found = messages.into_iter().filter_map(|message| match message {
+        SockDiagMessage::InetResponse(found) => Some(*found),
+        _ => None,
+    });
+    Ok(found.collect())
 }
 
 fn bound_socket(found: &InetResponse) -> BoundSocket {

@@ -44,7 +44,7 @@ pub(super) async fn state(netlink: &Netlink, veth: &Veth) -> Result<State, Error
             veth.namespace.display()
         )));
     };
-    let present = addresses(&inside, &end).await?;
+    let present = addresses(&inside, &end)?;
     let routes = default_routes(&inside).await?;
     let difference = end_difference(veth, &end, &present, &routes);
     Ok(difference.map_or(State::Present, State::Differs))
@@ -119,7 +119,7 @@ pub(super) async fn create(netlink: &Netlink, veth: &Veth) -> Result<(), Error> 
 /// Removes the pair. If its namespace has just been removed, the kernel does that by itself, and sooner than it would
 /// answer a request to: it makes those wait until every processor has forgotten the interface.
 pub(super) async fn remove(netlink: &Netlink, veth: &Veth) -> Result<(), Error> {
-    if Namespace::open_if_any(&veth.namespace)?.is_none() && goes_away(&veth.host)? {
+    if Namespace::open_if_any(&veth.namespace)?.is_none() && goes_away(netlink, &veth.host)? {
         return Ok(());
     }
     // Somebody has the namespace open, or lives in it.
@@ -127,9 +127,9 @@ pub(super) async fn remove(netlink: &Netlink, veth: &Veth) -> Result<(), Error> 
 }
 
 /// Waits for an interface to go, for as long as that is worth it; says whether it has gone.
-fn goes_away(interface: &str) -> Result<bool, Error> {
+fn goes_away(netlink: &Netlink, interface: &str) -> Result<bool, Error> {
     let begin = Instant::now();
-    while index_if_any(interface)?.is_some() {
+    while index_if_any(netlink, interface)?.is_some() {
         if begin.elapsed() > GOING {
             return Ok(false);
         }
@@ -172,7 +172,7 @@ async fn make(
         let made = netlink.create_veth(&veth.host, bridge.index, (veth.mtu, veth.gso), &other).await;
         // One of that name that has just gone with its namespace may have left its place in sysfs as yet.
         let is_leaving = made.as_ref().is_err_and(|error| error.is(nix::libc::EEXIST))
-            && index_if_any(&veth.host)?.is_none();
+            && index_if_any(netlink, &veth.host)?.is_none();
         if !is_leaving || begin.elapsed() > LEAVING {
             break made;
         }
@@ -202,7 +202,7 @@ fn settings(veth: &Veth) -> Vec<Setting> {
 async fn configure(inside: &Netlink, veth: &Veth, end: &Link) -> Result<(), Error> {
     let failed =
         |address: IpNet| move |source| Error::Address { address, interface: veth.ifname.clone(), source };
-    let present = addresses(inside, end).await?;
+    let present = addresses(inside, end)?;
     // What is not wanted goes first: the kernel drops an interface's other addresses of a subnet with the first.
     for address in present.iter().filter(|address| !veth.addresses.contains(address)) {
         inside.delete_address(end.index, *address).await.map_err(failed(*address))?;

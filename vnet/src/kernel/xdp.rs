@@ -34,6 +34,11 @@ impl XdpAttachment<'_> {
         self.instance.link_pin(Hook::XdpUplink.name(), self.interface)
     }
 
+    /// Whether there is one.
+    pub(super) fn is_pinned(&self) -> bool {
+        self.pin().exists()
+    }
+
     fn program(&self) -> PathBuf {
         self.instance.program_pin(Hook::XdpUplink.name())
     }

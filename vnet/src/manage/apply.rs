@@ -14,6 +14,7 @@ use super::error::RefusedPart;
 use super::floating::NotedFloating;
 use super::going;
 use super::host::{Addresses, Host};
+use super::limit;
 use super::masquerade::{NotedRule, note_exclusion, note_masquerade};
 use super::network::{check_same, default_subnets, rules_of};
 use super::port_map::{Present, Wishes, restrictions};
@@ -306,6 +307,17 @@ impl<M: Machine> Manager<M> {
             if let Some(noted) = draft.take(Part::Endpoint(nth), noted)? {
                 let resources = expand::endpoint(&noted.endpoint, noted.network.as_ref());
                 draft.steps.wanted.extend(noted.claim.on(resources));
+                if let Some(before) = &noted.before {
+                    let network = noted.network.as_ref();
+                    draft.going.limits.extend(limit::lifted(before, &noted.endpoint, network));
+                    let Steps { former, .. } = limit::steps(before, &noted.endpoint, network);
+                    // What a change of the network has been noted to change was so before that.
+                    let known: HashSet<_> = draft.steps.former.iter().map(Resource::identity).collect();
+                    let (_, more): (Vec<_>, Vec<_>) =
+                        former.into_iter().partition(|resource| known.contains(&resource.identity()));
+                    drop(known);
+                    draft.steps.former.extend(more);
+                }
             }
         }
         Ok(())

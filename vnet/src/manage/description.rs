@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::{
-    EndpointRequest, Error, FloatingRequest, MasqueradeRequest, NetworkRequest, Place, PortMapRequest,
+    EndpointRequest, Error, FloatingRequest, LimitChange, MasqueradeRequest, NetworkRequest, Place,
+    PortMapRequest,
 };
 use crate::ours;
 use crate::spec::{
@@ -146,14 +147,15 @@ fn network(instance: &str, network: Network) -> NetworkRequest {
 }
 
 fn endpoint(instance: &str, endpoint: Endpoint) -> EndpointRequest {
-    let Endpoint { name, namespace, link, .. } = endpoint;
+    let Endpoint { name, namespace, link, limits, created: _ } = endpoint;
+    let limits = LimitChange { egress: limits.egress.map(Some), ingress: limits.ingress.map(Some) };
     let place = link.map(|link| Place {
         network: link.network,
         addresses: link.addresses.iter().map(ipnet::IpNet::addr).collect(),
         mac: Some(link.mac).filter(|mac| ours::endpoint_macs(instance, &name).next() != Some(*mac)),
         ifname: link.ifname,
     });
-    EndpointRequest { name, namespace, place }
+    EndpointRequest { name, namespace, place, limits }
 }
 
 pub(super) fn port_map(mapping: PortMap) -> PortMapRequest {

@@ -4,11 +4,13 @@
 
 use super::host::Addresses;
 use super::reachable::{firewall_says, in_full, is_for_the_host_alone, link, ports};
-use super::{Error, Manager};
+use super::{Error, Manager, kernel};
 use crate::firewall::{Block, Connection, Families, Hook, Netfilter, Verdict, judge};
 use crate::kernel::Addressed;
+use crate::plan::{Resource, Shaper, State, expand};
 use crate::reconcile::Machine;
-use crate::spec::{Firewall, InterfaceName, Network, PortMap, Ports, Protocol, Settings};
+use crate::spec::{Firewall, InterfaceName, Name, Network, PortMap, Ports, Protocol, Settings};
+use crate::store::Transaction;
 
 /// Something that is not as somebody would expect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +39,8 @@ struct Facts {
     mappings: Vec<PortMap>,
     interfaces: Vec<Addressed>,
     netfilter: Result<Netfilter, String>,
+    /// Limits of endpoints that are not as recorded, by the endpoint's name.
+    limits: Vec<(Name, Shaper, State)>,
 }
 
 /// A check. It fails when what it needs to know could not be found out.
@@ -52,11 +56,12 @@ struct Found {
 }
 
 /// Every check there is.
-const CHECKS: [Check; 4] = [
+const CHECKS: [Check; 5] = [
     Check { name: "firewall", run: input_policy },
     Check { name: "docker-user", run: docker_user },
     Check { name: "forward", run: forward_policy },
     Check { name: "br_netfilter", run: bridged_frames },
+    Check { name: "limits", run: limits },
 ];
 
 /// The names of all checks.
@@ -78,8 +83,30 @@ impl<M: Machine> Manager<M> {
             mappings: transaction.port_maps()?,
             interfaces: host.interfaces,
             netfilter: self.machine.netfilter().map_err(|error| in_full(&error)),
+            limits: self.lost_limits(&transaction).await?,
         };
         Ok(run(&facts))
+    }
+
+    /// The limits of endpoints that are there, which are not as recorded.
+    async fn lost_limits(&self, transaction: &Transaction) -> Result<Vec<(Name, Shaper, State)>, Error> {
+        let mut lost = Vec::new();
+        for endpoint in transaction.endpoints()?.into_iter().filter(|endpoint| !endpoint.limits.is_empty()) {
+            let Some(link) = &endpoint.link else { continue };
+            let Some(network) = transaction.network(&link.network)? else { continue };
+            let is_there = self.machine.has_interface(link.host_interface.as_str()).await;
+            if !is_there.map_err(kernel("look for interfaces of the host"))? {
+                continue;
+            }
+            for resource in expand::limits(&endpoint, &network) {
+                let state = self.machine.state(&resource).await;
+                let state = state.map_err(kernel("look at the limits of endpoints"))?;
+                if let (Resource::Limit(shaper), State::Absent | State::Differs(_)) = (resource, &state) {
+                    lost.push((endpoint.name.clone(), shaper, state));
+                }
+            }
+        }
+        Ok(lost)
     }
 }
 
@@ -181,6 +208,26 @@ fn docker_user(facts: &Facts) -> Result<Vec<Found>, String> {
             ),
             fix: "publish it again with --allow-from CIDR or on 127.0.0.1".to_owned(),
         })
+    });
+    Ok(found.collect())
+}
+
+/// Limits that somebody has taken away or changed: whoever has `CAP_NET_ADMIN` in an endpoint's namespace can.
+fn limits(facts: &Facts) -> Result<Vec<Found>, String> {
+    let found = facts.limits.iter().map(|(name, shaper, state)| {
+        let limit = Resource::Limit(shaper.clone());
+        let how = match state {
+            State::Differs(how) => how,
+            State::Absent | State::Present => "it is gone",
+        };
+        let inside = shaper.namespace.as_ref().map_or(
+            "",
+            |_| "; if it was changed inside the namespace, keep CAP_NET_ADMIN from what runs there",
+        );
+        Found {
+            problem: format!("endpoint {name}: {limit} is not in force: {how}"),
+            fix: format!("bring it back with `vnet up`{inside}"),
+        }
     });
     Ok(found.collect())
 }

@@ -7,13 +7,14 @@ use ipnet::IpNet;
 use vnet_common::{Addr, Mac};
 
 use super::error::there_are;
+use super::limit::note_limits;
 use super::network::list;
 use super::port_map::of_removed;
-use super::{Claim, Done, Error, Manager, kernel};
+use super::{Claim, Done, Error, LimitChange, Manager, kernel};
 use crate::plan::expand;
 use crate::reconcile::Machine;
 use crate::spec::{
-    Endpoint, Floating, InterfaceName, Link, Name, Namespace, Network, PortMap, Segment, TargetHost,
+    Endpoint, Floating, InterfaceName, Limits, Link, Name, Namespace, Network, PortMap, Segment, TargetHost,
 };
 use crate::store::Transaction;
 use crate::{ipam, ours};
@@ -27,6 +28,8 @@ pub struct EndpointRequest {
     pub namespace: Namespace,
     /// Its place on a network; without one it has a loopback interface and nothing else.
     pub place: Option<Place>,
+    /// What is to be limited of it, and what no longer.
+    pub limits: LimitChange,
 }
 
 /// An endpoint's place on a network.
@@ -58,6 +61,8 @@ pub(super) struct NotedEndpoint {
     pub(super) endpoint: Endpoint,
     pub(super) network: Option<Network>,
     pub(super) claim: Claim,
+    /// As it was, if it was recorded and its limits are to be others.
+    pub(super) before: Option<Endpoint>,
 }
 
 impl<M: Machine> Manager<M> {
@@ -67,7 +72,7 @@ impl<M: Machine> Manager<M> {
     /// When it clashes with what is there, or is there with another description.
     pub async fn create_endpoint(&self, request: &EndpointRequest) -> Result<Done<Endpoint>, Error> {
         let (transaction, _) = self.begin_settled().await?;
-        let NotedEndpoint { endpoint, network, claim } =
+        let NotedEndpoint { endpoint, network, claim, before: _ } =
             self.note_endpoint(&transaction, request, &BTreeSet::new()).await?;
         let wanted = claim.on(expand::endpoint(&endpoint, network.as_ref()));
         let what = format!("endpoint {}", endpoint.name);
@@ -93,12 +98,17 @@ impl<M: Machine> Manager<M> {
             None => {
                 let link = self.describe_link(transaction, request, network.as_ref(), reserved).await?;
                 let (name, namespace) = (request.name.clone(), request.namespace.clone());
-                let endpoint = Endpoint { name, namespace, link, created: self.now };
+                let limits = Limits::default();
+                let endpoint = Endpoint { name, namespace, link, created: self.now, limits };
                 transaction.put_endpoint(&endpoint)?;
                 endpoint
             }
         };
-        Ok(NotedEndpoint { endpoint, network, claim })
+        if request.limits == LimitChange::default() {
+            return Ok(NotedEndpoint { endpoint, network, claim, before: None });
+        }
+        let limited = note_limits(transaction, &endpoint, network.as_ref(), request.limits)?;
+        Ok(NotedEndpoint { endpoint: limited, network, claim, before: recorded })
     }
 
     async fn describe_link(
@@ -171,9 +181,11 @@ impl<M: Machine> Manager<M> {
         let blocks_before = transaction.port_blocks()?;
         let mut obsolete = expand::endpoint(&endpoint, network.as_ref());
         expand::order_of_going(&mut obsolete);
+        let mut tables = transaction.open_port_maps()?;
         for mapping in &mappings {
-            transaction.remove_port_map(mapping)?;
+            tables.remove(mapping)?;
         }
+        drop(tables);
         for mapping in &mappings {
             obsolete.extend(of_removed(&transaction, mapping)?);
         }

@@ -7,7 +7,9 @@ use ipnet::IpNet;
 use super::Part;
 use crate::plan::Resource;
 use crate::reconcile::Failure;
-use crate::spec::{Cidr, Floating, InterfaceName, Name, PortMap, Ports, Protocol, Published, TargetHost};
+use crate::spec::{
+    Bytes, Cidr, Floating, InterfaceName, Name, PortMap, Ports, Protocol, Published, TargetHost,
+};
 use crate::{ipam, spec, store};
 
 /// A command that could not be carried out.
@@ -255,6 +257,29 @@ pub enum Error {
     NotLinked {
         /// The endpoint.
         endpoint: Name,
+    },
+    /// The endpoint has no link.
+    #[error(
+        "endpoint {endpoint} is on no network: there is nothing that it could send or receive too much of"
+    )]
+    NothingToLimit {
+        /// The endpoint.
+        endpoint: Name,
+    },
+    /// A packet would never be sent.
+    #[error(
+        "a burst of {burst} bytes has no room for a packet of endpoint {endpoint}, which has up to {mtu} bytes and a \
+         header: use {least} at least, or leave --burst out"
+    )]
+    BurstTooSmall {
+        /// The endpoint.
+        endpoint: Name,
+        /// The burst.
+        burst: Bytes,
+        /// The least.
+        least: u32,
+        /// The network's MTU.
+        mtu: u32,
     },
     /// The endpoint's network is internal.
     #[error("endpoint {endpoint} is on the internal network {network}, so nothing of it can be published")]

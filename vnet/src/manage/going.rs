@@ -120,6 +120,7 @@ pub(super) fn resources(going: &Going) -> Vec<Resource> {
     let mut endpoints: Vec<Resource> =
         going.endpoints.iter().flat_map(|(it, network)| expand::endpoint(it, network.as_ref())).collect();
     expand::order_of_going(&mut endpoints);
+    let limits = going.limits.iter().flat_map(|(endpoint, network)| expand::limits(endpoint, network));
     (going.uplinks.iter().flat_map(of_uplink))
         .chain(networks)
         .chain(rules)
@@ -128,6 +129,7 @@ pub(super) fn resources(going: &Going) -> Vec<Resource> {
         .chain(endpoints)
         .chain(going.floatings.iter().flat_map(expand::floating))
         .chain(going.port_maps.iter().flat_map(expand::port_map))
+        .chain(limits)
         .collect()
 }
 
@@ -170,6 +172,7 @@ fn is_kept(transaction: &Transaction, settings: &Settings, resource: &Resource) 
         Identity::Floating(external) => transaction.floating(external)?.is_some(),
         Identity::Unmasqueraded(subnet) => transaction.is_unmasqueraded(Cidr::try_from(subnet)?)?,
         Identity::Denied(subnet) => transaction.is_denied(Cidr::try_from(subnet)?)?,
+        Identity::Limit(..) => is_limited(transaction, resource)?,
         Identity::Namespace(name) => transaction.endpoint(&name.parse()?)?.is_some(),
         Identity::Endpoint(addr) => transaction.owner_of(addr.into())?.is_some(),
         Identity::PortMap(key) if key.is_reservation() => transaction.is_reserved(&key)?,
@@ -177,6 +180,19 @@ fn is_kept(transaction: &Transaction, settings: &Settings, resource: &Resource) 
         // A number is given once, and the rest belongs to no object.
         _ => false,
     })
+}
+
+/// Whether an endpoint that is recorded has a limit.
+fn is_limited(transaction: &Transaction, limit: &Resource) -> Result<bool, Error> {
+    for endpoint in transaction.endpoints()?.iter().filter(|endpoint| !endpoint.limits.is_empty()) {
+        let Some(link) = &endpoint.link else { continue };
+        let network = transaction.network(&link.network)?;
+        let limits = network.iter().flat_map(|network| expand::limits(endpoint, network));
+        if limits.into_iter().any(|own| own.same_identity(limit)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether a mapping that is recorded has a block of published ports.

@@ -154,15 +154,18 @@ impl<M: Machine> Manager<M> {
     /// those that are new to the record: the command that noted one may not have lived to tell the data path.
     pub(super) fn refresh(&self, transaction: &Transaction, host: &Addresses) -> Result<Refresh, Error> {
         let current = foreign_addresses(transaction, host)?;
+        let recorded: BTreeMap<IpAddr, String> = transaction.host_addresses()?.into_iter().collect();
         let mut refresh = Refresh { wanted: Vec::new(), obsolete: Vec::new() };
-        for (addr, interface) in transaction.host_addresses()? {
+        for (addr, interface) in &recorded {
             // Forgotten once the data path has forgotten it.
-            if !current.contains_key(&Addr::from(addr)) {
-                refresh.obsolete.push(expand::host_address(addr, &interface));
+            if !current.contains_key(&Addr::from(*addr)) {
+                refresh.obsolete.push(expand::host_address(*addr, interface));
             }
         }
         for (addr, interface) in current.values() {
-            transaction.put_host_address(*addr, interface)?;
+            if recorded.get(addr) != Some(interface) {
+                transaction.put_host_address(*addr, interface)?;
+            }
             refresh.wanted.extend(Claim::Recorded.on([expand::host_address(*addr, interface)]));
         }
         Ok(refresh)

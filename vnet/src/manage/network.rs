@@ -192,8 +192,9 @@ impl<M: Machine> Manager<M> {
         let (entries, absent): (Vec<_>, Vec<_>) = users.into_iter().partition(|user| is_there(user, host));
         let resources = |network: &Network| -> Result<Vec<Resource>, Error> {
             let wanted = network_resources(transaction, network, Claim::Recorded)?;
-            let links = entries.iter().filter_map(|endpoint| endpoint.link.as_ref());
-            let entries = links.flat_map(|link| expand::endpoint_entries(link, network));
+            let links = entries.iter().filter_map(|endpoint| Some((endpoint, endpoint.link.as_ref()?)));
+            let entries =
+                links.flat_map(|(endpoint, link)| expand::endpoint_entries(endpoint, link, network));
             Ok(wanted.into_iter().map(|wanted| wanted.resource).chain(entries).collect())
         };
         let former = resources(before)?;
@@ -324,7 +325,7 @@ fn check_floating(transaction: &Transaction, network: &Network, users: &[Endpoin
 }
 
 /// Whether the host's end of an endpoint's link is there.
-fn is_there(endpoint: &Endpoint, host: &Host) -> bool {
+pub(super) fn is_there(endpoint: &Endpoint, host: &Host) -> bool {
     endpoint.link.as_ref().is_none_or(|link| host.interface(link.host_interface.as_str()).is_some())
 }
 

@@ -18,7 +18,7 @@ use crate::reconcile::Machine;
 use crate::spec::{
     self, Clients, Endpoint, GatewayMode, Network, PortMap, Protocol, Published, Settings, Target, TargetHost,
 };
-use crate::store::Transaction;
+use crate::store::{PortMapTables, Transaction};
 
 /// Ports to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +126,7 @@ impl<M: Machine> Manager<M> {
             Noted { mappings: Vec::new(), new: Vec::new(), replaced: Vec::new(), refused: Vec::new() };
         let (mut served, mut known) = (HashMap::new(), HashSet::new());
         let first_number = transaction.next_mapping()?;
+        let mut tables = transaction.open_port_maps()?;
         for (nth, request) in requests.iter().enumerate() {
             let number = first_number + noted.new.len() as u32;
             let target = &request.target.host;
@@ -143,15 +144,15 @@ impl<M: Machine> Manager<M> {
                     check_host_address(host, addr)?;
                 }
                 if present == Present::IsReplaced
-                    && let Some(other) = transaction.overlapping(&wish.published, wish.protocol)?
+                    && let Some(other) = tables.overlapping(&wish.published, wish.protocol)?
                     && other.id < first_number
                     && other.published == wish.published
                     && (PortMap { id: wish.id, ..other.clone() }) != wish
                 {
-                    transaction.remove_port_map(&other)?;
+                    tables.remove(&other)?;
                     noted.replaced.push(other);
                 }
-                let recorded = self.same_port_map(transaction, &wish, first_number)?;
+                let recorded = self.same_port_map(&tables, &wish, first_number)?;
                 Ok((recorded, PortMap { id: number, ..wish }))
             });
             match found {
@@ -163,7 +164,7 @@ impl<M: Machine> Manager<M> {
                 }
                 Ok((None, mapping)) => {
                     known.insert(mapping.id);
-                    transaction.put_port_map(&mapping)?;
+                    tables.put(&mapping)?;
                     noted.new.push((nth, mapping.clone()));
                     noted.mappings.push((mapping, Claim::New));
                 }
@@ -202,11 +203,11 @@ impl<M: Machine> Manager<M> {
     /// asked for by the same command.
     fn same_port_map(
         &self,
-        transaction: &Transaction,
+        tables: &PortMapTables<'_>,
         wish: &PortMap,
         first_number: u32,
     ) -> Result<Option<PortMap>, Error> {
-        let Some(other) = transaction.overlapping(&wish.published, wish.protocol)? else { return Ok(None) };
+        let Some(other) = tables.overlapping(&wish.published, wish.protocol)? else { return Ok(None) };
         if (PortMap { id: wish.id, ..other.clone() }) == *wish {
             return Ok(Some(other));
         }
@@ -252,8 +253,9 @@ impl<M: Machine> Manager<M> {
         let (transaction, settings) = self.begin_settled().await?;
         let blocks_before = transaction.port_blocks()?;
         let (mut mappings, mut gone, mut refused) = (Vec::new(), HashSet::new(), Vec::new());
+        let mut tables = transaction.open_port_maps()?;
         for (nth, (published, protocol)) in requests.iter().enumerate() {
-            match self.published_as(&transaction, published, *protocol, "remove it with `vnet portmap rm") {
+            match self.published_as(&tables, published, *protocol, "remove it with `vnet portmap rm") {
                 Ok(Some(mapping)) if gone.insert(mapping.id) => mappings.push(mapping),
                 Ok(Some(_) | None) => {}
                 Err(error) => refused.push(Refused { nth, error }),
@@ -266,8 +268,9 @@ impl<M: Machine> Manager<M> {
             return Ok(Done::new(mappings, Vec::new()));
         }
         for mapping in &mappings {
-            transaction.remove_port_map(mapping)?;
+            tables.remove(mapping)?;
         }
+        drop(tables);
         let config = self.config_if_changed(&transaction, &settings, blocks_before)?;
         let mut obsolete = Vec::new();
         for mapping in &mappings {
@@ -282,12 +285,12 @@ impl<M: Machine> Manager<M> {
     /// ports as well, up to its name.
     pub(super) fn published_as(
         &self,
-        transaction: &Transaction,
+        tables: &PortMapTables<'_>,
         published: &Published,
         protocol: Protocol,
         advice: &'static str,
     ) -> Result<Option<PortMap>, Error> {
-        let Some(mapping) = transaction.overlapping(published, protocol)? else { return Ok(None) };
+        let Some(mapping) = tables.overlapping(published, protocol)? else { return Ok(None) };
         if mapping.published == *published {
             return Ok(Some(mapping));
         }

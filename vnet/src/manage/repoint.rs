@@ -34,7 +34,7 @@ impl<M: Machine> Manager<M> {
         let (published, protocol) = (*published, *protocol);
         let advice = "move that with `vnet portmap move";
         let old = self
-            .published_as(&transaction, &published, protocol, advice)?
+            .published_as(&transaction.open_port_maps()?, &published, protocol, advice)?
             .ok_or(Error::NotPublished { published, protocol })?;
         let allow_from = old.allow_from.clone();
         let wish = PortMapRequest { published, target: target.clone(), protocol, allow_from };

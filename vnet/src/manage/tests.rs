@@ -2,6 +2,7 @@
 
 mod apply;
 mod firewall;
+mod limit;
 mod xdp;
 
 use std::cell::RefCell;
@@ -134,7 +135,8 @@ fn endpoint(text: &str) -> EndpointRequest {
         mac: None,
         ifname: "eth0".parse().unwrap(),
     };
-    EndpointRequest { name: name(text), namespace: Namespace::Own, place: Some(place) }
+    let (name, namespace, limits) = (name(text), Namespace::Own, LimitChange::default());
+    EndpointRequest { name, namespace, place: Some(place), limits }
 }
 
 fn port_map(published: &str, target: &str) -> PortMapRequest {

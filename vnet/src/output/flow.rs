@@ -28,7 +28,7 @@ pub struct Side {
 }
 
 impl Side {
-    fn new(tuple: &Tuple, networks: &Networks) -> Self {
+    pub(super) fn new(tuple: &Tuple, networks: &Networks) -> Self {
         Self {
             zone: networks.name(tuple.zone),
             source: tuple.src.into(),
@@ -55,7 +55,7 @@ fn socket(addr: IpAddr, port: u16) -> String {
 pub struct Networks(pub BTreeMap<u16, String>);
 
 impl Networks {
-    fn name(&self, zone: Zone) -> String {
+    pub(super) fn name(&self, zone: Zone) -> String {
         match zone {
             Zone::WORLD => "world".to_owned(),
             Zone { id } => self.0.get(&id).cloned().unwrap_or_else(|| format!("network {id}")),
@@ -73,7 +73,7 @@ pub struct Names {
 }
 
 impl Names {
-    fn endpoint(&self, zone: Zone, addr: Addr) -> Option<String> {
+    pub(super) fn endpoint(&self, zone: Zone, addr: Addr) -> Option<String> {
         self.endpoints.get(&(zone, addr)).cloned()
     }
 }
@@ -233,6 +233,8 @@ pub struct Drop {
     pub packets: u64,
     /// The reason in words.
     pub explanation: &'static str,
+    /// What to do about it, for whoever wants such packets to go through.
+    pub remedy: &'static str,
 }
 
 impl Drop {
@@ -246,6 +248,7 @@ impl Drop {
             reason: reason.map_or("unknown", DropReason::name),
             packets,
             explanation: reason.map_or("", |reason| reason.explanation().trim()),
+            remedy: reason.map_or("", DropReason::remedy),
         }
     }
 }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use bytemuck::Zeroable;
 use vnet_common::{
-    Addr, CtEntry, CtState, DatapathConfig, DropKey, EndpointUse, Event, Mac, Port, Proto, Tuple, Zone,
+    Addr, CtEntry, CtState, DatapathConfig, DropKey, DropReason, EndpointUse, Event, Hook, Mac, Port, Proto,
+    Tuple, Zone,
 };
 
 use super::*;
 use crate::firewall::{Block, By, Families, Owner, Verdict};
 use crate::flow::{self, Ended, News, Tables};
-use crate::spec;
+use crate::{spec, trace};
 
 fn json<T: Listed>(item: T) -> String {
     let mut out = Vec::new();
@@ -62,6 +63,7 @@ fn endpoints() {
         namespace: spec::Namespace::Own,
         link: Some(link),
         created: 1000,
+        limits: spec::Limits::default(),
     };
     assert_eq!(
         json(Endpoint::new(&endpoint, 1060)),
@@ -154,6 +156,20 @@ fn floating() {
         "{\"version\":1,\"floating\":[{\"external\":\"203.0.113.5\",\"endpoint\":\"net1\",\
          \"address\":\"192.168.0.2\"}]}\n"
     );
+}
+
+#[test]
+fn limits() {
+    let limit = spec::Limit { rate: "50mbit".parse().unwrap(), burst: Some("64k".parse().unwrap()) };
+    let limits = spec::Limits { egress: Some(limit), ingress: None };
+    let (name, namespace) = ("net1".parse().unwrap(), spec::Namespace::Own);
+    let limited = Limit::from(&spec::Endpoint { name, namespace, link: None, created: 0, limits });
+    assert_eq!(
+        json(limited.clone()),
+        "{\"version\":1,\"limits\":[{\"endpoint\":\"net1\",\"egress\":50000000,\"egress_burst\":65536,\"ingress\":null,\
+         \"ingress_burst\":null}]}\n"
+    );
+    assert_eq!(limited.row(), ["net1", "50mbit", "65536", "-", "-"]);
 }
 
 fn names() -> Networks {
@@ -323,8 +339,68 @@ fn drops() {
         json(Drop::new(&key, 12, &interfaces)),
         "{\"version\":1,\"drops\":[{\"interface\":\"eth0\",\"hook\":\"from_uplink\",\"reason\":\"direct-access\",\
          \"packets\":12,\"explanation\":\"Somebody outside addressed an endpoint directly, not through a \
-         published port.\"}]}\n"
+         published port.\",\"remedy\":\"Publish the port with `vnet portmap add`, or open the network with \
+         `--gateway-mode routed` or `nat-unprotected`.\"}]}\n"
     );
+}
+
+#[test]
+fn a_trace() {
+    let (inside, outside) = out();
+    let refused = trace::Fact::Allowed { mapping: 7, client: inside.src, allowed: false };
+    let drop = trace::Leg {
+        met: trace::Met::Program(Hook::FromEndpoint, 2),
+        facts: vec![trace::Fact::Flow(None), refused, refused],
+        verdict: Err(DropReason::NotAllowed),
+        frame: Vec::new(),
+        answer: None,
+        onward: None,
+    };
+    let added = CtEntry { translated: outside, state: 1, packets: 1, ..CtEntry::zeroed() };
+    let change = trace::Change::Flow { tuple: inside, confirmed: false, before: None, after: Some(added) };
+    let words = Vocabulary {
+        names: Names { networks: names(), ..Names::default() },
+        interfaces: [(2, "vn-net1".to_owned())].into(),
+        links: [("vn-net1".to_owned(), "net1".to_owned())].into(),
+        mappings: [(7, "22/tcp to jump:22".to_owned())].into(),
+    };
+    let told = trace::Trace { legs: vec![drop], changes: vec![change] };
+    let told = Trace::new("tcp A > B (syn)".to_owned(), "net1".to_owned(), &told, &words);
+    let mut out = Vec::new();
+    told.print(&mut out, Format::Json).unwrap();
+    let why = "dropped for not-allowed: The mapping is not for this client: no `--allow-from` prefix covers it. Take \
+               the mapping back with `vnet portmap rm`, and publish it again with the client's prefix as one more \
+               `--allow-from`.";
+    let refused = "192.168.0.2 may not use 22/tcp to jump:22 (mapping 7), by its --allow-from";
+    let added =
+        "tcp 192.168.0.2:4000 > 203.0.113.2:80 becomes 203.0.113.1:4000 > 203.0.113.2:80, new, packets: 1";
+    let json = [
+        r#"{"version":1,"traces":[{"packet":"tcp A > B (syn)","from":"net1","way":[{"hook":"from_endpoint","#,
+        r#""interface":"vn-net1","decisions":[{"about":"flow","text":"no flow is tracked that it belongs to"},"#,
+        &format!(r#"{{"about":"mapping","text":"{refused}"}}],"verdict":"drop","reason":"not-allowed","#),
+        &format!(r#""text":"{why}"}}],"verdict":"dropped","reason":"not-allowed","endpoint":null,"#),
+        &format!(r#""interface":null,"next_hop":null,"becomes":null,"text":"{why}","changes":["#),
+        &format!(r#"{{"map":"unconfirmed","change":"added","text":"{added}"}}]}}]}}"#),
+        "\n",
+    ];
+    assert_eq!(String::from_utf8(out).unwrap(), json.concat());
+    let mut out = Vec::new();
+    told.print(&mut out, Format::Table).unwrap();
+    let lines = [
+        "tcp A > B (syn), from net1",
+        "",
+        "from_endpoint on vn-net1",
+        "  flow        no flow is tracked that it belongs to",
+        &format!("  mapping     {refused}"),
+        &format!("  DROP        {why}"),
+        "",
+        "dropped",
+        "",
+        "A real packet would leave behind (nothing has been changed now):",
+        &format!("  unconfirmed  added    {added}"),
+        "",
+    ];
+    assert_eq!(String::from_utf8(out).unwrap(), lines.join("\n"));
 }
 
 #[test]

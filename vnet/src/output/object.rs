@@ -367,6 +367,51 @@ impl Listed for Floating {
     }
 }
 
+/// How much an endpoint may send and receive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Limit {
+    /// The endpoint.
+    pub endpoint: String,
+    /// Bits that it may send in a second, `null` for any number.
+    pub egress: Option<u64>,
+    /// Bytes that it may send at once, `null` where that follows from the rate.
+    pub egress_burst: Option<u32>,
+    /// Bits that it may receive in a second, `null` for any number.
+    pub ingress: Option<u64>,
+    /// Bytes that it may receive at once, `null` where that follows from the rate.
+    pub ingress_burst: Option<u32>,
+}
+
+impl From<&spec::Endpoint> for Limit {
+    fn from(endpoint: &spec::Endpoint) -> Self {
+        let rate = |limit: Option<spec::Limit>| limit.map(|limit| limit.rate.bits());
+        let burst = |limit: Option<spec::Limit>| limit.and_then(|limit| limit.burst).map(u32::from);
+        let spec::Limits { egress, ingress } = endpoint.limits;
+        Self {
+            endpoint: endpoint.name.to_string(),
+            egress: rate(egress),
+            egress_burst: burst(egress),
+            ingress: rate(ingress),
+            ingress_burst: burst(ingress),
+        }
+    }
+}
+
+impl Listed for Limit {
+    const NOUN: &'static str = "limits";
+    const HEADER: &'static [&'static str] = &["ENDPOINT", "EGRESS", "BURST", "INGRESS", "BURST"];
+
+    fn row(&self) -> Vec<String> {
+        let rate = |bits: Option<u64>| match bits.map(spec::Rate::try_from) {
+            Some(Ok(rate)) => rate.to_string(),
+            _ => "-".to_owned(),
+        };
+        let burst = |bytes: Option<u32>| bytes.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
+        let Self { endpoint, egress, egress_burst, ingress, ingress_burst } = self;
+        vec![endpoint.clone(), rate(*egress), burst(*egress_burst), rate(*ingress), burst(*ingress_burst)]
+    }
+}
+
 /// Sources on the deny list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Denied {

@@ -8,13 +8,13 @@ use std::iter;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use vnet_common::{Addr, AllowFrom, AllowFromKey, Hook, Port, PortMapKey, PortMapValue, Zone};
+use vnet_common::{Addr, AllowFrom, AllowFromKey, EndpointValue, Hook, Port, PortMapKey, PortMapValue, Zone};
 
-use super::{Resource, Veth, blocks};
+use super::{Resource, Shaper, Veth, blocks};
 use crate::ours;
 use crate::spec::{
-    Cidr, Endpoint, Floating, Hold, InterfaceName, Link, Masquerade, Namespace, Network, PortMap, Settings,
-    Xdp,
+    Cidr, Endpoint, Floating, Hold, InterfaceName, Limit, Link, Masquerade, Namespace, Network, PortMap,
+    Settings, Xdp,
 };
 
 /// What every instance has, whatever its networks.
@@ -147,10 +147,26 @@ pub fn endpoint(endpoint: &Endpoint, network: Option<&Network>) -> Vec<Resource>
         .collect()
 }
 
+/// What is limited of an endpoint: what it sends at its own end of the pair, what it receives at the other.
+#[must_use]
+pub fn limits(endpoint: &Endpoint, network: &Network) -> Vec<Resource> {
+    let Some(link) = &endpoint.link else { return Vec::new() };
+    let shaper = |limit: Limit, interface: &InterfaceName, namespace| {
+        let (burst, queue) = (limit.burst(network.mtu), limit.queue(network.mtu));
+        let interface = interface.to_string();
+        Resource::Limit(Shaper { interface, namespace, rate: limit.rate, burst, queue })
+    };
+    let inside = Some(namespace_path(endpoint));
+    let egress = endpoint.limits.egress.map(|limit| shaper(limit, &link.ifname, inside));
+    let ingress = endpoint.limits.ingress.map(|limit| shaper(limit, &link.host_interface, None));
+    egress.into_iter().chain(ingress).collect()
+}
+
 /// What endpoints are made of, in the order whose reverse is that of their removal: with its namespace the kernel takes
 /// an endpoint's link away, and with that the program, without anybody having to wait until every processor has
-/// forgotten either. Entries go first: what an endpoint without one sends is dropped.
-pub fn order_of_going(resources: &mut [Resource]) {
+/// forgotten either. Entries go first: what an endpoint without one sends is dropped. Limits go with their interfaces.
+pub fn order_of_going(resources: &mut Vec<Resource>) {
+    resources.retain(|resource| !matches!(resource, Resource::Limit(_)));
     resources.sort_by_key(|resource| match resource {
         Resource::Attachment { .. } => 0,
         Resource::Veth(_) => 1,
@@ -175,12 +191,17 @@ fn links(endpoint: &Endpoint, link: &Link, network: &Network) -> Vec<Resource> {
         Resource::Attachment { hook: Hook::FromEndpoint, interface: link.host_interface.to_string() };
     // The entries before the program that looks for them: an endpoint speaks as soon as its link is up, and what
     // it says is not forged.
-    iter::once(veth).chain(endpoint_entries(link, network)).chain([attachment]).collect()
+    iter::once(veth)
+        .chain(limits(endpoint, network))
+        .chain(endpoint_entries(endpoint, link, network))
+        .chain([attachment])
+        .collect()
 }
 
-/// The entries of an endpoint's addresses: what of it depends on the choices of its network.
+/// The entries of an endpoint's addresses: what of it depends on the choices of its network, and on its limits.
 #[must_use]
-pub fn endpoint_entries(link: &Link, network: &Network) -> Vec<Resource> {
+pub fn endpoint_entries(endpoint: &Endpoint, link: &Link, network: &Network) -> Vec<Resource> {
+    let queued = if endpoint.limits.ingress.is_some() { EndpointValue::FLAG_QUEUED } else { 0 };
     let entry = |(addr, prefix_len): (IpAddr, u8)| Resource::Endpoint {
         addr: addr.into(),
         interface: link.host_interface.to_string(),
@@ -190,7 +211,7 @@ pub fn endpoint_entries(link: &Link, network: &Network) -> Vec<Resource> {
         zone: link.zone(),
         mtu: u16::try_from(network.mtu).unwrap_or(u16::MAX),
         prefix_len,
-        flags: network.flags(),
+        flags: network.flags() | queued,
         mapping: network.mapping(),
         filtering: network.filtering(),
     };

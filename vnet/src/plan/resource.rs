@@ -6,12 +6,12 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use vnet_common::{Addr, AllowFromKey, DatapathConfig, Hook, Mac, PortMapKey, PortMapValue, Zone};
 
-use crate::spec::{GsoSizes, TableSizes, Timeout};
+use crate::spec::{GsoSizes, Rate, TableSizes, Timeout};
 
 /// Something in the kernel that belongs to an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,6 +132,8 @@ pub enum Resource {
     },
     /// An endpoint's veth pair: one end in the bridge, the other configured in the namespace.
     Veth(Veth),
+    /// How much an endpoint may send or receive.
+    Limit(Shaper),
     /// An endpoint's address.
     Endpoint {
         /// The address.
@@ -150,7 +152,7 @@ pub enum Resource {
         mtu: u16,
         /// Length of its network's prefix in bits of the 128.
         prefix_len: u8,
-        /// Flags of its network, as in [`Resource::Network`].
+        /// Flags of its network, as in [`Resource::Network`], and of [`vnet_common::EndpointValue`].
         flags: u8,
         /// Bits of [`vnet_common::mapping`], as its network has it.
         mapping: u8,
@@ -191,6 +193,7 @@ pub enum Identity<'a> {
     Denied(IpNet),
     Floating(IpAddr),
     Veth(&'a str),
+    Limit(&'a str, Option<&'a Path>),
     Hold(&'a str),
     Endpoint(Addr),
     AllowFrom(AllowFromKey),
@@ -219,6 +222,21 @@ pub struct Veth {
     pub addresses: Vec<IpNet>,
     /// Default routes of the namespace.
     pub gateways: Vec<IpAddr>,
+}
+
+/// A queue that an interface sends from at a rate: what exceeds it waits, and is dropped when too much waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shaper {
+    /// The interface: the end in the namespace for what the endpoint sends, the other for what it receives.
+    pub interface: String,
+    /// The namespace that the interface is in, as a path that can be opened; that of the host without.
+    pub namespace: Option<PathBuf>,
+    /// The rate.
+    pub rate: Rate,
+    /// Bytes that may be sent at once.
+    pub burst: u32,
+    /// Bytes of packets that may wait.
+    pub queue: u32,
 }
 
 /// How a resource stands in the kernel.
@@ -259,6 +277,7 @@ impl Resource {
             Self::Denied { subnet } => Identity::Denied(*subnet),
             Self::Floating { external, .. } => Identity::Floating(*external),
             Self::Veth(veth) => Identity::Veth(&veth.host),
+            Self::Limit(limit) => Identity::Limit(&limit.interface, limit.namespace.as_deref()),
             Self::Hold { entrance, .. } => Identity::Hold(entrance),
             Self::Endpoint { addr, .. } => Identity::Endpoint(*addr),
             Self::AllowFrom { key } => Identity::AllowFrom(*key),
@@ -358,6 +377,10 @@ impl fmt::Display for Resource {
                 veth.namespace.display(),
                 list(&veth.addresses)
             ),
+            Self::Limit(Shaper { interface, namespace, rate, .. }) => {
+                write!(f, "limit of {rate} to what {interface} sends")?;
+                namespace.as_ref().map_or(Ok(()), |namespace| write!(f, " in {}", namespace.display()))
+            }
             Self::Endpoint { addr, interface, mac, .. } => {
                 write!(f, "endpoint {addr}, {mac}, behind {interface}")
             }

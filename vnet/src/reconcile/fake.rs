@@ -12,7 +12,7 @@ use super::Machine;
 use crate::firewall::Netfilter;
 use crate::flow::Tables;
 use crate::kernel::{Addressed, BoundSocket, Interface, Process, Route};
-use crate::plan::{GsoSizes, Op, Resource, State};
+use crate::plan::{GsoSizes, Op, Resource, Shaper, State};
 
 /// How a step fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +110,15 @@ impl Fake {
                         Resource::DataPath(_) | Resource::Attachment { .. } | Resource::Xdp { .. }
                     ))
             }),
+            Op::Remove(Resource::Veth(veth)) => self.present.borrow_mut().retain(|other| match other {
+                Resource::Veth(other) => other.host != veth.host,
+                // It goes with its interface.
+                Resource::Limit(Shaper { interface, namespace, .. }) => match namespace {
+                    Some(namespace) => *namespace != veth.namespace,
+                    None => *interface != veth.host,
+                },
+                _ => true,
+            }),
             Op::Remove(resource) => self.present.borrow_mut().retain(|other| !other.same_identity(resource)),
         }
         Ok(())
@@ -142,6 +151,7 @@ impl Fake {
             Resource::Config { hold: Some(hold), .. } => vec![hold],
             Resource::Endpoint { interface, bridge, .. } => vec![interface, bridge],
             Resource::Veth(veth) => vec![&veth.bridge],
+            Resource::Limit(Shaper { interface, namespace: None, .. }) => vec![interface],
             _ => Vec::new(),
         };
         if let Some(missing) = interfaces.into_iter().find(|name| !has_interface(name)) {

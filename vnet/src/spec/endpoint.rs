@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use vnet_common::{Mac, Zone};
 
-use super::{InterfaceName, Name};
+use super::{InterfaceName, Limits, Name};
 
 /// A network namespace that vnet serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,9 @@ pub struct Endpoint {
     pub link: Option<Link>,
     /// Seconds since 1970 at which it was made.
     pub created: u64,
+    /// How much it may send and receive.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
 }
 
 impl Endpoint {

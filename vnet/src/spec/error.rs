@@ -27,6 +27,20 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// Not a rate.
+    #[error("{text:?} is not a rate: {reason}")]
+    Rate {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Not a number of bytes.
+    #[error("{text:?} is not a number of bytes: write it like 1514, 64k or 1m, 1024m at most")]
+    Bytes {
+        /// What was given.
+        text: String,
+    },
     /// Not an address with a prefix length.
     #[error("{text:?} is not a prefix: write it like 192.168.7.0/24 or fd00:7::/64")]
     NotAPrefix {

@@ -24,6 +24,8 @@ pub struct Going {
     pub floatings: Vec<Floating>,
     /// Mappings, as they were.
     pub port_maps: Vec<PortMap>,
+    /// Endpoints with limits, as they were, of which some are no more; each with its network.
+    pub limits: Vec<(Endpoint, Network)>,
 }
 
 impl Going {

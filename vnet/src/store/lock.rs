@@ -1,8 +1,8 @@
 //! The lock of an instance: one command at a time.
 
 use std::fs::{DirBuilder, File, TryLockError};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -26,17 +26,19 @@ impl Lock {
         let directory = instance.run_dir();
         let path = instance.lock_file();
         loop {
-            make_directory(&directory)?;
             let mut file =
                 match File::options().read(true).write(true).create(true).truncate(false).open(&path) {
-                    // The directory went away in between: a `down` has just finished.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    // There is no directory as yet, or it went away: a `down` has just finished.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        make_directory(&directory)?;
+                        continue;
+                    }
                     other => other.map_err(failed("open", &path))?,
                 };
             wait(&mut file, instance.name()).map_err(failed("lock", &path))?;
             // A `down` removes the file while others wait for it: they hold a lock that nobody else will meet.
             if is_still(&file, &path) {
-                note_owner(&mut file).map_err(failed("write", &path))?;
+                note_owner(&file).map_err(failed("write", &path))?;
                 return Ok(Self { _file: file });
             }
         }
@@ -82,11 +84,10 @@ fn is_still(file: &File, path: &Path) -> bool {
 
 /// Notes whose the lock is. The file is written over and then cut, not emptied first: to give its block back can take a
 /// file system milliseconds.
-fn note_owner(file: &mut File) -> io::Result<()> {
+fn note_owner(file: &File) -> io::Result<()> {
     let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
     let owner = format!("{} (vnet {command})", std::process::id());
-    file.rewind()?;
-    file.write_all(owner.as_bytes())?;
+    file.write_all_at(owner.as_bytes(), 0)?;
     file.set_len(owner.len() as u64)
 }
 

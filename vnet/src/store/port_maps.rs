@@ -1,12 +1,13 @@
 //! Published ports in the store: found by what is published, by neighbour, and by endpoint.
 
+use std::fmt;
 use std::net::IpAddr;
 
-use redb::{ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{ReadableTable, ReadableTableMetadata, Table, TableDefinition};
 use vnet_common::{Addr, PortMapKey};
 
 use super::Error;
-use super::tables::{Json, Transaction, decode};
+use super::tables::{Json, Transaction, decode, encode};
 use crate::plan::{blocks, expand};
 use crate::spec::{Name, PortMap, Protocol, Published};
 
@@ -26,17 +27,78 @@ const NEXT: &str = "next_mapping";
 /// How many blocks there are of each prefix length.
 const BLOCKS: &str = "block_lengths";
 
-impl Transaction {
+/// The tables of published ports, open. To open them takes longer than to look something up or to note it, so whoever
+/// deals with many mappings opens them once; nobody else can open them meanwhile.
+pub struct PortMapTables<'t> {
+    transaction: &'t Transaction,
+    by_port: Table<'t, PortKey, Json>,
+    by_endpoint: Table<'t, (&'static str, PortKey), ()>,
+    reservations: Table<'t, ReservationKey, ()>,
+}
+
+impl fmt::Debug for PortMapTables<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PortMapTables").finish_non_exhaustive()
+    }
+}
+
+impl PortMapTables<'_> {
     /// A mapping of the same protocol and host address that shares a port with this one.
     pub fn overlapping(&self, published: &Published, protocol: Protocol) -> Result<Option<PortMap>, Error> {
-        let table = self.inner.open_table(PORT_MAPS)?;
-        let group = |port| key(published, protocol, port);
-        // Those that are there do not overlap, so only the last to begin before this one ends can reach into it.
-        let Some(entry) = table.range(group(0)..=group(published.ports.last()))?.next_back() else {
-            return Ok(None);
-        };
-        let other: PortMap = decode(entry?.1.value())?;
-        Ok(other.published.ports.overlaps(published.ports).then_some(other))
+        overlapping(&self.by_port, published, protocol)
+    }
+
+    /// Notes a mapping.
+    pub fn put(&mut self, mapping: &PortMap) -> Result<(), Error> {
+        let key = own_key(mapping);
+        self.by_port.insert(key, encode(mapping)?.as_slice())?;
+        self.by_endpoint.insert((mapping.endpoint.as_str(), key), ())?;
+        for reserved in own_reservations(mapping) {
+            self.reservations.insert(reserved, ())?;
+        }
+        self.transaction.count_blocks(mapping, |count, more| count + more)
+    }
+
+    /// Forgets a mapping.
+    pub fn remove(&mut self, mapping: &PortMap) -> Result<(), Error> {
+        let key = own_key(mapping);
+        self.by_port.remove(key)?;
+        self.by_endpoint.remove((mapping.endpoint.as_str(), key))?;
+        for reserved in own_reservations(mapping) {
+            self.reservations.remove(reserved)?;
+        }
+        self.transaction.count_blocks(mapping, u32::saturating_sub)
+    }
+}
+
+fn overlapping(
+    by_port: &impl ReadableTable<PortKey, Json>,
+    published: &Published,
+    protocol: Protocol,
+) -> Result<Option<PortMap>, Error> {
+    let group = |port| key(published, protocol, port);
+    // Those that are there do not overlap, so only the last to begin before this one ends can reach into it.
+    let Some(entry) = by_port.range(group(0)..=group(published.ports.last()))?.next_back() else {
+        return Ok(None);
+    };
+    let other: PortMap = decode(entry?.1.value())?;
+    Ok(other.published.ports.overlaps(published.ports).then_some(other))
+}
+
+impl Transaction {
+    /// Opens the tables of published ports.
+    pub fn open_port_maps(&self) -> Result<PortMapTables<'_>, Error> {
+        Ok(PortMapTables {
+            transaction: self,
+            by_port: self.inner.open_table(PORT_MAPS)?,
+            by_endpoint: self.inner.open_table(PORT_MAPS_OF)?,
+            reservations: self.inner.open_table(RESERVATIONS)?,
+        })
+    }
+
+    /// A mapping of the same protocol and host address that shares a port with this one.
+    pub fn overlapping(&self, published: &Published, protocol: Protocol) -> Result<Option<PortMap>, Error> {
+        overlapping(&self.inner.open_table(PORT_MAPS)?, published, protocol)
     }
 
     /// A mapping that is published on exactly this address of the host, whatever its protocol.
@@ -102,26 +164,12 @@ impl Transaction {
 
     /// Notes a mapping.
     pub fn put_port_map(&self, mapping: &PortMap) -> Result<(), Error> {
-        let key = own_key(mapping);
-        self.put(PORT_MAPS, key, mapping)?;
-        self.inner.open_table(PORT_MAPS_OF)?.insert((mapping.endpoint.as_str(), key), ())?;
-        let mut reservations = self.inner.open_table(RESERVATIONS)?;
-        for reserved in own_reservations(mapping) {
-            reservations.insert(reserved, ())?;
-        }
-        self.count_blocks(mapping, |count, more| count + more)
+        self.open_port_maps()?.put(mapping)
     }
 
     /// Forgets a mapping.
     pub fn remove_port_map(&self, mapping: &PortMap) -> Result<(), Error> {
-        let key = own_key(mapping);
-        self.inner.open_table(PORT_MAPS)?.remove(key)?;
-        self.inner.open_table(PORT_MAPS_OF)?.remove((mapping.endpoint.as_str(), key))?;
-        let mut reservations = self.inner.open_table(RESERVATIONS)?;
-        for reserved in own_reservations(mapping) {
-            reservations.remove(reserved)?;
-        }
-        self.count_blocks(mapping, u32::saturating_sub)
+        self.open_port_maps()?.remove(mapping)
     }
 
     /// Bit n says whether there are blocks with a prefix of n bits, n below 16.

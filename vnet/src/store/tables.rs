@@ -3,7 +3,9 @@
 use std::borrow::Borrow;
 use std::net::IpAddr;
 
-use redb::{Database, Key, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
+use redb::{
+    Database, Key, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use vnet_common::{Addr, Mac};
@@ -77,9 +79,7 @@ impl Transaction {
         key: impl Borrow<K::SelfType<'k>>,
         value: &impl Serialize,
     ) -> Result<(), Error> {
-        let value =
-            serde_json::to_vec(value).map_err(|source| Error::Value { key: "a new entry".into(), source })?;
-        self.inner.open_table(table)?.insert(key, value.as_slice())?;
+        self.inner.open_table(table)?.insert(key, encode(value)?.as_slice())?;
         Ok(())
     }
 
@@ -91,8 +91,13 @@ impl Transaction {
         table.iter()?.map(|entry| decode(entry?.1.value())).collect()
     }
 
-    pub(super) fn schema(&self) -> Result<Option<u32>, Error> {
-        self.get(META, "schema")
+    /// The version of a database; nothing if it is new. It is read without beginning to write.
+    pub(super) fn schema(database: &Database) -> Result<Option<u32>, Error> {
+        let table = match database.begin_read()?.open_table(META) {
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+            table => table?,
+        };
+        table.get("schema")?.map(|value| decode(value.value())).transpose()
     }
 
     pub(super) fn set_schema(&self, schema: u32) -> Result<(), Error> {
@@ -320,6 +325,10 @@ fn indexed(endpoint: &Endpoint) -> impl Iterator<Item = Addr> {
 
 fn prefix_key(subnet: Cidr) -> ([u8; 16], u8) {
     (Addr::from(subnet.net().addr()).bytes, subnet.net().prefix_len())
+}
+
+pub(super) fn encode(value: &impl Serialize) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(value).map_err(|source| Error::Value { key: "a new entry".into(), source })
 }
 
 pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {

@@ -190,6 +190,15 @@ impl Cpu {
         self.left.set(self.left.get() - 1);
     }
 
+    /// One look at one of the tables of flows.
+    fn look(&self, tuple: &Tuple, confirmed: bool) -> Option<Entry<'_>> {
+        let found = self.operate(|model| {
+            let table = if confirmed { &model.conntrack } else { &model.unconfirmed };
+            table.borrow().get(tuple).copied()
+        });
+        found.map(|entry| Entry { cpu: self, key: *tuple, confirmed, last: Cell::new(entry) })
+    }
+
     /// One operation on the tables.
     fn operate<R>(&self, operation: impl FnOnce(&Model) -> R) -> R {
         self.point();
@@ -292,6 +301,10 @@ impl Flow for Entry<'_> {
         self.fixed().flags
     }
 
+    fn is_confirmed(&self) -> bool {
+        self.confirmed
+    }
+
     fn copy(&self, to: &mut CtEntry) {
         *to = self.change(|entry| *entry);
     }
@@ -385,16 +398,13 @@ impl Tables for Cpu {
     type Mapping<'a> = MappingInPlace<'a>;
 
     fn conntrack(&self, tuple: &Tuple) -> Option<Entry<'_>> {
-        let look = |confirmed: bool| {
-            let found = self.operate(|model| {
-                let table = if confirmed { &model.conntrack } else { &model.unconfirmed };
-                table.borrow().get(tuple).copied()
-            });
-            found.map(|entry| Entry { cpu: self, key: *tuple, confirmed, last: Cell::new(entry) })
-        };
-        let moves = || self.operate(|model| model.moves.get());
-        let before = moves();
-        look(true).or_else(|| look(false)).or_else(|| (moves() != before).then(|| look(true)).flatten())
+        let before = self.moved();
+        let again = || (self.moved() != before).then(|| self.look(tuple, true)).flatten();
+        self.look(tuple, true).or_else(|| self.unconfirmed(tuple)).or_else(again)
+    }
+
+    fn unconfirmed(&self, tuple: &Tuple) -> Option<Entry<'_>> {
+        self.look(tuple, false)
     }
 
     fn is_confirmed(&self, tuple: &Tuple) -> bool {
@@ -416,6 +426,10 @@ impl Tables for Cpu {
 
     fn moves(&self) {
         self.operate(Tables::moves);
+    }
+
+    fn moved(&self) -> u32 {
+        self.operate(Tables::moved)
     }
 
     fn remove_unconfirmed(&self, tuple: &Tuple) {

@@ -3,27 +3,17 @@
 use std::io;
 
 use nix::libc;
-use nix::sys::socket::{setsockopt, sockopt};
-use nix::sys::time::{TimeVal, TimeValLike};
-use rtnetlink::packet_core::{
-    NLA_HEADER_SIZE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
-    NlasIterator,
-};
+use rtnetlink::packet_core::{NLA_HEADER_SIZE, NlasIterator};
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
-use rtnetlink::sys::{Socket, SocketAddr};
+
+use crate::kernel::dump::{Answer, DumpSocket, invalid};
 
 /// `NFNL_SUBSYS_NFTABLES`.
 const NFTABLES: u16 = 10;
 /// Bytes of `struct nfgenmsg`: the family, a version, and 16 bits that do not matter here.
 const GENERIC_HEADER: usize = 4;
-/// Bytes of `struct nlmsghdr`.
-const HEADER: usize = 16;
-/// The kernel fills at most 32 KiB at once.
-const BUFFER: usize = 1 << 16;
 /// The kernel answers a list at once.
 const PATIENCE_SECONDS: i64 = 10;
-/// How often a list is taken again because something changed meanwhile.
-const TRIES: usize = 8;
 
 /// One thing of a list.
 #[derive(Debug)]
@@ -41,85 +31,33 @@ impl Message {
 
 /// A socket in the network namespace of the calling thread.
 pub(super) struct Nfnetlink {
-    socket: Socket,
-    sequence: u32,
+    socket: DumpSocket,
 }
 
 impl Nfnetlink {
     /// Opens it; `None` where the kernel has no netfilter.
     pub(super) fn open() -> io::Result<Option<Self>> {
-        let mut socket = match Socket::new(NETLINK_NETFILTER) {
-            Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => return Ok(None),
-            socket => socket?,
-        };
-        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(PATIENCE_SECONDS))?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Some(Self { socket, sequence: 0 }))
+        match DumpSocket::open(NETLINK_NETFILTER, PATIENCE_SECONDS) {
+            Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => Ok(None),
+            socket => Ok(Some(Self { socket: socket? })),
+        }
     }
 
     /// Everything of a kind (`NFT_MSG_GET…`), of one family or (0) of all; `None` where there is no such
     /// thing, or no nftables.
-    pub(super) fn list(&mut self, kind: u8, family: u8, filter: &Filter) -> io::Result<Option<Vec<Message>>> {
-        for _ in 1..TRIES {
-            match self.list_once(kind, family, filter) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
+    pub(super) fn list(&self, kind: u8, family: u8, filter: &Filter) -> io::Result<Option<Vec<Message>>> {
+        let question = [&[family, 0, 0, 0], filter.0.as_slice()].concat();
+        let of_kind = NFTABLES << 8 | u16::from(kind);
+        match self.socket.list_raw(of_kind, &question, &|_, payload| parse(payload)) {
+            // The kernel has no nftables, or the thing has gone since it was listed.
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOENT)) =>
+            {
+                Ok(None)
             }
+            Ok(Answer { interrupted: true, .. }) => Err(io::ErrorKind::Interrupted.into()),
+            answer => Ok(Some(answer?.messages)),
         }
-        self.list_once(kind, family, filter)
-    }
-
-    fn list_once(&mut self, kind: u8, family: u8, filter: &Filter) -> io::Result<Option<Vec<Message>>> {
-        self.sequence += 1;
-        self.socket.send(&request(kind, family, filter, self.sequence), 0)?;
-        let mut list = Vec::new();
-        let mut interrupted = false;
-        let mut bytes = Vec::with_capacity(BUFFER);
-        loop {
-            bytes.clear();
-            self.socket.recv(&mut bytes, 0)?;
-            let mut rest = bytes.as_slice();
-            while rest.len() >= HEADER {
-                let message = NetlinkBuffer::new_checked(&rest).map_err(invalid)?;
-                let length = (message.length() as usize).next_multiple_of(4).min(rest.len());
-                let payload = message.payload();
-                interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
-                // What is left of an earlier list that was given up.
-                if message.sequence_number() == self.sequence {
-                    match message.message_type() {
-                        NLMSG_DONE if interrupted => return Err(io::ErrorKind::Interrupted.into()),
-                        NLMSG_DONE => return Ok(Some(list)),
-                        NLMSG_ERROR => return refusal(payload),
-                        _ => list.push(parse(payload)?),
-                    }
-                }
-                rest = &rest[length..];
-            }
-        }
-    }
-}
-
-fn request(kind: u8, family: u8, filter: &Filter, sequence: u32) -> Vec<u8> {
-    let length = u32::try_from(HEADER + GENERIC_HEADER + filter.0.len()).unwrap_or(u32::MAX);
-    let mut request = length.to_ne_bytes().to_vec();
-    request.extend((NFTABLES << 8 | u16::from(kind)).to_ne_bytes());
-    request.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
-    request.extend(sequence.to_ne_bytes());
-    request.extend([0; 4]);
-    request.extend([family, 0, 0, 0]);
-    request.extend(&filter.0);
-    request
-}
-
-/// A refusal: the kernel has no nftables (`EINVAL`, `EOPNOTSUPP`), the thing has gone since it was listed (`ENOENT`),
-/// or worse.
-fn refusal(payload: &[u8]) -> io::Result<Option<Vec<Message>>> {
-    let number = payload.first_chunk().map_or(libc::EPROTO, |bytes| -i32::from_ne_bytes(*bytes));
-    match number {
-        libc::EINVAL | libc::EOPNOTSUPP | libc::ENOENT => Ok(None),
-        libc::EINTR => Err(io::ErrorKind::Interrupted.into()),
-        number => Err(io::Error::from_raw_os_error(number)),
     }
 }
 
@@ -127,10 +65,6 @@ fn parse(payload: &[u8]) -> io::Result<Message> {
     let (header, attributes) =
         payload.split_at_checked(GENERIC_HEADER).ok_or_else(|| invalid("a message without a header"))?;
     Ok(Message { family: header[0], attributes: attributes.to_vec() })
-}
-
-fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 /// Which things are asked for: strings that they have as attributes.

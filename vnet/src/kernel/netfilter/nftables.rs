@@ -86,15 +86,15 @@ fn families(number: u8) -> Option<Families> {
 /// What has nothing to do with such a table is not even asked for: a host may have ten thousand rules for something
 /// else.
 pub(super) fn tables() -> io::Result<Vec<Table>> {
-    let Some(mut netlink) = Nfnetlink::open()? else { return Ok(Vec::new()) };
+    let Some(netlink) = Nfnetlink::open()? else { return Ok(Vec::new()) };
     let all = Filter::default();
     let awake: BTreeSet<(u8, String)> =
-        list(&mut netlink, get::TABLES, 0, &all)?.iter().filter_map(awake).collect();
+        list(&netlink, get::TABLES, 0, &all)?.iter().filter_map(awake).collect();
     if awake.is_empty() {
         return Ok(Vec::new());
     }
     let mut tables: BTreeMap<(u8, String), Table> = BTreeMap::new();
-    for message in list(&mut netlink, get::CHAINS, 0, &all)? {
+    for message in list(&netlink, get::CHAINS, 0, &all)? {
         let attributes = message.attributes();
         let (Some(name), Some(families)) = (attributes.string(chain::TABLE), families(message.family)) else {
             continue;
@@ -115,14 +115,14 @@ pub(super) fn tables() -> io::Result<Vec<Table>> {
     }
     tables.retain(|_, table| table.chains.values().any(|chain| chain.base.is_some()));
     for ((family, _), table) in &mut tables {
-        read_rules(&mut netlink, *family, table)?;
-        read_sets(&mut netlink, *family, table)?;
+        read_rules(&netlink, *family, table)?;
+        read_sets(&netlink, *family, table)?;
     }
     Ok(tables.into_values().collect())
 }
 
 /// A list; empty where there is no such thing.
-fn list(netlink: &mut Nfnetlink, kind: u8, family: u8, filter: &Filter) -> io::Result<Vec<Message>> {
+fn list(netlink: &Nfnetlink, kind: u8, family: u8, filter: &Filter) -> io::Result<Vec<Message>> {
     Ok(netlink.list(kind, family, filter)?.unwrap_or_default())
 }
 
@@ -151,7 +151,7 @@ fn base(attributes: Attributes<'_>) -> Option<Base> {
     Some(Base { hook: hook_of(hook.u32(chain::HOOK_NUMBER)?)?, priority, policy })
 }
 
-fn read_rules(netlink: &mut Nfnetlink, family: u8, table: &mut Table) -> io::Result<()> {
+fn read_rules(netlink: &Nfnetlink, family: u8, table: &mut Table) -> io::Result<()> {
     let of_table = Filter::default().with(rule::TABLE, &table.name);
     for message in list(netlink, get::RULES, family, &of_table)? {
         let attributes = message.attributes();
@@ -184,7 +184,7 @@ fn used_sets(table: &Table) -> BTreeSet<String> {
     names.cloned().collect()
 }
 
-fn read_sets(netlink: &mut Nfnetlink, family: u8, table: &mut Table) -> io::Result<()> {
+fn read_sets(netlink: &Nfnetlink, family: u8, table: &mut Table) -> io::Result<()> {
     let used = used_sets(table);
     if used.is_empty() {
         return Ok(());

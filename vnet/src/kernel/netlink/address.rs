@@ -6,7 +6,7 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
 };
 use nix::libc;
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 
 use super::{Netlink, Result, family};
 
@@ -48,12 +48,13 @@ impl Address {
 
 impl Netlink {
     /// The addresses of one interface, or of all, in the kernel's order.
-    pub(in crate::kernel) async fn addresses(&self, index: Option<u32>) -> Result<Vec<Address>> {
+    pub(in crate::kernel) fn addresses(&self, index: Option<u32>) -> Result<Vec<Address>> {
         let mut message = AddressMessage::default();
         message.header.index = index.unwrap_or(0);
-        let answer = match self.request(RouteNetlinkMessage::GetAddress(message), NLM_F_DUMP).await {
-            Err(error) if error.is(libc::ENODEV) => Vec::new(),
-            answer => answer?,
+        // A list that never stands still is still better than none.
+        let answer = match self.at_once.list(&RouteNetlinkMessage::GetAddress(message)) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Vec::new(),
+            answer => answer?.messages,
         };
         let addresses = answer.iter().filter_map(|message| match message {
             RouteNetlinkMessage::NewAddress(message) => Address::from_message(message),

@@ -27,6 +27,8 @@ mtu = 1400
 isolated = true
 [endpoints.web]
 addresses = ["192.168.0.80"]
+egress = "50mbit"
+ingress = "1gbit"
 [endpoints.db]
 network = "blue"
 mac = "02:00:00:00:00:77"
@@ -62,6 +64,9 @@ gateway-mode = "nat-unprotected"
 subnets = ["10.1.0.0/24"]
 [endpoints.web]
 addresses = ["192.168.0.80"]
+egress = "none"
+ingress = "2gbit"
+ingress-burst = "64k"
 [endpoints.cache]
 network = "green"
 [[portmaps]]
@@ -378,6 +383,7 @@ fn descriptions() -> impl Strategy<Value = String> {
             }
             if *mac && *kind > 0 {
                 text += &format!("mac = \"02:00:00:00:01:{nth:02x}\"\nifname = \"lan{nth}\"\n");
+                text += &format!("egress = \"{}kbit\"\negress-burst = {}\n", nth + 8, nth + 2000);
             }
         }
         for (nth, (port, (kind, udp, restricted))) in ports.iter().enumerate() {

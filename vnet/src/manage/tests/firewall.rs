@@ -68,8 +68,10 @@ async fn a_firewall_that_cannot_be_read_is_no_reason_not_to_publish() {
     assert!(notes[0].contains("8088/tcp is not known: no rules for you"), "{notes:?}");
     let diagnosis = world.manager().diagnose().await.unwrap();
     assert_eq!(diagnosis.findings, []);
-    assert_eq!(diagnosis.failed.len(), checks().count(), "{diagnosis:?}");
-    assert_eq!(diagnosis.failed[0], "firewall: no rules for you");
+    // All but the one that has nothing to do with it.
+    let of_the_firewall = checks().filter(|check| *check != "limits");
+    let failed: Vec<String> = of_the_firewall.map(|check| format!("{check}: no rules for you")).collect();
+    assert_eq!(diagnosis.failed, failed);
 }
 
 #[tokio::test]

@@ -1,0 +1,120 @@
+//! How much endpoints may send and receive.
+
+use super::going::leftovers;
+use super::host::Host;
+use super::network::is_there;
+use super::{Claim, Done, Error, Manager, Mode, Steps};
+use crate::plan::{Resource, expand};
+use crate::reconcile::Machine;
+use crate::spec::{Endpoint, Going, Limit, Limits, Name, Network, TargetHost};
+use crate::store::Transaction;
+
+/// What is to be limited of an endpoint, and what no longer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LimitChange {
+    /// What it sends; as it is without, unlimited for a `None` inside.
+    pub egress: Option<Option<Limit>>,
+    /// What it receives, likewise.
+    pub ingress: Option<Option<Limit>>,
+}
+
+impl LimitChange {
+    /// The change that leaves no limit.
+    pub const NONE_LEFT: Self = Self { egress: Some(None), ingress: Some(None) };
+
+    fn onto(self, limits: Limits) -> Limits {
+        Limits {
+            egress: self.egress.unwrap_or(limits.egress),
+            ingress: self.ingress.unwrap_or(limits.ingress),
+        }
+    }
+}
+
+impl<M: Machine> Manager<M> {
+    /// Changes how much an endpoint may send and receive. Its connections go on.
+    ///
+    /// # Errors
+    /// When there is no such endpoint, it is on no network, or a burst has no room for a packet.
+    pub async fn set_limits(&self, name: &Name, change: LimitChange) -> Result<Done<Endpoint>, Error> {
+        let (transaction, settings) = self.begin_settled().await?;
+        let before = self.existing_endpoint(&transaction, &TargetHost::Name(name.clone()))?;
+        let network = match &before.link {
+            Some(link) => Some(self.existing_network(&transaction, &link.network)?),
+            None => None,
+        };
+        let endpoint = note_limits(&transaction, &before, network.as_ref(), change)?;
+        let host = Host::without_routes(&self.machine).await?;
+        if !is_there(&endpoint, &host) {
+            // Without effect on anything but the record; what is limited comes with the endpoint.
+            let ops = self.make(transaction, "", Vec::new(), Vec::new()).await?;
+            let note = format!("endpoint {name} is not there: it is limited once `vnet up` brings it back");
+            return Ok(Done { value: endpoint, ops, notes: vec![note] });
+        }
+        let going = Going { limits: lifted(&before, &endpoint, network.as_ref()), ..Going::default() };
+        transaction.set_going(&going)?;
+        let leftovers = self.plan(Vec::new(), leftovers(&transaction, &settings, &going)?).await?;
+        let what = format!("limits of endpoint {name}");
+        let mut ops = self.change(transaction, &what, steps(&before, &endpoint, network.as_ref())).await?;
+        ops.extend(leftovers.ops);
+        if self.mode == Mode::Apply {
+            self.finish_going().await?;
+        }
+        Ok(Done::new(endpoint, ops))
+    }
+}
+
+/// Notes what is to be limited of an endpoint that is recorded, on its network.
+pub(super) fn note_limits(
+    transaction: &Transaction,
+    before: &Endpoint,
+    network: Option<&Network>,
+    change: LimitChange,
+) -> Result<Endpoint, Error> {
+    let endpoint = Endpoint { limits: change.onto(before.limits), ..before.clone() };
+    let Some(network) = network else {
+        return if endpoint.limits.is_empty() {
+            Ok(endpoint)
+        } else {
+            Err(Error::NothingToLimit { endpoint: endpoint.name })
+        };
+    };
+    check_bursts(&endpoint, network)?;
+    transaction.put_endpoint(&endpoint)?;
+    Ok(endpoint)
+}
+
+/// From the limits that an endpoint had to those that it gets, but for those that are [lifted].
+pub(super) fn steps(before: &Endpoint, endpoint: &Endpoint, network: Option<&Network>) -> Steps {
+    let resources = |endpoint: &Endpoint| -> Vec<Resource> {
+        let Some((link, network)) = endpoint.link.as_ref().zip(network) else { return Vec::new() };
+        // The queue is there before anything is sent through it.
+        let limits = expand::limits(endpoint, network);
+        limits.into_iter().chain(expand::endpoint_entries(endpoint, link, network)).collect()
+    };
+    Steps { wanted: Claim::Recorded.on(resources(endpoint)), obsolete: Vec::new(), former: resources(before) }
+}
+
+/// What is to be noted of limits that an endpoint had and has no more: their queues [go](super::going) when nothing is
+/// sent through them any more.
+pub(super) fn lifted(
+    before: &Endpoint,
+    endpoint: &Endpoint,
+    network: Option<&Network>,
+) -> Vec<(Endpoint, Network)> {
+    let (old, new) = (before.limits, endpoint.limits);
+    let is_lifted =
+        old.egress.is_some() && new.egress.is_none() || old.ingress.is_some() && new.ingress.is_none();
+    network.filter(|_| is_lifted).map(|network| (before.clone(), network.clone())).into_iter().collect()
+}
+
+/// Checks that a burst has room for the largest packet: it would never be sent.
+fn check_bursts(endpoint: &Endpoint, network: &Network) -> Result<(), Error> {
+    let least = Limit::least_burst(network.mtu);
+    for limit in [endpoint.limits.egress, endpoint.limits.ingress].into_iter().flatten() {
+        if let Some(burst) = limit.burst.filter(|burst| u32::from(*burst) < least) {
+            let (endpoint, mtu) = (endpoint.name.clone(), network.mtu);
+            return Err(Error::BurstTooSmall { endpoint, burst, least, mtu });
+        }
+    }
+    Ok(())
+}
