@@ -243,19 +243,13 @@ pub async fn apply<M: Machine>(machine: &M, plan: &Plan) -> Result<(), Failure> 
     for ops in plan.ops.chunk_by(Op::joins) {
         if let Err((nth, error)) = machine.apply_joined(ops).await {
             // The failed step may have been done in part, so it is undone as well.
-            let not_undone = undo(machine, plan, done + nth).await;
+            let not_undone = do_all(machine, &plan.undo(done + nth + 1)).await;
             let failed = vec![FailedOp { op: ops[nth].clone(), error: Box::new(error) }];
             return Err(Failure { failed, not_undone });
         }
         done += ops.len();
     }
     Ok(())
-}
-
-/// Undoes the steps of a plan up to this one, last first.
-async fn undo<M: Machine>(machine: &M, plan: &Plan, last: usize) -> Vec<FailedOp> {
-    let back: Vec<Op> = plan.ops[..=last].iter().rev().filter_map(|op| plan.inverse(op)).collect();
-    do_all(machine, &back).await
 }
 
 /// Does every step that can be done, whatever fails on the way.

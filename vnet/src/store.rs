@@ -4,7 +4,7 @@
 //! /run/vnet/NAME/             0700
 //!   lock                      held by a command as long as it runs; holds the number of its process
 //!   state.redb                one database, committed atomically
-//!     meta                    schema, settings, next mapping, block lengths in use, what is being moved
+//!     meta                    schema, settings, next mapping, block lengths in use, what is to be gone
 //!     networks                name -> Network
 //!     endpoints               name -> Endpoint
 //!     addresses               address -> name of its endpoint                     (index)

@@ -1,13 +1,11 @@
 //! `vnet limit`.
 
-use std::str::FromStr;
-
 use clap::{Args, Subcommand};
 
 use super::context::{Context, DryRun};
 use crate::manage::LimitChange;
 use crate::output;
-use crate::spec::{self, Bytes, Limit, Name, Rate};
+use crate::spec::{Bytes, Name, RateSetting};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -43,28 +41,16 @@ pub(super) struct Set {
     endpoint: Name,
     /// Bits that it may send in a second: kbit, mbit or gbit; or `none`.
     #[arg(long, value_name = "RATE", required_unless_present = "ingress")]
-    egress: Option<Wish>,
+    egress: Option<RateSetting>,
     /// Bits that it may receive in a second, or `none`.
     #[arg(long, value_name = "RATE")]
-    ingress: Option<Wish>,
+    ingress: Option<RateSetting>,
     /// Bytes that may pass at once after a pause, in each direction that is named [default: those of 5 ms, 8k at
     /// least].
     #[arg(long, value_name = "BYTES")]
     burst: Option<Bytes>,
     #[command(flatten)]
     dry_run: DryRun,
-}
-
-/// A rate, or that there is to be none.
-#[derive(Clone, Copy, Debug)]
-struct Wish(Option<Rate>);
-
-impl FromStr for Wish {
-    type Err = spec::Error;
-
-    fn from_str(text: &str) -> Result<Self, spec::Error> {
-        if text == "none" { Ok(Self(None)) } else { text.parse().map(|rate| Self(Some(rate))) }
-    }
 }
 
 impl Command {
@@ -90,7 +76,7 @@ impl Command {
 impl Set {
     async fn run(self, context: &Context) -> anyhow::Result<()> {
         let mode = self.dry_run.mode();
-        let limit = |wish: Wish| wish.0.map(|rate| Limit { rate, burst: self.burst });
+        let limit = |rate: RateSetting| rate.with(self.burst);
         let change = LimitChange { egress: self.egress.map(limit), ingress: self.ingress.map(limit) };
         let done = context.manager(mode).await?.set_limits(&self.endpoint, change).await?;
         let line = format!("endpoint {}: {}", self.endpoint, done.value.limits);

@@ -2,6 +2,7 @@
 //!
 //! stdout is the answer, stderr is everything else. Exit 0: done, 1: failed, 2: the command makes no sense.
 
+mod apply;
 mod completions;
 mod context;
 mod deny;
@@ -27,7 +28,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use self::context::{Context, Global};
-use crate::{manage, spec};
+use crate::{file, manage, spec};
 
 /// Networks for namespaces on eBPF: addresses, masquerade, published ports. Without iptables, without a daemon.
 #[derive(Debug, Parser)]
@@ -57,6 +58,8 @@ enum Command {
     Down(instance::Down),
     Status(instance::Status),
     Doctor(doctor::Doctor),
+    Apply(apply::Apply),
+    Export(apply::Export),
     /// Networks: a bridge with its prefixes, gateway and masquerade.
     #[command(subcommand)]
     Network(network::Command),
@@ -93,6 +96,8 @@ impl Command {
             Self::Down(command) => command.run(context).await,
             Self::Status(command) => command.run(context).await,
             Self::Doctor(command) => command.run(context).await,
+            Self::Apply(command) => command.run(context).await,
+            Self::Export(command) => command.run(context),
             Self::Network(command) => command.run(context).await,
             Self::Ns(command) => command.run(context).await,
             Self::Portmap(command) => command.run(context).await,
@@ -159,7 +164,15 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 fn exit_status(error: &anyhow::Error) -> u8 {
     let is_spec = matches!(error.downcast_ref(), Some(manage::Error::Spec(_)));
     let bad_lines = error.downcast_ref::<lines::BadLines>();
-    if is_spec || bad_lines.is_some_and(|bad| bad.makes_no_sense) { 2 } else { 1 }
+    let problems = error.downcast_ref::<file::Problems>();
+    if is_spec
+        || problems.is_some_and(|problems| problems.make_no_sense)
+        || bad_lines.is_some_and(|bad| bad.makes_no_sense)
+    {
+        2
+    } else {
+        1
+    }
 }
 
 #[cfg(test)]
@@ -184,6 +197,9 @@ mod tests {
             "status --json",
             "doctor",
             "doctor --json",
+            "apply -f vnet.toml",
+            "apply -f a.toml -f /etc/vnet --file - --prune --dry-run --json",
+            "export",
             "network create blue --subnet 10.1.0.0/24 --gateway 10.1.0.254 --mtu 1400 --internal --isolated",
             "network create blue --subnet 10.1.0.0/24 --gateway-mode routed --udp-mapping address-and-port",
             "network set blue --tcp-mapping endpoint-independent --filtering address --dry-run",
@@ -312,6 +328,8 @@ mod tests {
             "flow flush --all",
             "portmap move 8088",
             "masquerade add 10.0.0.1/8",
+            "apply",
+            "apply vnet.toml",
             "drops --reason because",
             "trace",
             "trace tcp 203.0.113.2:5555",

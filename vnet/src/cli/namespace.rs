@@ -9,7 +9,7 @@ use vnet_common::Mac;
 
 use super::context::{Context, DryRun, Record};
 use crate::kernel::{self, Kernel};
-use crate::manage::{EndpointRequest, Place, RemovedEndpoint};
+use crate::manage::{EndpointRequest, LimitChange, Place, RemovedEndpoint};
 use crate::output::{self, Format};
 use crate::plan::expand;
 use crate::spec::{self, Endpoint, InterfaceName, Name, Namespace};
@@ -154,7 +154,12 @@ impl Create {
             LinkMode::None if self.place.is_empty() => None,
             LinkMode::None => return Err(super::usage("--mode none has no network, address or interface")),
         };
-        let request = EndpointRequest { name: self.name, namespace: Namespace::Own, place };
+        let request = EndpointRequest {
+            name: self.name,
+            namespace: Namespace::Own,
+            place,
+            limits: LimitChange::default(),
+        };
         make(context, &request, self.dry_run).await
     }
 }
@@ -166,7 +171,12 @@ impl Attach {
         let path = pid.map(of_process).or(netns).unwrap_or_default();
         let path = std::path::absolute(&path)?;
         let place = Some(self.place.place()?);
-        let request = EndpointRequest { name: self.name, namespace: Namespace::Foreign { path }, place };
+        let request = EndpointRequest {
+            name: self.name,
+            namespace: Namespace::Foreign { path },
+            place,
+            limits: LimitChange::default(),
+        };
         make(context, &request, self.dry_run).await
     }
 }

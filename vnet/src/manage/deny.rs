@@ -5,6 +5,7 @@ use super::{Claim, Done, Error, Manager};
 use crate::plan::expand;
 use crate::reconcile::Machine;
 use crate::spec::{Cidr, Settings};
+use crate::store::Transaction;
 
 impl<M: Machine> Manager<M> {
     /// Denies sources: all of them, or none.
@@ -12,16 +13,14 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When no uplink has XDP, or one of them covers an address of an uplink.
     pub async fn deny(&self, sources: &[Cidr]) -> Result<Done<Vec<Cidr>>, Error> {
-        let (transaction, settings) = self.begin()?;
+        let (transaction, settings) = self.begin_settled().await?;
         if settings.xdp.is_empty() {
             return Err(Error::NoXdp);
         }
         let host = Host::without_routes(&self.machine).await?;
         let mut wanted = Vec::with_capacity(sources.len());
         for sources in sources.iter().copied() {
-            check(&host, &settings, sources)?;
-            let claim = if transaction.is_denied(sources)? { Claim::Recorded } else { Claim::New };
-            transaction.put_denied(sources)?;
+            let claim = note_denied(&transaction, &settings, &host, sources)?;
             wanted.extend(claim.on([expand::denied(sources)]));
         }
         let ops = self.make(transaction, "the deny list", wanted, Vec::new()).await?;
@@ -33,7 +32,7 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When they stay on it.
     pub async fn allow(&self, sources: &[Cidr]) -> Result<Done<Vec<Cidr>>, Error> {
-        let (transaction, _) = self.begin()?;
+        let (transaction, _) = self.begin_settled().await?;
         let mut removed = Vec::new();
         for sources in sources.iter().copied() {
             if transaction.is_denied(sources)? {
@@ -50,6 +49,22 @@ impl<M: Machine> Manager<M> {
         let ops = self.unmake(transaction, "the deny list", obsolete, Vec::new()).await?;
         Ok(Done { value: removed, ops, notes })
     }
+}
+
+/// Notes sources that are denied.
+pub(super) fn note_denied(
+    transaction: &Transaction,
+    settings: &Settings,
+    host: &Host,
+    sources: Cidr,
+) -> Result<Claim, Error> {
+    if settings.xdp.is_empty() {
+        return Err(Error::NoXdp);
+    }
+    check(host, settings, sources)?;
+    let claim = if transaction.is_denied(sources)? { Claim::Recorded } else { Claim::New };
+    transaction.put_denied(sources)?;
+    Ok(claim)
 }
 
 /// Checks that the host and its neighbours can still talk: address resolution of IPv6 comes from such addresses.

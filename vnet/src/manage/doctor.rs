@@ -98,7 +98,7 @@ impl<M: Machine> Manager<M> {
             if !is_there.map_err(kernel("look for interfaces of the host"))? {
                 continue;
             }
-            for resource in expand::limits(&endpoint, link, &network) {
+            for resource in expand::limits(&endpoint, &network) {
                 let state = self.machine.state(&resource).await;
                 let state = state.map_err(kernel("look at the limits of endpoints"))?;
                 if let (Resource::Limit(shaper), State::Absent | State::Differs(_)) = (resource, &state) {

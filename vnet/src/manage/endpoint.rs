@@ -1,14 +1,16 @@
 //! Endpoints.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use vnet_common::{Addr, Mac};
 
 use super::error::there_are;
+use super::limit::note_limits;
 use super::network::list;
 use super::port_map::of_removed;
-use super::{Claim, Done, Error, Manager, kernel};
+use super::{Claim, Done, Error, LimitChange, Manager, kernel};
 use crate::plan::expand;
 use crate::reconcile::Machine;
 use crate::spec::{
@@ -18,7 +20,7 @@ use crate::store::Transaction;
 use crate::{ipam, ours};
 
 /// An endpoint to make.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointRequest {
     /// Its name.
     pub name: Name,
@@ -26,10 +28,12 @@ pub struct EndpointRequest {
     pub namespace: Namespace,
     /// Its place on a network; without one it has a loopback interface and nothing else.
     pub place: Option<Place>,
+    /// What is to be limited of it, and what no longer.
+    pub limits: LimitChange,
 }
 
 /// An endpoint's place on a network.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The network.
     pub network: Name,
@@ -52,27 +56,47 @@ pub struct RemovedEndpoint {
     pub floating: Vec<Floating>,
 }
 
+/// An endpoint that is recorded, and its network.
+pub(super) struct NotedEndpoint {
+    pub(super) endpoint: Endpoint,
+    pub(super) network: Option<Network>,
+    pub(super) claim: Claim,
+    /// As it was, if it was recorded and its limits are to be others.
+    pub(super) before: Option<Endpoint>,
+}
+
 impl<M: Machine> Manager<M> {
     /// Makes an endpoint.
     ///
     /// # Errors
     /// When it clashes with what is there, or is there with another description.
     pub async fn create_endpoint(&self, request: &EndpointRequest) -> Result<Done<Endpoint>, Error> {
-        let (transaction, _) = self.begin()?;
+        let (transaction, _) = self.begin_settled().await?;
+        let NotedEndpoint { endpoint, network, claim, before: _ } =
+            self.note_endpoint(&transaction, request, &BTreeSet::new()).await?;
+        let wanted = claim.on(expand::endpoint(&endpoint, network.as_ref()));
+        let what = format!("endpoint {}", endpoint.name);
+        let ops = self.make(transaction, &what, wanted, Vec::new()).await?;
+        Ok(Done::new(endpoint, ops))
+    }
+
+    /// Notes an endpoint, unless it is recorded. It gets none of the reserved addresses but by asking for it.
+    pub(super) async fn note_endpoint(
+        &self,
+        transaction: &Transaction,
+        request: &EndpointRequest,
+        reserved: &BTreeSet<IpAddr>,
+    ) -> Result<NotedEndpoint, Error> {
         let network = match &request.place {
-            Some(place) => Some(self.existing_network(&transaction, &place.network)?),
+            Some(place) => Some(self.existing_network(transaction, &place.network)?),
             None => None,
         };
         let recorded = transaction.endpoint(&request.name)?;
+        let claim = Claim::of(recorded.as_ref());
         let endpoint = match &recorded {
             Some(endpoint) => same_endpoint(request, endpoint)?,
             None => {
-                let link = match request.place.as_ref().zip(network.as_ref()) {
-                    Some((place, network)) => {
-                        Some(self.describe_link(&transaction, &request.name, place, network).await?)
-                    }
-                    None => None,
-                };
+                let link = self.describe_link(transaction, request, network.as_ref(), reserved).await?;
                 let (name, namespace) = (request.name.clone(), request.namespace.clone());
                 let limits = Limits::default();
                 let endpoint = Endpoint { name, namespace, link, created: self.now, limits };
@@ -80,27 +104,30 @@ impl<M: Machine> Manager<M> {
                 endpoint
             }
         };
-        let wanted = Claim::of(recorded.as_ref()).on(expand::endpoint(&endpoint, network.as_ref()));
-        let what = format!("endpoint {}", endpoint.name);
-        let ops = self.make(transaction, &what, wanted, Vec::new()).await?;
-        Ok(Done::new(endpoint, ops))
+        if request.limits == LimitChange::default() {
+            return Ok(NotedEndpoint { endpoint, network, claim, before: None });
+        }
+        let limited = note_limits(transaction, &endpoint, network.as_ref(), request.limits)?;
+        Ok(NotedEndpoint { endpoint: limited, network, claim, before: recorded })
     }
 
     async fn describe_link(
         &self,
         transaction: &Transaction,
-        name: &Name,
-        place: &Place,
-        network: &Network,
-    ) -> Result<Link, Error> {
-        Ok(Link {
+        request: &EndpointRequest,
+        network: Option<&Network>,
+        reserved: &BTreeSet<IpAddr>,
+    ) -> Result<Option<Link>, Error> {
+        let name = &request.name;
+        let Some((place, network)) = request.place.as_ref().zip(network) else { return Ok(None) };
+        Ok(Some(Link {
             network: network.name.clone(),
             number: network.number,
-            addresses: choose_addresses(transaction, name, place, network)?,
+            addresses: choose_addresses(transaction, name, place, network, reserved)?,
             mac: self.choose_mac(transaction, name, place.mac, network)?,
             ifname: place.ifname.clone(),
             host_interface: self.choose_host_interface(transaction, name).await?,
-        })
+        }))
     }
 
     fn choose_mac(
@@ -220,9 +247,11 @@ fn choose_addresses(
     name: &Name,
     place: &Place,
     network: &Network,
+    reserved: &BTreeSet<IpAddr>,
 ) -> Result<Vec<IpNet>, Error> {
     check_families(place, network)?;
-    network.segments.iter().map(|segment| choose_address(transaction, name, place, segment)).collect()
+    let choose = |segment| choose_address(transaction, name, place, segment, reserved);
+    network.segments.iter().map(choose).collect()
 }
 
 fn check_families(place: &Place, network: &Network) -> Result<(), Error> {
@@ -243,6 +272,7 @@ fn choose_address(
     name: &Name,
     place: &Place,
     segment: &Segment,
+    reserved: &BTreeSet<IpAddr>,
 ) -> Result<IpNet, Error> {
     let refused = |source| Error::Address { endpoint: name.clone(), source };
     let wish = place.addresses.iter().copied().find(|addr| addr.is_ipv4() == segment.subnet.is_v4());
@@ -251,7 +281,13 @@ fn choose_address(
             ipam::check(segment, addr, transaction.owner_of(addr)?).map_err(refused)?;
             addr
         }
-        None => ipam::lowest_free(segment, transaction.taken_in(segment.subnet)?).map_err(refused)?,
+        None => {
+            let mut taken = transaction.taken_in(segment.subnet)?;
+            taken.extend(reserved.range(segment.subnet.first_host()..=segment.subnet.last_host()));
+            taken.sort_unstable();
+            taken.dedup();
+            ipam::lowest_free(segment, taken).map_err(refused)?
+        }
     };
     Ok(segment.address(addr))
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::Part;
 use crate::plan::Resource;
 use crate::reconcile::Failure;
 use crate::spec::{
@@ -72,13 +73,11 @@ pub enum Error {
         /// The steps.
         failure: Failure,
     },
-    /// Steps of a move failed after it was decided; the record says where the ports are to lead.
-    #[error(
-        "{mapping} is not complete after the move: {failure}; run the same command again once the cause is gone"
-    )]
-    MovedInPart {
-        /// The mapping as it is to be.
-        mapping: Box<PortMap>,
+    /// Something is recorded to be as it was asked for, and is not altogether.
+    #[error("{what} is not complete: {failure}; run the same command again once the cause is gone")]
+    Unsettled {
+        /// What.
+        what: String,
         /// The steps.
         failure: Failure,
     },
@@ -359,6 +358,9 @@ pub enum Error {
     /// Some of many requests cannot be fulfilled, so none was.
     #[error("{}", list_refused(.0))]
     Refused(Vec<Refused>),
+    /// Some parts of a description cannot be had, so nothing of it was made.
+    #[error("{}", list_refused_parts(.0))]
+    RefusedParts(Vec<RefusedPart>),
     /// The ports are not published.
     #[error("{published}/{protocol} is not published: publish it with `vnet portmap add`")]
     NotPublished {
@@ -534,7 +536,21 @@ pub struct Refused {
     pub error: Error,
 }
 
+/// A part of a description that cannot be had.
+#[derive(Debug)]
+pub struct RefusedPart {
+    /// Which.
+    pub part: Part,
+    /// Why not.
+    pub error: Error,
+}
+
 impl Error {
+    /// Whether it speaks against the request alone: others can be looked at nevertheless.
+    pub(super) fn is_refusal(&self) -> bool {
+        !matches!(self, Self::Store(_) | Self::Kernel { .. })
+    }
+
     /// The reason why the only request was refused.
     pub(super) fn of_the_only(self) -> Self {
         match self {
@@ -546,6 +562,11 @@ impl Error {
 
 fn list_refused(refused: &[Refused]) -> String {
     let lines = refused.iter().map(|Refused { nth, error }| format!("request {}: {error}", nth + 1));
+    lines.collect::<Vec<_>>().join("; ")
+}
+
+fn list_refused_parts(refused: &[RefusedPart]) -> String {
+    let lines = refused.iter().map(|RefusedPart { part, error }| format!("{part}: {error}"));
     lines.collect::<Vec<_>>().join("; ")
 }
 

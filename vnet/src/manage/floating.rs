@@ -14,12 +14,19 @@ use crate::spec::{Cidr, Endpoint, Floating, GatewayMode, TargetHost};
 use crate::store::Transaction;
 
 /// An address of the host to give to an endpoint.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FloatingRequest {
     /// The host's address.
     pub external: IpAddr,
     /// The endpoint, by its address or its name.
     pub target: TargetHost,
+}
+
+/// A floating address that is recorded.
+pub(super) struct NotedFloating {
+    pub(super) floating: Floating,
+    pub(super) claim: Claim,
+    pub(super) note: Option<String>,
 }
 
 impl<M: Machine> Manager<M> {
@@ -28,24 +35,36 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When the host has no such address, or one of the two has another already.
     pub async fn add_floating(&self, request: &FloatingRequest) -> Result<Done<Floating>, Error> {
-        let (transaction, settings) = self.begin()?;
+        let (transaction, settings) = self.begin_settled().await?;
         let host = Addresses::observe(&self.machine, &settings).await?;
-        let note = check_external(&transaction, &host, request.external)?;
-        let floating = self.describe_floating(&transaction, request)?;
-        let recorded = same_floating(&transaction, &floating)?;
-        if recorded.is_none() {
-            check_alone(&transaction, &floating)?;
-            transaction.put_floating(&floating)?;
-        }
+        let NotedFloating { floating, claim, note } = self.note_floating(&transaction, &host, request)?;
         let refresh = self.refresh(&transaction, &host)?;
         let mut wanted = refresh.wanted;
-        wanted.extend(Claim::of(recorded.as_ref()).on(expand::floating(&floating)));
+        wanted.extend(claim.on(expand::floating(&floating)));
         let what = format!("floating address {}", floating.external);
         let ops = self.make(transaction, &what, wanted, refresh.obsolete).await?;
         Ok(Done { value: floating, ops, notes: note.into_iter().collect() })
     }
 
-    fn describe_floating(
+    /// Notes a floating address, unless it is recorded.
+    pub(super) fn note_floating(
+        &self,
+        transaction: &Transaction,
+        host: &Addresses,
+        request: &FloatingRequest,
+    ) -> Result<NotedFloating, Error> {
+        let note = check_external(transaction, host, request.external)?;
+        let floating = self.describe_floating(transaction, request)?;
+        let recorded = same_floating(transaction, &floating)?;
+        let claim = Claim::of(recorded.as_ref());
+        if recorded.is_none() {
+            check_alone(transaction, &floating)?;
+            transaction.put_floating(&floating)?;
+        }
+        Ok(NotedFloating { floating, claim, note })
+    }
+
+    pub(super) fn describe_floating(
         &self,
         transaction: &Transaction,
         request: &FloatingRequest,
@@ -65,7 +84,7 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When something of it stays.
     pub async fn remove_floating(&self, external: IpAddr) -> Result<Done<Option<Floating>>, Error> {
-        let (transaction, _) = self.begin()?;
+        let (transaction, _) = self.begin_settled().await?;
         let Some(floating) = transaction.floating(external)? else { return Ok(Done::new(None, Vec::new())) };
         transaction.remove_floating(&floating)?;
         let what = format!("floating address {external}");

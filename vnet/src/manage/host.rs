@@ -1,6 +1,6 @@
 //! What the host has, and what follows from it: uplinks, clashes, its own addresses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -11,7 +11,7 @@ use super::{Claim, Error, Manager, Wanted, kernel};
 use crate::kernel::{Addressed, Interface, Route};
 use crate::plan::{Resource, expand};
 use crate::reconcile::Machine;
-use crate::spec::{InterfaceName, Network, Settings, Subnet};
+use crate::spec::{Going, InterfaceName, Network, Settings, Subnet};
 use crate::store::Transaction;
 
 /// What the host has at the moment.
@@ -31,6 +31,14 @@ impl Host {
     pub(super) async fn without_routes<M: Machine>(machine: &M) -> Result<Self, Error> {
         let interfaces = machine.interfaces().await.map_err(kernel("list the host's interfaces"))?;
         Ok(Self { interfaces, routes: Vec::new() })
+    }
+
+    /// The host as it is without what is to be gone.
+    pub(super) fn without(mut self, going: &Going) -> Self {
+        let gone: HashSet<&str> = going.interfaces().map(InterfaceName::as_str).collect();
+        self.interfaces.retain(|interface| !gone.contains(interface.name.as_str()));
+        self.routes.retain(|route| route.interface.as_deref().is_none_or(|name| !gone.contains(name)));
+        self
     }
 
     pub(super) fn interface(&self, name: &str) -> Option<&Interface> {
@@ -185,10 +193,14 @@ fn foreign_addresses(
 ) -> Result<BTreeMap<Addr, (IpAddr, String)>, Error> {
     let networks = transaction.networks()?;
     let gateways: Vec<IpAddr> = networks.iter().flat_map(expand::gateways).collect();
+    let going = transaction.going()?;
+    let gone: HashSet<&str> = going.interfaces().map(InterfaceName::as_str).collect();
     let mut current = BTreeMap::new();
     for interface in &host.interfaces {
         let is_bridge = networks.iter().any(|network| network.bridge.as_str() == interface.name);
-        if !is_bridge && transaction.has_interface(&interface.name)? {
+        if gone.contains(interface.name.as_str())
+            || !is_bridge && transaction.has_interface(&interface.name)?
+        {
             continue;
         }
         let counts =

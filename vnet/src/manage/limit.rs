@@ -1,14 +1,16 @@
 //! How much endpoints may send and receive.
 
+use super::going::leftovers;
 use super::host::Host;
 use super::network::is_there;
-use super::{Claim, Done, Error, Manager, Steps};
+use super::{Claim, Done, Error, Manager, Mode, Steps};
 use crate::plan::{Resource, expand};
 use crate::reconcile::Machine;
-use crate::spec::{Endpoint, Limit, Limits, Name, Network, Rate, TargetHost};
+use crate::spec::{Endpoint, Going, Limit, Limits, Name, Network, TargetHost};
+use crate::store::Transaction;
 
 /// What is to be limited of an endpoint, and what no longer.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LimitChange {
     /// What it sends; as it is without, unlimited for a `None` inside.
     pub egress: Option<Option<Limit>>,
@@ -34,13 +36,13 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When there is no such endpoint, it is on no network, or a burst has no room for a packet.
     pub async fn set_limits(&self, name: &Name, change: LimitChange) -> Result<Done<Endpoint>, Error> {
-        let (transaction, _) = self.begin()?;
+        let (transaction, settings) = self.begin_settled().await?;
         let before = self.existing_endpoint(&transaction, &TargetHost::Name(name.clone()))?;
-        let endpoint = Endpoint { limits: change.onto(before.limits), ..before.clone() };
-        let Some(link) = &endpoint.link else { return Err(Error::NothingToLimit { endpoint: name.clone() }) };
-        let network = self.existing_network(&transaction, &link.network)?;
-        check_bursts(&endpoint, &network)?;
-        transaction.put_endpoint(&endpoint)?;
+        let network = match &before.link {
+            Some(link) => Some(self.existing_network(&transaction, &link.network)?),
+            None => None,
+        };
+        let endpoint = note_limits(&transaction, &before, network.as_ref(), change)?;
         let host = Host::without_routes(&self.machine).await?;
         if !is_there(&endpoint, &host) {
             // Without effect on anything but the record; what is limited comes with the endpoint.
@@ -48,23 +50,61 @@ impl<M: Machine> Manager<M> {
             let note = format!("endpoint {name} is not there: it is limited once `vnet up` brings it back");
             return Ok(Done { value: endpoint, ops, notes: vec![note] });
         }
-        let resources = |endpoint: &Endpoint| -> Vec<Resource> {
-            // The queue is there before anything is sent through it.
-            let limits = expand::limits(endpoint, link, &network);
-            limits.into_iter().chain(expand::endpoint_entries(endpoint, link, &network)).collect()
-        };
-        let (former, now) = (resources(&before), resources(&endpoint));
-        // Whatever is recorded: a command that was to take it away may have been killed.
-        let any = Limit { rate: Rate::LEAST, burst: None };
-        let limited = Endpoint { limits: Limits { egress: Some(any), ingress: Some(any) }, ..before };
-        let is_kept = |resource: &Resource| now.iter().any(|kept| kept.same_identity(resource));
-        let all = expand::limits(&limited, link, &network).into_iter();
-        let obsolete = all.filter(|resource| !is_kept(resource)).collect();
+        let going = Going { limits: lifted(&before, &endpoint, network.as_ref()), ..Going::default() };
+        transaction.set_going(&going)?;
+        let leftovers = self.plan(Vec::new(), leftovers(&transaction, &settings, &going)?).await?;
         let what = format!("limits of endpoint {name}");
-        let steps = Steps { wanted: Claim::Recorded.on(now), obsolete, former };
-        let ops = self.change(transaction, &what, steps).await?;
+        let mut ops = self.change(transaction, &what, steps(&before, &endpoint, network.as_ref())).await?;
+        ops.extend(leftovers.ops);
+        if self.mode == Mode::Apply {
+            self.finish_going().await?;
+        }
         Ok(Done::new(endpoint, ops))
     }
+}
+
+/// Notes what is to be limited of an endpoint that is recorded, on its network.
+pub(super) fn note_limits(
+    transaction: &Transaction,
+    before: &Endpoint,
+    network: Option<&Network>,
+    change: LimitChange,
+) -> Result<Endpoint, Error> {
+    let endpoint = Endpoint { limits: change.onto(before.limits), ..before.clone() };
+    let Some(network) = network else {
+        return if endpoint.limits.is_empty() {
+            Ok(endpoint)
+        } else {
+            Err(Error::NothingToLimit { endpoint: endpoint.name })
+        };
+    };
+    check_bursts(&endpoint, network)?;
+    transaction.put_endpoint(&endpoint)?;
+    Ok(endpoint)
+}
+
+/// From the limits that an endpoint had to those that it gets, but for those that are [lifted].
+pub(super) fn steps(before: &Endpoint, endpoint: &Endpoint, network: Option<&Network>) -> Steps {
+    let resources = |endpoint: &Endpoint| -> Vec<Resource> {
+        let Some((link, network)) = endpoint.link.as_ref().zip(network) else { return Vec::new() };
+        // The queue is there before anything is sent through it.
+        let limits = expand::limits(endpoint, network);
+        limits.into_iter().chain(expand::endpoint_entries(endpoint, link, network)).collect()
+    };
+    Steps { wanted: Claim::Recorded.on(resources(endpoint)), obsolete: Vec::new(), former: resources(before) }
+}
+
+/// What is to be noted of limits that an endpoint had and has no more: their queues [go](super::going) when nothing is
+/// sent through them any more.
+pub(super) fn lifted(
+    before: &Endpoint,
+    endpoint: &Endpoint,
+    network: Option<&Network>,
+) -> Vec<(Endpoint, Network)> {
+    let (old, new) = (before.limits, endpoint.limits);
+    let is_lifted =
+        old.egress.is_some() && new.egress.is_none() || old.ingress.is_some() && new.ingress.is_none();
+    network.filter(|_| is_lifted).map(|network| (before.clone(), network.clone())).into_iter().collect()
 }
 
 /// Checks that a burst has room for the largest packet: it would never be sent.

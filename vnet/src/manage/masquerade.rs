@@ -13,7 +13,7 @@ use crate::spec::{Cidr, Floating, Masquerade};
 use crate::store::{self, Transaction};
 
 /// A masquerade rule to add.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MasqueradeRequest {
     /// The sources.
     pub subnet: Cidr,
@@ -27,28 +27,13 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When there is another for the same prefix.
     pub async fn add_masquerade(&self, request: &MasqueradeRequest) -> Result<Done<Masquerade>, Error> {
-        let (transaction, settings) = self.begin()?;
-        let MasqueradeRequest { subnet, to } = *request;
+        let (transaction, settings) = self.begin_settled().await?;
         let host = Addresses::observe(&self.machine, &settings).await?;
-        let note = match to {
-            Some(to) => check_to(&host, subnet, to)?,
-            None => None,
-        };
-        let recorded = transaction.masquerade(subnet)?;
-        let rule = match &recorded {
-            Some(rule) if rule.to == to => rule.clone(),
-            Some(rule) => return Err(differs(rule)),
-            None => {
-                check_not_floating(&transaction, subnet)?;
-                let rule = Masquerade { subnet, to, network: None };
-                transaction.put_masquerade(&rule)?;
-                rule
-            }
-        };
+        let NotedRule { rule, claim, note } = note_masquerade(&transaction, &host, request)?;
         let refresh = self.refresh(&transaction, &host)?;
         let mut wanted = refresh.wanted;
-        wanted.extend(Claim::of(recorded.as_ref()).on([expand::masquerade(&rule)]));
-        let what = format!("masquerade of {subnet}");
+        wanted.extend(claim.on([expand::masquerade(&rule)]));
+        let what = format!("masquerade of {}", rule.subnet);
         let ops = self.make(transaction, &what, wanted, refresh.obsolete).await?;
         Ok(Done { value: rule, ops, notes: note.into_iter().collect() })
     }
@@ -58,7 +43,7 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When it stays.
     pub async fn remove_masquerade(&self, subnet: Cidr) -> Result<Done<Option<Masquerade>>, Error> {
-        let (transaction, _) = self.begin()?;
+        let (transaction, _) = self.begin_settled().await?;
         let Some(rule) = transaction.masquerade(subnet)? else { return Ok(Done::new(None, Vec::new())) };
         transaction.remove_masquerade(subnet)?;
         let what = format!("masquerade of {subnet}");
@@ -73,9 +58,8 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When it cannot be written.
     pub async fn exclude(&self, destinations: Cidr) -> Result<Done<Cidr>, Error> {
-        let (transaction, _) = self.begin()?;
-        let claim = if transaction.is_unmasqueraded(destinations)? { Claim::Recorded } else { Claim::New };
-        transaction.put_unmasqueraded(destinations)?;
+        let (transaction, _) = self.begin_settled().await?;
+        let claim = note_exclusion(&transaction, destinations)?;
         let what = format!("exclusion of {destinations}");
         let wanted = claim.on([expand::unmasqueraded(destinations)]);
         let ops = self.make(transaction, &what, wanted, Vec::new()).await?;
@@ -87,7 +71,7 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When they stay left out.
     pub async fn include(&self, destinations: Cidr) -> Result<Done<Option<Cidr>>, Error> {
-        let (transaction, _) = self.begin()?;
+        let (transaction, _) = self.begin_settled().await?;
         let others = transaction.unmasqueraded()?.into_iter().filter(|other| *other != destinations);
         let covering = others.filter(|other| other.net().contains(&destinations.net()));
         let note = |other: Cidr| format!("{other} is left out as well, and holds {destinations}");
@@ -101,6 +85,46 @@ impl<M: Machine> Manager<M> {
         let ops = self.unmake(transaction, &what, obsolete, Vec::new()).await?;
         Ok(Done { value: Some(destinations), ops, notes })
     }
+}
+
+/// Notes destinations that are left out of masquerade.
+pub(super) fn note_exclusion(transaction: &Transaction, destinations: Cidr) -> Result<Claim, Error> {
+    let claim = if transaction.is_unmasqueraded(destinations)? { Claim::Recorded } else { Claim::New };
+    transaction.put_unmasqueraded(destinations)?;
+    Ok(claim)
+}
+
+/// A masquerade rule that is recorded.
+pub(super) struct NotedRule {
+    pub(super) rule: Masquerade,
+    pub(super) claim: Claim,
+    pub(super) note: Option<String>,
+}
+
+/// Notes a masquerade rule, unless it is recorded.
+pub(super) fn note_masquerade(
+    transaction: &Transaction,
+    host: &Addresses,
+    request: &MasqueradeRequest,
+) -> Result<NotedRule, Error> {
+    let MasqueradeRequest { subnet, to } = *request;
+    let note = match to {
+        Some(to) => check_to(host, subnet, to)?,
+        None => None,
+    };
+    let recorded = transaction.masquerade(subnet)?;
+    let claim = Claim::of(recorded.as_ref());
+    let rule = match recorded {
+        Some(rule) if rule.to == to => rule,
+        Some(rule) => return Err(differs(&rule)),
+        None => {
+            check_not_floating(transaction, subnet)?;
+            let rule = Masquerade { subnet, to, network: None };
+            transaction.put_masquerade(&rule)?;
+            rule
+        }
+    };
+    Ok(NotedRule { rule, claim, note })
 }
 
 /// What sends under an address that the host has not: masquerade rules and floating addresses whose answers may not

@@ -11,12 +11,15 @@
 //! **Ours is what we recorded.** A bridge, namespace, veth pair or attachment that is there before anything was
 //! noted of it belongs to somebody else: the verb refuses, and nothing changes.
 
+mod apply;
 mod deny;
+mod description;
 mod doctor;
 mod endpoint;
 mod error;
 mod floating;
 mod flows;
+mod going;
 mod held;
 mod host;
 mod limit;
@@ -30,9 +33,11 @@ mod up;
 #[cfg(test)]
 mod tests;
 
+pub use apply::{Applied, Unnamed};
+pub use description::{Description, Part};
 pub use doctor::{Diagnosis, Finding, checks};
 pub use endpoint::{EndpointRequest, Place, RemovedEndpoint};
-pub use error::{Error, Refused};
+pub use error::{Error, Refused, RefusedPart};
 pub use floating::FloatingRequest;
 pub use limit::LimitChange;
 pub use masquerade::{MasqueradeRequest, missing_addresses};

@@ -17,7 +17,7 @@ use crate::spec::{
 use crate::store::Transaction;
 
 /// A network to make.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkRequest {
     /// Its name.
     pub name: Name,
@@ -37,23 +37,42 @@ pub struct NetworkRequest {
     pub options: NetworkChange,
 }
 
+impl NetworkRequest {
+    /// A network about which everything else is left to us.
+    pub(super) fn plain(name: Name) -> Self {
+        Self {
+            name,
+            subnets: Vec::new(),
+            gateways: Vec::new(),
+            bridge: None,
+            mtu: None,
+            internal: false,
+            isolated: false,
+            options: NetworkChange::default(),
+        }
+    }
+}
+
+/// A network that is to be changed.
+pub(super) struct Changed {
+    /// As it is to be.
+    pub(super) network: Network,
+    pub(super) steps: Steps,
+    pub(super) notes: Vec<String>,
+}
+
 impl<M: Machine> Manager<M> {
     /// Makes a network.
     ///
     /// # Errors
     /// When it clashes with what is there, or is there with another description.
     pub async fn create_network(&self, request: &NetworkRequest) -> Result<Done<Network>, Error> {
-        let (transaction, settings) = self.begin()?;
+        let (transaction, settings) = self.begin_settled().await?;
         let host = Host::observe(&self.machine).await?;
         let recorded = transaction.network(&request.name)?;
         let network = match &recorded {
             Some(network) => same_network(request, network)?,
-            None => {
-                let uplinks = OfUplinks::observe(&host, &settings.uplinks);
-                let network = self.describe_network(&transaction, &host, request, uplinks)?;
-                note_network(&transaction, &network)?;
-                network
-            }
+            None => self.note_new_network(&transaction, &host, &settings.uplinks, request)?,
         };
         let refresh = self.refresh(&transaction, &Addresses::from(&host))?;
         let mut wanted = refresh.wanted;
@@ -61,6 +80,20 @@ impl<M: Machine> Manager<M> {
         let what = format!("network {}", network.name);
         let ops = self.make(transaction, &what, wanted, refresh.obsolete).await?;
         Ok(Done::new(network, ops))
+    }
+
+    /// Notes a network that is not recorded.
+    pub(super) fn note_new_network(
+        &self,
+        transaction: &Transaction,
+        host: &Host,
+        uplinks: &[InterfaceName],
+        request: &NetworkRequest,
+    ) -> Result<Network, Error> {
+        let uplinks = OfUplinks::observe(host, uplinks);
+        let network = self.describe_network(transaction, host, request, uplinks)?;
+        note_network(transaction, &network)?;
+        Ok(network)
     }
 
     /// The full description of a new network.
@@ -135,41 +168,54 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When there is no such network, or the choices do not go with what it is or has.
     pub async fn set_network(&self, name: &Name, change: NetworkChange) -> Result<Done<Network>, Error> {
-        let (transaction, _) = self.begin()?;
+        let (transaction, _) = self.begin_settled().await?;
         let host = Host::without_routes(&self.machine).await?;
         let before = self.existing_network(&transaction, name)?;
+        let Changed { network, steps, notes } = self.note_change(&transaction, &host, &before, change)?;
+        let ops = self.change(transaction, &format!("change of network {name}"), steps).await?;
+        Ok(Done { value: network, ops, notes })
+    }
+
+    /// Notes what may be changed of a network that is in use.
+    pub(super) fn note_change(
+        &self,
+        transaction: &Transaction,
+        host: &Host,
+        before: &Network,
+        change: NetworkChange,
+    ) -> Result<Changed, Error> {
+        let name = &before.name;
         let network = Network { options: change.onto(before.options), ..before.clone() };
         check_mode(&network)?;
-        let users = users(&transaction, name)?;
-        check_floating(&transaction, &network, &users)?;
-        let (entries, absent): (Vec<_>, Vec<_>) = users.into_iter().partition(|user| is_there(user, &host));
+        let users = users(transaction, name)?;
+        check_floating(transaction, &network, &users)?;
+        let (entries, absent): (Vec<_>, Vec<_>) = users.into_iter().partition(|user| is_there(user, host));
         let resources = |network: &Network| -> Result<Vec<Resource>, Error> {
-            let wanted = network_resources(&transaction, network, Claim::Recorded)?;
+            let wanted = network_resources(transaction, network, Claim::Recorded)?;
             let links = entries.iter().filter_map(|endpoint| Some((endpoint, endpoint.link.as_ref()?)));
             let entries =
                 links.flat_map(|(endpoint, link)| expand::endpoint_entries(endpoint, link, network));
             Ok(wanted.into_iter().map(|wanted| wanted.resource).chain(entries).collect())
         };
-        let former = resources(&before)?;
+        let former = resources(before)?;
         transaction.put_network(&network)?;
         if network.is_masqueraded() && !before.is_masqueraded() {
-            note_rules(&transaction, &network)?;
+            note_rules(transaction, &network)?;
         } else if !network.is_masqueraded() {
-            for rule in rules_of(&transaction, name)? {
+            for rule in rules_of(transaction, name)? {
                 transaction.remove_masquerade(rule.subnet)?;
             }
         }
         let wanted = Claim::Recorded.on(resources(&network)?);
-        let obsolete = without_rule(&transaction, &network)?;
-        let what = format!("change of network {name}");
-        let ops = self.change(transaction, &what, Steps { wanted, obsolete, former }).await?;
+        let obsolete = without_rule(transaction, &network)?;
         let note = |endpoint: &Endpoint| {
             format!(
                 "endpoint {} is not there: it has the change once `vnet up` brings it back",
                 endpoint.name
             )
         };
-        Ok(Done { value: network, ops, notes: absent.iter().map(note).collect() })
+        let notes = absent.iter().map(note).collect();
+        Ok(Changed { network, steps: Steps { wanted, obsolete, former }, notes })
     }
 
     /// Removes a network; nothing if there is none of that name.
@@ -177,7 +223,7 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When it is in use or part of the instance, or when something of it stays.
     pub async fn remove_network(&self, name: &Name) -> Result<Done<Option<Network>>, Error> {
-        let (transaction, _) = self.begin()?;
+        let (transaction, _) = self.begin_settled().await?;
         let Some(network) = transaction.network(name)? else { return Ok(Done::new(None, Vec::new())) };
         if *name == Name::default_network() {
             return Err(Error::DefaultNetwork);
@@ -284,19 +330,25 @@ pub(super) fn is_there(endpoint: &Endpoint, host: &Host) -> bool {
 }
 
 /// The masquerade rules that a network brought.
-fn rules_of(transaction: &Transaction, network: &Name) -> Result<Vec<Masquerade>, Error> {
+pub(super) fn rules_of(transaction: &Transaction, network: &Name) -> Result<Vec<Masquerade>, Error> {
     let rules = transaction.masquerades()?;
     Ok(rules.into_iter().filter(|rule| rule.network.as_ref() == Some(network)).collect())
 }
 
 /// The endpoints on a network.
-fn users(transaction: &Transaction, network: &Name) -> Result<Vec<Endpoint>, Error> {
+pub(super) fn users(transaction: &Transaction, network: &Name) -> Result<Vec<Endpoint>, Error> {
     let on_it = |endpoint: &Endpoint| endpoint.link.as_ref().is_some_and(|link| link.network == *network);
     Ok(transaction.endpoints()?.into_iter().filter(on_it).collect())
 }
 
 /// The network that is there, if it is the one that is asked for.
 fn same_network(request: &NetworkRequest, network: &Network) -> Result<Network, Error> {
+    check_same(request, network)?;
+    same_options(request, network)
+}
+
+/// Checks that a network that is there has what is asked for of what cannot be changed.
+pub(super) fn check_same(request: &NetworkRequest, network: &Network) -> Result<(), Error> {
     let mut differences = Vec::new();
     let mut compare = |name: &str, same: bool, is: String| {
         if !same {
@@ -318,7 +370,7 @@ fn same_network(request: &NetworkRequest, network: &Network) -> Result<Network, 
     compare("internal", request.internal == network.internal, network.internal.to_string());
     compare("isolated", request.isolated == network.isolated, network.isolated.to_string());
     if differences.is_empty() {
-        return same_options(request, network);
+        return Ok(());
     }
     Err(Error::Differs {
         what: format!("network {}", network.name),

@@ -21,7 +21,7 @@ use crate::spec::{
 use crate::store::{PortMapTables, Transaction};
 
 /// Ports to publish.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortMapRequest {
     /// What to publish.
     pub published: Published,
@@ -41,12 +41,30 @@ pub(super) struct Served {
 }
 
 /// What became of requests to publish.
-struct Noted {
+pub(super) struct Noted {
     /// The mappings, each once.
-    mappings: Vec<(PortMap, Claim)>,
+    pub(super) mappings: Vec<(PortMap, Claim)>,
     /// Those that were not recorded before, with the number of the request.
-    new: Vec<(usize, PortMap)>,
-    refused: Vec<Refused>,
+    pub(super) new: Vec<(usize, PortMap)>,
+    /// Those that were, and are not any more because the same ports are to lead elsewhere or be others'.
+    pub(super) replaced: Vec<PortMap>,
+    pub(super) refused: Vec<Refused>,
+}
+
+/// What is to be published.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wishes<'a> {
+    pub(super) requests: &'a [PortMapRequest],
+    pub(super) present: Present,
+}
+
+/// What becomes of a mapping of exactly the ports that are asked for, and otherwise described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Present {
+    /// It stays, and the request is refused.
+    Stays,
+    /// The one that is asked for comes in its place.
+    IsReplaced,
 }
 
 impl<M: Machine> Manager<M> {
@@ -66,8 +84,12 @@ impl<M: Machine> Manager<M> {
     pub async fn publish_all(&self, requests: &[PortMapRequest]) -> Result<Done<Vec<PortMap>>, Error> {
         let (transaction, settings) = self.begin_settled().await?;
         let host = Addresses::observe(&self.machine, &settings).await?;
-        let Noted { mappings, new, mut refused } =
-            self.note_port_maps(&transaction, &settings, &host, requests)?;
+        let Noted { mappings, new, mut refused, .. } = self.note_port_maps(
+            &transaction,
+            &settings,
+            &host,
+            Wishes { requests, present: Present::Stays },
+        )?;
         let mut notes: Vec<String> = mappings.iter().flat_map(|(mapping, _)| restrictions(mapping)).collect();
         let unheld = self.check_unheld(&new);
         refused.extend(unheld.refused);
@@ -92,14 +114,16 @@ impl<M: Machine> Manager<M> {
     }
 
     /// Notes the mappings that are asked for and not recorded yet.
-    fn note_port_maps(
+    pub(super) fn note_port_maps(
         &self,
         transaction: &Transaction,
         settings: &Settings,
         host: &Addresses,
-        requests: &[PortMapRequest],
+        wishes: Wishes<'_>,
     ) -> Result<Noted, Error> {
-        let mut noted = Noted { mappings: Vec::new(), new: Vec::new(), refused: Vec::new() };
+        let Wishes { requests, present } = wishes;
+        let mut noted =
+            Noted { mappings: Vec::new(), new: Vec::new(), replaced: Vec::new(), refused: Vec::new() };
         let (mut served, mut known) = (HashMap::new(), HashSet::new());
         let first_number = transaction.next_mapping()?;
         let mut tables = transaction.open_port_maps()?;
@@ -118,6 +142,15 @@ impl<M: Machine> Manager<M> {
                     && !wish.is_direct()
                 {
                     check_host_address(host, addr)?;
+                }
+                if present == Present::IsReplaced
+                    && let Some(other) = tables.overlapping(&wish.published, wish.protocol)?
+                    && other.id < first_number
+                    && other.published == wish.published
+                    && (PortMap { id: wish.id, ..other.clone() }) != wish
+                {
+                    tables.remove(&other)?;
+                    noted.replaced.push(other);
                 }
                 let recorded = self.same_port_map(&tables, &wish, first_number)?;
                 Ok((recorded, PortMap { id: number, ..wish }))
@@ -348,7 +381,7 @@ pub(super) fn of_removed(transaction: &Transaction, mapping: &PortMap) -> Result
 
 /// What is worth knowing of a mapping's restrictions: a family from which nobody may use it, and clients of a
 /// family that it has not.
-fn restrictions(mapping: &PortMap) -> Vec<String> {
+pub(super) fn restrictions(mapping: &PortMap) -> Vec<String> {
     if mapping.allow_from.is_empty() {
         return Vec::new();
     }

@@ -1,21 +1,15 @@
-//! Published ports that move to another target.
+//! Published ports that move to another target: the new mapping's entries are written over the old one's, so that at no
+//! moment the ports are published nowhere, and what only the old one had [goes](super::going) after that.
 //!
-//! ```text
-//! record the new mapping, and the old one as what is being moved
-//!   -> write the new entries over the old ones: at no moment are the ports published nowhere
-//!   -> take away what the old mapping had and the new one has not -> end the old one's flows
-//!   -> forget the old one
-//! ```
-//!
-//! A move that was interrupted is completed by the next command that deals with published ports. One whose new entries
-//! cannot be written is undone, with the old ones written again.
+//! A move whose new entries cannot be written is undone, with the old ones written again.
 
+use super::going::leftovers;
 use super::port_map::{describe_port_map, mapping_name};
 use super::{Claim, Done, Error, Manager, Mode, PortMapRequest};
-use crate::plan::{Op, Plan, Resource, expand};
+use crate::plan::{Op, expand};
 use crate::reconcile::{self, Failure, Machine};
-use crate::spec::{PortMap, Protocol, Published, Settings, Target};
-use crate::store::{Savepoint, Transaction};
+use crate::spec::{Going, PortMap, Protocol, Published, Target};
+use crate::store::Savepoint;
 
 /// Published ports to move.
 #[derive(Clone, Debug)]
@@ -56,52 +50,19 @@ impl<M: Machine> Manager<M> {
         transaction.set_next_mapping(new.id + 1)?;
         transaction.remove_port_map(&old)?;
         transaction.put_port_map(&new)?;
-        transaction.set_moving(Some(&old))?;
+        let going = Going { port_maps: vec![old.clone()], ..Going::default() };
+        transaction.set_going(&going)?;
         let switch = self.plan_recorded(expand::port_map(&new)).await?;
-        let leftovers = self.plan(Vec::new(), leftovers(&old, &new)).await?;
+        let leftovers = self.plan(Vec::new(), leftovers(&transaction, &settings, &going)?).await?;
         let ops: Vec<Op> = switch.ops.iter().chain(&leftovers.ops).cloned().collect();
         if self.mode == Mode::Apply {
             let before = transaction.commit()?;
             if let Err(failure) = reconcile::apply(&self.machine, &switch).await {
                 return Err(self.move_back(&before, &old, &new, failure).await?);
             }
-            self.finish_move().await?;
+            self.finish_going().await?;
         }
         Ok(Done::new(new, ops))
-    }
-
-    /// Begins a verb that deals with published ports.
-    pub(super) async fn begin_settled(&self) -> Result<(Transaction, Settings), Error> {
-        let begun = self.begin()?;
-        if begun.0.moving()?.is_none() || self.mode == Mode::DryRun {
-            return Ok(begun);
-        }
-        drop(begun);
-        self.finish_move().await?;
-        self.begin()
-    }
-
-    /// Completes a move that is recorded and may not have come to its end; there is at most one.
-    pub(super) async fn finish_move(&self) -> Result<(), Error> {
-        let (transaction, _) = self.begin()?;
-        let Some(old) = transaction.moving()? else { return Ok(()) };
-        let new = transaction.overlapping(&old.published, old.protocol)?;
-        drop(transaction);
-        let new = new.ok_or_else(|| {
-            let (published, protocol) = (old.published, old.protocol);
-            Error::NotPublished { published, protocol }
-        })?;
-        let switch = self.plan_recorded(expand::port_map(&new)).await?;
-        reconcile::apply(&self.machine, &switch).await.map_err(|failure| moved_in_part(&new, failure))?;
-        let leftovers: Plan = self.plan(Vec::new(), leftovers(&old, &new)).await?;
-        reconcile::tear_down(&self.machine, &leftovers)
-            .await
-            .map_err(|failure| moved_in_part(&new, failure))?;
-        self.forget(|_, entry| entry.mapping == old.id)?;
-        let (transaction, _) = self.begin()?;
-        transaction.set_moving(None)?;
-        transaction.commit()?;
-        Ok(())
     }
 
     /// Undoes a move whose new entries could not all be written, and says so.
@@ -131,13 +92,5 @@ impl<M: Machine> Manager<M> {
 }
 
 fn moved_in_part(new: &PortMap, failure: Failure) -> Error {
-    Error::MovedInPart { mapping: Box::new(new.clone()), failure }
-}
-
-/// What the old mapping had and the new one has not.
-fn leftovers(old: &PortMap, new: &PortMap) -> Vec<Resource> {
-    let kept = expand::port_map(new);
-    let mut left = expand::port_map(old);
-    left.retain(|resource| !kept.iter().any(|other| other.same_identity(resource)));
-    left
+    Error::Unsettled { what: format!("move of {new}"), failure }
 }

@@ -1,5 +1,6 @@
 //! Every verb against a machine in memory: what it makes, what it refuses, and what is left when it fails.
 
+mod apply;
 mod firewall;
 mod limit;
 mod xdp;
@@ -67,7 +68,7 @@ impl World {
             record.networks().unwrap(),
             record.endpoints().unwrap(),
             record.port_maps().unwrap(),
-            record.moving().unwrap(),
+            record.going().unwrap(),
             record.masquerades().unwrap(),
             record.unmasqueraded().unwrap(),
             record.denied().unwrap(),
@@ -134,7 +135,8 @@ fn endpoint(text: &str) -> EndpointRequest {
         mac: None,
         ifname: "eth0".parse().unwrap(),
     };
-    EndpointRequest { name: name(text), namespace: Namespace::Own, place: Some(place) }
+    let (name, namespace, limits) = (name(text), Namespace::Own, LimitChange::default());
+    EndpointRequest { name, namespace, place: Some(place), limits }
 }
 
 fn port_map(published: &str, target: &str) -> PortMapRequest {
@@ -260,7 +262,12 @@ async fn fails_cleanly(prepare: impl AsyncFn(&World), verb: impl AsyncFn(&World)
             }
             // The same again reaches the end, and down leaves nothing, wherever it stopped.
             verb(&world).await.unwrap_or_else(|error| panic!("{fault:?} at {step}, then again: {error}"));
-            assert_eq!(world.fake.snapshot(), whole, "{fault:?} at {step}, then again");
+            let again = world.fake.snapshot();
+            let only = |of: &[String], other: &[String]| -> Vec<String> {
+                of.iter().filter(|text| !other.contains(text)).cloned().collect()
+            };
+            let both = (only(&again, &whole), only(&whole, &again));
+            assert_eq!(both, (Vec::new(), Vec::new()), "{fault:?} at {step}, then again");
             world.down().await.unwrap();
             assert_eq!(world.fake.snapshot(), Vec::<String>::new(), "{fault:?} at {step}, then down");
 

@@ -4,7 +4,8 @@ use std::fmt;
 
 use super::deny::uncovered;
 use super::error::there_are;
-use super::host::{Addresses, Host};
+use super::going;
+use super::host::{Addresses, Host, Refresh};
 use super::network::{OfUplinks, default_subnets, list, network_resources, note_network, without_rule};
 use super::port_map::mapping_name;
 use super::{Claim, Done, Error, Manager, Mode, NetworkRequest, Steps, Wanted, check_namespace, kernel};
@@ -13,8 +14,8 @@ use crate::ours;
 use crate::plan::{self, Op, Plan, Resource, State, expand};
 use crate::reconcile::{self, Failure, Machine};
 use crate::spec::{
-    Firewall, FloodLimits, Hold, InterfaceName, Name, Namespace, Network, NetworkChange, Settings,
-    SettingsChange, Subnet, TableSizes, TimeoutSetting, Xdp,
+    Firewall, FloodLimits, Hold, InterfaceName, Name, Namespace, Network, Settings, SettingsChange, Subnet,
+    TableSizes, TimeoutSetting, Xdp,
 };
 use crate::store::{self, Store, Transaction};
 
@@ -44,6 +45,26 @@ pub struct Instantiated {
     pub network: Network,
 }
 
+/// What an instance is to be.
+pub(super) struct InstanceWish<'a> {
+    /// What holds where nothing else is wished; nothing if it is not up.
+    pub(super) base: Option<Settings>,
+    /// Uplinks it is to have besides; those with a default route without.
+    pub(super) uplinks: &'a [InterfaceName],
+    pub(super) change: &'a SettingsChange,
+}
+
+/// What is to hold for an instance, and what did before.
+pub(super) struct Noted {
+    pub(super) settings: Settings,
+    /// Nothing if it was not up.
+    pub(super) recorded: Option<Settings>,
+    /// Uplinks it had, and whose interfaces are gone.
+    pub(super) gone: Vec<InterfaceName>,
+    /// What is worth knowing.
+    pub(super) notes: Vec<String>,
+}
+
 /// The uplinks of an instance that comes up.
 struct Uplinks {
     uplinks: Vec<InterfaceName>,
@@ -71,10 +92,20 @@ impl<M: Machine> Manager<M> {
     /// # Errors
     /// When it cannot be, or when the request says something else than what is up and cannot be changed.
     pub async fn up(&self, request: &UpRequest) -> Result<Done<Instantiated>, Error> {
+        self.unless_refused(self.bring_up(request)).await
+    }
+
+    /// What may bring an instance up: one that was not up and did not come up leaves no record.
+    pub(super) async fn unless_refused<T>(
+        &self,
+        verb: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         let fresh = self.store.begin()?.settings()?.is_none();
-        let result = self.bring_up(request).await;
-        let keep = matches!(result, Ok(_) | Err(Error::MadeInPart { .. } | Error::Incomplete { .. }));
-        if fresh && !keep {
+        let result = verb.await;
+        let unfinished = |error: &Error| {
+            matches!(error, Error::MadeInPart { .. } | Error::Incomplete { .. } | Error::Unsettled { .. })
+        };
+        if fresh && result.as_ref().is_err_and(|error| !unfinished(error)) {
             self.store.delete()?;
         }
         result
@@ -85,43 +116,21 @@ impl<M: Machine> Manager<M> {
         let host = Host::observe(&self.machine).await?;
         let recorded = transaction.settings()?;
         check_namespace(&self.instance, &self.machine, recorded.as_ref())?;
-        let settings = self.settings(&transaction, recorded.as_ref(), &request.change)?;
-        let Uplinks { uplinks, gone, mut notes } =
-            self.choose_uplinks(&transaction, &host, &settings.uplinks, &request.uplinks)?;
-        let hold = self.choose_hold(&transaction, &host, settings.hold).await?;
-        if hold.is_none() {
-            notes.push(NO_HOLD.to_owned());
-        }
-        let mut settings = Settings { uplinks, hold, ..settings };
-        settings.xdp.retain(|name, _| settings.uplinks.contains(name));
-        for setting in &request.change.xdp {
-            settings.set_xdp(setting).map_err(|name| not_an_uplink(name, &settings))?;
-        }
-        notes.extend(idle_limits(&transaction, &settings)?);
-        let network = self.default_network(&transaction, &host, &settings, request)?;
+        let wish =
+            InstanceWish { base: recorded.clone(), uplinks: &request.uplinks, change: &request.change };
+        let mut noted = self.note_settings(&transaction, &host, recorded, wish).await?;
+        let network = self.default_network(&transaction, &host, &noted.settings, request)?;
         // An uplink that is gone stays noted until its programs are gone as well.
-        let mut noted = settings.clone();
-        noted.uplinks.extend(gone.iter().cloned());
-        transaction.set_settings(&noted)?;
+        let mut with_gone = noted.settings.clone();
+        with_gone.uplinks.extend(noted.gone.iter().cloned());
+        transaction.set_settings(&with_gone)?;
 
-        notes.extend(request.change.timeouts.iter().copied().filter_map(TimeoutSetting::note));
-        let refresh = self.refresh(&transaction, &Addresses::from(&host))?;
-        let mut obsolete: Vec<Resource> =
-            gone.iter().flat_map(expand::uplink).chain(refresh.obsolete).collect();
-        obsolete.extend(obsolete_choices(&transaction, &settings, &gone)?);
-        let wanted = foundation(&transaction, &settings, recorded.as_ref(), refresh.wanted)?;
-        let mut former = match &recorded {
-            Some(recorded) => of_settings(recorded, transaction.port_blocks()?),
-            None => Vec::new(),
-        };
-        // What is gone cannot be as it was.
-        former.retain(|resource| match resource {
-            Resource::Forwarding { interface } | Resource::Xdp { interface, .. } => {
-                !gone.iter().any(|name| name.as_str() == interface)
-            }
-            _ => true,
-        });
-        let mut ops = self.change(transaction, "the instance", Steps { wanted, obsolete, former }).await?;
+        noted.notes.extend(idle_limits(&transaction, &noted.settings)?);
+        let claim = Claim::of(noted.recorded.as_ref());
+        let mut steps = self.foundation(&transaction, &Addresses::from(&host), &noted, |_| claim)?;
+        steps.obsolete.splice(0..0, noted.gone.iter().flat_map(expand::uplink));
+        let mut ops = self.change(transaction, "the instance", steps).await?;
+        let Noted { settings, recorded, gone, notes } = noted;
         if !gone.is_empty() && self.mode == Mode::Apply {
             let transaction = self.store.begin()?;
             transaction.set_settings(&settings)?;
@@ -133,19 +142,71 @@ impl<M: Machine> Manager<M> {
         Ok(Done { value: Instantiated { settings, network }, ops, notes })
     }
 
+    /// What is to hold for the instance from now on, which is not written yet. `recorded` is what held before.
+    pub(super) async fn note_settings(
+        &self,
+        transaction: &Transaction,
+        host: &Host,
+        recorded: Option<Settings>,
+        wish: InstanceWish<'_>,
+    ) -> Result<Noted, Error> {
+        let InstanceWish { base, uplinks, change } = wish;
+        let settings = self.settings(transaction, recorded.as_ref(), base, change)?;
+        let Uplinks { uplinks, gone, mut notes } =
+            self.choose_uplinks(transaction, host, &settings.uplinks, uplinks)?;
+        let hold = self.choose_hold(transaction, host, settings.hold).await?;
+        if hold.is_none() {
+            notes.push(NO_HOLD.to_owned());
+        }
+        let mut settings = Settings { uplinks, hold, ..settings };
+        settings.xdp.retain(|name, _| settings.uplinks.contains(name));
+        for setting in &change.xdp {
+            settings.set_xdp(setting).map_err(|name| not_an_uplink(name, &settings))?;
+        }
+        notes.extend(change.timeouts.iter().copied().filter_map(TimeoutSetting::note));
+        Ok(Noted { settings, recorded, gone, notes })
+    }
+
+    /// Everything of an instance but endpoints, mappings and floating addresses. `claim` says which networks are new.
+    pub(super) fn foundation(
+        &self,
+        transaction: &Transaction,
+        host: &Addresses,
+        noted: &Noted,
+        claim: impl Fn(&Network) -> Claim,
+    ) -> Result<Steps, Error> {
+        let Noted { settings, recorded, gone, .. } = noted;
+        let Refresh { wanted, mut obsolete } = self.refresh(transaction, host)?;
+        obsolete.extend(obsolete_choices(transaction, settings, gone)?);
+        let wanted = foundation(transaction, settings, recorded.as_ref(), wanted, claim)?;
+        let mut former = match recorded {
+            Some(recorded) => of_settings(recorded, transaction.port_blocks()?),
+            None => Vec::new(),
+        };
+        // What is gone cannot be as it was.
+        former.retain(|resource| match resource {
+            Resource::Forwarding { interface } | Resource::Xdp { interface, .. } => {
+                !gone.iter().any(|name| name.as_str() == interface)
+            }
+            _ => true,
+        });
+        Ok(Steps { wanted, obsolete, former })
+    }
+
     /// What is to hold for the instance, uplinks apart.
     fn settings(
         &self,
         transaction: &Transaction,
         recorded: Option<&Settings>,
+        base: Option<Settings>,
         change: &SettingsChange,
     ) -> Result<Settings, Error> {
-        let Some(recorded) = recorded else {
+        let Some((recorded, base)) = recorded.zip(base) else {
             let namespace =
                 self.machine.namespace().map_err(kernel("ask for the host's network namespace"))?;
             return Ok(change.onto(Settings::new(namespace, self.now)));
         };
-        let settings = change.onto(recorded.clone());
+        let settings = change.onto(base);
         check_tables(settings.tables, recorded.tables)?;
         if settings.nat_ports != recorded.nat_ports {
             self.check_nat_ports(transaction, &settings)?;
@@ -244,16 +305,7 @@ impl<M: Machine> Manager<M> {
             named => named.to_vec(),
         };
         let bridge = request.bridge.clone();
-        let plain = NetworkRequest {
-            name,
-            subnets,
-            gateways: Vec::new(),
-            bridge,
-            mtu: None,
-            internal: false,
-            isolated: false,
-            options: NetworkChange::default(),
-        };
+        let plain = NetworkRequest { subnets, bridge, ..NetworkRequest::plain(name) };
         let network =
             self.describe_network(transaction, host, &plain, OfUplinks::observe(host, &settings.uplinks))?;
         if let Some(uplink) = settings.uplinks.iter().find(|uplink| **uplink == network.bridge) {
@@ -266,7 +318,7 @@ impl<M: Machine> Manager<M> {
     /// Brings back what has gone of endpoints, mappings and floating addresses. What cannot be brought back stays recorded.
     async fn bring_back(&self) -> Result<Vec<Op>, Error> {
         if self.mode == Mode::Apply {
-            self.finish_move().await?;
+            self.finish_going().await?;
         }
         let transaction = self.store.begin()?;
         let mut ops = Vec::new();
@@ -325,6 +377,7 @@ fn foundation(
     settings: &Settings,
     recorded: Option<&Settings>,
     host_addresses: Vec<Wanted>,
+    claim: impl Fn(&Network) -> Claim,
 ) -> Result<Vec<Wanted>, Error> {
     let mut wanted = Claim::of(recorded).on(expand::instance(settings, transaction.port_blocks()?));
     for uplink in &settings.uplinks {
@@ -336,7 +389,7 @@ fn foundation(
     wanted.extend(Claim::Recorded.on(forwarding(settings)));
     wanted.extend(host_addresses);
     for network in transaction.networks()? {
-        wanted.extend(network_resources(transaction, &network, Claim::of(recorded))?);
+        wanted.extend(network_resources(transaction, &network, claim(&network))?);
     }
     wanted.extend(free_rules(transaction)?);
     wanted.extend(Claim::Recorded.on(transaction.unmasqueraded()?.into_iter().map(expand::unmasqueraded)));
@@ -356,7 +409,7 @@ fn not_an_uplink(name: InterfaceName, settings: &Settings) -> Error {
 }
 
 /// What is asked for that nothing does, or not everywhere, as it takes XDP.
-fn idle_limits(transaction: &Transaction, settings: &Settings) -> Result<Option<String>, Error> {
+pub(super) fn idle_limits(transaction: &Transaction, settings: &Settings) -> Result<Option<String>, Error> {
     let limited = settings.flood != FloodLimits::default();
     let idle = match (limited, transaction.denied()?.is_empty()) {
         (false, true) => return Ok(None),
@@ -519,6 +572,7 @@ fn everything(transaction: &Transaction) -> Result<Vec<Resource>, Error> {
     }
     expand::order_of_going(&mut endpoints);
     resources.extend(endpoints);
+    resources.extend(going::resources(&transaction.going()?));
     resources.retain(|resource| !resource.is_map_entry());
     Ok(resources)
 }

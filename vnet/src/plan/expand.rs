@@ -149,7 +149,8 @@ pub fn endpoint(endpoint: &Endpoint, network: Option<&Network>) -> Vec<Resource>
 
 /// What is limited of an endpoint: what it sends at its own end of the pair, what it receives at the other.
 #[must_use]
-pub fn limits(endpoint: &Endpoint, link: &Link, network: &Network) -> Vec<Resource> {
+pub fn limits(endpoint: &Endpoint, network: &Network) -> Vec<Resource> {
+    let Some(link) = &endpoint.link else { return Vec::new() };
     let shaper = |limit: Limit, interface: &InterfaceName, namespace| {
         let (burst, queue) = (limit.burst(network.mtu), limit.queue(network.mtu));
         let interface = interface.to_string();
@@ -191,7 +192,7 @@ fn links(endpoint: &Endpoint, link: &Link, network: &Network) -> Vec<Resource> {
     // The entries before the program that looks for them: an endpoint speaks as soon as its link is up, and what
     // it says is not forged.
     iter::once(veth)
-        .chain(limits(endpoint, link, network))
+        .chain(limits(endpoint, network))
         .chain(endpoint_entries(endpoint, link, network))
         .chain([attachment])
         .collect()

@@ -16,7 +16,9 @@ mod resource;
 
 pub use blocks::{Block, blocks};
 pub use op::Op;
-pub use resource::{Resource, Shaper, State, Veth};
+pub use resource::{Identity, Resource, Shaper, State, Veth};
+
+use std::collections::{HashMap, HashSet};
 
 /// Parts of [`Resource`].
 pub use crate::spec::{GsoSizes, TableSizes};
@@ -32,16 +34,19 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The step that undoes one of these, if anything does: what was created is removed, what was changed or removed
-    /// is made as it was described before.
+    /// The steps that undo the first `done` of these, last first: what was created is removed, what was changed or
+    /// removed is made as it was described before, if that is known.
     #[must_use]
-    pub fn inverse(&self, op: &Op) -> Option<Op> {
-        let former = |resource: &Resource| self.former.iter().find(|former| former.same_identity(resource));
-        match op {
+    pub fn undo(&self, done: usize) -> Vec<Op> {
+        let former: HashMap<Identity<'_>, &Resource> =
+            self.former.iter().map(|former| (former.identity(), former)).collect();
+        let former = |resource: &Resource| former.get(&resource.identity()).map(|former| (*former).clone());
+        let inverse = |op: &Op| match op {
             Op::Create(resource) => Some(Op::Remove(resource.clone())),
-            Op::Change(resource) => former(resource).cloned().map(Op::Change),
-            Op::Remove(resource) => former(resource).cloned().map(Op::Create),
-        }
+            Op::Change(resource) => former(resource).map(Op::Change),
+            Op::Remove(resource) => former(resource).map(Op::Create),
+        };
+        self.ops[..done].iter().rev().filter_map(inverse).collect()
     }
 }
 
@@ -49,7 +54,8 @@ impl Plan {
 /// of creation.
 #[must_use]
 pub fn plan(desired: &[(Resource, State)], obsolete: &[(Resource, State)]) -> Plan {
-    let wanted = |gone: &Resource| desired.iter().any(|(resource, _)| resource.same_identity(gone));
+    let wanted: HashSet<Identity<'_>> = desired.iter().map(|(resource, _)| resource.identity()).collect();
+    let wanted = |gone: &Resource| wanted.contains(&gone.identity());
     // What is both obsolete and wanted again in another form is changed, not taken away in between.
     let removals =
         obsolete.iter().rev().filter(|(resource, state)| *state != State::Absent && !wanted(resource));
@@ -157,7 +163,7 @@ mod tests {
             let ops = &plan.ops;
             let mut after = world.clone();
             ops.iter().for_each(|op| apply(&mut after, op));
-            ops.iter().rev().filter_map(|op| plan.inverse(op)).for_each(|op| apply(&mut after, &op));
+            plan.undo(ops.len()).iter().for_each(|op| apply(&mut after, op));
             let untouched = |after: &World| -> World {
                 let changed = |resource: &Resource| ops.contains(&Op::Change(resource.clone()));
                 let identity = |resource: &&Resource| !desired.iter().any(|d| changed(d) && d.same_identity(resource));
@@ -174,10 +180,10 @@ mod tests {
                 former: world.clone(),
                 ..plan(&observe(&world, &desired), &observe(&world, &obsolete))
             };
-            let done = &plan.ops[..stop.min(plan.ops.len())];
+            let done = stop.min(plan.ops.len());
             let mut after = world.clone();
-            done.iter().for_each(|op| apply(&mut after, op));
-            done.iter().rev().filter_map(|op| plan.inverse(op)).for_each(|op| apply(&mut after, &op));
+            plan.ops[..done].iter().for_each(|op| apply(&mut after, op));
+            plan.undo(done).iter().for_each(|op| apply(&mut after, op));
             prop_assert_eq!(sorted(&after), sorted(&world));
         }
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::resource::Resource;
 
-/// One step: idempotent, readable, and undone by what [`super::Plan::inverse`] says.
+/// One step: idempotent, readable, and undone by what [`super::Plan::undo`] says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Make it.

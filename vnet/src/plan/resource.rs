@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use vnet_common::{Addr, AllowFromKey, DatapathConfig, Hook, Mac, PortMapKey, PortMapValue, Zone};
@@ -173,6 +173,33 @@ pub enum Resource {
     },
 }
 
+/// What a [`Resource`] is, however described: to find one among many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each is the resource of its name")]
+pub enum Identity<'a> {
+    DataPath,
+    Config,
+    ReservedPorts,
+    Attachment(&'static str, &'a str),
+    Uplink(&'a str),
+    Forwarding(&'a str),
+    Xdp(&'a str),
+    HostAddress(IpAddr),
+    Bridge(&'a str),
+    Namespace(&'a str),
+    Network(IpNet),
+    Masquerade(IpNet),
+    Unmasqueraded(IpNet),
+    Denied(IpNet),
+    Floating(IpAddr),
+    Veth(&'a str),
+    Limit(&'a str, Option<&'a Path>),
+    Hold(&'a str),
+    Endpoint(Addr),
+    AllowFrom(AllowFromKey),
+    PortMap(PortMapKey),
+}
+
 /// An endpoint's veth pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Veth {
@@ -227,29 +254,34 @@ impl Resource {
     /// Whether two resources are the same thing, however described: at most one of them can exist.
     #[must_use]
     pub fn same_identity(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::DataPath(_), Self::DataPath(_))
-            | (Self::Config { .. }, Self::Config { .. })
-            | (Self::ReservedPorts { .. }, Self::ReservedPorts { .. }) => true,
-            (Self::Attachment { .. }, Self::Attachment { .. }) => self == other,
-            (Self::Uplink { interface: a }, Self::Uplink { interface: b })
-            | (Self::Forwarding { interface: a }, Self::Forwarding { interface: b })
-            | (Self::Xdp { interface: a, .. }, Self::Xdp { interface: b, .. }) => a == b,
-            (Self::HostAddress { addr: a, .. }, Self::HostAddress { addr: b, .. }) => a == b,
-            (Self::Bridge { name: a, .. }, Self::Bridge { name: b, .. })
-            | (Self::Namespace { name: a }, Self::Namespace { name: b }) => a == b,
-            (Self::Network { subnet: a, .. }, Self::Network { subnet: b, .. })
-            | (Self::Masquerade { subnet: a, .. }, Self::Masquerade { subnet: b, .. })
-            | (Self::Unmasqueraded { subnet: a }, Self::Unmasqueraded { subnet: b })
-            | (Self::Denied { subnet: a }, Self::Denied { subnet: b }) => a == b,
-            (Self::Floating { external: a, .. }, Self::Floating { external: b, .. }) => a == b,
-            (Self::Veth(a), Self::Veth(b)) => a.host == b.host,
-            (Self::Limit(a), Self::Limit(b)) => (&a.interface, &a.namespace) == (&b.interface, &b.namespace),
-            (Self::Hold { entrance: a, .. }, Self::Hold { entrance: b, .. }) => a == b,
-            (Self::Endpoint { addr: a, .. }, Self::Endpoint { addr: b, .. }) => a == b,
-            (Self::AllowFrom { key: a }, Self::AllowFrom { key: b }) => a == b,
-            (Self::PortMap { key: a, .. }, Self::PortMap { key: b, .. }) => a == b,
-            _ => false,
+        self.identity() == other.identity()
+    }
+
+    /// What it is, however described.
+    #[must_use]
+    pub fn identity(&self) -> Identity<'_> {
+        match self {
+            Self::DataPath(_) => Identity::DataPath,
+            Self::Config { .. } => Identity::Config,
+            Self::ReservedPorts { .. } => Identity::ReservedPorts,
+            Self::Attachment { hook, interface } => Identity::Attachment(hook.name(), interface),
+            Self::Uplink { interface } => Identity::Uplink(interface),
+            Self::Forwarding { interface } => Identity::Forwarding(interface),
+            Self::Xdp { interface, .. } => Identity::Xdp(interface),
+            Self::HostAddress { addr, .. } => Identity::HostAddress(*addr),
+            Self::Bridge { name, .. } => Identity::Bridge(name),
+            Self::Namespace { name } => Identity::Namespace(name),
+            Self::Network { subnet, .. } => Identity::Network(*subnet),
+            Self::Masquerade { subnet, .. } => Identity::Masquerade(*subnet),
+            Self::Unmasqueraded { subnet } => Identity::Unmasqueraded(*subnet),
+            Self::Denied { subnet } => Identity::Denied(*subnet),
+            Self::Floating { external, .. } => Identity::Floating(*external),
+            Self::Veth(veth) => Identity::Veth(&veth.host),
+            Self::Limit(limit) => Identity::Limit(&limit.interface, limit.namespace.as_deref()),
+            Self::Hold { entrance, .. } => Identity::Hold(entrance),
+            Self::Endpoint { addr, .. } => Identity::Endpoint(*addr),
+            Self::AllowFrom { key } => Identity::AllowFrom(*key),
+            Self::PortMap { key, .. } => Identity::PortMap(*key),
         }
     }
 

@@ -138,6 +138,26 @@ impl fmt::Display for Rate {
     }
 }
 
+/// A rate, or that there is to be none: `none`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateSetting(pub Option<Rate>);
+
+impl FromStr for RateSetting {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        if text == "none" { Ok(Self(None)) } else { text.parse().map(|rate| Self(Some(rate))) }
+    }
+}
+
+impl RateSetting {
+    /// The limit with this burst, or that there is to be none.
+    #[must_use]
+    pub fn with(self, burst: Option<Bytes>) -> Option<Limit> {
+        self.0.map(|rate| Limit { rate, burst })
+    }
+}
+
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -67,6 +67,9 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
     /// Its number.
     #[must_use]
     pub fn number(self) -> Proto {
@@ -182,7 +185,7 @@ impl fmt::Display for Ports {
 }
 
 /// What is published: ports, on one address of the host or on all of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Published {
     /// The host's address; without one, every address of both families.
     pub host: Option<IpAddr>,
@@ -244,6 +247,15 @@ pub struct Target {
     pub host: TargetHost,
     /// Its ports.
     pub ports: Ports,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            TargetHost::Addr(IpAddr::V6(addr)) => write!(f, "[{addr}]:{}", self.ports),
+            host => write!(f, "{host}:{}", self.ports),
+        }
+    }
 }
 
 /// How a target names its endpoint.

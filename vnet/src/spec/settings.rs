@@ -73,6 +73,13 @@ impl Settings {
         }
     }
 
+    /// The same instance with everything as documented that can be changed, but for its uplinks.
+    #[must_use]
+    pub fn as_documented(&self) -> Self {
+        let Self { uplinks, namespace, created, tables, hold, .. } = self.clone();
+        Self { uplinks, tables, hold, ..Self::new(namespace, created) }
+    }
+
     /// How an uplink runs its XDP program.
     #[must_use]
     pub fn xdp_of(&self, uplink: &InterfaceName) -> Xdp {

@@ -177,6 +177,12 @@ impl Timeouts {
         self.0.insert(timeout, value);
     }
 
+    /// Each that is not as documented.
+    pub fn iter(&self) -> impl Iterator<Item = TimeoutSetting> {
+        let settings = self.0.iter().map(|(&timeout, &value)| TimeoutSetting { timeout, value });
+        settings.filter(|setting| setting.value != setting.timeout.of(&DatapathConfig::DEFAULT))
+    }
+
     /// A configuration with these timeouts.
     pub(super) fn onto(&self, mut config: DatapathConfig) -> DatapathConfig {
         for (timeout, value) in &self.0 {

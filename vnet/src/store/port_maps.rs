@@ -22,8 +22,6 @@ const PORT_MAPS_OF: TableDefinition<(&str, PortKey), ()> = TableDefinition::new(
 type ReservationKey = (u8, [u8; 16], u16, u8, [u8; 16]);
 
 const RESERVATIONS: TableDefinition<ReservationKey, ()> = TableDefinition::new("reservations");
-/// What a mapping was before it was moved, until everything of that is gone.
-const MOVING: &str = "moving";
 /// Number of the next mapping.
 const NEXT: &str = "next_mapping";
 /// How many blocks there are of each prefix length.
@@ -152,16 +150,6 @@ impl Transaction {
         let on = |host| reservation_key(key, host);
         let mut found = table.range(on([0; 16])..=on([u8::MAX; 16]))?;
         Ok(found.next().transpose()?.is_some())
-    }
-
-    /// What a mapping was that is being moved.
-    pub fn moving(&self) -> Result<Option<PortMap>, Error> {
-        self.meta(MOVING)
-    }
-
-    /// Notes what a mapping was that is being moved, or that nothing is left of that.
-    pub fn set_moving(&self, mapping: Option<&PortMap>) -> Result<(), Error> {
-        self.set_meta(MOVING, &mapping)
     }
 
     /// A number no mapping has had, and neither any after it.

@@ -12,7 +12,7 @@ use vnet_common::{Addr, Mac};
 
 use super::Error;
 use crate::ours;
-use crate::spec::{Cidr, Endpoint, Hold, Masquerade, Name, Network, Settings, Subnet};
+use crate::spec::{Cidr, Endpoint, Going, Hold, Masquerade, Name, Network, Settings, Subnet};
 
 /// A JSON value.
 pub(super) type Json = &'static [u8];
@@ -28,6 +28,9 @@ const INTERFACES: TableDefinition<&str, &str> = TableDefinition::new("interfaces
 /// Whose the interfaces are between which fragments wait; no network or endpoint has such a name.
 const HOLD: &str = "(fragments)";
 const HOST_ADDRESSES: TableDefinition<[u8; 16], &str> = TableDefinition::new("host_addresses");
+
+/// What is to be gone, until it is.
+const GOING: &str = "going";
 
 /// A record to go back to.
 pub type Savepoint = redb::Savepoint;
@@ -117,6 +120,16 @@ impl Transaction {
 
     pub(super) fn set_meta(&self, key: &str, value: &impl Serialize) -> Result<(), Error> {
         self.put(META, key, value)
+    }
+
+    /// What is to be gone, and may not be yet.
+    pub fn going(&self) -> Result<Going, Error> {
+        self.meta(GOING)
+    }
+
+    /// Notes what is to be gone.
+    pub fn set_going(&self, going: &Going) -> Result<(), Error> {
+        self.set_meta(GOING, going)
     }
 
     /// A network.

@@ -46,9 +46,46 @@ fn in_force(world: &World) -> (Vec<String>, Vec<bool>) {
 #[tokio::test]
 async fn a_failed_change_of_limits_is_undone() {
     fails_cleanly(has_an_endpoint, async |world| set(world, both()).await).await;
-    let other = LimitChange { egress: Some(None), ingress: limit("1gbit") };
+    let other = LimitChange { egress: limit("10mbit"), ingress: limit("1gbit") };
     fails_cleanly(is_limited, async |world| set(world, other).await).await;
-    fails_cleanly(is_limited, async |world| set(world, LimitChange::NONE_LEFT).await).await;
+}
+
+#[tokio::test]
+async fn a_failed_lifting_of_limits_is_undone_or_completed() {
+    let other = LimitChange { egress: Some(None), ingress: limit("1gbit") };
+    for change in [other, LimitChange::NONE_LEFT] {
+        let (steps, before, whole) = {
+            let world = World::new();
+            is_limited(&world).await;
+            let before = world.fake.snapshot();
+            (set(&world, change).await.unwrap(), before, world.fake.snapshot())
+        };
+        for fault in [Fault::Before, Fault::After, Fault::Killed] {
+            for step in 0..steps {
+                let failed = async || {
+                    let world = World::new();
+                    is_limited(&world).await;
+                    world.fake.fail_at(step, fault);
+                    let error = set(&world, change).await.unwrap_err();
+                    world.fake.heal();
+                    (world, error)
+                };
+                let (world, error) = failed().await;
+                if matches!(error, Error::NotMade { .. }) && fault != Fault::Killed {
+                    assert_eq!(world.fake.snapshot(), before, "{fault:?} at {step}: {error}");
+                }
+                set(&world, change).await.unwrap();
+                assert_eq!(world.fake.snapshot(), whole, "{fault:?} at {step}, then again");
+                world.down().await.unwrap();
+                assert_eq!(world.fake.snapshot(), Vec::<String>::new(), "{fault:?} at {step}, then down");
+                let (world, error) = failed().await;
+                if !matches!(error, Error::NotMade { .. }) || fault == Fault::Killed {
+                    world.bring_up(Mode::Apply).await.unwrap();
+                    assert_eq!(world.fake.snapshot(), whole, "{fault:?} at {step}, then up");
+                }
+            }
+        }
+    }
 }
 
 #[tokio::test]

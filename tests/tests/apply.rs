@@ -1,0 +1,304 @@
+//! Instances described in files: made, exported, made again, changed, refused, killed on the way.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use vnet::file;
+use vnet_tests::lab::{Endpoint, FAMILIES, Lab, Output, Snapshot, vnet_binary};
+use vnet_tests::peer::{Ask, Ping, Server, Service};
+
+/// A file for one test.
+struct File {
+    _directory: TempDir,
+    path: PathBuf,
+}
+
+impl File {
+    fn new(text: &str) -> Self {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("vnet.toml");
+        fs::write(&path, text).unwrap();
+        Self { _directory: directory, path }
+    }
+
+    fn path(&self) -> &str {
+        self.path.to_str().unwrap()
+    }
+}
+
+/// Something of most kinds; names are the lab's own, since namespaces are global.
+fn whole(lab: &Lab) -> String {
+    let (web, db) = (lab.name("web"), lab.name("db"));
+    format!(
+        r#"
+excluded = ["10.8.0.0/16"]
+[instance]
+endpoint-flows = 1000
+timeouts = {{ udp-replied = "10m" }}
+[networks.blue]
+subnets = ["10.1.0.0/24", "fd00:1::/64"]
+isolated = true
+[endpoints.{web}]
+[endpoints.{db}]
+network = "blue"
+addresses = ["10.1.0.80"]
+mac = "02:00:00:00:00:80"
+[[portmaps]]
+publish = 8088
+target = "{web}:80"
+[[portmaps]]
+publish = "9000-9010"
+target = "{db}:9000-9010"
+protocol = "udp"
+[[portmaps]]
+publish = "[2001:db8:113::1]:8443"
+target = "{db}:80"
+allow-from = ["2001:db8:113::/64"]
+[[masquerades]]
+sources = "10.1.0.80/32"
+to = "203.0.113.1"
+"#
+    )
+}
+
+fn apply(lab: &Lab, text: &str, options: &[&str]) -> Output {
+    let file = File::new(text);
+    lab.vnet(&[&["apply", "-f", file.path()], options].concat())
+}
+
+fn export(lab: &Lab) -> String {
+    lab.vnet_ok(&["export"]).stdout
+}
+
+/// The world reaches the endpoint by a published port, and the endpoint reaches the world.
+#[track_caller]
+fn traffic_flows(lab: &Lab, published: u16, short: &str, port: u16) {
+    let endpoint = Endpoint::observe(&lab.name(short));
+    let _server = Server::tcp(endpoint.netns(), &format!("[::]:{port}"), Service::Echo);
+    for (outside, host) in FAMILIES {
+        Ask::tcp((host, published).into()).in_netns(lab.outside());
+        Ping::to(outside).in_netns(endpoint.netns());
+    }
+}
+
+#[test]
+fn an_instance_is_made_exported_and_made_again() {
+    let lab = Lab::new();
+    let clean = lab.snapshot();
+    let text = whole(&lab);
+    let planned = apply(&lab, &text, &["--dry-run"]).ok().stdout;
+    assert!(planned.contains(&format!("+ endpoint {}", lab.name("web"))), "{planned}");
+    lab.snapshot().assert_same_as(&clean);
+    let made = apply(&lab, &text, &[]).ok();
+    assert!(made.stdout.contains("0 changed, 0 removed"), "{made}");
+    traffic_flows(&lab, 8088, "web", 80);
+    let whole_lab: Snapshot = lab.snapshot();
+    let first = export(&lab);
+    for (what, options) in [(&text, &[][..]), (&first, &[]), (&text, &["--prune"]), (&first, &["--prune"])] {
+        let again = apply(&lab, what, options).ok();
+        assert_eq!(again.stdout, "nothing to change: everything is as described\n", "{again}");
+    }
+    lab.snapshot().assert_same_as(&whole_lab);
+    lab.vnet_ok(&["down"]);
+    lab.snapshot().assert_same_as(&clean);
+    apply(&lab, &first, &[]).ok();
+    assert_eq!(export(&lab), first);
+    traffic_flows(&lab, 8088, "web", 80);
+}
+
+#[test]
+fn what_commands_made_is_exported() {
+    let lab = Lab::up();
+    let net1 = lab.endpoint_with("net1", &["--ip", "192.168.0.77", "--ifname", "lan0"]);
+    lab.vnet_ok(&["network", "create", "blue", "--subnet", "10.1.0.0/24", "--gateway", "10.1.0.9"]);
+    lab.vnet_ok(&["portmap", "add", "8088", &format!("{}:80", net1.name())]);
+    lab.vnet_ok(&["masquerade", "exclude", "10.8.0.0/16"]);
+    lab.host().ip("addr add 203.0.113.77/32 dev eth0");
+    lab.vnet_ok(&["floating", "add", "203.0.113.77", net1.name()]);
+    lab.vnet_ok(&["up", "--timeout", "dns=20s"]);
+    let text = export(&lab);
+    assert!(text.contains("dns = \"20s\"") && text.contains("gateways = [\"10.1.0.9\"]"), "{text}");
+    lab.vnet_ok(&["down"]);
+    apply(&lab, &text, &[]).ok();
+    assert_eq!(export(&lab), text);
+    traffic_flows(&lab, 8088, "net1", 80);
+}
+
+#[test]
+fn changes_are_seen_before_and_made_with_the_rest_going_only_when_asked() {
+    let lab = Lab::new();
+    apply(&lab, &whole(&lab), &[]).ok();
+    let (web, db) = (lab.name("web"), lab.name("db"));
+    let other = format!(
+        "[networks.blue]\nsubnets = [\"10.1.0.0/24\", \"fd00:1::/64\"]\nisolated = true\n\
+         [endpoints.{db}]\nnetwork = \"blue\"\n[[portmaps]]\npublish = 8088\ntarget = \"{db}:80\"\n"
+    );
+    let planned = apply(&lab, &other, &["--dry-run"]).ok().stdout;
+    let change = format!("~ portmap 8088/tcp: target {web}:80 -> {db}:80");
+    assert!(planned.lines().any(|line| line == change), "{planned}");
+    assert!(planned.contains(&format!("= endpoint {web}: not in the file")), "{planned}");
+    apply(&lab, &other, &[]).ok();
+    traffic_flows(&lab, 8088, "db", 80);
+    let planned = apply(&lab, &other, &["--prune", "--dry-run"]).ok().stdout;
+    assert!(planned.contains(&format!("- endpoint {web}")) && !planned.contains("\n= "), "{planned}");
+    let json = apply(&lab, &other, &["--prune", "--dry-run", "--json"]).ok().json();
+    let removed = json["changes"].as_array().unwrap().iter().filter(|it| it["action"] == "remove").count();
+    assert!(removed == 5 && json["version"] == 1, "{json:#}");
+    let done = apply(&lab, &other, &["--prune"]).ok();
+    assert!(done.stdout.contains("5 removed"), "{done}");
+    assert_eq!(lab.vnet_list(&["ns", "ls"], "endpoints").len(), 1);
+    assert_eq!(lab.vnet_list(&["portmap", "ls"], "portmaps").len(), 1);
+    traffic_flows(&lab, 8088, "db", 80);
+}
+
+#[test]
+fn everything_wrong_is_refused_at_once_with_its_place_and_nothing_is_touched() {
+    let lab = Lab::new();
+    let clean = lab.snapshot();
+    let nonsense = "[instance]\nuplinks = \"eth0\"\n[endpoints.a]\nadress = 1\n[[portmaps]]\npublish = 1\n";
+    let output = apply(&lab, nonsense, &[]);
+    let words =
+        ["3 problems", "vnet.toml:2:11: ", "vnet.toml:4:1: \"adress\" is not known", "vnet.toml:5:1: "];
+    output.fails_with(2, &words);
+    let (a, b) = (lab.name("a"), lab.name("b"));
+    let impossible = format!(
+        "[instance]\nuplinks = [\"eth7\"]\n[networks.red]\nsubnets = [\"203.0.113.0/25\"]\n[endpoints.{a}]\n\
+         addresses = [\"10.9.9.9\"]\n[endpoints.{b}]\n[[floating]]\nexternal = \"203.0.113.99\"\ntarget = \"{b}\"\n"
+    );
+    let words =
+        ["vnet.toml:1:1: ", "eth7", "vnet.toml:3:11: ", "vnet.toml:5:12: ", "vnet.toml:8:1: ", "ip addr add"];
+    apply(&lab, &impossible, &[]).fails_with(1, &words);
+    lab.snapshot().assert_same_as(&clean);
+    assert!(!lab.run_dir().exists(), "no record of an instance that did not come up");
+    lab.vnet(&["apply", "-f", "/nowhere.toml"]).fails_with(1, &["/nowhere.toml"]);
+    let empty = TempDir::new().unwrap();
+    lab.vnet(&["apply", "-f", empty.path().to_str().unwrap()]).fails_with(1, &["no *.toml"]);
+}
+
+#[test]
+fn several_files_and_standard_input_are_one_description() {
+    let lab = Lab::new();
+    let directory = TempDir::new().unwrap();
+    let (web, db) = (lab.name("web"), lab.name("db"));
+    fs::write(directory.path().join("10-web.toml"), format!("[endpoints.{web}]\n")).unwrap();
+    fs::write(directory.path().join("20-db.toml"), format!("[endpoints.{db}]\n")).unwrap();
+    fs::write(directory.path().join("ignored.txt"), "nonsense").unwrap();
+    let ports = File::new(&format!("[[portmaps]]\npublish = 8088\ntarget = \"{web}:80\"\n"));
+    let from_stdin = |arguments: &str, stdin: &str| {
+        let vnet = vnet_binary();
+        let line = format!("exec {} apply {arguments} <{stdin}", vnet.display());
+        lab.host().run_with(&["sh".to_owned(), "-c".to_owned(), line], &lab.environment())
+    };
+    let directory_path = directory.path().to_str().unwrap();
+    from_stdin(&format!("-f {directory_path} -f -"), ports.path()).ok();
+    traffic_flows(&lab, 8088, "web", 80);
+    let conflict = from_stdin(&format!("-f {directory_path} -f -"), &format!("{directory_path}/20-db.toml"));
+    let both = ["standard input:1:12: ", "is described twice", "20-db.toml:1:12"];
+    conflict.fails_with(2, &both);
+}
+
+#[test]
+fn what_has_gone_is_brought_back() {
+    let lab = Lab::new();
+    let text = whole(&lab);
+    apply(&lab, &text, &[]).ok();
+    lab.host().ip("link del vnet0");
+    let planned = apply(&lab, &text, &["--dry-run"]).ok().stdout;
+    assert!(planned.contains("~ create bridge vnet0"), "{planned}");
+    let done = apply(&lab, &text, &[]).ok();
+    assert!(done.stdout.contains("brought back what had gone"), "{done}");
+    assert_eq!(apply(&lab, &text, &[]).ok().stdout, "nothing to change: everything is as described\n");
+    traffic_flows(&lab, 8088, "web", 80);
+}
+
+/// Kills the command a little later each time, whatever it is doing then.
+#[test]
+fn a_killed_command_is_completed_by_the_same_command() {
+    let lab = Lab::new();
+    let text = whole(&lab);
+    let file = File::new(&text);
+    let begun = Instant::now();
+    apply(&lab, &text, &[]).ok();
+    let whole_time = begun.elapsed();
+    let expected = export(&lab);
+    let mut killed = 0;
+    for nth in 1..=12 {
+        if nth % 3 != 0 {
+            lab.vnet_ok(&["down"]);
+        } else {
+            // A change of what is up, on every third.
+            apply(&lab, "[endpoints]\n", &["--prune"]).ok();
+        }
+        let mut child = lab.vnet_start(&["apply", "-f", file.path()]);
+        // Not to wait for anything: this is when it is killed.
+        std::thread::sleep(whole_time * nth / 13 + Duration::from_millis(1));
+        if child.is_running() {
+            child.signal(nix::sys::signal::Signal::SIGKILL);
+        }
+        killed += u32::from(child.wait() != Some(0));
+        apply(&lab, &text, &[]).ok();
+        assert_eq!(export(&lab), expected, "killed at {nth}/13");
+        let again = apply(&lab, &text, &[]).ok();
+        assert_eq!(again.stdout, "nothing to change: everything is as described\n", "{again}");
+    }
+    assert!(killed >= 4, "only {killed} commands were killed before they were done");
+    traffic_flows(&lab, 8088, "web", 80);
+}
+
+fn docs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
+}
+
+#[test]
+fn the_schema_is_current() {
+    let path = docs().join("vnet.schema.json");
+    if std::env::var_os("VNET_UPDATE_SCHEMA").is_some() {
+        fs::write(&path, file::schema()).unwrap();
+    }
+    let committed = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == file::schema(),
+        "run VNET_UPDATE_SCHEMA=1 cargo test -p vnet-tests --test apply schema"
+    );
+}
+
+#[test]
+fn the_examples_can_be_applied() {
+    let mut examples: Vec<PathBuf> =
+        fs::read_dir(docs().join("examples")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    examples.sort();
+    assert!(examples.len() >= 3, "{examples:?}");
+    for path in examples {
+        let lab = Lab::new();
+        let planned = lab.vnet_ok(&["apply", "--dry-run", "-f", path.to_str().unwrap()]);
+        assert!(planned.stdout.contains("+ endpoint"), "{}: {planned}", path.display());
+    }
+}
+
+#[test]
+fn the_unit_is_understood_by_systemd() {
+    let unit = fs::read_to_string(docs().join("systemd/vnet.service")).unwrap();
+    // It is to be verified here, where vnet is another file.
+    let vnet = vnet_binary();
+    let unit = unit.replace("/usr/local/bin/vnet", vnet.to_str().unwrap());
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("vnet.service");
+    fs::write(&path, unit).unwrap();
+    let verified = Command::new("systemd-analyze").arg("verify").arg("--man=no").arg(&path).output();
+    match verified {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            eprintln!("skipped: there is no systemd-analyze on this machine");
+        }
+        Err(error) => panic!("run systemd-analyze: {error}"),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let about_it: Vec<&str> = said.lines().filter(|line| line.contains("vnet.service")).collect();
+            assert!(output.status.success() && output.status.signal().is_none(), "{said}");
+            assert!(about_it.is_empty(), "{about_it:#?}");
+        }
+    }
+}

@@ -1,0 +1,679 @@
+//! Taking files apart: everything that is wrong with them is found, not only the first of it.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::conflicts;
+use super::model::VERSION;
+use super::problem::{Problem, Problems, Source, Spot};
+use crate::manage::{
+    Description, EndpointRequest, FloatingRequest, LimitChange, MasqueradeRequest, NetworkRequest, Part,
+    Place, PortMapRequest, RefusedPart,
+};
+use crate::spec::{
+    self, Bytes, Limit, Name, Namespace, NetworkChange, Protocol, RateSetting, Seconds, TableSizes,
+    TargetHost, Timeout, TimeoutSetting, Xdp, XdpSetting, parse_mac, parse_nat_ports,
+};
+
+/// Files that make sense: what they describe, and where.
+#[derive(Debug)]
+pub struct File {
+    /// What they describe.
+    pub description: Description,
+    spots: HashMap<Part, Spot>,
+    sources: Vec<Source>,
+}
+
+impl File {
+    /// Where the parts that were refused stand, and why they were.
+    #[must_use]
+    pub fn refused(&self, refused: Vec<RefusedPart>) -> Problems {
+        let spot = |part| self.spots.get(&part).copied().unwrap_or_default();
+        let problem = |RefusedPart { part, error }: RefusedPart| Problem {
+            spot: spot(part),
+            message: in_full(&error),
+            other: None,
+        };
+        Problems::new(&self.sources, refused.into_iter().map(problem).collect(), false)
+    }
+}
+
+/// What there is without being described.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Networks.
+    pub networks: HashSet<Name>,
+    /// Endpoints.
+    pub endpoints: HashSet<Name>,
+}
+
+/// Reads files, of which later ones add to earlier ones.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub fn read(sources: Vec<Source>, known: &Known) -> Result<File, Problems> {
+    let mut reader = Reader::default();
+    for (nth, source) in sources.iter().enumerate() {
+        reader.source = nth;
+        reader.read(&source.text);
+    }
+    let Reader { description, spots, mut problems, places, named, .. } = reader;
+    problems.extend(conflicts::find(&description, &spots, &places, known, &named));
+    if problems.is_empty() {
+        Ok(File { description, spots, sources })
+    } else {
+        Err(Problems::new(&sources, problems, true))
+    }
+}
+
+/// An error with its causes.
+fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Where within a part something is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Key {
+    /// Its network.
+    Network,
+    /// Its nth prefix or address.
+    Nth(usize),
+    /// Its bridge.
+    Bridge,
+    /// Its hardware address.
+    Mac,
+    /// Where it leads.
+    Target,
+}
+
+/// Names that are given to parts, even to those about which something is wrong: they are not unknown.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    pub(super) networks: HashMap<Name, Spot>,
+    pub(super) endpoints: HashMap<Name, Spot>,
+}
+
+#[derive(Default)]
+struct Reader {
+    source: usize,
+    description: Description,
+    spots: HashMap<Part, Spot>,
+    places: HashMap<(Part, Key), Spot>,
+    named: Named,
+    /// Where single values of the instance are said.
+    said: HashMap<String, Spot>,
+    problems: Vec<Problem>,
+}
+
+/// The table of a part, and which of its keys were asked for.
+struct Fields<'t, 'i> {
+    /// What it is, with an article.
+    what: &'static str,
+    table: &'t DeTable<'i>,
+    spot: Spot,
+    known: Vec<&'static str>,
+}
+
+type Value<'i> = Spanned<DeValue<'i>>;
+
+impl<'t, 'i> Fields<'t, 'i> {
+    fn get(&mut self, key: &'static str) -> Option<&'t Value<'i>> {
+        self.known.push(key);
+        self.table.get(key)
+    }
+}
+
+impl Reader {
+    fn read(&mut self, text: &str) {
+        let (document, errors) = DeTable::parse_recoverable(text);
+        if !errors.is_empty() {
+            // What could not be understood would be missing elsewhere: only the errors themselves are sure.
+            for error in errors {
+                let offset = error.span().map_or(0, |span| span.start);
+                self.problem(offset, format!("this is not TOML: {}", error.message().replace('\n', ", ")));
+            }
+            return;
+        }
+        let mut top =
+            Fields { what: "a file", table: document.get_ref(), spot: self.spot(0), known: Vec::new() };
+        self.version(&mut top);
+        if let Some(value) = top.get("instance")
+            && let Some(table) = self.table(value)
+        {
+            self.instance(value.span().start, table);
+        }
+        self.each_named(&mut top, "networks", Self::network);
+        self.each_named(&mut top, "endpoints", Self::endpoint);
+        self.each(&mut top, "portmaps", "a mapping", Self::port_map);
+        self.each(&mut top, "masquerades", "a masquerade rule", Self::masquerade);
+        self.each(&mut top, "floating", "a floating address", Self::floating);
+        for (offset, prefix) in self.list(&mut top, "excluded", str::parse::<spec::Cidr>) {
+            self.spots.insert(Part::Excluded(self.description.excluded.len()), self.spot(offset));
+            self.description.excluded.push(prefix);
+        }
+        for (offset, prefix) in self.list(&mut top, "denied", str::parse::<spec::Cidr>) {
+            self.spots.insert(Part::Denied(self.description.denied.len()), self.spot(offset));
+            self.description.denied.push(prefix);
+        }
+        self.unknown(&top);
+    }
+
+    fn version(&mut self, top: &mut Fields<'_, '_>) {
+        let Some(value) = top.get("version") else { return };
+        let written = self.number(value, 0..=u32::MAX);
+        if let Some(written) = written.filter(|written| *written != VERSION) {
+            let message =
+                format!("version {written} of the format is not known: this vnet reads version {VERSION}");
+            self.problem(value.span().start, message);
+        }
+    }
+
+    fn instance(&mut self, offset: usize, table: &DeTable<'_>) {
+        let spot = self.spot(offset);
+        self.spots.entry(Part::Instance).or_insert(spot);
+        let mut fields = Fields { what: "an instance", table, spot, known: Vec::new() };
+        for (_, uplink) in self.list(&mut fields, "uplinks", str::parse) {
+            if !self.description.uplinks.contains(&uplink) {
+                self.description.uplinks.push(uplink);
+            }
+        }
+        let nat_ports = self.once(&mut fields, "nat-ports", |it, value| it.parsed(value, parse_nat_ports));
+        let sizes = *TableSizes::BOUNDS.start() as u32..=*TableSizes::BOUNDS.end() as u32;
+        let max_flows = self.once(&mut fields, "max-flows", |it, value| it.number(value, sizes.clone()));
+        let max_unanswered =
+            self.once(&mut fields, "max-unanswered", |it, value| it.number(value, sizes.clone()));
+        let any = |it: &mut Self, value: &Value<'_>| it.number(value, 0..=u32::MAX);
+        let endpoint_flows = self.once(&mut fields, "endpoint-flows", any);
+        let endpoint_unanswered = self.once(&mut fields, "endpoint-unanswered", any);
+        let firewall = self.once(&mut fields, "firewall", |it, value| it.parsed(value, str::parse));
+        let flood_rate = self.once(&mut fields, "flood-rate", any);
+        let flood_total = self.once(&mut fields, "flood-total", any);
+        let change = &mut self.description.change;
+        change.nat_ports = nat_ports.or(change.nat_ports);
+        change.max_flows = max_flows.or(change.max_flows);
+        change.max_unanswered = max_unanswered.or(change.max_unanswered);
+        change.endpoint_flows = endpoint_flows.or(change.endpoint_flows);
+        change.endpoint_unanswered = endpoint_unanswered.or(change.endpoint_unanswered);
+        change.firewall = firewall.or(change.firewall);
+        change.flood_rate = flood_rate.or(change.flood_rate);
+        change.flood_total = flood_total.or(change.flood_total);
+        self.xdp(&mut fields);
+        self.timeouts(&mut fields);
+        self.unknown(&fields);
+    }
+
+    fn xdp(&mut self, fields: &mut Fields<'_, '_>) {
+        let Some(value) = fields.get("xdp") else { return };
+        if !matches!(value.get_ref(), DeValue::Table(_)) {
+            if let Some(mode) = self.parsed(value, str::parse::<Xdp>)
+                && self.first_time("xdp", value.span().start)
+            {
+                self.description.change.xdp.push(XdpSetting { interface: None, mode });
+            }
+            return;
+        }
+        let Some(table) = self.table(value) else { return };
+        for (key, value) in table {
+            let offset = key.span().start;
+            let interface = self.understood(offset, key.get_ref().parse());
+            let mode = self.parsed(value, str::parse::<Xdp>);
+            if let (Some(interface), Some(mode)) = (interface, mode)
+                && self.first_time(&format!("xdp.{}", key.get_ref()), offset)
+            {
+                self.description.change.xdp.push(XdpSetting { interface: Some(interface), mode });
+            }
+        }
+    }
+
+    fn timeouts(&mut self, fields: &mut Fields<'_, '_>) {
+        let Some(value) = fields.get("timeouts") else { return };
+        let Some(table) = self.table(value) else { return };
+        for (key, value) in table {
+            let offset = key.span().start;
+            let timeout = self.understood(offset, key.get_ref().parse::<Timeout>());
+            let span = self
+                .word(value)
+                .and_then(|text| self.understood(value.span().start, text.parse::<Seconds>()));
+            if let (Some(timeout), Some(value)) = (timeout, span)
+                && self.first_time(&format!("timeouts.{timeout}"), offset)
+            {
+                self.description.change.timeouts.push(TimeoutSetting { timeout, value });
+            }
+        }
+    }
+
+    fn network(&mut self, name: Name, offset: usize, table: &DeTable<'_>) {
+        let part = Part::Network(self.description.networks.len());
+        if !self.is_new(|named| &mut named.networks, &name, offset, "network") {
+            return;
+        }
+        let mut fields = Fields { what: "a network", table, spot: self.spot(offset), known: Vec::new() };
+        let subnets = self.list(&mut fields, "subnets", str::parse);
+        for (nth, (at, _)) in subnets.iter().enumerate() {
+            self.places.insert((part, Key::Nth(nth)), self.spot(*at));
+        }
+        if !table.contains_key("subnets") && name != Name::default_network() {
+            self.missing::<()>(&fields, "subnets", "[\"10.1.0.0/24\"]");
+        }
+        let gateways = self.list(&mut fields, "gateways", address);
+        let bridge = self.optional(&mut fields, "bridge", str::parse);
+        if let Some(value) = table.get("bridge") {
+            self.places.insert((part, Key::Bridge), self.spot(value.span().start));
+        }
+        let mtu = fields.get("mtu").and_then(|value| self.number(value, 68..=65535));
+        let internal = self.flag(&mut fields, "internal");
+        let isolated = self.flag(&mut fields, "isolated");
+        let options = NetworkChange {
+            gateway_mode: self.optional(&mut fields, "gateway-mode", str::parse),
+            udp_mapping: self.optional(&mut fields, "udp-mapping", str::parse),
+            tcp_mapping: self.optional(&mut fields, "tcp-mapping", str::parse),
+            filtering: self.optional(&mut fields, "filtering", str::parse),
+        };
+        self.unknown(&fields);
+        self.spots.insert(part, fields.spot);
+        let values = |list: Vec<(usize, _)>| list.into_iter().map(|(_, value)| value).collect();
+        let (subnets, gateways) = (values(subnets), gateways.into_iter().map(|(_, value)| value).collect());
+        self.description.networks.push(NetworkRequest {
+            name,
+            subnets,
+            gateways,
+            bridge,
+            mtu,
+            internal,
+            isolated,
+            options,
+        });
+    }
+
+    fn endpoint(&mut self, name: Name, offset: usize, table: &DeTable<'_>) {
+        let part = Part::Endpoint(self.description.endpoints.len());
+        if !self.is_new(|named| &mut named.endpoints, &name, offset, "endpoint") {
+            return;
+        }
+        let mut fields = Fields { what: "an endpoint", table, spot: self.spot(offset), known: Vec::new() };
+        let network = self.optional(&mut fields, "network", str::parse);
+        if let Some(value) = table.get("network") {
+            self.places.insert((part, Key::Network), self.spot(value.span().start));
+        }
+        let addresses = self.list(&mut fields, "addresses", address);
+        for (nth, (at, _)) in addresses.iter().enumerate() {
+            self.places.insert((part, Key::Nth(nth)), self.spot(*at));
+        }
+        let mac = self.optional(&mut fields, "mac", parse_mac);
+        if let Some(value) = table.get("mac") {
+            self.places.insert((part, Key::Mac), self.spot(value.span().start));
+        }
+        let ifname = self.optional(&mut fields, "ifname", str::parse);
+        let linked = self.optional(&mut fields, "mode", link_mode).unwrap_or(true);
+        let netns = fields.get("netns").and_then(|value| self.path(value));
+        let limits = LimitChange {
+            egress: self.limit(&mut fields, "egress", "egress-burst"),
+            ingress: self.limit(&mut fields, "ingress", "ingress-burst"),
+        };
+        self.unknown(&fields);
+        let placed = ["network", "addresses", "mac", "ifname", "egress", "ingress"]
+            .into_iter()
+            .find_map(|key| table.get_key_value(key));
+        if let (false, Some((key, _))) = (linked, placed) {
+            let message = format!("mode \"none\" has no {}: leave one of the two out", key.get_ref());
+            self.problem(key.span().start, message);
+        }
+        let Some(ifname) = self.understood(offset, ifname.map_or_else(|| "eth0".parse(), Ok)) else { return };
+        let place = linked.then(|| Place {
+            network: network.unwrap_or_else(Name::default_network),
+            addresses: addresses.into_iter().map(|(_, addr)| addr).collect(),
+            mac,
+            ifname,
+        });
+        let namespace = netns.map_or(Namespace::Own, |path| Namespace::Foreign { path });
+        self.spots.insert(part, fields.spot);
+        self.description.endpoints.push(EndpointRequest { name, namespace, place, limits });
+    }
+
+    /// A limit: its rate, and a burst that goes with it.
+    fn limit(
+        &mut self,
+        fields: &mut Fields<'_, '_>,
+        rate: &'static str,
+        burst: &'static str,
+    ) -> Option<Option<Limit>> {
+        let setting: Option<RateSetting> = self.optional(fields, rate, str::parse);
+        let Some(given) = fields.get(burst) else { return setting.map(|setting| setting.with(None)) };
+        let Some(setting) = setting else {
+            if fields.table.get(rate).is_none() {
+                self.problem(given.span().start, format!("{burst} is nothing without {rate}: say that, too"));
+            }
+            return None;
+        };
+        let text = self.word(given)?;
+        let bytes = self.understood(given.span().start, text.parse::<Bytes>())?;
+        Some(setting.with(Some(bytes)))
+    }
+
+    fn port_map(&mut self, mut fields: Fields<'_, '_>) {
+        let part = Part::PortMap(self.description.port_maps.len());
+        let published = match fields.get("publish") {
+            Some(value) => self
+                .word(value)
+                .and_then(|text| self.understood(value.span().start, text.parse::<spec::Published>())),
+            None => self.missing(&fields, "publish", "8088"),
+        };
+        let target = match fields.get("target") {
+            Some(value) => {
+                self.places.insert((part, Key::Target), self.spot(value.span().start));
+                self.parsed(value, str::parse::<spec::Target>)
+            }
+            None => self.missing(&fields, "target", "\"web:80\""),
+        };
+        let protocol = self.optional(&mut fields, "protocol", protocol).unwrap_or_default();
+        let allow_from = self.list(&mut fields, "allow-from", str::parse);
+        self.unknown(&fields);
+        if let (Some(published), Some(target)) = (published, target) {
+            let allow_from = allow_from.into_iter().map(|(_, clients)| clients).collect();
+            self.spots.insert(part, fields.spot);
+            let request = PortMapRequest { published, target, protocol, allow_from };
+            self.description.port_maps.push(request);
+        }
+    }
+
+    fn masquerade(&mut self, mut fields: Fields<'_, '_>) {
+        let subnet = match fields.get("sources") {
+            Some(value) => self.parsed(value, str::parse),
+            None => self.missing(&fields, "sources", "\"10.0.0.0/8\""),
+        };
+        let to = self.optional(&mut fields, "to", address);
+        self.unknown(&fields);
+        if let Some(subnet) = subnet {
+            self.spots.insert(Part::Masquerade(self.description.masquerades.len()), fields.spot);
+            self.description.masquerades.push(MasqueradeRequest { subnet, to });
+        }
+    }
+
+    fn floating(&mut self, mut fields: Fields<'_, '_>) {
+        let part = Part::Floating(self.description.floating.len());
+        let external = match fields.get("external") {
+            Some(value) => self.parsed(value, address),
+            None => self.missing(&fields, "external", "\"203.0.113.5\""),
+        };
+        let target = match fields.get("target") {
+            Some(value) => {
+                self.places.insert((part, Key::Target), self.spot(value.span().start));
+                self.parsed(value, str::parse::<TargetHost>)
+            }
+            None => self.missing(&fields, "target", "\"web\""),
+        };
+        self.unknown(&fields);
+        if let (Some(external), Some(target)) = (external, target) {
+            self.spots.insert(part, fields.spot);
+            self.description.floating.push(FloatingRequest { external, target });
+        }
+    }
+
+    /// Reads each table of a table of tables, in the order of the file.
+    fn each_named(
+        &mut self,
+        top: &mut Fields<'_, '_>,
+        key: &'static str,
+        read: fn(&mut Self, Name, usize, &DeTable<'_>),
+    ) {
+        let Some(value) = top.get(key) else { return };
+        let Some(tables) = self.table(value) else { return };
+        let mut tables: Vec<_> = tables.iter().collect();
+        tables.sort_by_key(|(name, _)| name.span().start);
+        for (name, value) in tables {
+            let offset = name.span().start;
+            let parsed = self.understood(offset, name.get_ref().parse::<Name>());
+            if let (Some(name), Some(table)) = (parsed, self.table(value)) {
+                read(self, name, offset, table);
+            }
+        }
+    }
+
+    /// Reads each table of a list.
+    fn each(
+        &mut self,
+        top: &mut Fields<'_, '_>,
+        key: &'static str,
+        what: &'static str,
+        read: fn(&mut Self, Fields<'_, '_>),
+    ) {
+        let Some(value) = top.get(key) else { return };
+        let DeValue::Array(items) = value.get_ref() else {
+            let message = format!("{key} is a list of tables, not {}: write [[{key}]]", kind(value));
+            return self.problem(value.span().start, message);
+        };
+        for item in items.iter() {
+            if let Some(table) = self.table(item) {
+                let spot = self.spot(item.span().start);
+                read(self, Fields { what, table, spot, known: Vec::new() });
+            }
+        }
+    }
+
+    /// Whether a name is given for the first time.
+    fn is_new(
+        &mut self,
+        names: fn(&mut Named) -> &mut HashMap<Name, Spot>,
+        name: &Name,
+        offset: usize,
+        what: &str,
+    ) -> bool {
+        let spot = self.spot(offset);
+        let Some(other) = names(&mut self.named).get(name).copied() else {
+            names(&mut self.named).insert(name.clone(), spot);
+            return true;
+        };
+        let message = format!("{what} {name} is described twice: leave one of the two out");
+        self.problems.push(Problem { spot, message, other: Some(other) });
+        false
+    }
+
+    /// Whether a value of the instance is said for the first time.
+    fn first_time(&mut self, key: &str, offset: usize) -> bool {
+        let spot = self.spot(offset);
+        let Some(other) = self.said.get(key).copied() else {
+            self.said.insert(key.to_owned(), spot);
+            return true;
+        };
+        let message = format!("{key} is said twice: leave one of the two out");
+        self.problems.push(Problem { spot, message, other: Some(other) });
+        false
+    }
+
+    fn once<T>(
+        &mut self,
+        fields: &mut Fields<'_, '_>,
+        key: &'static str,
+        read: impl Fn(&mut Self, &Value<'_>) -> Option<T>,
+    ) -> Option<T> {
+        let value = fields.get(key)?;
+        let read = read(self, value)?;
+        self.first_time(key, value.span().start).then_some(read)
+    }
+
+    fn optional<T, E: Display>(
+        &mut self,
+        fields: &mut Fields<'_, '_>,
+        key: &'static str,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let value = fields.get(key)?;
+        self.parsed(value, parse)
+    }
+
+    /// What can be understood of a list of words, each with where it stands.
+    fn list<T, E: Display>(
+        &mut self,
+        fields: &mut Fields<'_, '_>,
+        key: &'static str,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Vec<(usize, T)> {
+        let Some(value) = fields.get(key) else { return Vec::new() };
+        let DeValue::Array(items) = value.get_ref() else {
+            let message = format!("{key} is a list, not {}: put it in brackets", kind(value));
+            self.problem(value.span().start, message);
+            return Vec::new();
+        };
+        let mut read = Vec::with_capacity(items.len());
+        for item in items.iter() {
+            if let Some(value) = self.parsed(item, &parse) {
+                read.push((item.span().start, value));
+            }
+        }
+        read
+    }
+
+    fn parsed<T, E: Display>(
+        &mut self,
+        value: &Value<'_>,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let DeValue::String(text) = value.get_ref() else {
+            let message = format!("this is {} and is to be a string: put it in quotes", kind(value));
+            self.problem(value.span().start, message);
+            return None;
+        };
+        self.understood(value.span().start, parse(text))
+    }
+
+    fn understood<T, E: Display>(&mut self, offset: usize, parsed: Result<T, E>) -> Option<T> {
+        parsed.map_err(|error| self.problem(offset, error.to_string())).ok()
+    }
+
+    /// A string, or a number as one.
+    fn word(&mut self, value: &Value<'_>) -> Option<String> {
+        match value.get_ref() {
+            DeValue::String(text) => Some(text.to_string()),
+            DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str().to_owned()),
+            _ => {
+                let message = format!("this is {} and is to be a string or a number", kind(value));
+                self.problem(value.span().start, message);
+                None
+            }
+        }
+    }
+
+    fn number(&mut self, value: &Value<'_>, bounds: RangeInclusive<u32>) -> Option<u32> {
+        let number = match value.get_ref() {
+            DeValue::Integer(number) => u32::from_str_radix(number.as_str(), number.radix()).ok(),
+            _ => {
+                let message = format!("this is {} and is to be a number without quotes", kind(value));
+                self.problem(value.span().start, message);
+                return None;
+            }
+        };
+        let fits = number.filter(|number| bounds.contains(number));
+        if fits.is_none() {
+            let message = format!("this is to be a number from {} to {}", bounds.start(), bounds.end());
+            self.problem(value.span().start, message);
+        }
+        fits
+    }
+
+    fn flag(&mut self, fields: &mut Fields<'_, '_>, key: &'static str) -> bool {
+        match fields.get(key).map(|value| (value, value.get_ref())) {
+            None => false,
+            Some((_, DeValue::Boolean(flag))) => *flag,
+            Some((value, _)) => {
+                let message = format!("this is {} and is to be true or false", kind(value));
+                self.problem(value.span().start, message);
+                false
+            }
+        }
+    }
+
+    fn path(&mut self, value: &Value<'_>) -> Option<PathBuf> {
+        self.parsed(value, |text| {
+            let path = PathBuf::from(text);
+            if path.is_absolute() {
+                Ok(path)
+            } else {
+                Err(format!("{text:?} is not a path from the root: write /run/netns/NAME"))
+            }
+        })
+    }
+
+    fn table<'t, 'i>(&mut self, value: &'t Value<'i>) -> Option<&'t DeTable<'i>> {
+        if let DeValue::Table(table) = value.get_ref() {
+            return Some(table);
+        }
+        let message = format!("this is {} and is to be a table", kind(value));
+        self.problem(value.span().start, message);
+        None
+    }
+
+    fn missing<T>(&mut self, fields: &Fields<'_, '_>, key: &str, example: &str) -> Option<T> {
+        let message = format!("{} needs {key}: write {key} = {example}", fields.what);
+        self.problems.push(Problem { spot: fields.spot, message, other: None });
+        None
+    }
+
+    /// Refuses every key that nobody asked for.
+    fn unknown(&mut self, fields: &Fields<'_, '_>) {
+        for (key, _) in fields.table {
+            if !fields.known.contains(&key.get_ref().as_ref()) {
+                let message = format!(
+                    "{:?} is not known: {} may have {}",
+                    key.get_ref(),
+                    fields.what,
+                    fields.known.join(", ")
+                );
+                self.problem(key.span().start, message);
+            }
+        }
+    }
+
+    fn spot(&self, offset: usize) -> Spot {
+        Spot { source: self.source, offset }
+    }
+
+    fn problem(&mut self, offset: usize, message: String) {
+        self.problems.push(Problem { spot: self.spot(offset), message, other: None });
+    }
+}
+
+/// What a value is, with an article.
+fn kind(value: &Value<'_>) -> &'static str {
+    match value.get_ref() {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a number",
+        DeValue::Float(_) => "a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+fn address(text: &str) -> Result<std::net::IpAddr, String> {
+    std::net::IpAddr::from_str(text).map_err(|_| {
+        format!("{text:?} is not an address: write it like 192.168.0.2 or fd00::2, without a prefix")
+    })
+}
+
+fn protocol(text: &str) -> Result<Protocol, String> {
+    let known = Protocol::ALL.into_iter().find(|protocol| protocol.to_string() == text);
+    known.ok_or_else(|| format!("{text:?} is not a protocol: choose tcp, udp or sctp"))
+}
+
+/// Whether an endpoint has a link.
+fn link_mode(text: &str) -> Result<bool, String> {
+    match text {
+        "bridge" => Ok(true),
+        "none" => Ok(false),
+        other => Err(format!("{other:?} is not a mode: choose bridge or none")),
+    }
+}

@@ -1,0 +1,469 @@
+//! A whole instance at once: everything a [`Description`] asks for, or nothing.
+//!
+//! ```text
+//! one transaction: take out what is not asked for (--prune) or comes otherwise -> note everything that is asked for
+//!   -> every refusal, together -> one plan -> (dry run: stop) -> commit -> apply, undone as a whole if a step fails
+//!   -> what was taken out goes (`going`), reported and tried again if it does not
+//! ```
+
+use std::collections::{BTreeSet, HashSet};
+use std::net::IpAddr;
+
+use super::deny::{note_denied, uncovered};
+use super::error::RefusedPart;
+use super::floating::NotedFloating;
+use super::going;
+use super::host::{Addresses, Host};
+use super::limit;
+use super::masquerade::{NotedRule, note_exclusion, note_masquerade};
+use super::network::{check_same, default_subnets, rules_of};
+use super::port_map::{Present, Wishes, restrictions};
+use super::up::{InstanceWish, Noted, idle_limits};
+use super::{
+    Claim, Description, Done, Error, Manager, Mode, NetworkRequest, Part, Steps, Wanted, check_namespace,
+};
+use crate::plan::{Identity, Op, Resource, expand};
+use crate::reconcile::Machine;
+use crate::spec::{
+    Cidr, Going, Name, Network, NetworkChange, NetworkOptions, PortMap, Protocol, Published, Settings,
+};
+use crate::store::Transaction;
+
+/// What becomes of what a description does not ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unnamed {
+    /// It stays as it is.
+    Stays,
+    /// It is removed, and choices are as documented again.
+    Goes,
+}
+
+/// What an instance was and is, or would be.
+#[derive(Debug)]
+pub struct Applied {
+    /// What was recorded; nothing if it was not up.
+    pub before: Option<Description>,
+    /// What is recorded now.
+    pub after: Description,
+}
+
+/// What is to be noted, and where.
+struct Task<'a> {
+    transaction: &'a Transaction,
+    host: &'a Host,
+    addresses: &'a Addresses,
+    wish: &'a Description,
+    unnamed: Unnamed,
+}
+
+/// What a description adds to the steps of a plan, and what speaks against it.
+struct Draft {
+    steps: Steps,
+    notes: Vec<String>,
+    refused: Vec<RefusedPart>,
+    going: Going,
+    /// Networks that were not recorded.
+    new_networks: HashSet<Name>,
+}
+
+impl Draft {
+    /// What was noted, unless it was refused. What is no refusal ends it all.
+    fn take<T>(&mut self, part: Part, result: Result<T, Error>) -> Result<Option<T>, Error> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.is_refusal() => {
+                self.refused.push(RefusedPart { part, error });
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl<M: Machine> Manager<M> {
+    /// Makes an instance what a description asks for, whether it is up or not: all of it, or nothing.
+    ///
+    /// # Errors
+    /// Every part that is refused, or the step that failed, after which all is as before. What was to be removed and
+    /// could not be is an error as well; everything else is as described then.
+    pub async fn apply(&self, wish: &Description, unnamed: Unnamed) -> Result<Done<Applied>, Error> {
+        self.unless_refused(self.make_so(wish, unnamed)).await
+    }
+
+    async fn make_so(&self, wish: &Description, unnamed: Unnamed) -> Result<Done<Applied>, Error> {
+        let transaction = self.store.begin()?;
+        let recorded = transaction.settings()?;
+        check_namespace(&self.instance, &self.machine, recorded.as_ref())?;
+        let before = match &recorded {
+            Some(_) => Some(Description::of(self.instance.name(), &transaction)?),
+            None => None,
+        };
+        let (blocks_before, first_number) = (transaction.port_blocks()?, transaction.next_mapping()?);
+        let mut draft = Draft {
+            steps: Steps { wanted: Vec::new(), obsolete: Vec::new(), former: Vec::new() },
+            notes: Vec::new(),
+            refused: Vec::new(),
+            going: transaction.going()?,
+            new_networks: HashSet::new(),
+        };
+        if unnamed == Unnamed::Goes {
+            take_out(&transaction, wish, &mut draft.going)?;
+        }
+        let host = Host::observe(&self.machine).await?.without(&draft.going);
+        let addresses = Addresses::from(&host);
+        let task = Task { transaction: &transaction, host: &host, addresses: &addresses, wish, unnamed };
+        let settings = self.note(&task, &mut draft).await?;
+        if !draft.refused.is_empty() {
+            draft.refused.sort_by_key(|refused| refused.part);
+            return Err(Error::RefusedParts(draft.refused));
+        }
+        let after = Description::of(self.instance.name(), &transaction)?;
+        let Draft { mut steps, mut notes, going, .. } = draft;
+        if let Some(recorded) = &recorded {
+            // The last one counts: what is taken out is counted out of the blocks already.
+            steps.former.push(expand::config(recorded, blocks_before));
+        }
+        let in_the_way = going::resources(&going);
+        finish(&mut steps, &in_the_way);
+        steps.former.extend(in_the_way);
+        let leftovers = going::leftovers(&transaction, &settings, &going)?;
+        let ops = self.complete(transaction, steps, (going, leftovers), first_number).await?;
+        notes.dedup();
+        Ok(Done { value: Applied { before, after }, ops, notes })
+    }
+
+    /// Does what was noted, then lets go what is to be gone.
+    async fn complete(
+        &self,
+        transaction: Transaction,
+        steps: Steps,
+        (going, leftovers): (Going, Vec<Resource>),
+        first_number: u32,
+    ) -> Result<Vec<Op>, Error> {
+        if self.mode == Mode::DryRun {
+            let mut ops = self.change(transaction, "the instance", steps).await?;
+            ops.extend(self.plan(Vec::new(), leftovers).await?.ops);
+            return Ok(ops);
+        }
+        let result = self.change(transaction, "the description", steps).await;
+        if matches!(result, Err(Error::NotMade { .. })) && !going.port_maps.is_empty() {
+            // The numbers will be given again.
+            self.forget(|_, entry| entry.mapping >= first_number)?;
+        }
+        let mut ops = result?;
+        ops.extend(self.finish_going().await?);
+        Ok(ops)
+    }
+
+    /// Notes everything that is asked for; gives the settings.
+    async fn note(&self, task: &Task<'_>, draft: &mut Draft) -> Result<Settings, Error> {
+        let &Task { transaction, host, addresses, wish, .. } = task;
+        let noted = self.note_instance(task, draft).await?;
+        let settings = noted.settings.clone();
+        // Before the networks: one that is asked for goes before the one that comes with a network.
+        self.note_masquerades(task, draft)?;
+        self.note_networks(task, &settings, draft)?;
+        for (nth, sources) in wish.denied.iter().enumerate() {
+            draft.take(Part::Denied(nth), note_denied(transaction, &settings, host, *sources))?;
+        }
+        self.note_endpoints(task, draft).await?;
+        for (nth, request) in wish.floating.iter().enumerate() {
+            self.replace_floating(transaction, request, &mut draft.going)?;
+            let noted = self.note_floating(transaction, addresses, request);
+            if let Some(noted) = draft.take(Part::Floating(nth), noted)? {
+                let NotedFloating { floating, claim, note } = noted;
+                draft.steps.wanted.extend(claim.on(expand::floating(&floating)));
+                draft.notes.extend(note);
+            }
+        }
+        self.publish_noted(task, &settings, draft)?;
+        transaction.set_going(&draft.going)?;
+        // Everything that it depends on is noted now: rules, and the lengths of blocks.
+        let claim = |network: &Network| {
+            let is_new = noted.recorded.is_none() || draft.new_networks.contains(&network.name);
+            if is_new { Claim::New } else { Claim::Recorded }
+        };
+        let foundation = self.foundation(transaction, addresses, &noted, claim)?;
+        let steps = std::mem::replace(&mut draft.steps, foundation);
+        draft.steps.wanted.extend(steps.wanted);
+        draft.steps.obsolete.extend(steps.obsolete);
+        draft.steps.former.extend(steps.former);
+        draft.notes.extend(noted.notes);
+        draft.notes.extend(idle_limits(transaction, &settings)?);
+        if !wish.denied.is_empty() {
+            draft.notes.extend(uncovered(&settings));
+        }
+        Ok(settings)
+    }
+
+    async fn note_instance(&self, task: &Task<'_>, draft: &mut Draft) -> Result<Noted, Error> {
+        let &Task { transaction, host, wish, unnamed, .. } = task;
+        let recorded = transaction.settings()?;
+        let mut base = recorded.clone();
+        if let (Some(base), Unnamed::Goes) = (&mut base, unnamed) {
+            *base = base.as_documented();
+            if !wish.uplinks.is_empty() {
+                let (kept, dropped) =
+                    base.uplinks.drain(..).partition(|uplink| wish.uplinks.contains(uplink));
+                base.uplinks = kept;
+                draft.going.uplinks.extend::<Vec<_>>(dropped);
+            }
+        }
+        let fallback = (recorded.clone(), base.clone());
+        let instance = InstanceWish { base, uplinks: &wish.uplinks, change: &wish.change };
+        let noted = self.note_settings(transaction, host, recorded, instance).await;
+        let mut noted = match draft.take(Part::Instance, noted)? {
+            Some(noted) => noted,
+            // Only to find out what else is refused.
+            None => {
+                let (recorded, base) = fallback;
+                let settings = base.unwrap_or_else(|| Settings::new(0, self.now));
+                Noted { settings, recorded, gone: Vec::new(), notes: Vec::new() }
+            }
+        };
+        draft.going.uplinks.append(&mut noted.gone);
+        transaction.set_settings(&noted.settings)?;
+        Ok(noted)
+    }
+
+    fn note_masquerades(&self, task: &Task<'_>, draft: &mut Draft) -> Result<(), Error> {
+        let &Task { transaction, addresses, wish, .. } = task;
+        for (nth, request) in wish.masquerades.iter().enumerate() {
+            if let Some(rule) = transaction.masquerade(request.subnet)?
+                && rule.to != request.to
+            {
+                transaction.remove_masquerade(rule.subnet)?;
+                draft.going.masquerades.push(rule);
+            }
+            let noted = note_masquerade(transaction, addresses, request);
+            if let Some(NotedRule { note, .. }) = draft.take(Part::Masquerade(nth), noted)? {
+                draft.notes.extend(note);
+            }
+        }
+        for (nth, destinations) in wish.excluded.iter().enumerate() {
+            draft.take(Part::Excluded(nth), note_exclusion(transaction, *destinations))?;
+        }
+        Ok(())
+    }
+
+    fn note_networks(&self, task: &Task<'_>, settings: &Settings, draft: &mut Draft) -> Result<(), Error> {
+        let &Task { transaction, host, wish, unnamed, .. } = task;
+        let mut requests: Vec<(Part, NetworkRequest)> = Vec::new();
+        let named = wish.networks.iter().enumerate();
+        requests.extend(named.map(|(nth, request)| (Part::Network(nth), request.clone())));
+        let default = Name::default_network();
+        if !requests.iter().any(|(_, request)| request.name == default) {
+            requests.push((Part::Instance, NetworkRequest::plain(default.clone())));
+        }
+        // Names that are asked for are not to be chosen for others, nor is what the default network may be without.
+        requests.sort_by_key(|(_, request)| (request.subnets.is_empty(), request.bridge.is_none()));
+        for (part, mut request) in requests {
+            let recorded = transaction.network(&request.name)?;
+            if request.subnets.is_empty() && request.name == default {
+                request.subnets = match &recorded {
+                    Some(network) => network.segments.subnets().collect(),
+                    None => {
+                        let networks = transaction.networks()?;
+                        let ipv6 = self.machine.has_ipv6();
+                        default_subnets(self.instance.name(), host, &networks, ipv6)?
+                    }
+                };
+            }
+            let Some(network) = recorded else {
+                let made = self.note_new_network(transaction, host, &settings.uplinks, &request);
+                let made = made.and_then(|network| not_an_uplink(network, settings));
+                if let Some(network) = draft.take(part, made)? {
+                    draft.new_networks.insert(network.name);
+                }
+                continue;
+            };
+            let change = match unnamed {
+                Unnamed::Stays => request.options,
+                Unnamed::Goes => every(request.options.onto(NetworkOptions::default())),
+            };
+            let changed = check_same(&request, &network)
+                .and_then(|()| self.note_change(transaction, host, &network, change));
+            let Some(changed) = draft.take(part, changed)? else { continue };
+            // Also if nothing changes: the command that noted the change may not have lived to tell the data path.
+            draft.steps.wanted.extend(changed.steps.wanted);
+            draft.steps.obsolete.extend(changed.steps.obsolete);
+            draft.steps.former.extend(changed.steps.former);
+            if changed.network.options != network.options {
+                draft.notes.extend(changed.notes);
+            }
+        }
+        Ok(())
+    }
+
+    async fn note_endpoints(&self, task: &Task<'_>, draft: &mut Draft) -> Result<(), Error> {
+        let &Task { transaction, wish, .. } = task;
+        let places = wish.endpoints.iter().filter_map(|request| request.place.as_ref());
+        let reserved: BTreeSet<IpAddr> = places.flat_map(|place| place.addresses.iter().copied()).collect();
+        let mut requests: Vec<_> = wish.endpoints.iter().enumerate().collect();
+        // A hardware address that is asked for is not to be made up for another.
+        requests.sort_by_key(|(_, request)| request.place.as_ref().is_none_or(|place| place.mac.is_none()));
+        for (nth, request) in requests {
+            let noted = self.note_endpoint(transaction, request, &reserved).await;
+            if let Some(noted) = draft.take(Part::Endpoint(nth), noted)? {
+                let resources = expand::endpoint(&noted.endpoint, noted.network.as_ref());
+                draft.steps.wanted.extend(noted.claim.on(resources));
+                if let Some(before) = &noted.before {
+                    let network = noted.network.as_ref();
+                    draft.going.limits.extend(limit::lifted(before, &noted.endpoint, network));
+                    let Steps { former, .. } = limit::steps(before, &noted.endpoint, network);
+                    // What a change of the network has been noted to change was so before that.
+                    let known: HashSet<_> = draft.steps.former.iter().map(Resource::identity).collect();
+                    let (_, more): (Vec<_>, Vec<_>) =
+                        former.into_iter().partition(|resource| known.contains(&resource.identity()));
+                    drop(known);
+                    draft.steps.former.extend(more);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a floating address out that is to lead elsewhere.
+    fn replace_floating(
+        &self,
+        transaction: &Transaction,
+        request: &super::FloatingRequest,
+        going: &mut Going,
+    ) -> Result<(), Error> {
+        let Some(old) = transaction.floating(request.external)? else { return Ok(()) };
+        let Ok(new) = self.describe_floating(transaction, request) else { return Ok(()) };
+        if new != old {
+            transaction.remove_floating(&old)?;
+            going.floatings.push(old);
+        }
+        Ok(())
+    }
+
+    fn publish_noted(&self, task: &Task<'_>, settings: &Settings, draft: &mut Draft) -> Result<(), Error> {
+        let &Task { transaction, addresses, wish, .. } = task;
+        let wishes = Wishes { requests: &wish.port_maps, present: Present::IsReplaced };
+        let mut noted = self.note_port_maps(transaction, settings, addresses, wishes)?;
+        let unheld = self.check_unheld(&noted.new);
+        draft.notes.extend(unheld.notes);
+        for refused in noted.refused.into_iter().chain(unheld.refused) {
+            draft.take(Part::PortMap(refused.nth), Err::<(), _>(refused.error))?;
+        }
+        draft.going.port_maps.append(&mut noted.replaced);
+        for (mapping, claim) in &noted.mappings {
+            draft.steps.wanted.extend(claim.on(expand::port_map(mapping)));
+        }
+        let mappings: Vec<PortMap> = noted.new.into_iter().map(|(_, mapping)| mapping).collect();
+        draft.notes.extend(mappings.iter().flat_map(restrictions));
+        draft.notes.extend(self.firewall_notes(settings, addresses, &mappings));
+        Ok(())
+    }
+}
+
+/// Takes out of the record what is not asked for.
+fn take_out(transaction: &Transaction, wish: &Description, going: &mut Going) -> Result<(), Error> {
+    let named: HashSet<(Published, Protocol)> =
+        wish.port_maps.iter().map(|request| (request.published, request.protocol)).collect();
+    for mapping in transaction.port_maps()? {
+        if !named.contains(&(mapping.published, mapping.protocol)) {
+            transaction.remove_port_map(&mapping)?;
+            going.port_maps.push(mapping);
+        }
+    }
+    let named: HashSet<IpAddr> = wish.floating.iter().map(|request| request.external).collect();
+    for floating in transaction.floatings()? {
+        if !named.contains(&floating.external) {
+            transaction.remove_floating(&floating)?;
+            going.floatings.push(floating);
+        }
+    }
+    let named: HashSet<Cidr> = wish.masquerades.iter().map(|request| request.subnet).collect();
+    for rule in transaction.masquerades()? {
+        if rule.network.is_none() && !named.contains(&rule.subnet) {
+            transaction.remove_masquerade(rule.subnet)?;
+            going.masquerades.push(rule);
+        }
+    }
+    let named: HashSet<Cidr> = wish.excluded.iter().copied().collect();
+    for destinations in transaction.unmasqueraded()?.into_iter().filter(|it| !named.contains(it)) {
+        transaction.remove_unmasqueraded(destinations)?;
+        going.unmasqueraded.push(destinations);
+    }
+    let named: HashSet<Cidr> = wish.denied.iter().copied().collect();
+    for sources in transaction.denied()?.into_iter().filter(|it| !named.contains(it)) {
+        transaction.remove_denied(sources)?;
+        going.denied.push(sources);
+    }
+    take_out_places(transaction, wish, going)
+}
+
+/// Takes the endpoints and the networks out of the record that are not asked for.
+fn take_out_places(transaction: &Transaction, wish: &Description, going: &mut Going) -> Result<(), Error> {
+    let named: HashSet<&Name> = wish.endpoints.iter().map(|request| &request.name).collect();
+    for endpoint in transaction.endpoints()?.into_iter().filter(|it| !named.contains(&it.name)) {
+        let network = match &endpoint.link {
+            Some(link) => transaction.network(&link.network)?,
+            None => None,
+        };
+        // What leads to it goes with it; what the description asks for of that is refused when it is noted.
+        for mapping in transaction.port_maps_of(&endpoint.name)? {
+            transaction.remove_port_map(&mapping)?;
+            going.port_maps.push(mapping);
+        }
+        for addr in endpoint.addresses() {
+            if let Some(floating) = transaction.floating_of(addr)? {
+                transaction.remove_floating(&floating)?;
+                going.floatings.push(floating);
+            }
+        }
+        transaction.remove_endpoint(&endpoint)?;
+        going.endpoints.push((endpoint, network));
+    }
+    let named: HashSet<&Name> = wish.networks.iter().map(|request| &request.name).collect();
+    let default = Name::default_network();
+    for network in transaction.networks()? {
+        if named.contains(&network.name) || network.name == default {
+            continue;
+        }
+        for rule in rules_of(transaction, &network.name)? {
+            transaction.remove_masquerade(rule.subnet)?;
+            going.masquerades.push(rule);
+        }
+        transaction.remove_network(&network)?;
+        going.networks.push(network);
+    }
+    Ok(())
+}
+
+/// Checks that a network's bridge is none of the uplinks.
+fn not_an_uplink(network: Network, settings: &Settings) -> Result<Network, Error> {
+    match settings.uplinks.iter().find(|uplink| **uplink == network.bridge) {
+        Some(uplink) => Err(Error::OwnInterface { name: uplink.clone() }),
+        None => Ok(network),
+    }
+}
+
+/// Every choice by name.
+fn every(options: NetworkOptions) -> NetworkChange {
+    NetworkChange {
+        gateway_mode: Some(options.gateway_mode),
+        udp_mapping: Some(options.udp_mapping),
+        tcp_mapping: Some(options.tcp_mapping),
+        filtering: Some(options.filtering),
+    }
+}
+
+/// Names each resource once, the first time, and knows what is to be gone for the instance's own.
+fn finish(steps: &mut Steps, going: &[Resource]) {
+    let ours: HashSet<Identity<'_>> = going.iter().map(Resource::identity).collect();
+    let mut seen = HashSet::new();
+    let wanted = std::mem::take(&mut steps.wanted);
+    let first: Vec<bool> = wanted.iter().map(|wanted| seen.insert(wanted.resource.identity())).collect();
+    drop(seen);
+    let distinct = wanted.into_iter().zip(first).filter(|(_, first)| *first);
+    steps.wanted = distinct
+        .map(|(Wanted { resource, claim }, _)| {
+            let claim = if ours.contains(&resource.identity()) { Claim::Recorded } else { claim };
+            Wanted { resource, claim }
+        })
+        .collect();
+}

@@ -1,0 +1,169 @@
+//! A whole instance as requests: what a file asks for, and what a record amounts to.
+
+use std::fmt;
+
+use super::{
+    EndpointRequest, Error, FloatingRequest, LimitChange, MasqueradeRequest, NetworkRequest, Place,
+    PortMapRequest,
+};
+use crate::ours;
+use crate::spec::{
+    Cidr, Endpoint, Floating, InterfaceName, Network, NetworkChange, NetworkOptions, PortMap, Settings,
+    SettingsChange, Target, TargetHost, XdpSetting,
+};
+use crate::store::Transaction;
+
+/// What an instance is to be. Where nothing is asked for, it is what it was, or as documented.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Description {
+    /// Its uplinks; those with a default route without.
+    pub uplinks: Vec<InterfaceName>,
+    /// What is to hold for it.
+    pub change: SettingsChange,
+    /// Its networks; `default` is there without being named.
+    pub networks: Vec<NetworkRequest>,
+    /// Its endpoints.
+    pub endpoints: Vec<EndpointRequest>,
+    /// Its published ports.
+    pub port_maps: Vec<PortMapRequest>,
+    /// Its masquerade rules, but for those that its networks bring.
+    pub masquerades: Vec<MasqueradeRequest>,
+    /// Destinations that masquerade leaves alone.
+    pub excluded: Vec<Cidr>,
+    /// Its floating addresses.
+    pub floating: Vec<FloatingRequest>,
+    /// Sources that it denies.
+    pub denied: Vec<Cidr>,
+}
+
+/// A part of a [`Description`], by its place in its list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// Uplinks and what holds for the instance.
+    Instance,
+    /// A network.
+    Network(usize),
+    /// An endpoint.
+    Endpoint(usize),
+    /// Published ports.
+    PortMap(usize),
+    /// A masquerade rule.
+    Masquerade(usize),
+    /// Destinations that masquerade leaves alone.
+    Excluded(usize),
+    /// A floating address.
+    Floating(usize),
+    /// Denied sources.
+    Denied(usize),
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (what, nth) = match self {
+            Self::Instance => return f.write_str("the instance"),
+            Self::Network(nth) => ("network", nth),
+            Self::Endpoint(nth) => ("endpoint", nth),
+            Self::PortMap(nth) => ("mapping", nth),
+            Self::Masquerade(nth) => ("masquerade rule", nth),
+            Self::Excluded(nth) => ("exclusion", nth),
+            Self::Floating(nth) => ("floating address", nth),
+            Self::Denied(nth) => ("denied source", nth),
+        };
+        write!(f, "{what} {}", nth + 1)
+    }
+}
+
+impl Description {
+    /// What is recorded of an instance, in the order of the record: asked for anew, it comes out the same. What is as
+    /// documented, or follows from names, is not asked for; addresses are.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn of(instance: &str, transaction: &Transaction) -> Result<Self, Error> {
+        let Some(settings) = transaction.settings()? else { return Ok(Self::default()) };
+        let masquerades = transaction.masquerades()?.into_iter().filter(|rule| rule.network.is_none());
+        Ok(Self {
+            uplinks: settings.uplinks.clone(),
+            change: change(&settings),
+            networks: transaction.networks()?.into_iter().map(|it| network(instance, it)).collect(),
+            endpoints: transaction.endpoints()?.into_iter().map(|it| endpoint(instance, it)).collect(),
+            port_maps: transaction.port_maps()?.into_iter().map(port_map).collect(),
+            masquerades: masquerades
+                .map(|rule| MasqueradeRequest { subnet: rule.subnet, to: rule.to })
+                .collect(),
+            excluded: transaction.unmasqueraded()?,
+            floating: transaction.floatings()?.into_iter().map(floating).collect(),
+            denied: transaction.denied()?,
+        })
+    }
+}
+
+/// What of the settings is not as documented.
+fn change(settings: &Settings) -> SettingsChange {
+    let Settings { nat_ports, timeouts, tables, quotas, firewall, xdp, flood, .. } = settings;
+    let documented = settings.as_documented();
+    let default = Settings::new(0, 0);
+    let xdp = xdp.iter().map(|(name, &mode)| XdpSetting { interface: Some(name.clone()), mode });
+    SettingsChange {
+        nat_ports: other(*nat_ports, documented.nat_ports),
+        timeouts: timeouts.iter().collect(),
+        max_flows: other(tables.flows, default.tables.flows),
+        max_unanswered: other(tables.unanswered, default.tables.unanswered),
+        endpoint_flows: other(quotas.flows, documented.quotas.flows),
+        endpoint_unanswered: other(quotas.unanswered, documented.quotas.unanswered),
+        firewall: other(*firewall, documented.firewall),
+        xdp: xdp.collect(),
+        flood_rate: other(flood.rate, documented.flood.rate),
+        flood_total: other(flood.total, documented.flood.total),
+    }
+}
+
+/// A value, if it is another one.
+fn other<T: PartialEq>(value: T, than: T) -> Option<T> {
+    (value != than).then_some(value)
+}
+
+fn network(instance: &str, network: Network) -> NetworkRequest {
+    let chosen = network.segments.iter().filter(|segment| segment.gateway != segment.subnet.first_host());
+    let gateways = chosen.map(|segment| segment.gateway).collect();
+    let NetworkOptions { gateway_mode, udp_mapping, tcp_mapping, filtering } = network.options;
+    let default = NetworkOptions::default();
+    let usual = ours::bridge_names(instance, &network.name).next();
+    NetworkRequest {
+        subnets: network.segments.subnets().collect(),
+        gateways,
+        bridge: Some(network.bridge).filter(|bridge| usual.as_ref() != Some(bridge)),
+        mtu: Some(network.mtu),
+        internal: network.internal,
+        isolated: network.isolated,
+        options: NetworkChange {
+            gateway_mode: other(gateway_mode, default.gateway_mode),
+            udp_mapping: other(udp_mapping, default.udp_mapping),
+            tcp_mapping: other(tcp_mapping, default.tcp_mapping),
+            filtering: other(filtering, default.filtering),
+        },
+        name: network.name,
+    }
+}
+
+fn endpoint(instance: &str, endpoint: Endpoint) -> EndpointRequest {
+    let Endpoint { name, namespace, link, limits, created: _ } = endpoint;
+    let limits = LimitChange { egress: limits.egress.map(Some), ingress: limits.ingress.map(Some) };
+    let place = link.map(|link| Place {
+        network: link.network,
+        addresses: link.addresses.iter().map(ipnet::IpNet::addr).collect(),
+        mac: Some(link.mac).filter(|mac| ours::endpoint_macs(instance, &name).next() != Some(*mac)),
+        ifname: link.ifname,
+    });
+    EndpointRequest { name, namespace, place, limits }
+}
+
+pub(super) fn port_map(mapping: PortMap) -> PortMapRequest {
+    let PortMap { published, protocol, endpoint, target_ports, allow_from, .. } = mapping;
+    let target = Target { host: TargetHost::Name(endpoint), ports: target_ports };
+    PortMapRequest { published, target, protocol, allow_from }
+}
+
+fn floating(floating: Floating) -> FloatingRequest {
+    FloatingRequest { external: floating.external, target: TargetHost::Name(floating.endpoint) }
+}
