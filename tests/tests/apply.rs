@@ -199,6 +199,10 @@ fn several_files_and_standard_input_are_one_description() {
     let conflict = from_stdin(&format!("-f {directory_path} -f -"), &format!("{directory_path}/20-db.toml"));
     let both = ["standard input:1:12: ", "is described twice", "20-db.toml:1:12"];
     conflict.fails_with(2, &both);
+    // As of a program that has failed to write anything.
+    from_stdin("-f - --prune", "/dev/null")
+        .fails_with(1, &["--prune would remove everything", "`vnet down`"]);
+    traffic_flows(&lab, 8088, "web", 80);
 }
 
 #[test]

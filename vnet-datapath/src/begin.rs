@@ -4,8 +4,8 @@
 //! packet itself is not looked at.
 
 use vnet_common::{
-    Addr, CtState, DropReason, EndpointValue, Hook, MasqueradeValue, NetworkValue, PortMapValue, Tuple,
-    UplinkValue, Zone, mapping,
+    Addr, CtState, DropReason, EndpointValue, Hook, MasqueradeValue, NetworkValue, Origin, PortMapValue,
+    Tuple, UplinkValue, Zone, mapping,
 };
 
 use crate::mappings::Admission;
@@ -205,7 +205,7 @@ impl<'a, T: Tables> Beginning<'a, T> {
     fn deliver(&mut self) -> Result<Step, Step> {
         let Scratch { tuple, translated, headers, decided, .. } = &mut *self.scratch;
         let verdict = ways::deliver(self.tables, headers, &translated.dst)?;
-        decided.keep(ways::respect(self.tables, tuple, CtState::New, verdict));
+        decided.keep(ways::respect(self.tables, tuple, (Origin::Opener, CtState::New), verdict));
         Ok(Step::OPEN)
     }
 

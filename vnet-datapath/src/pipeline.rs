@@ -257,7 +257,8 @@ fn follow<T: Tables>(
         }
     } else {
         let verdict = ways::deliver(tables, headers, &translated.dst)?;
-        decided.keep(ways::respect(tables, tuple, tracked.flow.state(), verdict));
+        let stage = (tracked.flow.origin(), tracked.flow.state());
+        decided.keep(ways::respect(tables, tuple, stage, verdict));
     }
     Ok(go_on(tracked, scratch))
 }

@@ -1,6 +1,6 @@
 //! Where a packet can go, as long as it is still original: to the world by the host's routes, or into an endpoint.
 
-use vnet_common::{Addr, CtState, DatapathConfig, DropReason, EndpointValue, Tuple, Zone};
+use vnet_common::{Addr, CtState, DatapathConfig, DropReason, EndpointValue, Origin, Tuple, Zone};
 
 use crate::parse::Headers;
 use crate::tables::{Route, RouteQuery, Source, Tables};
@@ -39,10 +39,16 @@ pub(crate) fn query<'a>(headers: &Headers, tuple: &'a Tuple, bridge: u32, source
     RouteQuery { tuple, length: headers.wire_length, bridge, source }
 }
 
-/// Where the host's firewall is to be respected, the first packets from the world go through its stack.
+/// Where the host's firewall is to be respected, the first packets of what the world opens go through its stack. It has
+/// not seen what an endpoint opens, and would take the first answer for something new.
 #[inline(always)]
-pub(crate) fn respect<T: Tables>(tables: &T, tuple: &Tuple, state: CtState, verdict: Verdict) -> Verdict {
-    if tuple.zone != Zone::WORLD || state != CtState::New {
+pub(crate) fn respect<T: Tables>(
+    tables: &T,
+    tuple: &Tuple,
+    (origin, state): (Origin, CtState),
+    verdict: Verdict,
+) -> Verdict {
+    if tuple.zone != Zone::WORLD || state != CtState::New || origin == Origin::Answer {
         return verdict;
     }
     match tables.config() {

@@ -433,6 +433,7 @@ fn respected(f: &Family) -> Vec<Case> {
     let (client, web, server) = (at(f.www, 1234), at(f.host, published::WEB.port), at(f.net1, 80));
     let flow = Flow::published(TCP, client, web, server).by(1);
     let own = at(f.net2, 50_000);
+    let asked = Flow::masqueraded(Proto::UDP, own, at(f.www, 53), 50_000);
     vec![
         Case::from_uplink("the host's firewall is asked about a new connection", syn(client, web))
             .given(respect)
@@ -448,6 +449,14 @@ fn respected(f: &Family) -> Vec<Case> {
             .tracked([flow.established()])
             .delivered(NET1, Frame::tcp(client, server).ack())
             .leaves([flow.established().just_seen()]),
+        Case::from_uplink(
+            "nor about the answer to what an endpoint has begun",
+            Frame::udp(at(f.www, 53), at(f.host, 50_000)),
+        )
+        .given(respect)
+        .tracked([asked])
+        .delivered(NET2, Frame::udp(at(f.www, 53), own))
+        .leaves([asked.established().just_seen()]),
         Case::from_endpoint(NET2, "and not about what endpoints begin", syn(own, web))
             .given(respect)
             .given(|model| model.config.nat_ports = PortRange { first: 50_000, last: 50_000 })

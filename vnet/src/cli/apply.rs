@@ -17,8 +17,9 @@ use crate::store::{self, Store};
 /// Make the instance what files describe, all of it or nothing, whether it is up or not.
 ///
 /// What is described is made, and changed in place where that can be done; anything that stands in the way is reported
-/// with its line, and nothing is touched then. What is there and not described stays, unless --prune is given. Choices
-/// that are not named stay as they are, with --prune they are as documented.
+/// with its line, and nothing is touched then. What is there and not described stays, unless --prune is given. Choices of
+/// the instance, of networks and of endpoints that are not named stay as they are, with --prune they are as documented. A
+/// mapping is what is said of it: without allow-from it is open to everybody.
 ///
 /// Several files are one description: later ones add to earlier ones.
 #[derive(Debug, Args)]
@@ -48,6 +49,11 @@ impl Apply {
         let sources = sources(&self.files)?;
         let known = if self.prune { Known::default() } else { known(context)? };
         let file = file::read(sources, &known)?;
+        let piped = self.files.iter().any(|file| file == Path::new("-"));
+        if self.prune && piped && file.description == Description::default() {
+            // As when the program that was to write the description has failed.
+            bail!("nothing is described, and --prune would remove everything: `vnet down` does that");
+        }
         let kernel = context.kernel().await?;
         let manager = Manager::create(&context.instance, kernel, mode, context.now)?;
         let done = match manager.apply(&file.description, unnamed).await {

@@ -1,11 +1,11 @@
 //! `vnet limit`.
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 
-use super::context::{Context, DryRun};
-use crate::manage::LimitChange;
-use crate::output;
-use crate::spec::{Bytes, Name, RateSetting};
+use super::context::{Context, DryRun, note};
+use crate::manage::{Done, LimitChange, Mode};
+use crate::output::{self, Format};
+use crate::spec::{Bytes, Endpoint, Name, RateSetting};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -35,18 +35,19 @@ Examples:
   vnet limit set net1 --egress 1.5gbit --burst 256k
   vnet limit set net1 --ingress none
   vnet limit rm net1")]
+#[command(group = ArgGroup::new("direction").required(true).multiple(true))]
 pub(super) struct Set {
     /// The endpoint.
     #[arg(value_name = "NS")]
     endpoint: Name,
     /// Bits that it may send in a second: kbit, mbit or gbit; or `none`.
-    #[arg(long, value_name = "RATE", required_unless_present = "ingress")]
+    #[arg(long, value_name = "RATE", group = "direction")]
     egress: Option<RateSetting>,
     /// Bits that it may receive in a second, or `none`.
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", group = "direction")]
     ingress: Option<RateSetting>,
     /// Bytes that may pass at once after a pause, in each direction that is named [default: those of 5 ms, 8k at
-    /// least].
+    /// least; also of a direction whose rate alone is named].
     #[arg(long, value_name = "BYTES")]
     burst: Option<Bytes>,
     #[command(flatten)]
@@ -66,11 +67,21 @@ impl Command {
                 let mode = dry_run.mode();
                 let manager = context.manager(mode).await?;
                 let done = manager.set_limits(&endpoint, LimitChange::NONE_LEFT).await?;
-                let limit = output::Limit::from(&done.value);
-                context.print_made(mode, &done, limit, &format!("endpoint {endpoint}: no limit"))
+                print(context, mode, &done)
             }
         }
     }
+}
+
+/// Says what is limited by now. Of an endpoint that is not there, that is all there is to say.
+fn print(context: &Context, mode: Mode, done: &Done<Endpoint>) -> anyhow::Result<()> {
+    let Endpoint { name, limits, .. } = &done.value;
+    let line = format!("endpoint {name}: {limits}");
+    if !done.notes.is_empty() && (mode, context.format) == (Mode::Apply, Format::Table) {
+        note(&done.notes);
+        return context.print_line(&line);
+    }
+    context.print_made(mode, done, output::Limit::from(&done.value), &line)
 }
 
 impl Set {
@@ -79,7 +90,6 @@ impl Set {
         let limit = |rate: RateSetting| rate.with(self.burst);
         let change = LimitChange { egress: self.egress.map(limit), ingress: self.ingress.map(limit) };
         let done = context.manager(mode).await?.set_limits(&self.endpoint, change).await?;
-        let line = format!("endpoint {}: {}", self.endpoint, done.value.limits);
-        context.print_made(mode, &done, output::Limit::from(&done.value), &line)
+        print(context, mode, &done)
     }
 }
