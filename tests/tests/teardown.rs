@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use vnet_tests::lab::{FAMILIES, HOST_V4, Lab, Netns, OUTSIDE_V4, UPLINK, vnet_binary};
+use vnet_tests::lab::{FAMILIES, HOST_V4, Lab, Netns, OUTSIDE_V4, UPLINK, eventually, vnet_binary};
 use vnet_tests::peer::{Ask, Ping, Server};
 use vnet_tests::report::report;
 
@@ -331,4 +331,24 @@ fn removing_twice_is_removing_once() {
     for _ in 0..2 {
         lab.vnet_ok(&["down"]);
     }
+}
+
+#[test]
+fn the_doctor_names_an_endpoint_whose_namespace_is_gone() {
+    let lab = Lab::up();
+    let (net1, net2) = (lab.endpoint("net1"), lab.endpoint("net2"));
+    lab.host().run(&["ip", "netns", "del", net1.name()]);
+    // The kernel takes the link with the namespace, in its own time.
+    let found = eventually(
+        || {
+            let found = lab.vnet_ok(&["doctor"]).stdout;
+            found.contains(&format!("endpoint {} is not there", net1.name())).then_some(found)
+        },
+        || "the doctor to miss it".to_owned(),
+    );
+    assert!(found.contains("`vnet up`") && !found.contains(net2.name()), "{found}");
+    lab.vnet_ok(&["up"]);
+    let found = lab.vnet_ok(&["doctor"]).stdout;
+    assert!(!found.contains("is not there"), "{found}");
+    Ping::to(FAMILIES[0].0).in_netns(&net1);
 }

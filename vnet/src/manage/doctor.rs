@@ -39,6 +39,8 @@ struct Facts {
     mappings: Vec<PortMap>,
     interfaces: Vec<Addressed>,
     netfilter: Result<Netfilter, String>,
+    /// Endpoints of which something is gone, and what.
+    gone: Vec<(Name, Vec<Resource>)>,
     /// Limits of endpoints that are not as recorded, by the endpoint's name.
     limits: Vec<(Name, Shaper, State)>,
 }
@@ -56,11 +58,12 @@ struct Found {
 }
 
 /// Every check there is.
-const CHECKS: [Check; 5] = [
+const CHECKS: [Check; 6] = [
     Check { name: "firewall", run: input_policy },
     Check { name: "docker-user", run: docker_user },
     Check { name: "forward", run: forward_policy },
     Check { name: "br_netfilter", run: bridged_frames },
+    Check { name: "endpoints", run: endpoints },
     Check { name: "limits", run: limits },
 ];
 
@@ -83,9 +86,33 @@ impl<M: Machine> Manager<M> {
             mappings: transaction.port_maps()?,
             interfaces: host.interfaces,
             netfilter: self.machine.netfilter().map_err(|error| in_full(&error)),
+            gone: self.lost_links(&transaction).await?,
             limits: self.lost_limits(&transaction).await?,
         };
         Ok(run(&facts))
+    }
+
+    /// The endpoints whose namespaces or links are gone.
+    async fn lost_links(&self, transaction: &Transaction) -> Result<Vec<(Name, Vec<Resource>)>, Error> {
+        let mut lost = Vec::new();
+        for endpoint in transaction.endpoints()? {
+            let network = match &endpoint.link {
+                Some(link) => transaction.network(&link.network)?,
+                None => None,
+            };
+            let mut gone = Vec::new();
+            for resource in expand::endpoint(&endpoint, network.as_ref()) {
+                let asked = matches!(resource, Resource::Namespace { .. } | Resource::Veth(_));
+                let is_there = async || self.machine.is_there(&resource).await;
+                if asked && !is_there().await.map_err(kernel("look for endpoints"))? {
+                    gone.push(resource);
+                }
+            }
+            if !gone.is_empty() {
+                lost.push((endpoint.name, gone));
+            }
+        }
+        Ok(lost)
     }
 
     /// The limits of endpoints that are there, which are not as recorded.
@@ -208,6 +235,20 @@ fn docker_user(facts: &Facts) -> Result<Vec<Found>, String> {
             ),
             fix: "publish it again with --allow-from CIDR or on 127.0.0.1".to_owned(),
         })
+    });
+    Ok(found.collect())
+}
+
+/// Endpoints whose namespace or link somebody else has removed.
+fn endpoints(facts: &Facts) -> Result<Vec<Found>, String> {
+    let found = facts.gone.iter().map(|(name, gone)| {
+        let gone: Vec<String> = gone.iter().map(ToString::to_string).collect();
+        Found {
+            problem: format!("endpoint {name} is not there: gone is {}", gone.join("; ")),
+            fix: format!(
+                "bring it back with `vnet up`, or take it out of the record with `vnet ns rm {name}`"
+            ),
+        }
     });
     Ok(found.collect())
 }

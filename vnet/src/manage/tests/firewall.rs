@@ -68,8 +68,8 @@ async fn a_firewall_that_cannot_be_read_is_no_reason_not_to_publish() {
     assert!(notes[0].contains("8088/tcp is not known: no rules for you"), "{notes:?}");
     let diagnosis = world.manager().diagnose().await.unwrap();
     assert_eq!(diagnosis.findings, []);
-    // All but the one that has nothing to do with it.
-    let of_the_firewall = checks().filter(|check| *check != "limits");
+    // All but those that have nothing to do with it.
+    let of_the_firewall = checks().filter(|check| !["endpoints", "limits"].contains(check));
     let failed: Vec<String> = of_the_firewall.map(|check| format!("{check}: no rules for you")).collect();
     assert_eq!(diagnosis.failed, failed);
 }
@@ -88,6 +88,20 @@ async fn the_doctor_finds_nothing_on_a_host_without_rules() {
     let world = world_with(Vec::new()).await;
     world.publish("8088", "net1:80").await.unwrap();
     assert_eq!(world.manager().diagnose().await.unwrap(), Diagnosis::default());
+}
+
+#[tokio::test]
+async fn the_doctor_misses_endpoints_that_somebody_else_has_removed() {
+    let world = world_with(Vec::new()).await;
+    let link = |resource: &Resource| matches!(resource, Resource::Veth(_));
+    world.fake.present.borrow_mut().retain(|resource| !link(resource));
+    let found = findings(&world).await;
+    let [finding] = &found[..] else { panic!("{found:#?}") };
+    assert_eq!(finding.check, "endpoints");
+    assert!(finding.problem.starts_with("endpoint net1 is not there: gone is veth vn-net1"), "{found:#?}");
+    assert!(finding.fix.contains("`vnet up`"), "{found:#?}");
+    world.bring_up(Mode::Apply).await.unwrap();
+    assert_eq!(findings(&world).await, []);
 }
 
 #[tokio::test]
