@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Barrier};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::libc::linger;
 use nix::sys::socket::{
@@ -224,13 +225,13 @@ fn ports_of_connections_that_were_reset_serve_again_when_there_are_no_others() {
             setsockopt(&stream, sockopt::Linger, &linger { l_onoff: 1, l_linger: 0 })?;
             io::Result::Ok(())
         };
-        // The last of them may not be found at once.
-        let made = (0..10 * PORTS).filter(|_| resets().is_ok()).take(PORTS).count();
-        assert_eq!(made, PORTS, "towards {outside}");
-        resets().expect_err("all ports are kept");
-        assert!(lab.dropped("no-free-port") > 0);
-        // Far sooner than after the 240 seconds that they have.
-        eventually(|| resets().ok(), || format!("a port towards {outside}"));
+        // Without reuse the first of them is free again after 240 seconds.
+        let start = Instant::now();
+        let mut made = 0;
+        while made < PORTS * 3 / 2 {
+            made += usize::from(resets().is_ok());
+            assert!(start.elapsed() < Duration::from_secs(120), "{made} connections to {outside}");
+        }
     }
 }
 
