@@ -400,10 +400,7 @@ fn take_out(transaction: &Transaction, wish: &Description, going: &mut Going) ->
 fn take_out_places(transaction: &Transaction, wish: &Description, going: &mut Going) -> Result<(), Error> {
     let named: HashSet<&Name> = wish.endpoints.iter().map(|request| &request.name).collect();
     for endpoint in transaction.endpoints()?.into_iter().filter(|it| !named.contains(&it.name)) {
-        let network = match &endpoint.link {
-            Some(link) => transaction.network(&link.network)?,
-            None => None,
-        };
+        let network = transaction.network_of(&endpoint)?;
         // What leads to it goes with it; what the description asks for of that is refused when it is noted.
         for mapping in transaction.port_maps_of(&endpoint.name)? {
             transaction.remove_port_map(&mapping)?;

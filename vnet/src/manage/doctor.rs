@@ -96,15 +96,14 @@ impl<M: Machine> Manager<M> {
     async fn lost_links(&self, transaction: &Transaction) -> Result<Vec<(Name, Vec<Resource>)>, Error> {
         let mut lost = Vec::new();
         for endpoint in transaction.endpoints()? {
-            let network = match &endpoint.link {
-                Some(link) => transaction.network(&link.network)?,
-                None => None,
-            };
+            let network = transaction.network_of(&endpoint)?;
             let mut gone = Vec::new();
             for resource in expand::endpoint(&endpoint, network.as_ref()) {
-                let asked = matches!(resource, Resource::Namespace { .. } | Resource::Veth(_));
-                let is_there = async || self.machine.is_there(&resource).await;
-                if asked && !is_there().await.map_err(kernel("look for endpoints"))? {
+                if !matches!(resource, Resource::Namespace { .. } | Resource::Veth(_)) {
+                    continue;
+                }
+                let is_there = self.machine.is_there(&resource).await;
+                if !is_there.map_err(kernel("look for endpoints"))? {
                     gone.push(resource);
                 }
             }
@@ -120,7 +119,7 @@ impl<M: Machine> Manager<M> {
         let mut lost = Vec::new();
         for endpoint in transaction.endpoints()?.into_iter().filter(|endpoint| !endpoint.limits.is_empty()) {
             let Some(link) = &endpoint.link else { continue };
-            let Some(network) = transaction.network(&link.network)? else { continue };
+            let Some(network) = transaction.network_of(&endpoint)? else { continue };
             let is_there = self.machine.has_interface(link.host_interface.as_str()).await;
             if !is_there.map_err(kernel("look for interfaces of the host"))? {
                 continue;

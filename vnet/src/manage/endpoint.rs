@@ -173,10 +173,7 @@ impl<M: Machine> Manager<M> {
     pub async fn remove_endpoint(&self, name: &Name) -> Result<Done<Option<RemovedEndpoint>>, Error> {
         let (transaction, settings) = self.begin_settled().await?;
         let Some(endpoint) = transaction.endpoint(name)? else { return Ok(Done::new(None, Vec::new())) };
-        let network = match &endpoint.link {
-            Some(link) => transaction.network(&link.network)?,
-            None => None,
-        };
+        let network = transaction.network_of(&endpoint)?;
         let mappings = transaction.port_maps_of(name)?;
         let blocks_before = transaction.port_blocks()?;
         let mut obsolete = expand::endpoint(&endpoint, network.as_ref());

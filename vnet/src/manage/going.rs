@@ -185,8 +185,7 @@ fn is_kept(transaction: &Transaction, settings: &Settings, resource: &Resource) 
 /// Whether an endpoint that is recorded has a limit.
 fn is_limited(transaction: &Transaction, limit: &Resource) -> Result<bool, Error> {
     for endpoint in transaction.endpoints()?.iter().filter(|endpoint| !endpoint.limits.is_empty()) {
-        let Some(link) = &endpoint.link else { continue };
-        let network = transaction.network(&link.network)?;
+        let network = transaction.network_of(endpoint)?;
         let limits = network.iter().flat_map(|network| expand::limits(endpoint, network));
         if limits.into_iter().any(|own| own.same_identity(limit)) {
             return Ok(true);

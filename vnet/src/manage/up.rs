@@ -324,10 +324,7 @@ impl<M: Machine> Manager<M> {
         let mut ops = Vec::new();
         let mut failures = Vec::new();
         for endpoint in transaction.endpoints()? {
-            let network = match &endpoint.link {
-                Some(link) => transaction.network(&link.network)?,
-                None => None,
-            };
+            let network = transaction.network_of(&endpoint)?;
             let plan = self.plan_recorded(expand::endpoint(&endpoint, network.as_ref())).await?;
             // A foreign namespace is known by a path, and another may be behind it by now.
             if matches!(endpoint.namespace, Namespace::Foreign { .. }) && touches_namespace(&plan) {
@@ -564,10 +561,7 @@ fn everything(transaction: &Transaction) -> Result<Vec<Resource>, Error> {
     resources.extend(transaction.networks()?.iter().flat_map(expand::network));
     let mut endpoints = Vec::new();
     for endpoint in transaction.endpoints()? {
-        let network = match &endpoint.link {
-            Some(link) => transaction.network(&link.network)?,
-            None => None,
-        };
+        let network = transaction.network_of(&endpoint)?;
         endpoints.extend(expand::endpoint(&endpoint, network.as_ref()));
     }
     expand::order_of_going(&mut endpoints);

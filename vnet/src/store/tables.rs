@@ -137,6 +137,11 @@ impl Transaction {
         self.get(NETWORKS, name.as_str())
     }
 
+    /// The network that an endpoint is linked to, if it is to any.
+    pub fn network_of(&self, endpoint: &Endpoint) -> Result<Option<Network>, Error> {
+        endpoint.link.as_ref().map_or(Ok(None), |link| self.network(&link.network))
+    }
+
     /// Every network, by name.
     pub fn networks(&self) -> Result<Vec<Network>, Error> {
         self.all(NETWORKS)
