@@ -18,6 +18,7 @@
 //!
 //! Nothing here touches the network namespace of the machine.
 
+mod consistency;
 mod endpoint;
 mod gso;
 mod maps;

@@ -22,7 +22,8 @@
 //! no question a command asks reads more than the answer: one mapping added beside fifty thousand others looks at
 //! its neighbour only.
 //!
-//! Every command opens the state under the exclusive lock of its instance, so two commands at once queue. What is
+//! Every command opens the state under the exclusive lock of its instance, so two commands at once queue. Whoever waits
+//! for more than a second says for whom, and the lock of one that dies is free at once. What is
 //! wanted is committed before the kernel is touched: a command killed at any point leaves a record that the same
 //! command, or `down`, finds.
 
@@ -37,6 +38,7 @@ pub use tables::{Savepoint, Transaction};
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use redb::backends::InMemoryBackend;
 use redb::{Database, DatabaseError};
@@ -56,6 +58,20 @@ pub enum Error {
         instance: String,
         /// What names the instance on the command line, unless it is the default.
         arguments: String,
+    },
+    /// Another command is not done yet.
+    #[error(
+        "instance {instance} is being changed by {holder}, which this command was to wait for {} s and no longer: \
+         run it again, or wait longer with --wait",
+        waited.as_secs()
+    )]
+    Busy {
+        /// The instance.
+        instance: String,
+        /// Whose the lock is.
+        holder: String,
+        /// How long it waited.
+        waited: Duration,
     },
     /// A file or directory.
     #[error("{doing} {}", path.display())]
@@ -314,7 +330,6 @@ fn unify(error: impl Into<redb::Error>) -> Error {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
-    use std::time::Duration;
 
     use tempfile::TempDir;
 
@@ -460,6 +475,18 @@ mod tests {
             assert!(matches!(hear.recv().unwrap(), Err(Error::NotUp { .. })));
         });
         assert!(!instance(&directory).run_dir().exists());
+    }
+
+    #[test]
+    fn who_waits_no_longer_than_so_long_is_told_for_whom() {
+        let directory = TempDir::new().unwrap();
+        let _first = Store::create(&instance(&directory)).unwrap();
+        for wait in [Duration::ZERO, Duration::from_millis(20)] {
+            let error = Store::open(&instance(&directory).waiting(Some(wait))).unwrap_err();
+            assert!(matches!(&error, Error::Busy { waited, .. } if *waited == wait), "{error:?}");
+            let holder = format!("process {} (vnet", std::process::id());
+            assert!(error.to_string().contains(&holder) && error.to_string().contains("--wait"), "{error}");
+        }
     }
 
     #[test]
