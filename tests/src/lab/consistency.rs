@@ -40,7 +40,8 @@ impl Lab {
         let links = self.host().ip("-j -d link").json();
         let links = links.as_array().expect("a list");
         let bridges: BTreeSet<&str> = networks.iter().map(|network| text(network, "bridge")).collect();
-        let of_kind = |kind: &'static str| links.iter().filter(move |link| link["linkinfo"]["info_kind"] == kind);
+        let of_kind =
+            |kind: &'static str| links.iter().filter(move |link| link["linkinfo"]["info_kind"] == kind);
         let found: BTreeSet<&str> = of_kind("bridge").map(|link| text(link, "ifname")).collect();
         assert_eq!(found, bridges, "bridges, and networks as recorded");
         let ports = of_kind("veth").filter(|link| link["master"].is_string());
@@ -71,7 +72,11 @@ impl Lab {
         let found: BTreeSet<IpAddr> = entries.iter().map(|(addr, _)| IpAddr::from(*addr)).collect();
         assert_eq!(found, expected, "addresses in the map, and of endpoints");
         let subnets = networks.iter().map(|network| list(network, "subnets").count()).sum::<usize>();
-        assert_eq!(self.entries::<PrefixKey, NetworkValue>(maps::NETWORKS).len(), subnets, "prefixes in the map");
+        assert_eq!(
+            self.entries::<PrefixKey, NetworkValue>(maps::NETWORKS).len(),
+            subnets,
+            "prefixes in the map"
+        );
     }
 
     #[track_caller]

@@ -105,7 +105,9 @@ impl Snapshot {
 /// of a veth pair, the numbers of its XDP program.
 fn without_chance(line: String) -> String {
     match line.split_once(": ") {
-        Some(("address", text)) => format!("address: {}", text.trim_start_matches(|c: char| c.is_ascii_digit())),
+        Some(("address", text)) => {
+            format!("address: {}", text.trim_start_matches(|c: char| c.is_ascii_digit()))
+        }
         Some(("link", text)) => {
             let text = replaced(text, "xdp ", " altnames", &|xdp| {
                 let xdp: Value = serde_json::from_str(xdp).unwrap_or_default();

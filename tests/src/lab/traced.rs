@@ -61,7 +61,10 @@ impl Call {
             libc::SYS_bpf => BPF_CHANGES.contains(&self.arguments[0]),
             libc::SYS_openat => self.arguments[2] & libc::O_CREAT as u64 != 0,
             libc::SYS_sendto => !self.is_question(self.arguments[1]),
-            libc::SYS_sendmsg => !self.word(self.arguments[1] + MSG_IOV).and_then(|iov| self.word(iov)).is_some_and(|base| self.is_question(base)),
+            libc::SYS_sendmsg => !self
+                .word(self.arguments[1] + MSG_IOV)
+                .and_then(|iov| self.word(iov))
+                .is_some_and(|base| self.is_question(base)),
             _ => true,
         }
     }
@@ -190,7 +193,9 @@ fn follow_system_calls(pid: Pid, before: &mut dyn FnMut(&Call) -> ControlFlow<()
                 (thread, None)
             }
             // A thread begins, or tells of the one it has begun.
-            WaitStatus::Stopped(thread, Signal::SIGSTOP) | WaitStatus::PtraceEvent(thread, ..) => (thread, None),
+            WaitStatus::Stopped(thread, Signal::SIGSTOP) | WaitStatus::PtraceEvent(thread, ..) => {
+                (thread, None)
+            }
             // One is about to make a call, or has made it.
             WaitStatus::PtraceSyscall(thread) => {
                 let call = entered(thread);

@@ -20,8 +20,13 @@ const ROUNDS_OF_SOME: usize = 10;
 /// How long a round may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Why a command of this test may be refused: what it is about is not there, or is somebody's already.
-const REFUSALS: [&str; 5] =
-    ["there is no endpoint", "there is no network", "is taken: ", "is in use by", "is there already, with network"];
+const REFUSALS: [&str; 5] = [
+    "there is no endpoint",
+    "there is no network",
+    "is taken: ",
+    "is in use by",
+    "is there already, with network",
+];
 
 /// One of the commands, about one of few things, so that they meet.
 fn some_command(lab: &Lab, file: &NamedTempFile) -> Vec<String> {
@@ -33,7 +38,13 @@ fn some_command(lab: &Lab, file: &NamedTempFile) -> Vec<String> {
         0..=3 => vec!["ns".into(), "create".into(), endpoint()],
         4 => {
             let network = format!("blue{}", network());
-            vec!["ns".into(), "create".into(), lab.name(&format!("b{}", pick(3))), "--network".into(), network]
+            vec![
+                "ns".into(),
+                "create".into(),
+                lab.name(&format!("b{}", pick(3))),
+                "--network".into(),
+                network,
+            ]
         }
         5..=7 => vec!["ns".into(), "rm".into(), endpoint()],
         8 => vec!["ns".into(), "rm".into(), lab.name(&format!("b{}", pick(3)))],
@@ -58,7 +69,8 @@ fn fifty_commands_at_once_end_in_a_consistent_state() {
     let lab = Lab::up();
     let file = NamedTempFile::with_suffix(".toml").expect("a file");
     let (described, target) = (lab.name("n0"), lab.name("n0"));
-    let text = format!("[endpoints.\"{described}\"]\n[[portmaps]]\npublish = 8011\ntarget = \"{target}:80\"\n");
+    let text =
+        format!("[endpoints.\"{described}\"]\n[[portmaps]]\npublish = 8011\ntarget = \"{target}:80\"\n");
     std::fs::write(file.path(), text).expect("write it");
     let rounds = if extent() == Extent::Some { ROUNDS_OF_SOME } else { ROUNDS };
     let (mut done, mut refused, mut longest) = (0, 0, Duration::ZERO);
@@ -77,7 +89,8 @@ fn fifty_commands_at_once_end_in_a_consistent_state() {
             }
             let status = process.wait();
             // Read to the end: what it printed last may not have been collected as yet.
-            let complaint = || process.lines().into_iter().find(|line| REFUSALS.iter().any(|why| line.contains(why)));
+            let complaint =
+                || process.lines().into_iter().find(|line| REFUSALS.iter().any(|why| line.contains(why)));
             match status {
                 Some(0) => done += 1,
                 Some(1) => {
@@ -139,7 +152,10 @@ fn who_waits_says_for_whom_no_longer_than_it_should_and_the_lock_of_the_dead_is_
     let killed = Instant::now();
     slow.signal(Signal::SIGKILL);
     assert_eq!(patient.wait(), Some(0), "{:#?}", patient.lines());
-    report(format_args!("the next command was done {:.0?} after the one before was killed", killed.elapsed()));
+    report(format_args!(
+        "the next command was done {:.0?} after the one before was killed",
+        killed.elapsed()
+    ));
     slow.wait();
     lab.vnet_ok(&["ns", "create", &lab.name("slow")]);
     lab.assert_consistent();

@@ -6,6 +6,7 @@
 
 mod company;
 mod kill;
+mod surroundings;
 
 /// How much is to be tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -8,7 +8,7 @@
 //!
 //! Laws, tested below: a plan of things that are all as described is empty; doing any beginning of a plan and
 //! planning again reaches the same end; what is obsolete goes in reverse order and before anything is made; what hangs
-//! on a pair of interfaces that is not as described is done again.
+//! on something that is not as described, and may have to be made anew, is done again.
 
 mod blocks;
 pub mod expand;
@@ -61,16 +61,18 @@ pub fn plan(desired: &[(Resource, State)], obsolete: &[(Resource, State)]) -> Pl
     let removals =
         obsolete.iter().rev().filter(|(resource, state)| *state != State::Absent && !wanted(resource));
     let removals = removals.map(|(resource, _)| Op::Remove(resource.clone()));
-    // A pair that is not as described may have to be made anew, or be on its way out with its namespace: what stands
-    // as described on it now would go with it.
-    let is_pair = |resource: &Resource| matches!(resource, Resource::Veth(_) | Resource::Hold { .. });
-    let unsteady = desired.iter().filter(|(resource, state)| is_pair(resource) && *state != State::Present);
+    // A pair of interfaces that is not as described may have to be made anew, or be on its way out with its namespace;
+    // and so may the maps: what stands on it as described now would go with it.
+    let carries = |resource: &Resource| {
+        matches!(resource, Resource::Veth(_) | Resource::Hold { .. } | Resource::DataPath(_))
+    };
+    let unsteady = desired.iter().filter(|(resource, state)| carries(resource) && *state != State::Present);
     let unsteady: Vec<&Resource> = unsteady.map(|(resource, _)| resource).collect();
     let additions = desired.iter().filter_map(|(resource, state)| match state {
         State::Absent => Some(Op::Create(resource.clone())),
         State::Differs(_) => Some(Op::Change(resource.clone())),
         State::Present => {
-            let again = unsteady.iter().any(|pair| resource.hangs_on(pair));
+            let again = unsteady.iter().any(|other| resource.hangs_on(other));
             again.then(|| Op::Change(resource.clone()))
         }
     });
@@ -223,7 +225,8 @@ mod tests {
         let of_second = [attachment("v2"), limit("v2", None), limit("eth0", Some("/run/netns/n2"))];
         let bridge = attachment("b");
         for state in [State::Differs("it has another end".to_owned()), State::Absent] {
-            let mut desired = vec![(Resource::Veth(veth(1)), state.clone()), (Resource::Veth(veth(2)), State::Present)];
+            let mut desired =
+                vec![(Resource::Veth(veth(1)), state.clone()), (Resource::Veth(veth(2)), State::Present)];
             let others = of_first.iter().chain(&of_second).chain([&bridge]);
             desired.extend(others.map(|other| (other.clone(), State::Present)));
             let ops = plan(&desired, &[]).ops;
