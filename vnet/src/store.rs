@@ -27,11 +27,13 @@
 //! wanted is committed before the kernel is touched: a command killed at any point leaves a record that the same
 //! command, or `down`, finds.
 
+mod damage;
 mod floating;
 mod lock;
 mod port_maps;
 mod tables;
 
+pub use damage::tell_of_damage;
 pub use lock::Lock;
 pub use port_maps::PortMapTables;
 pub use tables::{Savepoint, Transaction};
@@ -74,7 +76,7 @@ pub enum Error {
         waited: Duration,
     },
     /// A file or directory.
-    #[error("{doing} {}", path.display())]
+    #[error("{doing} {}{}", path.display(), way_out(source))]
     File {
         /// What was attempted.
         doing: &'static str,
@@ -108,7 +110,10 @@ pub enum Error {
         found: u32,
     },
     /// The database failed at work.
-    #[error("state file")]
+    #[error("state file{}", match &**.0 {
+        redb::Error::Io(source) => way_out(source),
+        _ => "",
+    })]
     Database(#[source] Box<redb::Error>),
     /// A value is not what this version writes.
     #[error("the state file's entry for {key} cannot be understood")]
@@ -136,6 +141,19 @@ impl Error {
         let name = instance.name();
         let arguments = if name == "default" { String::new() } else { format!("--instance {name} ") };
         Self::NotUp { instance: name.to_owned(), arguments }
+    }
+}
+
+/// What to do where the file system does not take what is to be written.
+fn way_out(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            " (make room there and run the command again; what is up goes on)"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            " (make it writable and run the command again; what is up goes on)"
+        }
+        _ => "",
     }
 }
 
@@ -190,8 +208,12 @@ impl Store {
     /// When it can be neither read nor made.
     pub fn create(instance: &Instance) -> Result<Self, Error> {
         let lock = Lock::take(instance)?;
-        if !Self::exists(instance)? {
-            make_file(&instance.state_file())?;
+        if !Self::exists(instance)?
+            && let Err(error) = make_file(&instance.state_file())
+        {
+            // Best effort: the error to report is the first one.
+            let _ = delete_files(instance);
+            return Err(error);
         }
         Self::open_locked(instance, lock)
     }

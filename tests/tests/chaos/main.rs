@@ -6,6 +6,7 @@
 
 mod company;
 mod kill;
+mod storage;
 mod surroundings;
 
 /// How much is to be tried.

@@ -28,7 +28,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use self::context::{Context, Global};
-use crate::{file, manage, spec};
+use crate::{file, manage, spec, store};
 
 /// Networks for namespaces on eBPF: addresses, masquerade, published ports. Without iptables, without a daemon.
 #[derive(Debug, Parser)]
@@ -118,6 +118,7 @@ impl Command {
 pub fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
     let context = Context::new(global);
+    store::tell_of_damage(&context.instance);
     let result = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

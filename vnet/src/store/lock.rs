@@ -38,7 +38,8 @@ impl Lock {
             wait(&mut file, instance, &path)?;
             // A `down` removes the file while others wait for it: they hold a lock that nobody else will meet.
             if is_still(&file, &path) {
-                note_owner(&file).map_err(failed("write", &path))?;
+                // Best effort: it is only for those who wait, and where there is no room left for it, `down` must go on.
+                let _ = note_owner(&file);
                 return Ok(Self { _file: file });
             }
         }
