@@ -82,6 +82,10 @@ pub trait Machine {
     fn has_ipv6(&self) -> bool;
     /// The number of its network namespace.
     fn namespace(&self) -> Result<u64, Self::Error>;
+    /// Refuses tables of another version that are in use.
+    fn check_version(&self) -> Result<(), Self::Error> {
+        Ok(())
+    }
 }
 
 impl Machine for Kernel {
@@ -161,6 +165,10 @@ impl Machine for Kernel {
 
     fn namespace(&self) -> Result<u64, kernel::Error> {
         Self::namespace(self)
+    }
+
+    fn check_version(&self) -> Result<(), kernel::Error> {
+        Self::check_version(self)
     }
 }
 
@@ -265,7 +273,9 @@ pub async fn tear_down<M: Machine>(machine: &M, plan: &Plan) -> Result<(), Failu
 async fn do_all<M: Machine>(machine: &M, ops: &[Op]) -> Vec<FailedOp> {
     let mut failed = Vec::new();
     for mut ops in ops.chunk_by(Op::joins) {
-        while let Err((nth, error)) = machine.apply_joined(ops).await {
+        while !ops.is_empty()
+            && let Err((nth, error)) = machine.apply_joined(ops).await
+        {
             failed.push(FailedOp { op: ops[nth].clone(), error: Box::new(error) });
             ops = &ops[nth + 1..];
         }

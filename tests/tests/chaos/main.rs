@@ -8,6 +8,7 @@ mod company;
 mod kill;
 mod storage;
 mod surroundings;
+mod upgrade;
 
 /// How much is to be tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -572,6 +572,14 @@ impl Kernel {
         sysctl::has_ipv6()
     }
 
+    /// Refuses maps of another version of vnet that are in use.
+    ///
+    /// # Errors
+    /// When they are that, with the way out.
+    pub fn check_version(&self) -> Result<(), Error> {
+        programs::check_version(&self.instance)
+    }
+
     /// The number of the host's network namespace: no other has it until the next boot.
     ///
     /// # Errors

@@ -151,6 +151,7 @@ impl<M: Machine> Manager<M> {
         wish: InstanceWish<'_>,
     ) -> Result<Noted, Error> {
         let InstanceWish { base, uplinks, change } = wish;
+        self.check_version()?;
         if recorded.is_none() {
             // Before anything else is said of what is left of an instance whose record is lost.
             self.plan(Claim::New.on([Resource::DataPath(TableSizes::default())]), Vec::new()).await?;
