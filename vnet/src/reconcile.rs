@@ -14,7 +14,7 @@ use vnet_common::{CtEntry, Proto, Tuple};
 use crate::firewall::Netfilter;
 use crate::flow::Tables;
 use crate::kernel::{self, Addressed, BoundSocket, Interface, Kernel, Process, Route};
-use crate::plan::{Op, Plan, Resource, State};
+use crate::plan::{Op, Plan, Resource, State, TableSizes};
 
 /// Something whose resources can be observed and changed: the kernel, or a test's model of it.
 #[allow(async_fn_in_trait, reason = "one thread, no `Send` bound is wanted")]
@@ -82,6 +82,12 @@ pub trait Machine {
     fn has_ipv6(&self) -> bool;
     /// The number of its network namespace.
     fn namespace(&self) -> Result<u64, Self::Error>;
+    /// What there is of an instance, as far as that can be found without its record.
+    async fn without_record(&self) -> Result<Vec<Resource>, Self::Error> {
+        let data_path = Resource::DataPath(TableSizes::default());
+        let is_there = self.state(&data_path).await? != State::Absent;
+        Ok(is_there.then_some(data_path).into_iter().collect())
+    }
     /// Refuses tables of another version that are in use.
     fn check_version(&self) -> Result<(), Self::Error> {
         Ok(())
@@ -165,6 +171,10 @@ impl Machine for Kernel {
 
     fn namespace(&self) -> Result<u64, kernel::Error> {
         Self::namespace(self)
+    }
+
+    async fn without_record(&self) -> Result<Vec<Resource>, kernel::Error> {
+        Self::without_record(self).await
     }
 
     fn check_version(&self) -> Result<(), kernel::Error> {

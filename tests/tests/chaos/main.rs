@@ -6,6 +6,7 @@
 
 mod company;
 mod kill;
+mod others;
 mod storage;
 mod surroundings;
 mod upgrade;
