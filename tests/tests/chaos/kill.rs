@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tempfile::NamedTempFile;
-use vnet_tests::lab::{Call, End, Lab, OUTSIDE_V4, Snapshot, UPLINK};
+use vnet_tests::lab::{Call, End, Lab, Netns, OUTSIDE_V4, Snapshot, UPLINK};
 use vnet_tests::peer::Ping;
 use vnet_tests::report::report;
 
@@ -17,7 +17,7 @@ use super::upgrade::OtherBuild;
 use super::{Extent, chance, extent};
 
 /// How long one command is killed again and again, unless all is to be tried.
-const TIME: Duration = Duration::from_secs(7);
+const TIME: Duration = Duration::from_secs(6);
 /// The least number of kills, however long they take.
 const AT_LEAST: usize = 6;
 /// One kill of so many is made good by `down` instead of by the same command, which takes longer.
@@ -274,6 +274,45 @@ fn portmap_add() {
 }
 
 #[test]
+fn portmap_rm() {
+    let lab = Lab::new();
+    let name = lab.name("net1");
+    let target = format!("{name}:8000-8099");
+    let publish =
+        || drop(lab.vnet_ok(&["portmap", "add", "8000-8099", &target, "--allow-from", "203.0.113.0/24"]));
+    let case = Case {
+        lab: &lab,
+        command: vec!["portmap", "rm", "8000-8099"],
+        binary: None,
+        prepare: &|| {
+            lab.vnet_ok(&["up"]);
+            lab.vnet_ok(&["ns", "create", &name]);
+            publish();
+        },
+        back: &publish,
+    };
+    case.run();
+}
+
+#[test]
+fn ns_attach() {
+    let lab = Lab::new();
+    let theirs = Netns::named(&lab.name("theirs"));
+    theirs.create();
+    let (name, path) = (lab.name("net1"), theirs.path());
+    let case = Case {
+        lab: &lab,
+        command: vec!["ns", "attach", &name, "--netns", path.to_str().expect("a path")],
+        binary: None,
+        prepare: &|| drop(lab.vnet_ok(&["up"])),
+        back: &|| drop(lab.vnet_ok(&["ns", "rm", &name])),
+    };
+    case.run();
+    assert!(theirs.exists(), "it is not vnet's to remove");
+    theirs.delete();
+}
+
+#[test]
 fn limit_set() {
     let lab = Lab::new();
     let name = lab.name("net1");
@@ -300,6 +339,26 @@ fn network_create() {
         binary: None,
         prepare: &|| drop(lab.vnet_ok(&["up"])),
         back: &|| drop(lab.vnet_ok(&["network", "rm", &blue])),
+    };
+    case.run();
+}
+
+#[test]
+fn network_rm() {
+    let lab = Lab::new();
+    let blue = lab.name("blue");
+    let make = || {
+        drop(lab.vnet_ok(&["network", "create", &blue, "--subnet", "10.55.0.0/24", "--subnet", "fd55::/64"]))
+    };
+    let case = Case {
+        lab: &lab,
+        command: vec!["network", "rm", &blue],
+        binary: None,
+        prepare: &|| {
+            lab.vnet_ok(&["up"]);
+            make();
+        },
+        back: &make,
     };
     case.run();
 }
