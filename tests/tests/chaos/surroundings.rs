@@ -3,8 +3,10 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::thread;
 
 use nix::mount::{MntFlags, umount2};
+use nix::sched::{CloneFlags, unshare};
 use vnet_tests::lab::{Endpoint, FAMILIES, Lab, Netns, OUTSIDE_V4, Snapshot, UPLINK};
 use vnet_tests::peer::{Ask, Ping, Server};
 
@@ -344,8 +346,18 @@ fn pins_come_back() {
     ]);
 }
 
-/// The kernel takes a namespace's interfaces away after its name is gone, all of many at once, and `vnet up` finds them
-/// at any moment of that.
+/// Has the kernel remove namespaces for a while: what is removed after these has to wait.
+fn keep_the_kernel_busy() {
+    const NAMESPACES: usize = 300;
+    thread::scope(|scope| {
+        for _ in 0..NAMESPACES {
+            scope.spawn(|| unshare(CloneFlags::CLONE_NEWNET).expect("make a namespace"));
+        }
+    });
+}
+
+/// The kernel takes a namespace's interfaces away some time after its name is gone, and `vnet up` finds them at any moment
+/// of that.
 #[test]
 fn endpoints_come_back_while_the_kernel_is_still_removing_them() {
     const ENDPOINTS: usize = 8;
@@ -353,8 +365,11 @@ fn endpoints_come_back_while_the_kernel_is_still_removing_them() {
     let lab = Lab::up();
     let endpoints: Vec<Endpoint> = (0..ENDPOINTS).map(|n| lab.endpoint(&format!("net{n}"))).collect();
     for round in 0..rounds {
+        keep_the_kernel_busy();
         for endpoint in &endpoints[round % 2..] {
-            lab.host().ip(&format!("netns del {}", endpoint.name()));
+            let path = endpoint.path();
+            umount2(&path, MntFlags::MNT_DETACH).expect("unmount a namespace");
+            fs::remove_file(&path).expect("remove its name");
         }
         lab.vnet_ok(&["up"]);
         for endpoint in &endpoints {
