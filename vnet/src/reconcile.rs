@@ -7,13 +7,14 @@
 pub(crate) mod fake;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use vnet_common::{CtEntry, Proto, Tuple};
 
 use crate::firewall::Netfilter;
-use crate::flow::Tables;
-use crate::kernel::{self, Addressed, BoundSocket, Interface, Kernel, Process, Route};
+use crate::flow::{Room, Stats, Tables};
+use crate::kernel::{self, Addressed, BoundSocket, Environment, Interface, Kernel, Process, Route};
 use crate::plan::{Op, Plan, Resource, State};
 
 /// Something whose resources can be observed and changed: the kernel, or a test's model of it.
@@ -66,6 +67,10 @@ pub trait Machine {
     fn netfilter(&self) -> Result<Netfilter, Self::Error>;
     /// The tracked flows.
     fn flow_tables(&self) -> Result<Tables, Self::Error>;
+    /// What flows use of what there is; `endpoints` are those to count for, with their names and addresses.
+    fn flow_stats(&self, endpoints: &[(String, Vec<IpAddr>)], room: Room) -> Result<Stats, Self::Error>;
+    /// What of it matters beside what it cannot do without.
+    fn environment(&self) -> Result<Environment, Self::Error>;
     /// Forgets the flows for which `doomed` holds.
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, Self::Error>;
     /// The host's sockets that hold one of these ports.
@@ -133,6 +138,14 @@ impl Machine for Kernel {
 
     fn flow_tables(&self) -> Result<Tables, kernel::Error> {
         Self::flow_tables(self)
+    }
+
+    fn flow_stats(&self, endpoints: &[(String, Vec<IpAddr>)], room: Room) -> Result<Stats, kernel::Error> {
+        Self::flow_stats(self, endpoints, room)
+    }
+
+    fn environment(&self) -> Result<Environment, kernel::Error> {
+        Self::environment(self)
     }
 
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, kernel::Error> {

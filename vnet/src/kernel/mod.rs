@@ -21,6 +21,7 @@ mod capabilities;
 mod cgroup;
 mod dump;
 mod entries;
+mod environment;
 mod error;
 mod events;
 mod exec;
@@ -59,6 +60,7 @@ use vnet_common::{
     Addr, CtEntry, DatapathConfig, DropKey, EndpointUse, Event, Mac, MappingEntry, PortRange, Proto, Tuple,
 };
 
+pub use environment::Environment;
 pub use error::{Error, NetlinkError};
 pub use live::Live;
 pub use object::{GENERATOR, OBJECT, PROBE, RUNNERS};
@@ -70,7 +72,7 @@ use self::maps::Maps;
 use self::netlink::Netlink;
 use self::xdp::XdpAttachment;
 use crate::firewall::Netfilter;
-use crate::flow::Tables;
+use crate::flow::{self, Counted, Room, Stats, Tables};
 use crate::instance::Instance;
 use crate::plan::{GsoSizes, Op, Resource, State};
 
@@ -517,6 +519,31 @@ impl Kernel {
             }
         }
         Ok(None)
+    }
+
+    /// What flows use of what there is, counted now; `endpoints` are those to count for, with their names and addresses.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn flow_stats(&self, endpoints: &[(String, Vec<IpAddr>)], room: Room) -> Result<Stats, Error> {
+        // Without a data path there are no flows.
+        let config = self.datapath_config()?.unwrap_or(DatapathConfig::DEFAULT);
+        let mut used: Vec<(String, EndpointUse)> = Vec::with_capacity(endpoints.len());
+        for (name, addresses) in endpoints {
+            used.push((name.clone(), self.endpoint_use(addresses)?.unwrap_or(EndpointUse::NOTHING)));
+        }
+        let (flows, mappings) = (flow::pair(&self.flow_tables()?), self.mappings()?);
+        let fragments = self.fragments()?;
+        let counted = Counted { flows: &flows, mappings: &mappings, fragments, endpoints: &used, room };
+        Ok(Stats::count(&counted, &config, Self::now()))
+    }
+
+    /// What of the machine matters to vnet beside what it cannot do without.
+    ///
+    /// # Errors
+    /// When the kernel's release, or the instance's own files, cannot be looked at.
+    pub fn environment(&self) -> Result<Environment, Error> {
+        environment::of(&self.instance)
     }
 
     /// The configuration of the data path; `None` when there is none.

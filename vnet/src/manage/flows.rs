@@ -1,10 +1,27 @@
 //! Flows.
 
+use std::net::IpAddr;
+
 use vnet_common::{CtEntry, Tuple};
 
 use super::{Error, Manager, Mode, kernel};
-use crate::flow::{self, Doomed, Filter};
+use crate::flow::{self, Doomed, Filter, Room};
 use crate::reconcile::Machine;
+use crate::spec::{Endpoint, Settings, TableSizes};
+
+/// For how many flows an instance has room.
+#[must_use]
+pub fn room(settings: &Settings) -> Room {
+    let TableSizes { flows, unanswered } = settings.tables;
+    Room { confirmed: flows as usize, unanswered: unanswered as usize }
+}
+
+/// Endpoints that have flows, as [`Machine::flow_stats`] asks for them: each with its name and addresses.
+#[must_use]
+pub fn named(endpoints: &[Endpoint]) -> Vec<(String, Vec<IpAddr>)> {
+    let linked = endpoints.iter().filter(|endpoint| endpoint.link.is_some());
+    linked.map(|endpoint| (endpoint.name.to_string(), endpoint.addresses().collect())).collect()
+}
 
 impl<M: Machine> Manager<M> {
     /// Forgets the flows that are asked for, unless this is a dry run, and says how many those are. Those that go on are

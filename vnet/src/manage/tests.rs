@@ -1,6 +1,7 @@
 //! Every verb against a machine in memory: what it makes, what it refuses, and what is left when it fails.
 
 mod apply;
+mod doctor;
 mod firewall;
 mod limit;
 mod xdp;

@@ -5,10 +5,11 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 
 use serde::Serialize;
+use vnet_common::Hook;
 
 use super::table::words;
 use super::{Format, Listed, Reachable, VERSION, age, print_json, print_list, reachable, table};
-use crate::plan::expand;
+use crate::plan::{Resource, expand};
 use crate::spec;
 
 /// A network.
@@ -513,6 +514,19 @@ pub struct Program {
     pub interface: String,
 }
 
+impl Program {
+    /// The program that a resource stands for, if it does.
+    #[must_use]
+    pub fn of(resource: &Resource) -> Option<Self> {
+        let (hook, interface) = match resource {
+            Resource::Attachment { hook, interface } => (*hook, interface),
+            Resource::Xdp { interface, .. } => (Hook::XdpUplink, interface),
+            _ => return None,
+        };
+        Some(Self { hook: hook.name().to_owned(), interface: interface.clone() })
+    }
+}
+
 /// How an instance is doing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Status {
@@ -546,6 +560,8 @@ pub struct Status {
     pub settings: Option<Settings>,
     /// What is as recorded and will not work: addresses that the host has not.
     pub warnings: Vec<String>,
+    /// What flows have nearly all in use, and what happens when it is full.
+    pub filling: Vec<String>,
 }
 
 impl Status {
@@ -568,6 +584,7 @@ impl Status {
             floating: 0,
             settings: None,
             warnings: Vec::new(),
+            filling: Vec::new(),
         }
     }
 
@@ -604,6 +621,10 @@ impl Status {
         if !self.warnings.is_empty() {
             writeln!(out, "\nanswers do not arrive unless somebody routes them here:")?;
         }
-        self.warnings.iter().try_for_each(|warning| writeln!(out, "  {warning}"))
+        self.warnings.iter().try_for_each(|warning| writeln!(out, "  {warning}"))?;
+        if !self.filling.is_empty() {
+            writeln!(out, "\nfills up; `vnet flow stats` says who has it:")?;
+        }
+        self.filling.iter().try_for_each(|filling| writeln!(out, "  {filling}"))
     }
 }
