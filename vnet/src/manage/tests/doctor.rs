@@ -204,3 +204,10 @@ async fn a_namespace_that_is_not_ours_is_attached_again() {
     let finding = found(&world).await;
     assert!(finding.fix.contains("`vnet ns rm net1` and attach it again"), "{finding:#?}");
 }
+
+#[test]
+fn every_check_has_its_line_in_the_docs() {
+    let docs = include_str!("../../../../docs/doctor.md");
+    let lines = docs.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    assert_eq!(lines.collect::<Vec<_>>(), checks().collect::<Vec<_>>());
+}
