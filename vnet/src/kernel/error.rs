@@ -19,7 +19,7 @@ use crate::plan::TableSizes;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The process may not do what vnet does.
-    #[error("vnet must be run as root; missing: {missing}")]
+    #[error("run vnet as root, or grant it what is missing: {missing}")]
     Capabilities {
         /// The capabilities, each with what it is for.
         missing: String,
