@@ -18,6 +18,7 @@
 //!
 //! Nothing here touches the network namespace of the machine.
 
+mod docker;
 mod endpoint;
 mod gso;
 mod maps;
@@ -37,6 +38,7 @@ use nix::mount::{MntFlags, MsFlags};
 use crate::peer::Ping;
 use crate::report::report;
 
+pub use docker::Docker;
 pub use endpoint::Endpoint;
 pub use netns::Netns;
 pub use process::{Background, Output};

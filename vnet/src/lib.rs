@@ -30,6 +30,7 @@ pub mod ours;
 pub mod output;
 pub mod plan;
 pub mod reconcile;
+pub mod runtime;
 pub mod spec;
 pub mod store;
 pub mod trace;
