@@ -28,7 +28,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use self::context::{Context, Global};
-use crate::{file, manage, spec};
+use crate::{file, manage, spec, store};
 
 /// Networks for namespaces on eBPF: addresses, masquerade, published ports. Without iptables, without a daemon.
 #[derive(Debug, Parser)]
@@ -118,6 +118,7 @@ impl Command {
 pub fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
     let context = Context::new(global);
+    store::tell_of_damage(&context.instance);
     let result = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -194,6 +195,8 @@ mod tests {
             "up --xdp native --flood-rate 100 --flood-total 5000",
             "up --xdp eth0=generic --xdp eth1=off --dry-run",
             "--instance blue down --dry-run",
+            "--wait 5 ns create net1",
+            "portmap rm 8088 --wait 0",
             "status --json",
             "doctor",
             "doctor --json",
@@ -272,6 +275,7 @@ mod tests {
             "",
             "nonsense",
             "--instance a/b status",
+            "status --wait soon",
             "up --subnet 192.168.0.5/24",
             "up --bridge a-name-that-is-too-long",
             "up --nat-ports 50000",

@@ -109,7 +109,6 @@ impl<'a> Place<'a> {
 
     /// What is missing of what every complete set has.
     fn gap(&self) -> Option<String> {
-        let map = |name: &&str| (!self.map(name).exists()).then(|| format!("map {name} is not pinned"));
         let program =
             |name: &str| (!self.program(name).exists()).then(|| format!("program {name} is not pinned"));
         let link = |name: &&str| {
@@ -117,8 +116,25 @@ impl<'a> Place<'a> {
                 .then(|| format!("program {name} is not attached to the root cgroup"))
         };
         let names = Hook::ALL.iter().map(|hook| hook.name()).chain(HOST_PROGRAMS);
-        let gap = maps::ALL.iter().find_map(map);
-        gap.or_else(|| names.into_iter().find_map(program)).or_else(|| HOST_PROGRAMS.iter().find_map(link))
+        self.missing_map()
+            .or_else(|| names.into_iter().find_map(program))
+            .or_else(|| HOST_PROGRAMS.iter().find_map(link))
+    }
+
+    /// A map that every complete set has, and this one has not.
+    fn missing_map(&self) -> Option<String> {
+        let missing = maps::ALL.iter().find(|name| !self.map(name).exists());
+        missing.map(|name| format!("map {name} is not pinned"))
+    }
+
+    /// A program whose link to the root cgroup is pinned, but links it no more.
+    fn detached(&self) -> Option<String> {
+        let detached = |name: &&&str| {
+            // Not knowing is no reason to do anything about it.
+            pins::has_lost_its_cgroup(&self.cgroup_link(name)).unwrap_or(false)
+        };
+        let found = HOST_PROGRAMS.iter().find(detached);
+        found.map(|name| format!("program {name} was detached from the root cgroup"))
     }
 
     /// The ABI version of its maps, if it can be read.
@@ -162,7 +178,7 @@ pub(super) fn state(instance: &Instance) -> State {
     match (live.mark(), object::build()) {
         (Some(mark), Some(build)) if mark != build => State::Differs("programs of another build".to_owned()),
         (None, Some(_)) => State::Differs("loading was interrupted".to_owned()),
-        _ => State::Present,
+        _ => live.detached().map_or(State::Present, State::Differs),
     }
 }
 
@@ -221,10 +237,10 @@ async fn remove_live(instance: &Instance, netlink: &Netlink) -> Result<(), Error
     pins::remove_tree(&instance.pin_dir(), InterfaceLinks::Detach)
 }
 
-/// The set in use, if its maps can be kept; otherwise removes what there is of it.
+/// The set in use, if its maps can be kept, whatever else of it is missing; otherwise removes what there is of it.
 async fn take_over<'a>(live: &Place<'a>, netlink: &Netlink) -> Result<Option<Place<'a>>, Error> {
     let version = live.abi_version();
-    if live.gap().is_none() && version == Some(ABI_VERSION) {
+    if live.missing_map().is_none() && version == Some(ABI_VERSION) {
         return Ok(Some(Place::live(live.instance)));
     }
     let attached = !attachment::pinned_in(&links_of(live.instance))?.is_empty();

@@ -151,6 +151,10 @@ impl<M: Machine> Manager<M> {
         wish: InstanceWish<'_>,
     ) -> Result<Noted, Error> {
         let InstanceWish { base, uplinks, change } = wish;
+        if recorded.is_none() {
+            // Before anything else is said of what is left of an instance whose record is lost.
+            self.plan(Claim::New.on([Resource::DataPath(TableSizes::default())]), Vec::new()).await?;
+        }
         let settings = self.settings(transaction, recorded.as_ref(), base, change)?;
         let Uplinks { uplinks, gone, mut notes } =
             self.choose_uplinks(transaction, host, &settings.uplinks, uplinks)?;
