@@ -1,5 +1,7 @@
 //! `vnet up`, `vnet down`, `vnet status`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use vnet_common::Hook;
 
@@ -160,12 +162,20 @@ impl Down {
 
 /// Show how the instance is doing, and what of it is not as recorded.
 #[derive(Debug, Args)]
-pub(super) struct Status {}
+pub(super) struct Status {
+    /// Draw the topology into a file as well, as `vnet graph` does.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
 
 impl Status {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let status = if Store::exists(&context.instance)? {
-            gather(context, &context.kernel().await?).await?
+            let kernel = context.kernel().await?;
+            if let Some(path) = &self.svg {
+                super::graph::draw_to(context, &kernel, path).await?;
+            }
+            gather(context, &kernel).await?
         } else {
             output::Status::not_up(context.instance.name())
         };
