@@ -44,9 +44,13 @@ pub const CONFIG: &str = "config";
 pub const DROPS: &str = "drops";
 /// `Event` records.
 pub const EVENTS: &str = "events";
+/// 0 -> `CaptureFilter`.
+pub const CAPTURE: &str = "capture";
+/// CPU -> the perf event through which it hands over captured packets, each a `CaptureHeader` and its bytes.
+pub const CAPTURED: &str = "captured";
 
 /// Every map, in the order in which they are listed to people.
-pub const ALL: [&str; 22] = [
+pub const ALL: [&str; 24] = [
     CONFIG,
     UPLINKS,
     HOST_ADDRESSES,
@@ -69,6 +73,8 @@ pub const ALL: [&str; 22] = [
     FLOOD_SOURCES,
     DROPS,
     EVENTS,
+    CAPTURE,
+    CAPTURED,
 ];
 
 /// Directions of confirmed flows that can be tracked at once: two for each flow.

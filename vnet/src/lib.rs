@@ -3,6 +3,7 @@
 //! ```text
 //! cli                     what people type; output: what they read
 //!  |-> events             what happens, for as many readers as there are
+//!  |-> graph              the topology as a drawing: pure
 //!  |-> file               an instance described in TOML: read, written, compared: pure
 //!  '-> manage             the verbs: what each command does to an instance, whoever asks
 //!       |-> store         what was asked for, on disk
@@ -22,6 +23,7 @@ pub mod events;
 pub mod file;
 pub mod firewall;
 pub mod flow;
+pub mod graph;
 pub mod instance;
 pub mod ipam;
 pub mod kernel;

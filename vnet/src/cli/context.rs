@@ -214,30 +214,30 @@ pub(super) fn already(ops: &[Op]) -> &'static str {
     if ops.iter().all(Op::is_by_the_way) { " (already)" } else { "" }
 }
 
-/// Hands each event to `each` as it comes, until that fails or nobody wants any more.
+/// Hands each event to `each` as it comes, until that fails, has had enough, or nobody wants any more.
 pub(super) async fn follow(
     context: &Context,
     kernel: &Kernel,
-    mut each: impl FnMut(&Event) -> anyhow::Result<()>,
+    mut each: impl FnMut(&Event) -> anyhow::Result<bool>,
 ) -> anyhow::Result<()> {
-    let mut result = Ok(());
+    let mut result = Ok(true);
     let mut take = |event: &Event| {
         result = each(event);
-        result.is_ok()
+        matches!(result, Ok(true))
     };
     tokio::select! {
         ended = events::follow(&context.instance, kernel, &mut take) => ended?,
-        interrupted = interrupted() => interrupted?,
+        interrupted = interrupted(true) => interrupted?,
     }
-    result
+    result.map(drop)
 }
 
-/// Waits for Ctrl-C, for SIGTERM, or until whoever read standard output has had enough.
-async fn interrupted() -> io::Result<()> {
+/// Waits for Ctrl-C, for SIGTERM, or, of what `prints`, until whoever read standard output has had enough.
+pub(super) async fn interrupted(prints: bool) -> io::Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted,
         _ = terminated.recv() => Ok(()),
-        () = Kernel::output_closed() => Ok(()),
+        () = Kernel::output_closed(), if prints => Ok(()),
     }
 }

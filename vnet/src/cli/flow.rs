@@ -252,7 +252,7 @@ impl WatchFlows {
             Ok(())
         };
         tokio::select! {
-            ended = follow(context, &kernel, |event| watching.borrow_mut().hear(event)) => ended,
+            ended = follow(context, &kernel, |event| watching.borrow_mut().hear(event).map(|()| true)) => ended,
             ended = looks => ended,
         }
     }

@@ -1,5 +1,9 @@
 //! `vnet up`, `vnet down`, `vnet status`.
 
+use std::path::PathBuf;
+
+use clap::Args;
+
 use super::context::{Context, DryRun, already, note};
 use crate::firewall::Netfilter;
 use crate::kernel::Kernel;
@@ -10,7 +14,6 @@ use crate::spec::{
     XdpSetting, parse_nat_ports,
 };
 use crate::store::{Store, Transaction};
-use clap::Args;
 
 /// Bring the instance up: programs on the uplinks, and the network `default`.
 ///
@@ -157,12 +160,20 @@ impl Down {
 
 /// Show how the instance is doing, and what of it is not as recorded.
 #[derive(Debug, Args)]
-pub(super) struct Status {}
+pub(super) struct Status {
+    /// Draw the topology into a file as well, as `vnet graph` does.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
 
 impl Status {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let status = if Store::exists(&context.instance)? {
-            gather(context, &context.kernel().await?).await?
+            let kernel = context.kernel().await?;
+            if let Some(path) = &self.svg {
+                super::graph::draw_to(context, &kernel, path).await?;
+            }
+            gather(context, &kernel).await?
         } else {
             output::Status::not_up(context.instance.name())
         };

@@ -429,6 +429,15 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Dropped packets cannot be captured.
+    #[error("capture dropped packets")]
+    Capture {
+        /// Why.
+        source: io::Error,
+    },
+    /// There is one capture at a time.
+    #[error("another `vnet drops --pcapng` is capturing what this instance drops: end that first")]
+    CaptureUnderWay,
     /// A pinned program cannot be used.
     #[error("open program {}", pin.display())]
     OpenProgram {

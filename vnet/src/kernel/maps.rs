@@ -65,6 +65,7 @@ pub(super) struct Maps {
     pub(super) fragments: Table<FragmentKey, FragmentValue>,
     drops: PathBuf,
     events: PathBuf,
+    captured: PathBuf,
 }
 
 impl Maps {
@@ -93,6 +94,7 @@ impl Maps {
             fragments: Table::new(instance, names::FRAGMENTS),
             drops: instance.map_pin(names::DROPS),
             events: instance.map_pin(names::EVENTS),
+            captured: instance.map_pin(names::CAPTURED),
         }
     }
 
@@ -139,6 +141,14 @@ impl Maps {
         let data = open(&self.events).map_err(|source| read_error(name, source))?;
         let data = data.ok_or_else(|| Error::NoMap { map: name, pin: self.events.clone() })?;
         maps::RingBuf::try_from(Map::RingBuf(data)).map_err(|source| read_error(name, source))
+    }
+
+    /// The perf events of captured packets.
+    pub(super) fn captured(&self) -> Result<maps::PerfEventArray<MapData>, Error> {
+        let name = vnet_common::maps::CAPTURED;
+        let data = open(&self.captured).map_err(|source| read_error(name, source))?;
+        let data = data.ok_or_else(|| Error::NoMap { map: name, pin: self.captured.clone() })?;
+        maps::PerfEventArray::try_from(Map::PerfEventArray(data)).map_err(|source| read_error(name, source))
     }
 }
 

@@ -6,6 +6,8 @@
 //!          +-- entries        resources that are one entry of a map           -- maps
 //!          +-- bridge, veth, hold, limit   interfaces and what is set on them       -- interface, netlink (dump), sysctl
 //!          +-- live           tables and routing, for packets that are only described, read only   -- maps, probe
+//!          +-- capture        what the programs drop, for whoever asks for the packets    -- maps
+//!          +-- traffic        what interfaces count                                   -- netlink
 //!          +-- netns          namespaces
 //!          +-- netfilter      the rules of the host's firewall, read only        -- dump
 //!          +-- reserved_ports, forwarding   parameters of the host                -- sysctl, former
@@ -18,6 +20,7 @@ mod attachment;
 mod batch;
 mod bridge;
 mod capabilities;
+mod capture;
 mod cgroup;
 mod dump;
 mod entries;
@@ -45,6 +48,7 @@ mod reserved_ports;
 mod sockets;
 mod stdout;
 mod sysctl;
+mod traffic;
 mod veth;
 mod xdp;
 
@@ -57,13 +61,16 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use nix::time::{ClockId, clock_gettime};
 use vnet_common::{
-    Addr, CtEntry, DatapathConfig, DropKey, EndpointUse, Event, Mac, MappingEntry, PortRange, Proto, Tuple,
+    Addr, CaptureFilter, CtEntry, DatapathConfig, DropKey, EndpointUse, Event, Mac, MappingEntry, PortRange,
+    Proto, Tuple,
 };
 
+pub use capture::{Capture, Captured};
 pub use environment::Environment;
 pub use error::{Error, NetlinkError};
 pub use live::Live;
 pub use object::{GENERATOR, OBJECT, PROBE, RUNNERS};
+pub use traffic::InterfaceTraffic;
 
 use self::attachment::Attachment;
 use self::bridge::Bridge;
@@ -421,6 +428,25 @@ impl Kernel {
         Ok(addressed)
     }
 
+    /// What interfaces of the host have received and sent, by name.
+    ///
+    /// # Errors
+    /// When the kernel does not list them.
+    pub async fn traffic(&self, names: &[&str]) -> Result<HashMap<String, InterfaceTraffic>, Error> {
+        traffic::of_interfaces(&self.netlink, names).await
+    }
+
+    /// What endpoints have received and sent, by the host's ends of their links.
+    ///
+    /// # Errors
+    /// When the kernel does not list them.
+    pub async fn traffic_of_endpoints(
+        &self,
+        links: &[&str],
+    ) -> Result<HashMap<String, InterfaceTraffic>, Error> {
+        traffic::of_far_ends(&self.netlink, links).await
+    }
+
     /// Whether the host has an interface of this name.
     ///
     /// # Errors
@@ -627,6 +653,14 @@ impl Kernel {
     /// When there is no data path, or the ring buffer cannot be read.
     pub async fn events(&self, each: &mut dyn FnMut(&Event) -> bool) -> Result<(), Error> {
         events::read(self.maps.events()?, each).await
+    }
+
+    /// Captures the packets that are dropped from now on, of one that the filter selects its first bytes.
+    ///
+    /// # Errors
+    /// When there is no data path, somebody else captures, or the kernel has no memory for it.
+    pub fn capture(&self, filter: &CaptureFilter) -> Result<Capture, Error> {
+        Capture::begin(&self.instance, &self.maps, filter)
     }
 
     /// Waits until nobody can read standard output any more: for ever if it is a file.
