@@ -348,10 +348,18 @@ async fn stats(context: &Context) -> anyhow::Result<()> {
     let kernel = context.kernel().await?;
     let config = config(&kernel)?;
     let mut used: Vec<(String, EndpointUse)> = Vec::new();
-    for endpoint in endpoints.iter().filter(|endpoint| endpoint.link.is_some()) {
-        let addresses: Vec<_> = endpoint.addresses().collect();
-        let it = kernel.endpoint_use(&addresses)?.unwrap_or(EndpointUse::NOTHING);
-        used.push((endpoint.name.to_string(), it));
+    for endpoint in &endpoints {
+        for (nth, link) in endpoint.links.iter().enumerate() {
+            let addresses: Vec<_> = link.addrs().collect();
+            let it = kernel.endpoint_use(&addresses)?.unwrap_or(EndpointUse::NOTHING);
+            // Its quota is each link's.
+            let name = if nth == 0 {
+                endpoint.name.to_string()
+            } else {
+                format!("{}/{}", endpoint.name, link.network)
+            };
+            used.push((name, it));
+        }
     }
     let (flows, mappings) = (flow::pair(&kernel.flow_tables()?), kernel.mappings()?);
     let counted = Counted {

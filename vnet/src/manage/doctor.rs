@@ -96,9 +96,9 @@ impl<M: Machine> Manager<M> {
     async fn lost_links(&self, transaction: &Transaction) -> Result<Vec<(Name, Vec<Resource>)>, Error> {
         let mut lost = Vec::new();
         for endpoint in transaction.endpoints()? {
-            let network = transaction.network_of(&endpoint)?;
+            let networks = transaction.networks_of(&endpoint)?;
             let mut gone = Vec::new();
-            for resource in expand::endpoint(&endpoint, network.as_ref()) {
+            for resource in expand::endpoint(&endpoint, &networks) {
                 if !matches!(resource, Resource::Namespace { .. } | Resource::Veth(_)) {
                     continue;
                 }
@@ -118,13 +118,15 @@ impl<M: Machine> Manager<M> {
     async fn lost_limits(&self, transaction: &Transaction) -> Result<Vec<(Name, Shaper, State)>, Error> {
         let mut lost = Vec::new();
         for endpoint in transaction.endpoints()?.into_iter().filter(|endpoint| !endpoint.limits.is_empty()) {
-            let Some(link) = &endpoint.link else { continue };
-            let Some(network) = transaction.network_of(&endpoint)? else { continue };
-            let is_there = self.machine.has_interface(link.host_interface.as_str()).await;
-            if !is_there.map_err(kernel("look for interfaces of the host"))? {
+            let mut is_there = true;
+            for link in &endpoint.links {
+                let found = self.machine.has_interface(link.host_interface.as_str()).await;
+                is_there &= found.map_err(kernel("look for interfaces of the host"))?;
+            }
+            if !is_there {
                 continue;
             }
-            for resource in expand::limits(&endpoint, &network) {
+            for resource in expand::limits(&endpoint, &transaction.networks_of(&endpoint)?) {
                 let state = self.machine.state(&resource).await;
                 let state = state.map_err(kernel("look at the limits of endpoints"))?;
                 if let (Resource::Limit(shaper), State::Absent | State::Differs(_)) = (resource, &state) {
