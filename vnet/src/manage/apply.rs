@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use super::connection::note_disconnected;
 use super::deny::{note_denied, uncovered};
-use super::endpoint::Unlinked;
+use super::endpoint::{Terms, Unlinked};
 use super::error::RefusedPart;
 use super::floating::NotedFloating;
 use super::going;
@@ -308,11 +308,12 @@ impl<M: Machine> Manager<M> {
         requests.sort_by_key(|(_, request)| request.places.iter().all(|place| place.mac.is_none()));
         let mut former = Vec::new();
         for (nth, request) in requests {
-            let noted = self.note_endpoint(transaction, request, &reserved, Unlinked::Connected).await;
-            if let Some(mut noted) = draft.take(Part::Endpoint(nth), noted)? {
-                let is_it = |(former, _): &&(Endpoint, Networks)| former.name == request.name;
-                let departing = draft.going.endpoints.iter().filter(is_it);
-                noted.departing = departing.flat_map(|(former, _)| former.links.clone()).collect();
+            let is_it = |(former, _): &&(Endpoint, Networks)| former.name == request.name;
+            let departing = draft.going.endpoints.iter().filter(is_it);
+            let departing: Vec<Link> = departing.flat_map(|(former, _)| former.links.clone()).collect();
+            let terms = Terms { reserved: &reserved, unlinked: Unlinked::Connected, departing: &departing };
+            let noted = self.note_endpoint(transaction, request, terms).await;
+            if let Some(noted) = draft.take(Part::Endpoint(nth), noted)? {
                 draft.steps.wanted.extend(noted.wanted());
                 if let Some(before) = &noted.before {
                     draft.going.limits.extend(limit::lifted(before, &noted.endpoint, &noted.networks));

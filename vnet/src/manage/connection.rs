@@ -1,8 +1,6 @@
 //! Links of endpoints that are there already: connected and disconnected while their processes go on.
 
-use std::collections::BTreeSet;
-
-use super::endpoint::{NotedEndpoint, family, link_differences};
+use super::endpoint::{NotedEndpoint, Terms, family, link_differences};
 use super::going::leftovers;
 use super::{Claim, Done, Error, Manager, Mode, Place, Steps, kernel};
 use crate::plan::{Op, Resource, expand};
@@ -55,8 +53,7 @@ impl<M: Machine> Manager<M> {
         }
         let first = default_route.then_some(&place.network);
         let places = std::slice::from_ref(place);
-        let endpoint =
-            self.note_links(&transaction, before.clone(), places, (first, &BTreeSet::new())).await?;
+        let endpoint = self.note_links(&transaction, before.clone(), places, (first, Terms::ALONE)).await?;
         let networks = transaction.networks_of(&endpoint)?;
         let former = expand::endpoint(&before, &networks);
         let noted = NotedEndpoint { endpoint, networks, before: Some(before), departing: Vec::new() };

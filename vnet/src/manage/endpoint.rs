@@ -118,6 +118,23 @@ impl NotedEndpoint {
     }
 }
 
+/// What holds for the links of an endpoint that is to be noted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms<'a> {
+    /// Addresses that are given only to who asks for them.
+    pub(super) reserved: &'a BTreeSet<IpAddr>,
+    /// What becomes of one that is there without being on a network that it is asked to be on.
+    pub(super) unlinked: Unlinked,
+    /// Links that it had and that are to be gone, and are there as yet.
+    pub(super) departing: &'a [Link],
+}
+
+impl Terms<'_> {
+    /// Those of a command about one endpoint.
+    pub(super) const ALONE: Self =
+        Self { reserved: &BTreeSet::new(), unlinked: Unlinked::Refused, departing: &[] };
+}
+
 /// What becomes of an endpoint that is there and is not on a network that it is asked to be on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unlinked {
@@ -134,20 +151,19 @@ impl<M: Machine> Manager<M> {
     /// When it clashes with what is there, or is there with another description.
     pub async fn create_endpoint(&self, request: &EndpointRequest) -> Result<Done<Endpoint>, Error> {
         let (transaction, _) = self.begin_settled().await?;
-        let noted = self.note_endpoint(&transaction, request, &BTreeSet::new(), Unlinked::Refused).await?;
+        let noted = self.note_endpoint(&transaction, request, Terms::ALONE).await?;
         let what = format!("endpoint {}", noted.endpoint.name);
         let ops = self.make(transaction, &what, noted.wanted(), Vec::new()).await?;
         let notes = noted.notes();
         Ok(Done { value: noted.endpoint, ops, notes })
     }
 
-    /// Notes an endpoint, unless it is recorded. It gets none of the reserved addresses but by asking for it.
+    /// Notes an endpoint, unless it is recorded.
     pub(super) async fn note_endpoint(
         &self,
         transaction: &Transaction,
         request: &EndpointRequest,
-        reserved: &BTreeSet<IpAddr>,
-        unlinked: Unlinked,
+        terms: Terms<'_>,
     ) -> Result<NotedEndpoint, Error> {
         for place in &request.places {
             self.existing_network(transaction, &place.network)?;
@@ -155,7 +171,7 @@ impl<M: Machine> Manager<M> {
         let before = transaction.endpoint(&request.name)?;
         let endpoint = match &before {
             Some(endpoint) => {
-                check_same(request, endpoint, unlinked)?;
+                check_same(request, endpoint, terms.unlinked)?;
                 endpoint.clone()
             }
             None => Endpoint {
@@ -166,18 +182,18 @@ impl<M: Machine> Manager<M> {
                 limits: Limits::default(),
             },
         };
-        let first = match unlinked {
+        let first = match terms.unlinked {
             Unlinked::Refused if before.is_some() => None,
             _ => request.places.first().map(|place| &place.network),
         };
-        let endpoint = self.note_links(transaction, endpoint, &request.places, (first, reserved)).await?;
+        let endpoint = self.note_links(transaction, endpoint, &request.places, (first, terms)).await?;
         let networks = transaction.networks_of(&endpoint)?;
         let endpoint = if request.limits == LimitChange::default() {
             endpoint
         } else {
             note_limits(transaction, &endpoint, &networks, request.limits)?
         };
-        Ok(NotedEndpoint { endpoint, networks, before, departing: Vec::new() })
+        Ok(NotedEndpoint { endpoint, networks, before, departing: terms.departing.to_vec() })
     }
 
     /// Notes an endpoint with links to the networks that it is not on yet, the one to `first` in front of all others.
@@ -186,7 +202,7 @@ impl<M: Machine> Manager<M> {
         transaction: &Transaction,
         mut endpoint: Endpoint,
         places: &[Place],
-        (first, reserved): (Option<&Name>, &BTreeSet<IpAddr>),
+        (first, terms): (Option<&Name>, Terms<'_>),
     ) -> Result<Endpoint, Error> {
         // So that what is chosen for one link is not free for the next.
         transaction.put_endpoint(&endpoint)?;
@@ -194,7 +210,7 @@ impl<M: Machine> Manager<M> {
             if endpoint.link_to(&place.network).is_none() {
                 let network = self.existing_network(transaction, &place.network)?;
                 check_bursts(&endpoint, &network)?;
-                let link = self.describe_link(transaction, &endpoint, place, (&network, reserved)).await?;
+                let link = self.describe_link(transaction, &endpoint, place, (&network, terms)).await?;
                 endpoint.links.push(link);
                 transaction.put_endpoint(&endpoint)?;
             }
@@ -217,17 +233,17 @@ impl<M: Machine> Manager<M> {
         transaction: &Transaction,
         endpoint: &Endpoint,
         place: &Place,
-        (network, reserved): (&Network, &BTreeSet<IpAddr>),
+        (network, terms): (&Network, Terms<'_>),
     ) -> Result<Link, Error> {
         let name = &endpoint.name;
-        let addresses = choose_addresses(transaction, name, place, network, reserved)?;
+        let addresses = choose_addresses(transaction, name, place, network, terms.reserved)?;
         check_routes(endpoint, place, (network, &addresses))?;
         Ok(Link {
             network: network.name.clone(),
             number: network.number,
             addresses,
             mac: self.choose_mac(transaction, endpoint, place.mac, network)?,
-            ifname: choose_ifname(endpoint, place)?,
+            ifname: choose_ifname(endpoint, place, terms.departing)?,
             host_interface: self.choose_host_interface(transaction, name).await?,
             routes: place.routes.clone(),
             table: None,
@@ -400,8 +416,9 @@ pub(super) fn family(addr: IpAddr) -> &'static str {
 }
 
 /// The interface's name that is asked for, or the first of eth0, eth1, ... that none of the other links has.
-fn choose_ifname(endpoint: &Endpoint, place: &Place) -> Result<InterfaceName, Error> {
-    let owner = |name: &InterfaceName| endpoint.links.iter().find(|link| link.ifname == *name);
+fn choose_ifname(endpoint: &Endpoint, place: &Place, departing: &[Link]) -> Result<InterfaceName, Error> {
+    let links = || endpoint.links.iter().chain(departing);
+    let owner = |name: &InterfaceName| links().find(|link| link.ifname == *name);
     if let Some(name) = &place.ifname {
         return match owner(name) {
             Some(link) => Err(Error::IfnameTaken {
@@ -412,7 +429,7 @@ fn choose_ifname(endpoint: &Endpoint, place: &Place) -> Result<InterfaceName, Er
             None => Ok(name.clone()),
         };
     }
-    let mut names = (0..=endpoint.links.len()).filter_map(|nth| format!("eth{nth}").parse().ok());
+    let mut names = (0..=links().count()).filter_map(|nth| format!("eth{nth}").parse().ok());
     let free = names.find(|name| owner(name).is_none());
     free.ok_or_else(|| Error::NoneLeft { what: "interface name", name: endpoint.name.clone() })
 }

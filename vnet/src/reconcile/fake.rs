@@ -158,6 +158,15 @@ impl Fake {
             return Some(format!("interface {missing}"));
         }
         let Resource::Veth(veth) = resource else { return None };
+        let same_name = |other: &Resource| match other {
+            Resource::Veth(other) => {
+                other.namespace == veth.namespace && other.ifname == veth.ifname && other.host != veth.host
+            }
+            _ => false,
+        };
+        if has(&same_name) {
+            return Some(format!("the name {}, which another interface has", veth.ifname));
+        }
         // No two default routes of a family, but in place of another by a link of the same endpoint.
         let clashes = |other: &Resource| match other {
             Resource::Veth(other) => {

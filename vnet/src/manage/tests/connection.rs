@@ -276,3 +276,83 @@ async fn what_cannot_be_connected_is_refused_by_name() {
     let error = message(world.manager().connect(&connect("green")).await);
     assert!(error.contains("endpoint net1 is not there") && error.contains("vnet up"), "{error}");
 }
+
+/// On two networks, and then on another two.
+const BEFORE: &str = r#"
+[networks.blue]
+subnets = ["10.1.0.0/24"]
+[endpoints.net1]
+[[endpoints.net1.links]]
+network = "blue"
+routes = ["10.9.0.0/16"]
+[[portmaps]]
+publish = 8088
+target = "net1:80"
+"#;
+const AFTER: &str = r#"
+[networks.green]
+subnets = ["10.2.0.0/24"]
+[networks.blue]
+subnets = ["10.1.0.0/24"]
+[endpoints.net1]
+network = "green"
+[[endpoints.net1.links]]
+network = "blue"
+routes = ["10.9.0.0/16"]
+[[portmaps]]
+publish = 8088
+target = "net1:80"
+"#;
+
+#[tokio::test]
+async fn a_description_moves_an_endpoint_from_network_to_network_or_fails_as_a_whole() {
+    let prepared = async || {
+        let world = World::new();
+        world.apply(BEFORE, Unnamed::Stays).await.unwrap();
+        world
+    };
+    let (steps, before, whole) = {
+        let world = prepared().await;
+        assert_eq!(world.apply(BEFORE, Unnamed::Goes).await.unwrap().ops, []);
+        assert_eq!(world.routing(), [row("eth0", 2, &[]), row("eth1", 0, &["10.1.0.2"])]);
+        let before = world.fake.snapshot();
+        let steps = world.apply(AFTER, Unnamed::Goes).await.unwrap().ops.len();
+        assert_eq!(world.apply(AFTER, Unnamed::Goes).await.unwrap().ops, []);
+        assert_eq!(world.routing(), [row("eth1", 0, &["10.1.0.2"]), row("eth2", 1, &[])]);
+        (steps, before, world.fake.snapshot())
+    };
+    for fault in [Fault::Before, Fault::After, Fault::Killed] {
+        for step in 0..steps {
+            let world = prepared().await;
+            world.fake.fail_at(step, fault);
+            let error = world.apply(AFTER, Unnamed::Goes).await.unwrap_err();
+            world.fake.heal();
+            if matches!(error, Error::NotMade { .. }) && fault != Fault::Killed {
+                assert_eq!(world.fake.snapshot(), before, "{fault:?} at {step}: {error}");
+            }
+            world.apply(AFTER, Unnamed::Goes).await.unwrap();
+            assert_eq!(world.fake.snapshot(), whole, "{fault:?} at {step}, then again: {error}");
+            world.down().await.unwrap();
+            assert_eq!(world.fake.snapshot(), Vec::<String>::new(), "{fault:?} at {step}, then down");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_description_adds_links_and_takes_only_those_away_that_are_to_go() {
+    let world = World::new();
+    world.apply(BEFORE, Unnamed::Stays).await.unwrap();
+    let without = BEFORE.split("[[endpoints").next().unwrap();
+    world.apply(without, Unnamed::Stays).await.unwrap();
+    assert_eq!(world.routing().len(), 2);
+    world.apply(without, Unnamed::Goes).await.unwrap();
+    assert_eq!(world.routing(), [row("eth0", 2, &[])]);
+    // The order of the description is that of the default routes.
+    world.apply(AFTER, Unnamed::Stays).await.unwrap();
+    assert_eq!(world.routing().len(), 3);
+    let record = world.record();
+    let text = world.exported();
+    assert!(text.contains("network = \"green\""), "{text}");
+    assert_eq!(world.apply(&text, Unnamed::Goes).await.unwrap().ops, [], "{text}");
+    assert_eq!(world.record(), record);
+}
