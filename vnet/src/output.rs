@@ -17,7 +17,7 @@ mod trace;
 pub use finding::Finding;
 pub use flow::{Drop, DropEvent, Flow, FlowEvent, Names, Networks, Side};
 pub use object::{
-    Denied, Endpoint, Excluded, Floating, Limit, Masquerade, Masquerades, Network, PortMap, Program,
+    Denied, Endpoint, Excluded, Floating, Limit, Link, Masquerade, Masquerades, Network, PortMap, Program,
     Settings, Status,
 };
 pub use pcapng::{DroppedPacket, PacketFile};

@@ -45,7 +45,13 @@ impl World {
 
     fn remount(&self, flags: MsFlags, options: &str) {
         let options = format!("mode=0700{options}");
-        let done = mount(None::<&str>, &self.mounted(), None::<&str>, MsFlags::MS_REMOUNT | flags, Some(&options[..]));
+        let done = mount(
+            None::<&str>,
+            &self.mounted(),
+            None::<&str>,
+            MsFlags::MS_REMOUNT | flags,
+            Some(&options[..]),
+        );
         done.expect("mount it otherwise");
     }
 }
@@ -70,7 +76,8 @@ fn a_full_disk_changes_nothing() {
     let ballast = world.mounted().join("ballast");
     let mut file = File::create(&ballast).expect("make a file");
     while file.write_all(&[1; 4096]).is_ok() {}
-    let mappings: String = (20_000..40_000).map(|port| format!("{port} {}:{port}\n", world.net1.name())).collect();
+    let mappings: String =
+        (20_000..40_000).map(|port| format!("{port} {}:{port}\n", world.net1.name())).collect();
     let many = tempfile::NamedTempFile::new().expect("a file");
     fs::write(many.path(), mappings).expect("write it");
     let many = many.path().to_str().expect("a path");
@@ -130,7 +137,9 @@ fn a_read_only_record_is_read_and_nothing_is_changed() {
     world.remount(MsFlags::MS_RDONLY, "");
     let name = lab.name("net2");
     let target = format!("{}:81", world.net1.name());
-    for args in [&["up"][..], &["down"], &["ns", "create", &name], &["portmap", "add", "81", &target], &["ns", "ls"]] {
+    for args in
+        [&["up"][..], &["down"], &["ns", "create", &name], &["portmap", "add", "81", &target], &["ns", "ls"]]
+    {
         lab.vnet(args).fails_with(1, &["Read-only", &lab.run_dir().display().to_string(), "writable"]);
     }
     world.works();
@@ -175,7 +184,10 @@ fn ended_in_words(output: &Output, what: &str) -> bool {
     match output.status {
         Some(0) => true,
         Some(1) => {
-            assert!(output.stderr.starts_with("vnet: ") && !output.stderr.contains("panicked"), "{what}: {output}");
+            assert!(
+                output.stderr.starts_with("vnet: ") && !output.stderr.contains("panicked"),
+                "{what}: {output}"
+            );
             false
         }
         _ => panic!("{what}: {output}"),
@@ -188,7 +200,12 @@ fn a_byte_that_has_fallen_over_is_no_panic() {
     let world = World::new();
     let lab = &world.lab;
     let good = fs::read(world.state_file()).expect("read the record");
-    let used: Vec<usize> = good.chunks(512).enumerate().filter(|(_, block)| block.iter().any(|byte| *byte != 0)).map(|(nth, _)| nth * 512).collect();
+    let used: Vec<usize> = good
+        .chunks(512)
+        .enumerate()
+        .filter(|(_, block)| block.iter().any(|byte| *byte != 0))
+        .map(|(nth, _)| nth * 512)
+        .collect();
     let tries = if extent() == Extent::Some { TRIES } else { 20 * TRIES };
     let mut refused = 0;
     for _ in 0..tries {
@@ -201,7 +218,9 @@ fn a_byte_that_has_fallen_over_is_no_panic() {
             refused += usize::from(!ended_in_words(&lab.vnet(args), &format!("bit at {place}, {args:?}")));
         }
     }
-    report(format_args!("one bit of the record was wrong {tries} times: {refused} commands were refused, none panicked"));
+    report(format_args!(
+        "one bit of the record was wrong {tries} times: {refused} commands were refused, none panicked"
+    ));
     fs::write(world.state_file(), &good).expect("put it back");
     world.works();
     lab.assert_consistent();
@@ -277,7 +296,8 @@ fn parameters_that_cannot_be_written_are_named_and_only_in_the_way_of_what_needs
     let net1 = lab.endpoint("net1");
     let before = lab.snapshot();
     let target = format!("{}:80", net1.name());
-    for args in [&["up"][..], &["portmap", "add", "8088", &target], &["ns", "ls"], &["portmap", "rm", "8088"]] {
+    for args in [&["up"][..], &["portmap", "add", "8088", &target], &["ns", "ls"], &["portmap", "rm", "8088"]]
+    {
         where_parameters_are_read_only(&lab, args).ok();
     }
     where_parameters_are_read_only(&lab, &["ns", "create", &lab.name("net2")])

@@ -190,10 +190,12 @@ impl Record {
     }
 }
 
-/// How tuples name an endpoint: its network and each of its addresses.
+/// How tuples name an endpoint: each of its networks, and its addresses there.
 pub(super) fn places(endpoint: &Endpoint) -> impl Iterator<Item = (Zone, Addr)> {
-    let zone = endpoint.link.as_ref().map(Link::zone);
-    zone.into_iter().flat_map(|zone| endpoint.addresses().map(move |addr| (zone, Addr::from(addr))))
+    let of_link = |link: &Link| -> Vec<(Zone, Addr)> {
+        link.addrs().map(|addr| (link.zone(), Addr::from(addr))).collect()
+    };
+    endpoint.links.iter().flat_map(of_link)
 }
 
 /// The names of the host's interfaces, by index.

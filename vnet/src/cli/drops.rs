@@ -102,7 +102,10 @@ impl Endpoints {
             let name = endpoint.name.to_string();
             addresses.extend(endpoint.addresses().map(|addr| (Addr::from(addr), name.clone())));
             links.extend(
-                endpoint.link.iter().map(|link| (link.host_interface.to_string(), link.zone(), name.clone())),
+                endpoint
+                    .links
+                    .iter()
+                    .map(|link| (link.host_interface.to_string(), link.zone(), name.clone())),
             );
         }
         Ok((Self { links: HashMap::new(), addresses }, links))

@@ -14,7 +14,7 @@ use crate::manage::{EndpointRequest, LimitChange, Place, RemovedEndpoint};
 use crate::output::{self, Format};
 use crate::plan::expand;
 use crate::runtime::{self, Runtime};
-use crate::spec::{self, Endpoint, InterfaceName, Name, Namespace};
+use crate::spec::{self, Endpoint, ExtraRoute, Floating, InterfaceName, Name, Namespace, PortMap};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -135,29 +135,46 @@ struct PlaceArgs {
     /// The network [default: default].
     #[arg(long, value_name = "N")]
     network: Option<Name>,
+    #[command(flatten)]
+    link: LinkArgs,
+}
+
+/// What can be chosen of a link.
+#[derive(Debug, Args)]
+pub(super) struct LinkArgs {
     /// An address, one for each family [default: the lowest that is free].
     #[arg(long = "ip", value_name = "A")]
     addresses: Vec<IpAddr>,
     /// Hardware address [default: made from the name].
     #[arg(long, value_name = "M", value_parser = spec::parse_mac)]
     mac: Option<Mac>,
-    /// Name of the interface in the namespace [default: eth0].
+    /// Name of the interface in the namespace [default: eth0, or the first of eth1, eth2, … that is free].
     #[arg(long, value_name = "IF")]
     ifname: Option<InterfaceName>,
+    /// A route in the namespace, by the network's gateway unless VIA is named.
+    #[arg(long = "route", value_name = "CIDR[=VIA]")]
+    routes: Vec<ExtraRoute>,
+}
+
+impl LinkArgs {
+    fn is_empty(&self) -> bool {
+        let Self { addresses, mac, ifname, routes } = self;
+        addresses.is_empty() && mac.is_none() && ifname.is_none() && routes.is_empty()
+    }
+
+    pub(super) fn place(self, network: Name) -> Place {
+        let Self { addresses, mac, ifname, routes } = self;
+        Place { network, addresses, mac, ifname, routes }
+    }
 }
 
 impl PlaceArgs {
     fn is_empty(&self) -> bool {
-        self.network.is_none() && self.addresses.is_empty() && self.mac.is_none() && self.ifname.is_none()
+        self.network.is_none() && self.link.is_empty()
     }
 
-    fn place(self) -> anyhow::Result<Place> {
-        Ok(Place {
-            network: self.network.unwrap_or_else(Name::default_network),
-            addresses: self.addresses,
-            mac: self.mac,
-            ifname: self.ifname.map_or_else(|| "eth0".parse(), Ok)?,
-        })
+    fn place(self) -> Place {
+        self.link.place(self.network.unwrap_or_else(Name::default_network))
     }
 }
 
@@ -180,15 +197,15 @@ impl Command {
 
 impl Create {
     async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let place = match self.mode {
-            LinkMode::Bridge => Some(self.place.place()?),
-            LinkMode::None if self.place.is_empty() => None,
+        let places = match self.mode {
+            LinkMode::Bridge => vec![self.place.place()],
+            LinkMode::None if self.place.is_empty() => Vec::new(),
             LinkMode::None => return Err(super::usage("--mode none has no network, address or interface")),
         };
         let request = EndpointRequest {
             name: self.name,
             namespace: Namespace::Own,
-            place,
+            places,
             limits: LimitChange::default(),
         };
         make(context, &request, self.dry_run).await
@@ -198,11 +215,10 @@ impl Create {
 impl Attach {
     async fn run(self, context: &Context) -> anyhow::Result<()> {
         let path = self.namespace.path(self.runtime).await?;
-        let place = Some(self.place.place()?);
         let request = EndpointRequest {
             name: self.name,
             namespace: Namespace::Foreign { path },
-            place,
+            places: vec![self.place.place()],
             limits: LimitChange::default(),
         };
         make(context, &request, self.dry_run).await
@@ -213,10 +229,23 @@ async fn make(context: &Context, request: &EndpointRequest, dry_run: DryRun) -> 
     let mode = dry_run.mode();
     let done = context.manager(mode).await?.create_endpoint(request).await?;
     let endpoint = output::Endpoint::new(&done.value, context.now);
+    let line = line(&endpoint);
+    context.print_made(mode, &done, endpoint, &line)
+}
+
+/// An endpoint and its addresses.
+pub(super) fn line(endpoint: &output::Endpoint) -> String {
     let addresses: Vec<String> = endpoint.addresses.iter().map(ToString::to_string).collect();
     let addresses = if addresses.is_empty() { "no address".to_owned() } else { addresses.join(" ") };
-    let line = format!("endpoint {}: {addresses}", endpoint.name);
-    context.print_made(mode, &done, endpoint, &line)
+    format!("endpoint {}: {addresses}", endpoint.name)
+}
+
+/// What has gone with something, after a comma; nothing if nothing has.
+pub(super) fn and_with_it(mappings: &[PortMap], floating: &[Floating]) -> String {
+    let published = mappings.iter().map(|it| format!("published {}/{}", it.published, it.protocol));
+    let floating = floating.iter().map(|it| format!("floating {}", it.external));
+    let with_it: Vec<String> = published.chain(floating).collect();
+    if with_it.is_empty() { String::new() } else { format!(", and with it its {}", with_it.join(", ")) }
 }
 
 async fn remove(context: &Context, name: &Name, dry_run: DryRun) -> anyhow::Result<()> {
@@ -225,14 +254,7 @@ async fn remove(context: &Context, name: &Name, dry_run: DryRun) -> anyhow::Resu
     let line = match &done.value {
         None => format!("no endpoint {name}: nothing to remove"),
         Some(RemovedEndpoint { mappings, floating, .. }) => {
-            let published = mappings.iter().map(|it| format!("published {}/{}", it.published, it.protocol));
-            let floating = floating.iter().map(|it| format!("floating {}", it.external));
-            let with_it: Vec<String> = published.chain(floating).collect();
-            if with_it.is_empty() {
-                format!("endpoint {name} removed")
-            } else {
-                format!("endpoint {name} removed, and with it its {}", with_it.join(", "))
-            }
+            format!("endpoint {name} removed{}", and_with_it(mappings, floating))
         }
     };
     context.print_removed(dry_run.mode(), &done, &line)
@@ -259,6 +281,9 @@ fn inspect(context: &Context, name: &Name) -> anyhow::Result<()> {
         Format::Json => context.print_list(&[endpoint]),
         Format::Table => {
             output::print_details(&mut context.out(), &endpoint)?;
+            for link in endpoint.links.iter().filter(|_| endpoint.links.len() > 1) {
+                context.print_line(&format!("link          {link}"))?;
+            }
             let mappings = record.transaction.port_maps_of(name)?;
             mappings
                 .iter()

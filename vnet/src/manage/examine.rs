@@ -80,8 +80,8 @@ pub(super) async fn examine_endpoint<M: Machine>(
     transaction: &Transaction,
     endpoint: &Endpoint,
 ) -> Result<Examination, Error> {
-    let network = transaction.network_of(endpoint)?;
-    Ok(look_at(machine, expand::endpoint(endpoint, network.as_ref())).await)
+    let networks = transaction.networks_of(endpoint)?;
+    Ok(look_at(machine, expand::endpoint(endpoint, &networks)).await)
 }
 
 /// Looks at what is published and at floating addresses.

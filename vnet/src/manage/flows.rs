@@ -16,11 +16,18 @@ pub fn room(settings: &Settings) -> Room {
     Room { confirmed: flows as usize, unanswered: unanswered as usize }
 }
 
-/// Endpoints that have flows, as [`Machine::flow_stats`] asks for them: each with its name and addresses.
+/// The links of endpoints, as [`Machine::flow_stats`] asks for them: each with its addresses and the endpoint's name, and
+/// beyond the first link its network's. A quota is each link's.
 #[must_use]
 pub fn named(endpoints: &[Endpoint]) -> Vec<(String, Vec<IpAddr>)> {
-    let linked = endpoints.iter().filter(|endpoint| endpoint.link.is_some());
-    linked.map(|endpoint| (endpoint.name.to_string(), endpoint.addresses().collect())).collect()
+    let links = endpoints.iter().flat_map(|endpoint| {
+        endpoint.links.iter().enumerate().map(|(nth, link)| {
+            let Endpoint { name, .. } = endpoint;
+            let name = if nth == 0 { name.to_string() } else { format!("{name}/{}", link.network) };
+            (name, link.addrs().collect())
+        })
+    });
+    links.collect()
 }
 
 impl<M: Machine> Manager<M> {

@@ -12,6 +12,7 @@
 //! noted of it belongs to somebody else: the verb refuses, and nothing changes.
 
 mod apply;
+mod connection;
 mod deny;
 mod description;
 mod doctor;
@@ -35,6 +36,7 @@ mod up;
 mod tests;
 
 pub use apply::{Applied, Unnamed};
+pub use connection::{ConnectRequest, Disconnected};
 pub use description::{Description, Part};
 pub use doctor::{Diagnosis, Finding, checks};
 pub use endpoint::{EndpointRequest, Place, RemovedEndpoint};

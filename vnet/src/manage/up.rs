@@ -328,8 +328,8 @@ impl<M: Machine> Manager<M> {
         let mut ops = Vec::new();
         let mut failures = Vec::new();
         for endpoint in transaction.endpoints()? {
-            let network = transaction.network_of(&endpoint)?;
-            let plan = self.plan_recorded(expand::endpoint(&endpoint, network.as_ref())).await?;
+            let networks = transaction.networks_of(&endpoint)?;
+            let plan = self.plan_recorded(expand::endpoint(&endpoint, &networks)).await?;
             // A foreign namespace is known by a path, and another may be behind it by now.
             if matches!(endpoint.namespace, Namespace::Foreign { .. }) && touches_namespace(&plan) {
                 failures.push(format!(
@@ -565,8 +565,7 @@ fn everything(transaction: &Transaction) -> Result<Vec<Resource>, Error> {
     resources.extend(transaction.networks()?.iter().flat_map(expand::network));
     let mut endpoints = Vec::new();
     for endpoint in transaction.endpoints()? {
-        let network = transaction.network_of(&endpoint)?;
-        endpoints.extend(expand::endpoint(&endpoint, network.as_ref()));
+        endpoints.extend(expand::endpoint(&endpoint, &transaction.networks_of(&endpoint)?));
     }
     expand::order_of_going(&mut endpoints);
     resources.extend(endpoints);

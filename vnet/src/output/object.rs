@@ -1,6 +1,7 @@
 //! Networks, endpoints, mappings and rules, as they are printed.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, Write};
 use std::net::IpAddr;
 
@@ -122,18 +123,66 @@ impl Listed for Network {
     }
 }
 
+/// A link of an endpoint to a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Link {
+    /// The network.
+    pub network: String,
+    /// The endpoint's addresses there.
+    pub addresses: Vec<IpAddr>,
+    /// Its hardware address there.
+    pub mac: String,
+    /// Name of its interface in the namespace.
+    pub ifname: String,
+    /// Name of the other end, on the host.
+    pub interface: String,
+    /// The families whose default route leads by this link, `IPv4` or `IPv6`.
+    pub default_routes: Vec<&'static str>,
+    /// The other routes, as they were given: `CIDR[=VIA]`.
+    pub routes: Vec<String>,
+}
+
+impl Link {
+    fn new(endpoint: &spec::Endpoint, link: &spec::Link) -> Self {
+        let defaults = link.addrs().filter(|addr| endpoint.is_default(*addr));
+        Self {
+            network: link.network.to_string(),
+            addresses: link.addrs().collect(),
+            mac: link.mac.to_string(),
+            ifname: link.ifname.to_string(),
+            interface: link.host_interface.to_string(),
+            default_routes: defaults.map(|addr| if addr.is_ipv4() { "IPv4" } else { "IPv6" }).collect(),
+            routes: link.routes.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { network, addresses, mac, ifname, interface, default_routes, routes } = self;
+        write!(f, "{ifname} to {network}: {}, {mac}, by {interface}", words(addresses))?;
+        if !default_routes.is_empty() {
+            write!(f, ", default route of {}", default_routes.join(" and "))?;
+        }
+        if !routes.is_empty() {
+            write!(f, ", routes {}", words(routes))?;
+        }
+        Ok(())
+    }
+}
+
 /// An endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Endpoint {
     /// Its name.
     pub name: String,
-    /// Its network, `null` if it is on none.
+    /// The network of its first link, `null` if it has none.
     pub network: Option<String>,
-    /// Its addresses.
+    /// Its addresses, those of the first link first.
     pub addresses: Vec<IpAddr>,
-    /// Its hardware address.
+    /// Its hardware address on its first link.
     pub mac: Option<String>,
-    /// Name of its interface in the namespace.
+    /// Name of that link's interface in the namespace.
     pub ifname: Option<String>,
     /// Name of the other end, on the host.
     pub interface: Option<String>,
@@ -145,13 +194,15 @@ pub struct Endpoint {
     pub created: u64,
     /// Seconds since then.
     pub age: u64,
+    /// Its links.
+    pub links: Vec<Link>,
 }
 
 impl Endpoint {
     /// An endpoint as it is at a time, in seconds since 1970.
     #[must_use]
     pub fn new(endpoint: &spec::Endpoint, now: u64) -> Self {
-        let link = endpoint.link.as_ref();
+        let link = endpoint.links.first();
         Self {
             name: endpoint.name.to_string(),
             network: link.map(|link| link.network.to_string()),
@@ -163,6 +214,7 @@ impl Endpoint {
             attached: matches!(endpoint.namespace, spec::Namespace::Foreign { .. }),
             created: endpoint.created,
             age: now.saturating_sub(endpoint.created),
+            links: endpoint.links.iter().map(|link| Link::new(endpoint, link)).collect(),
         }
     }
 }
@@ -175,10 +227,10 @@ impl Listed for Endpoint {
     fn row(&self) -> Vec<String> {
         vec![
             self.name.clone(),
-            words(&self.network),
+            words(self.links.iter().map(|link| &link.network)),
             words(&self.addresses),
-            words(&self.mac),
-            words(&self.interface),
+            words(self.links.iter().map(|link| &link.mac)),
+            words(self.links.iter().map(|link| &link.interface)),
             self.namespace.clone(),
             age(self.age),
         ]
@@ -190,7 +242,17 @@ impl Listed for Endpoint {
         } else {
             "the namespace goes with the endpoint"
         };
-        vec![("ifname", words(&self.ifname)), ("lifetime", namespace.to_owned())]
+        let mut details = vec![
+            ("ifname", words(self.links.iter().map(|link| &link.ifname))),
+            ("lifetime", namespace.to_owned()),
+        ];
+        // Of one of several links, with that.
+        if let [link] = &self.links[..]
+            && !link.routes.is_empty()
+        {
+            details.push(("routes", words(&link.routes)));
+        }
+        details
     }
 }
 

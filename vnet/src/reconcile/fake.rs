@@ -12,7 +12,7 @@ use super::Machine;
 use crate::firewall::Netfilter;
 use crate::flow::{self, Counted, Room, Stats, Tables};
 use crate::kernel::{Addressed, BoundSocket, Environment, Interface, Process, Route};
-use crate::plan::{GsoSizes, Op, Resource, Shaper, State};
+use crate::plan::{GsoSizes, Op, Resource, Shaper, State, Veth};
 
 /// How a step fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +104,7 @@ impl Fake {
                 }
                 let mut present = self.present.borrow_mut();
                 present.retain(|other| !other.same_identity(resource));
-                present.push(resource.clone());
+                present.push(as_it_is(resource));
             }
             Op::Remove(Resource::DataPath(_)) => self.present.borrow_mut().retain(|resource| {
                 !(resource.is_map_entry()
@@ -117,7 +117,7 @@ impl Fake {
                 Resource::Veth(other) => other.host != veth.host,
                 // It goes with its interface.
                 Resource::Limit(Shaper { interface, namespace, .. }) => match namespace {
-                    Some(namespace) => *namespace != veth.namespace,
+                    Some(namespace) => *namespace != veth.namespace || *interface != veth.ifname,
                     None => *interface != veth.host,
                 },
                 _ => true,
@@ -161,6 +161,31 @@ impl Fake {
             return Some(format!("interface {missing}"));
         }
         let Resource::Veth(veth) = resource else { return None };
+        let same_name = |other: &Resource| match other {
+            Resource::Veth(other) => {
+                other.namespace == veth.namespace && other.ifname == veth.ifname && other.host != veth.host
+            }
+            _ => false,
+        };
+        if has(&same_name) {
+            return Some(format!("the name {}, which another interface has", veth.ifname));
+        }
+        // No two default routes of a family, but in place of another by a link of the same endpoint.
+        let clashes = |other: &Resource| match other {
+            Resource::Veth(other) => {
+                let same_family = |gateway: &IpAddr| {
+                    other.gateways.iter().any(|other| other.is_ipv4() == gateway.is_ipv4())
+                };
+                other.namespace == veth.namespace
+                    && other.host != veth.host
+                    && veth.gateways.iter().any(same_family)
+                    && !veth.siblings.contains(&other.ifname)
+            }
+            _ => false,
+        };
+        if has(&clashes) {
+            return Some("the default route, which is by another interface".to_owned());
+        }
         let name = veth.namespace.strip_prefix("/run/netns").ok()?.to_str()?;
         let there = has(&|other| matches!(other, Resource::Namespace { name: made } if made == name));
         (!there).then(|| format!("namespace {name}"))
@@ -174,7 +199,7 @@ impl Machine for Fake {
         self.called("state");
         Ok(match self.find(resource) {
             None => State::Absent,
-            Some(other) if other == *resource => State::Present,
+            Some(other) if other == as_it_is(resource) => State::Present,
             Some(other) => State::Differs(format!("it is {other}")),
         })
     }
@@ -348,6 +373,14 @@ impl Machine for &Fake {
 
     fn namespace(&self) -> Result<u64, FakeError> {
         (**self).namespace()
+    }
+}
+
+/// A resource without what says only how to come there.
+fn as_it_is(resource: &Resource) -> Resource {
+    match resource {
+        Resource::Veth(veth) => Resource::Veth(Veth { siblings: Vec::new(), ..veth.clone() }),
+        other => other.clone(),
     }
 }
 

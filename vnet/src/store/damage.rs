@@ -32,7 +32,8 @@ fn is_of_the_database(location: &Location<'_>) -> bool {
 
 fn what(panic: &PanicHookInfo<'_>) -> String {
     let said = panic.payload();
-    let text = said.downcast_ref::<String>().map(String::as_str).or_else(|| said.downcast_ref::<&str>().copied());
+    let text =
+        said.downcast_ref::<String>().map(String::as_str).or_else(|| said.downcast_ref::<&str>().copied());
     text.unwrap_or("it is not what was written").to_owned()
 }
 
