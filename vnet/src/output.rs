@@ -9,6 +9,7 @@ mod flow;
 mod golden;
 mod object;
 mod reachable;
+mod run;
 mod stats;
 mod table;
 mod trace;
@@ -20,6 +21,7 @@ pub use object::{
     Settings, Status,
 };
 pub use reachable::{Firewall, Reachable, Uplink};
+pub use run::{Level, News, RunEvent};
 pub use stats::{EndpointStats, FlowStats, Forecast, PortStats, StateStats, TableStats};
 pub use table::{age, bytes};
 pub use trace::{ChangeLine, Decision, Leg, Trace, Vocabulary};

@@ -7,6 +7,7 @@
 //!          +-- bridge, veth, hold, limit   interfaces and what is set on them       -- interface, netlink (dump), sysctl
 //!          +-- live           tables and routing, for packets that are only described, read only   -- maps, probe
 //!          +-- netns          namespaces
+//!          +-- watch          what happens beside vnet                           -- netlink, inotify
 //!          +-- netfilter      the rules of the host's firewall, read only        -- dump
 //!          +-- reserved_ports, forwarding   parameters of the host                -- sysctl, former
 //!          '-- sockets        of the host's own programs                         -- dump
@@ -45,10 +46,12 @@ mod sockets;
 mod stdout;
 mod sysctl;
 mod veth;
+mod watch;
 mod xdp;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
+use std::io;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -62,6 +65,7 @@ use vnet_common::{
 pub use error::{Error, NetlinkError};
 pub use live::Live;
 pub use object::{GENERATOR, OBJECT, PROBE, RUNNERS};
+pub use watch::{Change, Hooks, Watch};
 
 use self::attachment::Attachment;
 use self::bridge::Bridge;
@@ -70,9 +74,9 @@ use self::maps::Maps;
 use self::netlink::Netlink;
 use self::xdp::XdpAttachment;
 use crate::firewall::Netfilter;
-use crate::flow::Tables;
+use crate::flow::{Tables, Traffic, Usage};
 use crate::instance::Instance;
-use crate::plan::{GsoSizes, Op, Resource, State};
+use crate::plan::{GsoSizes, Op, Resource, State, Veth};
 
 /// An interface of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,6 +128,17 @@ pub struct Route {
     pub gateway: Option<IpAddr>,
     /// Its metric: lower is preferred.
     pub metric: u32,
+}
+
+/// What went through an endpoint's interface, as the kernel counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointTraffic {
+    /// The interface, by its number in its namespace: another one counts anew.
+    pub index: u32,
+    /// What left by it.
+    pub sent: Traffic,
+    /// What came in by it.
+    pub received: Traffic,
 }
 
 /// A socket of the host that holds a port.
@@ -419,6 +434,25 @@ impl Kernel {
         Ok(addressed)
     }
 
+    /// The names of the host's interfaces, by number.
+    ///
+    /// # Errors
+    /// When the kernel does not list them.
+    pub fn interface_names(&self) -> Result<BTreeMap<u32, String>, Error> {
+        let names = nix::net::if_::if_nameindex();
+        let names = names.map_err(|errno| Error::ReadInterfaces { source: io::Error::from(errno).into() })?;
+        let names = names.to_slice().iter();
+        Ok(names.map(|it| (it.index(), it.name().to_string_lossy().into_owned())).collect())
+    }
+
+    /// How many entries a map has room for; `None` when there is no data path.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub fn room(&self, map: &'static str) -> Result<Option<u32>, Error> {
+        maps::room(&self.instance.map_pin(map), map)
+    }
+
     /// Whether the host has an interface of this name.
     ///
     /// # Errors
@@ -519,6 +553,26 @@ impl Kernel {
         Ok(None)
     }
 
+    /// What left and came in by the end of a veth pair that is not on the host; nothing if there is no such pair.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub async fn endpoint_traffic(&self, host_interface: &str) -> Result<Option<EndpointTraffic>, Error> {
+        let counters = self.netlink.counters_of_other_end(host_interface).await;
+        let counters = counters
+            .map_err(|source| Error::ReadInterface { interface: host_interface.to_owned(), source })?;
+        Ok(counters.map(|netlink::Counters { index, sent, received }| EndpointTraffic { index, sent, received }))
+    }
+
+    /// How much is in use of each map whose entries can be counted, but for the flow tables; nothing when there is no
+    /// data path.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn map_usage(&self) -> Result<Vec<(&'static str, Usage)>, Error> {
+        self.maps.usage()
+    }
+
     /// The configuration of the data path; `None` when there is none.
     ///
     /// # Errors
@@ -556,6 +610,14 @@ impl Kernel {
     #[must_use]
     pub fn has_xdp(&self, interface: &str) -> bool {
         self.xdp(interface, false).is_pinned()
+    }
+
+    /// Whether both ends of an endpoint's pair are there and in their places, though not all of it may be as described.
+    ///
+    /// # Errors
+    /// When they cannot be looked at.
+    pub async fn is_whole(&self, veth: &Veth) -> Result<bool, Error> {
+        veth::is_whole(&self.netlink, veth).await
     }
 
     /// Whether the kernel has what fragments wait in for the first of their datagram.
@@ -600,6 +662,22 @@ impl Kernel {
     /// When there is no data path, or the ring buffer cannot be read.
     pub async fn events(&self, each: &mut dyn FnMut(&Event) -> bool) -> Result<(), Error> {
         events::read(self.maps.events()?, each).await
+    }
+
+    /// Begins to listen to what happens around the instance. Needs a tokio runtime with I/O.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn watch(instance: &Instance) -> Result<Watch, Error> {
+        Watch::open(instance)
+    }
+
+    /// What is attached now where the instance's attachments are pinned for.
+    ///
+    /// # Errors
+    /// When the pins cannot be listed.
+    pub fn hooks(instance: &Instance) -> Result<Hooks, Error> {
+        watch::hooks(instance)
     }
 
     /// Waits until nobody can read standard output any more: for ever if it is a file.

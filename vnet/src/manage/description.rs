@@ -83,7 +83,7 @@ impl Description {
         let Some(settings) = transaction.settings()? else { return Ok(Self::default()) };
         let masquerades = transaction.masquerades()?.into_iter().filter(|rule| rule.network.is_none());
         Ok(Self {
-            uplinks: settings.uplinks.clone(),
+            uplinks: if settings.follows_default_route { Vec::new() } else { settings.uplinks.clone() },
             change: change(&settings),
             networks: transaction.networks()?.into_iter().map(|it| network(instance, it)).collect(),
             endpoints: transaction.endpoints()?.into_iter().map(|it| endpoint(instance, it)).collect(),
@@ -133,7 +133,7 @@ fn network(instance: &str, network: Network) -> NetworkRequest {
         subnets: network.segments.subnets().collect(),
         gateways,
         bridge: Some(network.bridge).filter(|bridge| usual.as_ref() != Some(bridge)),
-        mtu: Some(network.mtu),
+        mtu: (!network.follows_uplink).then_some(network.mtu),
         internal: network.internal,
         isolated: network.isolated,
         options: NetworkChange {

@@ -108,7 +108,7 @@ pub(super) fn lifted(
 }
 
 /// Checks that a burst has room for the largest packet: it would never be sent.
-fn check_bursts(endpoint: &Endpoint, network: &Network) -> Result<(), Error> {
+pub(super) fn check_bursts(endpoint: &Endpoint, network: &Network) -> Result<(), Error> {
     let least = Limit::least_burst(network.mtu);
     for limit in [endpoint.limits.egress, endpoint.limits.ingress].into_iter().flatten() {
         if let Some(burst) = limit.burst.filter(|burst| u32::from(*burst) < least) {

@@ -12,7 +12,7 @@ use super::Machine;
 use crate::firewall::Netfilter;
 use crate::flow::Tables;
 use crate::kernel::{Addressed, BoundSocket, Interface, Process, Route};
-use crate::plan::{GsoSizes, Op, Resource, Shaper, State};
+use crate::plan::{GsoSizes, Op, Resource, Shaper, State, Veth};
 
 /// How a step fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,6 +253,11 @@ impl Machine for Fake {
         (socket.inode != 0).then(|| Process { name: "nginx".to_owned(), pid: 123 })
     }
 
+    async fn is_whole(&self, veth: &Veth) -> Result<bool, FakeError> {
+        self.called("is_whole");
+        Ok(self.find(&Resource::Veth(veth.clone())).is_some())
+    }
+
     async fn can_hold_fragments(&self) -> Result<bool, FakeError> {
         self.called("can_hold_fragments");
         Ok(!self.no_hold.get())
@@ -313,6 +318,10 @@ impl Machine for &Fake {
 
     fn holder_of(&self, socket: &BoundSocket) -> Option<Process> {
         (**self).holder_of(socket)
+    }
+
+    async fn is_whole(&self, veth: &Veth) -> Result<bool, FakeError> {
+        (**self).is_whole(veth).await
     }
 
     async fn can_hold_fragments(&self) -> Result<bool, FakeError> {

@@ -10,6 +10,7 @@ use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use vnet_common::Mac;
 
 use super::{Netlink, Result};
+use crate::flow::Traffic;
 use crate::plan::GsoSizes;
 
 /// The XDP program of an interface.
@@ -109,7 +110,59 @@ pub(in crate::kernel) struct OtherEnd<'a> {
     pub(in crate::kernel) namespace: i32,
 }
 
+/// What went through an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::kernel) struct Counters {
+    /// Of the interface, in its namespace.
+    pub(in crate::kernel) index: u32,
+    pub(in crate::kernel) sent: Traffic,
+    pub(in crate::kernel) received: Traffic,
+}
+
 impl Netlink {
+    /// What went through the other end of a veth pair, wherever that is; nothing if there is no such pair.
+    pub(in crate::kernel) async fn counters_of_other_end(&self, name: &str) -> Result<Option<Counters>> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let Some(attributes) = self.attributes_of_link(message).await? else { return Ok(None) };
+        let (mut index, mut namespace) = (None, None);
+        for attribute in attributes {
+            match attribute {
+                LinkAttribute::Link(other) => index = Some(other),
+                LinkAttribute::LinkNetNsId(number) => namespace = Some(number),
+                _ => {}
+            }
+        }
+        let (Some(index), Some(namespace)) = (index, namespace) else { return Ok(None) };
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes.push(LinkAttribute::IfNetnsId(namespace));
+        let Some(attributes) = self.attributes_of_link(message).await? else { return Ok(None) };
+        let stats = attributes.into_iter().find_map(|attribute| match attribute {
+            LinkAttribute::Stats64(stats) => Some(stats),
+            _ => None,
+        });
+        Ok(stats.map(|stats| Counters {
+            index,
+            sent: Traffic { packets: stats.tx_packets, bytes: stats.tx_bytes },
+            received: Traffic { packets: stats.rx_packets, bytes: stats.rx_bytes },
+        }))
+    }
+
+    /// What the kernel says of the interface that a message asks for, if there is one.
+    async fn attributes_of_link(&self, message: LinkMessage) -> Result<Option<Vec<LinkAttribute>>> {
+        match self.request(RouteNetlinkMessage::GetLink(message), 0).await {
+            Ok(answer) => Ok(answer.into_iter().find_map(|message| match message {
+                RouteNetlinkMessage::NewLink(message) => Some(message.attributes),
+                _ => None,
+            })),
+            // The second is said of a namespace that has no number here any more.
+            Err(error) if error.is(libc::ENODEV) || error.is(libc::EINVAL) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The interface of that name.
     pub(in crate::kernel) async fn link(&self, name: &str) -> Result<Option<Link>> {
         let mut message = LinkMessage::default();
