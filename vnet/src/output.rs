@@ -10,6 +10,7 @@ mod golden;
 mod object;
 mod pcapng;
 mod reachable;
+mod run;
 mod stats;
 mod table;
 mod trace;
@@ -22,6 +23,7 @@ pub use object::{
 };
 pub use pcapng::{DroppedPacket, PacketFile};
 pub use reachable::{Firewall, Reachable, Uplink};
+pub use run::{Level, News, RunEvent};
 pub use stats::{EndpointStats, FlowStats, Forecast, PortStats, StateStats, TableStats};
 pub use table::{age, bit_rate, bytes, count_rate, print as print_table, words};
 pub use trace::{ChangeLine, Decision, Leg, Trace, Vocabulary};

@@ -15,7 +15,7 @@ use vnet_common::{CtEntry, Proto, Tuple};
 use crate::firewall::Netfilter;
 use crate::flow::{Room, Stats, Tables};
 use crate::kernel::{self, Addressed, BoundSocket, Environment, Interface, Kernel, Process, Route};
-use crate::plan::{Op, Plan, Resource, State};
+use crate::plan::{Op, Plan, Resource, State, Veth};
 
 /// Something whose resources can be observed and changed: the kernel, or a test's model of it.
 #[allow(async_fn_in_trait, reason = "one thread, no `Send` bound is wanted")]
@@ -81,6 +81,8 @@ pub trait Machine {
     ) -> Result<Vec<BoundSocket>, Self::Error>;
     /// A process that has a socket.
     fn holder_of(&self, socket: &BoundSocket) -> Option<Process>;
+    /// Whether both ends of an endpoint's pair are there and in their places, though not all of it may be as described.
+    async fn is_whole(&self, veth: &Veth) -> Result<bool, Self::Error>;
     /// Whether it has what fragments wait in for the first of their datagram.
     async fn can_hold_fragments(&self) -> Result<bool, Self::Error>;
     /// Whether it speaks IPv6 at all.
@@ -162,6 +164,10 @@ impl Machine for Kernel {
 
     fn holder_of(&self, socket: &BoundSocket) -> Option<Process> {
         Self::holder_of(socket)
+    }
+
+    async fn is_whole(&self, veth: &Veth) -> Result<bool, kernel::Error> {
+        Self::is_whole(self, veth).await
     }
 
     async fn can_hold_fragments(&self) -> Result<bool, kernel::Error> {

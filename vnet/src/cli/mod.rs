@@ -18,6 +18,7 @@ mod masquerade;
 mod namespace;
 mod network;
 mod portmap;
+mod run;
 mod trace;
 
 use std::io;
@@ -88,6 +89,7 @@ enum Command {
     Drops(drops::Drops),
     Graph(graph::Draw),
     Trace(trace::Trace),
+    Run(run::Run),
     Completions(completions::Completions),
 }
 
@@ -111,6 +113,7 @@ impl Command {
             Self::Drops(command) => command.run(context).await,
             Self::Graph(command) => command.run(context).await,
             Self::Trace(command) => command.run(context).await,
+            Self::Run(command) => command.run(context).await,
             Self::Completions(command) => command.run(),
         }
     }
@@ -269,6 +272,10 @@ mod tests {
             "trace udp 192.168.0.2:4000 9.9.9.9:53 --from net1 --ttl 1",
             "trace icmp 192.168.0.2 9.9.9.9 --id 7 --reply --length 1600",
             "trace sctp 127.0.0.1:5555 127.0.0.1:3868 --from host",
+            "run",
+            "run --metrics 127.0.0.1:9464 --check 10 --hook-check 0 --drops --log-level debug --json",
+            "run --metrics 0.0.0.0:9464 --metrics-remote",
+            "run --metrics unix:/run/vnet/metrics.sock",
             "completions bash",
         ] {
             let words = std::iter::once("vnet").chain(line.split(' '));
@@ -349,6 +356,10 @@ mod tests {
             "drops --pcapng x --count 0",
             "graph --format png",
             "graph --interval -1",
+            "run --metrics 9464",
+            "run --metrics-remote",
+            "run --check 0",
+            "run --log-level loud",
             "trace",
             "trace tcp 203.0.113.2:5555",
             "trace igmp 203.0.113.2 224.0.0.1",

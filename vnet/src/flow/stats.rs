@@ -40,7 +40,7 @@ pub struct Room {
 }
 
 /// How much is used of something of which there is only so much.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// What is in use.
     pub used: u64,

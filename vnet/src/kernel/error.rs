@@ -545,4 +545,18 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The kernel's news cannot be heard.
+    #[error("listen to the kernel's news of interfaces, addresses and routes")]
+    Watch {
+        /// Why.
+        source: io::Error,
+    },
+    /// A directory cannot be watched.
+    #[error("watch {} (how many a user may is the parameter fs.inotify.max_user_watches)", path.display())]
+    WatchDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
 }

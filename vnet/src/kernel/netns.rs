@@ -22,7 +22,7 @@ use super::netlink::Netlink;
 use crate::plan::State;
 
 /// Where `ip netns` keeps its namespaces.
-const DIRECTORY: &str = "/run/netns";
+pub(super) const DIRECTORY: &str = "/run/netns";
 /// The loopback's index: it is the first interface of every namespace.
 const LOOPBACK: u32 = 1;
 

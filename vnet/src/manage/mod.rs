@@ -29,6 +29,7 @@ mod masquerade;
 mod network;
 mod port_map;
 mod reachable;
+mod repair;
 mod repoint;
 mod up;
 
@@ -49,6 +50,7 @@ pub use masquerade::{MasqueradeRequest, missing_addresses};
 pub use network::NetworkRequest;
 pub use port_map::PortMapRequest;
 pub use reachable::{Reach, UplinkReach, reach};
+pub use repair::{Object, Repair, Repaired, Scope};
 pub use repoint::MoveRequest;
 pub use up::{Downed, Instantiated, UpRequest, down};
 
@@ -144,6 +146,15 @@ impl<M: Machine> Manager<M> {
     /// When it is not up or its record cannot be read.
     pub fn open(instance: &Instance, machine: M, mode: Mode, now: u64) -> Result<Self, Error> {
         Ok(Self::on(Store::open(instance)?, instance, machine, mode, now))
+    }
+
+    /// As [`Self::open`]; nothing if a command is changing the instance at the moment.
+    ///
+    /// # Errors
+    /// When it is not up or its record cannot be read.
+    pub fn open_if_free(instance: &Instance, machine: M, now: u64) -> Result<Option<Self>, Error> {
+        let store = Store::open_if_free(instance)?;
+        Ok(store.map(|store| Self::on(store, instance, machine, Mode::Apply, now)))
     }
 
     fn on(store: Store, instance: &Instance, machine: M, mode: Mode, now: u64) -> Self {

@@ -211,6 +211,9 @@ mod tests {
             gso: GsoSizes::LEGACY,
             addresses: Vec::new(),
             gateways: Vec::new(),
+            routes: Vec::new(),
+            by_source: None,
+            siblings: Vec::new(),
         };
         let attachment = |interface: &str| {
             let interface = interface.to_owned();

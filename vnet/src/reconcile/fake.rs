@@ -293,6 +293,11 @@ impl Machine for Fake {
         (socket.inode != 0).then(|| Process { name: "nginx".to_owned(), pid: 123 })
     }
 
+    async fn is_whole(&self, veth: &Veth) -> Result<bool, FakeError> {
+        self.called("is_whole");
+        Ok(self.find(&Resource::Veth(veth.clone())).is_some())
+    }
+
     async fn can_hold_fragments(&self) -> Result<bool, FakeError> {
         self.called("can_hold_fragments");
         Ok(!self.no_hold.get())
@@ -361,6 +366,10 @@ impl Machine for &Fake {
 
     fn holder_of(&self, socket: &BoundSocket) -> Option<Process> {
         (**self).holder_of(socket)
+    }
+
+    async fn is_whole(&self, veth: &Veth) -> Result<bool, FakeError> {
+        (**self).is_whole(veth).await
     }
 
     async fn can_hold_fragments(&self) -> Result<bool, FakeError> {

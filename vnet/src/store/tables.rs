@@ -234,6 +234,18 @@ impl Transaction {
         Ok(self.inner.open_table(INTERFACES)?.get(name)?.is_some())
     }
 
+    /// Every interface of the instance's on the host.
+    pub fn interfaces(&self) -> Result<Vec<String>, Error> {
+        let table = self.inner.open_table(INTERFACES)?;
+        table.iter()?.map(|entry| Ok(entry?.0.value().to_owned())).collect()
+    }
+
+    /// The name of the network or the endpoint that has an interface.
+    pub fn owner_of_interface(&self, name: &str) -> Result<Option<String>, Error> {
+        let table = self.inner.open_table(INTERFACES)?;
+        Ok(table.get(name)?.map(|owner| owner.value().to_owned()))
+    }
+
     /// Notes the interfaces between which fragments wait.
     pub fn put_hold(&self, hold: &Hold) -> Result<(), Error> {
         let mut interfaces = self.inner.open_table(INTERFACES)?;
