@@ -19,6 +19,7 @@
 //! Nothing here touches the network namespace of the machine.
 
 mod consistency;
+mod docker;
 mod endpoint;
 mod gso;
 mod maps;
@@ -41,6 +42,7 @@ use nix::mount::{MntFlags, MsFlags};
 use crate::peer::Ping;
 use crate::report::report;
 
+pub use docker::Docker;
 pub use endpoint::Endpoint;
 pub use netns::Netns;
 pub use process::{Background, Output};

@@ -7,14 +7,15 @@
 pub(crate) mod fake;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use vnet_common::{CtEntry, Proto, Tuple};
 
 use crate::firewall::Netfilter;
-use crate::flow::Tables;
-use crate::kernel::{self, Addressed, BoundSocket, Interface, Kernel, Process, Route};
-use crate::plan::{Op, Plan, Resource, State, TableSizes};
+use crate::flow::{Room, Stats, Tables};
+use crate::kernel::{self, Addressed, BoundSocket, Environment, Interface, Kernel, Process, Route};
+use crate::plan::{Op, Plan, Resource, State, TableSizes, Veth};
 
 /// Something whose resources can be observed and changed: the kernel, or a test's model of it.
 #[allow(async_fn_in_trait, reason = "one thread, no `Send` bound is wanted")]
@@ -66,6 +67,10 @@ pub trait Machine {
     fn netfilter(&self) -> Result<Netfilter, Self::Error>;
     /// The tracked flows.
     fn flow_tables(&self) -> Result<Tables, Self::Error>;
+    /// What flows use of what there is; `endpoints` are those to count for, with their names and addresses.
+    fn flow_stats(&self, endpoints: &[(String, Vec<IpAddr>)], room: Room) -> Result<Stats, Self::Error>;
+    /// What of it matters beside what it cannot do without.
+    fn environment(&self) -> Result<Environment, Self::Error>;
     /// Forgets the flows for which `doomed` holds.
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, Self::Error>;
     /// The host's sockets that hold one of these ports.
@@ -76,6 +81,8 @@ pub trait Machine {
     ) -> Result<Vec<BoundSocket>, Self::Error>;
     /// A process that has a socket.
     fn holder_of(&self, socket: &BoundSocket) -> Option<Process>;
+    /// Whether both ends of an endpoint's pair are there and in their places, though not all of it may be as described.
+    async fn is_whole(&self, veth: &Veth) -> Result<bool, Self::Error>;
     /// Whether it has what fragments wait in for the first of their datagram.
     async fn can_hold_fragments(&self) -> Result<bool, Self::Error>;
     /// Whether it speaks IPv6 at all.
@@ -145,6 +152,14 @@ impl Machine for Kernel {
         Self::flow_tables(self)
     }
 
+    fn flow_stats(&self, endpoints: &[(String, Vec<IpAddr>)], room: Room) -> Result<Stats, kernel::Error> {
+        Self::flow_stats(self, endpoints, room)
+    }
+
+    fn environment(&self) -> Result<Environment, kernel::Error> {
+        Self::environment(self)
+    }
+
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, kernel::Error> {
         Self::forget_flows(self, doomed)
     }
@@ -159,6 +174,10 @@ impl Machine for Kernel {
 
     fn holder_of(&self, socket: &BoundSocket) -> Option<Process> {
         Self::holder_of(socket)
+    }
+
+    async fn is_whole(&self, veth: &Veth) -> Result<bool, kernel::Error> {
+        Self::is_whole(self, veth).await
     }
 
     async fn can_hold_fragments(&self) -> Result<bool, kernel::Error> {

@@ -192,6 +192,28 @@ impl Store {
         Self::open_locked(instance, lock)
     }
 
+    /// Opens the state of an instance that is up; nothing if a command is changing it at the moment.
+    ///
+    /// # Errors
+    /// When it is not up, or its state cannot be read.
+    pub fn open_if_free(instance: &Instance) -> Result<Option<Self>, Error> {
+        if !Self::exists(instance)? {
+            return Err(Error::not_up(instance));
+        }
+        let Some(lock) = Lock::take_if_free(instance)? else { return Ok(None) };
+        if !Self::exists(instance)? {
+            return Err(Error::not_up(instance));
+        }
+        Self::open_locked(instance, lock).map(Some)
+    }
+
+    /// Who is changing an instance at the moment, for people; nothing if that is not known.
+    #[must_use]
+    pub fn holder(instance: &Instance) -> Option<String> {
+        let owner = std::fs::read_to_string(instance.lock_file()).ok()?;
+        (!owner.trim().is_empty()).then(|| format!("process {}", owner.trim()))
+    }
+
     /// Whether an instance has a state.
     ///
     /// # Errors

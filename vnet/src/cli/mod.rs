@@ -10,6 +10,7 @@ mod doctor;
 mod drops;
 mod floating;
 mod flow;
+mod graph;
 mod instance;
 mod limit;
 mod lines;
@@ -17,6 +18,7 @@ mod masquerade;
 mod namespace;
 mod network;
 mod portmap;
+mod run;
 mod trace;
 
 use std::io;
@@ -85,7 +87,9 @@ enum Command {
     #[command(subcommand)]
     Flow(flow::Command),
     Drops(drops::Drops),
+    Graph(graph::Draw),
     Trace(trace::Trace),
+    Run(run::Run),
     Completions(completions::Completions),
 }
 
@@ -107,7 +111,9 @@ impl Command {
             Self::Deny(command) => command.run(context).await,
             Self::Flow(command) => command.run(context).await,
             Self::Drops(command) => command.run(context).await,
+            Self::Graph(command) => command.run(context).await,
             Self::Trace(command) => command.run(context).await,
+            Self::Run(command) => command.run(context).await,
             Self::Completions(command) => command.run(),
         }
     }
@@ -255,11 +261,21 @@ mod tests {
             "drops",
             "drops -f",
             "drops --hook from_uplink --reason direct-access,denied",
+            "drops -f --count 10 --duration 1m --endpoint net1",
+            "drops --pcapng drops.pcapng --snaplen 128 --max-size 10m --count 1000 --duration 90s",
+            "graph",
+            "graph --format dot -o vnet.dot --interval 0",
+            "graph --format mermaid --interval 0.5 --json",
+            "status --svg vnet.svg",
             "trace tcp 203.0.113.2:5555 203.0.113.1:8088",
             "trace tcp [2001:db8::2]:5555 [2001:db8::1]:8088 --from outside --uplink eth0 --flags syn,ack --json",
             "trace udp 192.168.0.2:4000 9.9.9.9:53 --from net1 --ttl 1",
             "trace icmp 192.168.0.2 9.9.9.9 --id 7 --reply --length 1600",
             "trace sctp 127.0.0.1:5555 127.0.0.1:3868 --from host",
+            "run",
+            "run --metrics 127.0.0.1:9464 --check 10 --hook-check 0 --drops --log-level debug --json",
+            "run --metrics 0.0.0.0:9464 --metrics-remote",
+            "run --metrics unix:/run/vnet/metrics.sock",
             "completions bash",
         ] {
             let words = std::iter::once("vnet").chain(line.split(' '));
@@ -335,6 +351,15 @@ mod tests {
             "apply",
             "apply vnet.toml",
             "drops --reason because",
+            "drops --snaplen 64",
+            "drops --pcapng x --snaplen 100000",
+            "drops --pcapng x --count 0",
+            "graph --format png",
+            "graph --interval -1",
+            "run --metrics 9464",
+            "run --metrics-remote",
+            "run --check 0",
+            "run --log-level loud",
             "trace",
             "trace tcp 203.0.113.2:5555",
             "trace igmp 203.0.113.2 224.0.0.1",

@@ -14,6 +14,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::attachment;
+use super::capabilities::check_namespaces;
 use super::error::Error;
 
 /// What happens to links to interfaces when their pins are removed.
@@ -33,6 +34,7 @@ pub(super) fn mount_bpffs(path: &Path) -> Result<(), Error> {
     if in_private_mounts() {
         return Err(Error::PrivateMounts { path: path.to_owned() });
     }
+    check_namespaces()?;
     let failed = |source| Error::MountBpffs { path: path.to_owned(), source };
     if !path.exists() {
         make_directory(path).map_err(failed)?;

@@ -25,6 +25,7 @@ use nix::libc;
 use vnet_common::{ABI_VERSION, DatapathConfig, Hook, features, maps};
 
 use super::attachment::{self, Attachment};
+use super::capabilities::check_loading;
 use super::error::Error;
 use super::maps::{self as tables, Table};
 use super::netlink::Netlink;
@@ -319,6 +320,7 @@ fn load(object: &[u8], kept: Option<&Place<'_>>, sizes: TableSizes) -> Result<Eb
         None => None,
     };
     let flow_slots = flow_slots.unwrap_or(sizes.flows);
+    check_loading()?;
     let mut loader = EbpfLoader::new();
     loader.override_global(features::SYMBOL, &bits, false);
     loader.override_global(maps::FLOW_SLOTS_SYMBOL, &flow_slots, false);

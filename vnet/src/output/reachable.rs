@@ -31,7 +31,7 @@ pub struct Reachable {
     pub uplinks: Vec<Uplink>,
     /// The networks whose endpoints reach it.
     pub networks: Vec<String>,
-    /// What the host's own firewall would have said to the world, did it see the packets.
+    /// What the host's own firewall says to the world, or would say if it were asked.
     pub firewall: Option<Firewall>,
 }
 
@@ -44,7 +44,7 @@ pub struct Uplink {
     pub addresses: Vec<IpAddr>,
 }
 
-/// What the host's firewall would have said.
+/// What the host's firewall says, or would say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Firewall {
     /// `open`, `blocked` or `undecided`.
@@ -61,15 +61,20 @@ pub struct Firewall {
     pub why: Option<String>,
     /// All of it in a sentence.
     pub text: String,
+    /// Whether it is asked: with `--firewall respect` its rules for forwarded packets decide, otherwise those for
+    /// received ones would.
+    pub asked: bool,
 }
 
-impl From<&Verdict> for Firewall {
-    fn from(verdict: &Verdict) -> Self {
+impl Firewall {
+    /// A verdict, and whether it counts.
+    #[must_use]
+    pub fn new(verdict: &Verdict, asked: bool) -> Self {
         let block = verdict.block();
-        let (word, why) = match verdict {
-            Verdict::Open => ("open", None),
-            Verdict::Blocked(_) => ("blocked", None),
-            Verdict::Undecided { why, .. } => ("undecided", Some(why.clone())),
+        let word = match verdict {
+            Verdict::Open => "open",
+            Verdict::Blocked(_) => "blocked",
+            Verdict::Undecided { .. } => "undecided",
         };
         Self {
             verdict: word,
@@ -77,8 +82,9 @@ impl From<&Verdict> for Firewall {
             table: block.map(|block| format!("{} {}", block.families.name(), block.table)),
             chain: block.map(|block| block.chain.clone()),
             by: block.map(|block| if block.by == By::Policy { "policy" } else { "rule" }),
-            why,
-            text: verdict.to_string(),
+            why: verdict.depends_on().map(str::to_owned),
+            text: verdict.in_words(asked),
+            asked,
         }
     }
 }
@@ -155,7 +161,7 @@ mod tests {
             allow_from: Vec::new(),
             uplinks: vec![Uplink { interface: "eth0".to_owned(), addresses: vec![[203, 0, 113, 1].into()] }],
             networks: vec!["default".to_owned()],
-            firewall: Some(Firewall::from(&Verdict::Open)),
+            firewall: Some(Firewall::new(&Verdict::Open, false)),
         }
     }
 

@@ -17,7 +17,7 @@ mod resource;
 
 pub use blocks::{Block, blocks};
 pub use op::Op;
-pub use resource::{Identity, Resource, Shaper, State, Veth};
+pub use resource::{BySource, Hop, Identity, Resource, Shaper, State, Veth};
 
 use std::collections::{HashMap, HashSet};
 
@@ -211,6 +211,9 @@ mod tests {
             gso: GsoSizes::LEGACY,
             addresses: Vec::new(),
             gateways: Vec::new(),
+            routes: Vec::new(),
+            by_source: None,
+            siblings: Vec::new(),
         };
         let attachment = |interface: &str| {
             let interface = interface.to_owned();

@@ -46,6 +46,27 @@ impl Lock {
     }
 }
 
+impl Lock {
+    /// Takes the lock of an instance that is up, if nobody has it.
+    pub(super) fn take_if_free(instance: &Instance) -> Result<Option<Self>, Error> {
+        let path = instance.lock_file();
+        let file = match File::options().read(true).write(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(failed("open", &path))?,
+        };
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
+            Ok(()) => {}
+        }
+        if !is_still(&file, &path) {
+            return Ok(None);
+        }
+        note_owner(&file).map_err(failed("write", &path))?;
+        Ok(Some(Self { _file: file }))
+    }
+}
+
 fn make_directory(directory: &Path) -> Result<(), Error> {
     if let Some(parent) = directory.parent() {
         DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(failed("make", parent))?;
