@@ -348,7 +348,7 @@ fn network_rm() {
     let lab = Lab::new();
     let blue = lab.name("blue");
     let make = || {
-        drop(lab.vnet_ok(&["network", "create", &blue, "--subnet", "10.55.0.0/24", "--subnet", "fd55::/64"]))
+        lab.vnet_ok(&["network", "create", &blue, "--subnet", "10.55.0.0/24", "--subnet", "fd55::/64"]);
     };
     let case = Case {
         lab: &lab,

@@ -17,7 +17,7 @@ use vnet_tests::lab::{FAMILIES, Lab, Netns, OUTSIDE_V4, UPLINK};
 use vnet_tests::peer::{Ask, Capture, Ping, Server};
 use vnet_tests::report::report;
 
-/// Somebody's program at the ingress of an interface, which has nothing to say about packets, until it is dropped.
+/// Somebody's program at the ingress of an interface, until it is dropped.
 struct Theirs {
     _link: OwnedFd,
     program: u32,
@@ -31,22 +31,27 @@ enum Side {
 }
 
 impl Theirs {
-    /// Attaches it by a TCX link.
-    fn on(netns: &Netns, interface: &str, side: Side) -> Self {
+    /// Attaches one that says so of every packet, by a TCX link.
+    fn on(netns: &Netns, interface: &str, side: Side, verdict: u32) -> Self {
         let index = netns.ip(&format!("-j link show {interface}")).json()[0]["ifindex"].as_u64();
         let index = u32::try_from(index.expect("an index")).expect("an index");
-        let program = load_indifferent();
+        let program = load(verdict);
         let link = netns.enter(|| link_tcx(&program, index, side));
         Self { _link: link, program: number_of(&program) }
     }
 }
 
-/// Loads a classifier that lets the next one decide (`TCX_NEXT`).
-fn load_indifferent() -> OwnedFd {
+/// Let the next program decide (`TCX_NEXT`, -1).
+const NEXT: u32 = u32::MAX;
+/// On to the host's stack, past all other programs (`TCX_PASS`).
+const PASS: u32 = 0;
+
+/// Loads a classifier that says so of every packet.
+fn load(verdict: u32) -> OwnedFd {
     const PROG_LOAD: libc::c_long = 5;
     const SCHED_CLS: u32 = 3;
-    // r0 = -1; exit
-    const INSTRUCTIONS: [u64; 2] = [0xffff_ffff_0000_00b7, 0x95];
+    // r0 = verdict; exit
+    let instructions = [u64::from(verdict) << 32 | 0xb7, 0x95_u64];
     #[repr(C)]
     struct Attribute {
         kind: u32,
@@ -57,7 +62,7 @@ fn load_indifferent() -> OwnedFd {
     let attribute = Attribute {
         kind: SCHED_CLS,
         count: 2,
-        instructions: INSTRUCTIONS.as_ptr() as u64,
+        instructions: instructions.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
     };
     // SAFETY: these are the first members of BPF_PROG_LOAD; the rest is zero to the kernel. What they point to lives on.
@@ -137,13 +142,13 @@ fn attached(lab: &Lab) -> Vec<u32> {
 fn programs_of_others_before_and_after_ours_stay_and_are_passed_by() {
     let lab = Lab::new();
     let untouched = lab.snapshot();
-    let early = Theirs::on(lab.host(), UPLINK, Side::Before);
+    let early = Theirs::on(lab.host(), UPLINK, Side::Before, NEXT);
     lab.vnet_ok(&["up"]);
     let net1 = lab.endpoint("net1");
     lab.vnet_ok(&["portmap", "add", "8088", &format!("{}:80", net1.name())]);
     let _server = Server::echo(&net1, "[::]:80");
-    let before = Theirs::on(lab.host(), UPLINK, Side::Before);
-    let after = Theirs::on(lab.host(), UPLINK, Side::After);
+    let before = Theirs::on(lab.host(), UPLINK, Side::Before, NEXT);
+    let after = Theirs::on(lab.host(), UPLINK, Side::After, NEXT);
     let works = || {
         for (outside, host) in FAMILIES {
             Ping::to(outside).in_netns(&net1);
@@ -154,6 +159,14 @@ fn programs_of_others_before_and_after_ours_stay_and_are_passed_by() {
     let order = attached(&lab);
     assert_eq!(order.len(), 4, "{order:?}");
     assert_eq!([order[0], order[2], order[3]], [before.program, early.program, after.program], "{order:?}");
+    works();
+    {
+        // Who decides in front of vnet's program takes from it what it decides, for as long as it is there.
+        let _greedy = Theirs::on(lab.host(), UPLINK, Side::Before, PASS);
+        let lost = Ping::to(OUTSIDE_V4).patience(Duration::from_millis(300)).try_in(&net1);
+        assert!(lost.is_err(), "the answer was for the host's stack");
+        Ping::to(OUTSIDE_V4).in_netns(lab.host());
+    }
     works();
     // Nothing is out of order for vnet, which leaves them where they are.
     lab.vnet_ok(&["up"]);
@@ -188,7 +201,7 @@ fn what_is_others_survives_whatever_happens_to_vnet() {
     host.ip(&format!("addr add 203.0.113.9/32 dev {UPLINK}"));
     host.run(&["tc", "qdisc", "add", "dev", UPLINK, "clsact"]).ok();
     let pin = lab.pin_dir().ancestors().nth(2).expect("where it is mounted").join("theirs");
-    pin_at(&load_indifferent(), &pin);
+    pin_at(&load(NEXT), &pin);
     let filter = ["tc", "filter", "add", "dev", UPLINK, "ingress", "pref", "7", "bpf", "da", "object-pinned"];
     host.run(&[&filter[..], &[pin.to_str().expect("a path")]].concat()).ok();
     host.run(&["tc", "qdisc", "add", "dev", UPLINK, "root", "pfifo", "limit", "77"]).ok();
