@@ -614,7 +614,8 @@ pub struct Status {
     pub programs: Vec<Program>,
     /// What is not as recorded; `vnet up` brings it back.
     pub problems: Vec<String>,
-    /// From where each mapping is reached. Endpoints themselves are not: all of them are behind NAT.
+    /// From where each mapping is reached. Endpoints themselves are, by whoever has a route to them, where their network's
+    /// `gateway_mode` is `nat-unprotected`.
     pub reachable: Vec<Reachable>,
     /// How many floating addresses it has.
     pub floating: u64,
@@ -675,7 +676,7 @@ impl Status {
         self.settings.iter().try_for_each(|settings| settings.print(out))?;
         writeln!(out)?;
         table::print(out, Network::HEADER, self.networks.iter().map(Network::row))?;
-        reachable::print(out, &self.reachable)?;
+        reachable::print(out, &self.reachable, &self.networks)?;
         if !self.problems.is_empty() {
             writeln!(out, "\nnot as recorded; `vnet up` brings it back:")?;
         }
