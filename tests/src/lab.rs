@@ -33,6 +33,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -75,6 +76,8 @@ pub struct Lab {
     dir: PathBuf,
     outside: Netns,
     host: Netns,
+    /// The vnet that runs here.
+    binary: Mutex<PathBuf>,
 }
 
 impl Lab {
@@ -91,6 +94,7 @@ impl Lab {
         let lab = Self {
             outside: Netns::named(&format!("{name}-outside")),
             host: Netns::named(&format!("{name}-host")),
+            binary: Mutex::new(vnet_binary()),
             name,
             dir,
         };
@@ -255,6 +259,14 @@ impl Lab {
         ]
     }
 
+    /// Runs another vnet from now on; gives the one before.
+    ///
+    /// # Panics
+    /// Never, unless another thread that used the lab did.
+    pub fn use_binary(&self, binary: PathBuf) -> PathBuf {
+        std::mem::replace(&mut *self.binary.lock().expect("nobody panics who has it"), binary)
+    }
+
     /// Everything of the host that vnet could change.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
@@ -273,7 +285,8 @@ impl Lab {
     }
 
     fn vnet_argv(&self, args: &[&str]) -> Vec<String> {
-        let binary = vnet_binary().to_str().expect("a path in UTF-8").to_owned();
+        let binary = self.binary.lock().expect("nobody panics who has it");
+        let binary = binary.to_str().expect("a path in UTF-8").to_owned();
         std::iter::once(binary).chain(args.iter().map(|&arg| arg.to_owned())).collect()
     }
 

@@ -5,17 +5,19 @@
 //! tries as many as fit into [`TIME`], in an order of its own.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tempfile::NamedTempFile;
-use vnet_tests::lab::{Call, End, Lab, OUTSIDE_V4, Snapshot, UPLINK};
+use vnet_tests::lab::{Call, End, Lab, Netns, OUTSIDE_V4, Snapshot, UPLINK};
 use vnet_tests::peer::Ping;
 use vnet_tests::report::report;
 
+use super::upgrade::OtherBuild;
 use super::{Extent, chance, extent};
 
 /// How long one command is killed again and again, unless all is to be tried.
-const TIME: Duration = Duration::from_secs(7);
+const TIME: Duration = Duration::from_secs(6);
 /// The least number of kills, however long they take.
 const AT_LEAST: usize = 6;
 /// One kill of so many is made good by `down` instead of by the same command, which takes longer.
@@ -25,6 +27,8 @@ const DOWN_OF: usize = 6;
 struct Case<'a> {
     lab: &'a Lab,
     command: Vec<&'a str>,
+    /// The vnet that is killed, if it is not the one that does everything else.
+    binary: Option<&'a Path>,
     /// Makes the state before the command, of a host without vnet.
     prepare: &'a dyn Fn(),
     /// Goes back from the state after the command to that before it.
@@ -33,7 +37,7 @@ struct Case<'a> {
 
 impl Case<'_> {
     fn run(&self) {
-        let Self { lab, command, prepare, back } = self;
+        let Self { lab, command, prepare, back, binary: _ } = self;
         let shown = command.join(" ");
         let untouched = lab.snapshot();
         prepare();
@@ -62,13 +66,22 @@ impl Case<'_> {
                 prepare();
                 same(&contents(lab), &before, &format!("{when}, then down, then made again"));
             } else {
-                lab.vnet_ok(command);
+                self.with_binary(|| drop(lab.vnet_ok(command)));
                 same(&contents(lab), &after, &format!("{when}, then run again"));
                 back();
             }
         }
         same(&contents(lab), &before, &format!("`vnet {shown}` killed {killed} times"));
         report(format_args!("`vnet {shown}`: killed at {killed} of {} moments, nothing lost", calls.len()));
+    }
+
+    /// Does something by the vnet that is killed.
+    fn with_binary<T>(&self, work: impl FnOnce() -> T) -> T {
+        let Some(binary) = self.binary else { return work() };
+        let usual = self.lab.use_binary(binary.to_owned());
+        let done = work();
+        self.lab.use_binary(usual);
+        done
     }
 
     /// Whether a kill is wanted before a call: before every call when that is asked for.
@@ -79,11 +92,13 @@ impl Case<'_> {
     /// Runs the command to its end: the moments at which it can be killed.
     fn calls(&self) -> Vec<Call> {
         let mut calls = Vec::new();
-        let end = self.lab.vnet_followed(&self.command, |call| {
-            if Self::is_moment(call) {
-                calls.push(*call);
-            }
-            ControlFlow::Continue(())
+        let end = self.with_binary(|| {
+            self.lab.vnet_followed(&self.command, |call| {
+                if Self::is_moment(call) {
+                    calls.push(*call);
+                }
+                ControlFlow::Continue(())
+            })
         });
         assert_eq!(end, End::Exited(0), "expected success of `vnet {}`", self.command.join(" "));
         assert!(calls.len() > 20, "{calls:?}");
@@ -94,16 +109,18 @@ impl Case<'_> {
     fn killed_before(&self, nth: usize) -> Option<Call> {
         let mut passed = 0;
         let mut killed_before = None;
-        let end = self.lab.vnet_followed(&self.command, |call| {
-            if !Self::is_moment(call) {
-                return ControlFlow::Continue(());
-            }
-            passed += 1;
-            if passed <= nth {
-                return ControlFlow::Continue(());
-            }
-            killed_before = Some(*call);
-            ControlFlow::Break(())
+        let end = self.with_binary(|| {
+            self.lab.vnet_followed(&self.command, |call| {
+                if !Self::is_moment(call) {
+                    return ControlFlow::Continue(());
+                }
+                passed += 1;
+                if passed <= nth {
+                    return ControlFlow::Continue(());
+                }
+                killed_before = Some(*call);
+                ControlFlow::Break(())
+            })
         });
         match (end, killed_before) {
             (End::Killed, Some(call)) => Some(call),
@@ -151,6 +168,7 @@ fn up() {
     let case = Case {
         lab: &lab,
         command: vec!["up", "--firewall", "respect", "--xdp", "native"],
+        binary: None,
         prepare: &|| {},
         back: &|| drop(lab.vnet_ok(&["down"])),
     };
@@ -166,6 +184,7 @@ fn up_of_what_is_up_with_other_choices() {
     let case = Case {
         lab: &lab,
         command: vec!["up", "--nat-ports", "55000-55999", "--firewall", "respect", "--xdp", "generic"],
+        binary: None,
         prepare: &|| {
             lab.vnet_ok(&["up"]);
             lab.vnet_ok(&["ns", "create", &name]);
@@ -178,12 +197,32 @@ fn up_of_what_is_up_with_other_choices() {
 }
 
 #[test]
+fn up_by_another_build() {
+    let lab = Lab::new();
+    let name = lab.name("net1");
+    let other = OtherBuild::new();
+    let case = Case {
+        lab: &lab,
+        command: vec!["up"],
+        binary: Some(&other.path),
+        prepare: &|| {
+            lab.vnet_ok(&["up", "--xdp", "native"]);
+            lab.vnet_ok(&["ns", "create", &name]);
+        },
+        back: &|| drop(lab.vnet_ok(&["up"])),
+    };
+    case.run();
+    Ping::to(OUTSIDE_V4).in_netns(&lab.endpoint("net1"));
+}
+
+#[test]
 fn ns_create() {
     let lab = Lab::new();
     let name = lab.name("net1");
     let case = Case {
         lab: &lab,
         command: vec!["ns", "create", &name],
+        binary: None,
         prepare: &|| drop(lab.vnet_ok(&["up"])),
         back: &|| drop(lab.vnet_ok(&["ns", "rm", &name])),
     };
@@ -205,6 +244,7 @@ fn ns_rm() {
     let case = Case {
         lab: &lab,
         command: vec!["ns", "rm", &name],
+        binary: None,
         prepare: &|| {
             lab.vnet_ok(&["up"]);
             make();
@@ -223,6 +263,7 @@ fn portmap_add() {
     let case = Case {
         lab: &lab,
         command: vec!["portmap", "add", published, &target, "--allow-from", "203.0.113.0/24"],
+        binary: None,
         prepare: &|| {
             lab.vnet_ok(&["up"]);
             lab.vnet_ok(&["ns", "create", &name]);
@@ -233,12 +274,52 @@ fn portmap_add() {
 }
 
 #[test]
+fn portmap_rm() {
+    let lab = Lab::new();
+    let name = lab.name("net1");
+    let target = format!("{name}:8000-8099");
+    let publish =
+        || drop(lab.vnet_ok(&["portmap", "add", "8000-8099", &target, "--allow-from", "203.0.113.0/24"]));
+    let case = Case {
+        lab: &lab,
+        command: vec!["portmap", "rm", "8000-8099"],
+        binary: None,
+        prepare: &|| {
+            lab.vnet_ok(&["up"]);
+            lab.vnet_ok(&["ns", "create", &name]);
+            publish();
+        },
+        back: &publish,
+    };
+    case.run();
+}
+
+#[test]
+fn ns_attach() {
+    let lab = Lab::new();
+    let theirs = Netns::named(&lab.name("theirs"));
+    theirs.create();
+    let (name, path) = (lab.name("net1"), theirs.path());
+    let case = Case {
+        lab: &lab,
+        command: vec!["ns", "attach", &name, "--netns", path.to_str().expect("a path")],
+        binary: None,
+        prepare: &|| drop(lab.vnet_ok(&["up"])),
+        back: &|| drop(lab.vnet_ok(&["ns", "rm", &name])),
+    };
+    case.run();
+    assert!(theirs.exists(), "it is not vnet's to remove");
+    theirs.delete();
+}
+
+#[test]
 fn limit_set() {
     let lab = Lab::new();
     let name = lab.name("net1");
     let case = Case {
         lab: &lab,
         command: vec!["limit", "set", &name, "--egress", "50mbit", "--ingress", "100mbit"],
+        binary: None,
         prepare: &|| {
             lab.vnet_ok(&["up"]);
             lab.vnet_ok(&["ns", "create", &name]);
@@ -255,8 +336,29 @@ fn network_create() {
     let case = Case {
         lab: &lab,
         command: vec!["network", "create", &blue, "--subnet", "10.55.0.0/24", "--subnet", "fd55::/64"],
+        binary: None,
         prepare: &|| drop(lab.vnet_ok(&["up"])),
         back: &|| drop(lab.vnet_ok(&["network", "rm", &blue])),
+    };
+    case.run();
+}
+
+#[test]
+fn network_rm() {
+    let lab = Lab::new();
+    let blue = lab.name("blue");
+    let make = || {
+        drop(lab.vnet_ok(&["network", "create", &blue, "--subnet", "10.55.0.0/24", "--subnet", "fd55::/64"]))
+    };
+    let case = Case {
+        lab: &lab,
+        command: vec!["network", "rm", &blue],
+        binary: None,
+        prepare: &|| {
+            lab.vnet_ok(&["up"]);
+            make();
+        },
+        back: &make,
     };
     case.run();
 }
@@ -273,6 +375,7 @@ fn apply() {
     let case = Case {
         lab: &lab,
         command: vec!["apply", "-f", text(&second), "--prune"],
+        binary: None,
         prepare: &|| drop(lab.vnet_ok(&["apply", "-f", text(&first)])),
         back: &|| drop(lab.vnet_ok(&["apply", "-f", text(&first), "--prune"])),
     };
@@ -289,5 +392,5 @@ fn down() {
         lab.vnet_ok(&["ns", "create", &name]);
         lab.vnet_ok(&["portmap", "add", "8088", &target]);
     };
-    Case { lab: &lab, command: vec!["down"], prepare: &make, back: &make }.run();
+    Case { lab: &lab, command: vec!["down"], binary: None, prepare: &make, back: &make }.run();
 }

@@ -6,8 +6,10 @@
 
 mod company;
 mod kill;
+mod others;
 mod storage;
 mod surroundings;
+mod upgrade;
 
 /// How much is to be tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,10 +3,14 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::thread;
 
 use nix::mount::{MntFlags, umount2};
-use vnet_tests::lab::{Endpoint, FAMILIES, Lab, Snapshot, UPLINK};
+use nix::sched::{CloneFlags, unshare};
+use vnet_tests::lab::{Endpoint, FAMILIES, Lab, Netns, OUTSIDE_V4, Snapshot, UPLINK};
 use vnet_tests::peer::{Ask, Ping, Server};
+
+use super::{Extent, extent};
 
 /// An instance with two endpoints, the first of which has a published port.
 struct World {
@@ -340,4 +344,75 @@ fn pins_come_back() {
             Stops,
         ),
     ]);
+}
+
+/// Has the kernel remove namespaces for a while: what is removed after these has to wait.
+fn keep_the_kernel_busy() {
+    const NAMESPACES: usize = 300;
+    thread::scope(|scope| {
+        for _ in 0..NAMESPACES {
+            scope.spawn(|| unshare(CloneFlags::CLONE_NEWNET).expect("make a namespace"));
+        }
+    });
+}
+
+/// The kernel takes a namespace's interfaces away some time after its name is gone, and `vnet up` finds them at any moment
+/// of that.
+#[test]
+fn endpoints_come_back_while_the_kernel_is_still_removing_them() {
+    const ENDPOINTS: usize = 8;
+    let rounds = if extent() == Extent::Some { 5 } else { 50 };
+    let lab = Lab::up();
+    let endpoints: Vec<Endpoint> = (0..ENDPOINTS).map(|n| lab.endpoint(&format!("net{n}"))).collect();
+    for round in 0..rounds {
+        keep_the_kernel_busy();
+        for endpoint in &endpoints[round % 2..] {
+            let path = endpoint.path();
+            umount2(&path, MntFlags::MNT_DETACH).expect("unmount a namespace");
+            fs::remove_file(&path).expect("remove its name");
+        }
+        lab.vnet_ok(&["up"]);
+        for endpoint in &endpoints {
+            Ping::to(OUTSIDE_V4).in_netns(endpoint);
+        }
+        lab.assert_consistent();
+    }
+}
+
+#[test]
+fn what_cannot_be_brought_back_is_named_with_the_way_out() {
+    let it = World::new();
+    let name = it.net1.name();
+    // The end on the host has another name: whose it is now is not for vnet to say.
+    it.host(&format!("link set {} down", it.port));
+    it.host(&format!("link set {} name else0", it.port));
+    it.lab.vnet(&["up"]).fails_with(1, &["not all of it could be brought back", name, "eth0"]);
+    // Everything else is as it should be.
+    Ping::to(OUTSIDE_V4).in_netns(&it.net2);
+    it.lab.vnet_ok(&["ns", "rm", name]);
+    it.lab.vnet_ok(&["ns", "create", name]);
+    it.lab.vnet_ok(&["portmap", "add", "8088", &format!("{name}:80")]);
+    it.works();
+    // A namespace that was attached has gone, and another may come under its path.
+    let theirs = Netns::named(&it.lab.name("theirs"));
+    theirs.create();
+    let path = theirs.path();
+    let path = path.to_str().expect("a path");
+    let attached = it.lab.name("attached");
+    it.lab.vnet_ok(&["ns", "attach", &attached, "--netns", path]);
+    Ping::to(OUTSIDE_V4).in_netns(&theirs);
+    theirs.delete();
+    it.lab.vnet(&["up"]).fails_with(1, &[&attached, "vnet ns rm"]);
+    theirs.create();
+    it.lab.vnet(&["up"]).fails_with(1, &[&attached, "vnet ns rm"]);
+    assert!(
+        !theirs.ip("-o link").stdout.contains("eth0"),
+        "nothing was put into a namespace that may be another's"
+    );
+    it.lab.vnet_ok(&["ns", "rm", &attached]);
+    it.lab.vnet_ok(&["up"]);
+    it.works();
+    theirs.delete();
+    it.lab.vnet_ok(&["down"]);
+    it.lab.snapshot().assert_same_as(&it.untouched);
 }

@@ -85,7 +85,7 @@ use self::xdp::XdpAttachment;
 use crate::firewall::Netfilter;
 use crate::flow::{self, Counted, Room, Stats, Tables, Usage};
 use crate::instance::Instance;
-use crate::plan::{GsoSizes, Op, Resource, State, Veth};
+use crate::plan::{GsoSizes, Op, Resource, State, TableSizes, Veth};
 
 /// An interface of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -663,6 +663,30 @@ impl Kernel {
     #[must_use]
     pub fn has_ipv6() -> bool {
         sysctl::has_ipv6()
+    }
+
+    /// What there is of the instance, as far as that can be found without its record: maps and programs, and parameters
+    /// of the host of which it is noted what they were before.
+    ///
+    /// # Errors
+    /// When it cannot be looked for.
+    pub async fn without_record(&self) -> Result<Vec<Resource>, Error> {
+        let mut found = Vec::new();
+        let data_path = Resource::DataPath(TableSizes::default());
+        if self.state(&data_path).await? != State::Absent {
+            found.push(data_path);
+        }
+        found.extend(reserved_ports::noted(&self.instance)?);
+        found.extend(forwarding::noted(&self.instance)?);
+        Ok(found)
+    }
+
+    /// Refuses maps of another version of vnet that are in use.
+    ///
+    /// # Errors
+    /// When they are that, with the way out.
+    pub fn check_version(&self) -> Result<(), Error> {
+        programs::check_version(&self.instance)
     }
 
     /// The number of the host's network namespace: no other has it until the next boot.

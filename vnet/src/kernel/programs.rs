@@ -182,6 +182,19 @@ pub(super) fn state(instance: &Instance) -> State {
     }
 }
 
+/// Refuses maps of another version of vnet that are in use: what this one would write there, the programs that use them
+/// would not understand, and to make them anew would end every flow.
+pub(super) fn check_version(instance: &Instance) -> Result<(), Error> {
+    let live = Place::live(instance);
+    if live.abi_version() == Some(ABI_VERSION) || !live.map(maps::CONFIG).exists() {
+        return Ok(());
+    }
+    if attachment::pinned_in(&links_of(instance))?.is_empty() {
+        return Ok(());
+    }
+    Err(Error::ForeignVersion { pins: live.root, wanted: ABI_VERSION })
+}
+
 /// Loads what is missing. Maps that are there keep their sizes.
 pub(super) async fn create(instance: &Instance, sizes: TableSizes, netlink: &Netlink) -> Result<(), Error> {
     let object = object::bytes()?;
@@ -243,11 +256,7 @@ async fn take_over<'a>(live: &Place<'a>, netlink: &Netlink) -> Result<Option<Pla
     if live.missing_map().is_none() && version == Some(ABI_VERSION) {
         return Ok(Some(Place::live(live.instance)));
     }
-    let attached = !attachment::pinned_in(&links_of(live.instance))?.is_empty();
-    let foreign = live.map(maps::CONFIG).exists() && version != Some(ABI_VERSION);
-    if foreign && attached {
-        return Err(Error::ForeignVersion { pins: live.root.clone(), wanted: ABI_VERSION });
-    }
+    check_version(live.instance)?;
     remove_live(live.instance, netlink).await?;
     Ok(None)
 }

@@ -171,7 +171,13 @@ impl<M: Machine> Manager<M> {
         let transaction = self.store.begin()?;
         let settings = transaction.settings()?.ok_or_else(|| store::Error::not_up(&self.instance))?;
         check_namespace(&self.instance, &self.machine, Some(&settings))?;
+        self.check_version()?;
         Ok((transaction, settings))
+    }
+
+    /// Refuses to go on with maps of another version, before anything is noted.
+    fn check_version(&self) -> Result<(), Error> {
+        self.machine.check_version().map_err(kernel("look at the maps"))
     }
 
     /// Makes what is wanted and takes away what is obsolete, or nothing at all.
