@@ -97,7 +97,7 @@ impl<M: Machine> Manager<M> {
             Some(endpoint) => same_endpoint(request, endpoint)?,
             None => {
                 let link = self.describe_link(transaction, request, network.as_ref(), reserved).await?;
-                let (name, namespace) = (request.name.clone(), request.namespace.clone());
+                let (name, namespace) = (request.name.of_new_endpoint()?.clone(), request.namespace.clone());
                 let limits = Limits::default();
                 let endpoint = Endpoint { name, namespace, link, created: self.now, limits };
                 transaction.put_endpoint(&endpoint)?;
