@@ -4,6 +4,7 @@
 //! cli                     what people type; output: what they read
 //!  |-> events             what happens, for as many readers as there are
 //!  |-> graph              the topology as a drawing: pure
+//!  |-> top                what goes on, as tables: counted elsewhere, drawn here
 //!  |-> file               an instance described in TOML: read, written, compared: pure
 //!  '-> manage             the verbs: what each command does to an instance, whoever asks
 //!       |-> store         what was asked for, on disk
@@ -34,4 +35,5 @@ pub mod plan;
 pub mod reconcile;
 pub mod spec;
 pub mod store;
+pub mod top;
 pub mod trace;

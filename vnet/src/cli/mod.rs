@@ -18,6 +18,7 @@ mod masquerade;
 mod namespace;
 mod network;
 mod portmap;
+mod top;
 mod trace;
 
 use std::io;
@@ -88,6 +89,7 @@ enum Command {
     Drops(drops::Drops),
     Graph(graph::Draw),
     Trace(trace::Trace),
+    Top(top::Top),
     Completions(completions::Completions),
 }
 
@@ -111,6 +113,7 @@ impl Command {
             Self::Drops(command) => command.run(context).await,
             Self::Graph(command) => command.run(context).await,
             Self::Trace(command) => command.run(context).await,
+            Self::Top(command) => command.run(context).await,
             Self::Completions(command) => command.run(),
         }
     }
@@ -261,6 +264,9 @@ mod tests {
             "graph --format dot -o vnet.dot --interval 0",
             "graph --format mermaid --interval 0.5 --json",
             "status --svg vnet.svg",
+            "top",
+            "top --once --limit 5",
+            "top -n 60 --interval 0.5 --json --show flows,drops",
             "trace tcp 203.0.113.2:5555 203.0.113.1:8088",
             "trace tcp [2001:db8::2]:5555 [2001:db8::1]:8088 --from outside --uplink eth0 --flags syn,ack --json",
             "trace udp 192.168.0.2:4000 9.9.9.9:53 --from net1 --ttl 1",
@@ -344,6 +350,9 @@ mod tests {
             "drops --pcapng x --snaplen 100000",
             "drops --pcapng x --count 0",
             "graph --format png",
+            "top --once -n 2",
+            "top -n 0",
+            "top --show cats",
             "graph --interval -1",
             "trace",
             "trace tcp 203.0.113.2:5555",
