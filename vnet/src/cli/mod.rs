@@ -19,6 +19,7 @@ mod namespace;
 mod network;
 mod portmap;
 mod run;
+mod top;
 mod trace;
 
 use std::io;
@@ -90,6 +91,7 @@ enum Command {
     Graph(graph::Draw),
     Trace(trace::Trace),
     Run(run::Run),
+    Top(top::Top),
     Completions(completions::Completions),
 }
 
@@ -114,6 +116,7 @@ impl Command {
             Self::Graph(command) => command.run(context).await,
             Self::Trace(command) => command.run(context).await,
             Self::Run(command) => command.run(context).await,
+            Self::Top(command) => command.run(context).await,
             Self::Completions(command) => command.run(),
         }
     }
@@ -267,6 +270,9 @@ mod tests {
             "graph --format dot -o vnet.dot --interval 0",
             "graph --format mermaid --interval 0.5 --json",
             "status --svg vnet.svg",
+            "top",
+            "top --once --limit 5",
+            "top -n 60 --interval 0.5 --json --show flows,drops",
             "trace tcp 203.0.113.2:5555 203.0.113.1:8088",
             "trace tcp [2001:db8::2]:5555 [2001:db8::1]:8088 --from outside --uplink eth0 --flags syn,ack --json",
             "trace udp 192.168.0.2:4000 9.9.9.9:53 --from net1 --ttl 1",
@@ -355,6 +361,9 @@ mod tests {
             "drops --pcapng x --snaplen 100000",
             "drops --pcapng x --count 0",
             "graph --format png",
+            "top --once -n 2",
+            "top -n 0",
+            "top --show cats",
             "graph --interval -1",
             "run --metrics 9464",
             "run --metrics-remote",
