@@ -331,3 +331,44 @@ fn what_is_on_several_networks_goes_through_a_file_and_back() {
     apply(&text, &[]);
     assert_eq!(lab.vnet_ok(&["export"]).stdout, text);
 }
+
+#[test]
+fn endpoints_live_in_the_namespaces_of_others_and_of_the_host() {
+    let lab = Lab::up();
+    let web = lab.endpoint("web");
+    let (side, tool) = (lab.name("side"), lab.name("tool"));
+    let before = lab.snapshot();
+    let mode = format!("container:{}", web.name());
+    let said = lab.vnet_ok(&["ns", "create", &side, "--mode", &mode]).stdout;
+    assert_eq!(said, format!("endpoint {side}: in the namespace of {mode}\n"));
+    lab.vnet_ok(&["ns", "create", &tool, "--mode", "host"]);
+    lab.snapshot().assert_same_as(&before);
+
+    // What runs there has the addresses of the one, or those of the host.
+    let addresses = |name: &str| lab.vnet_ok(&["ns", "exec", name, "--", "ip", "-o", "addr"]).stdout;
+    assert!(addresses(&side).contains(&web.v4().to_string()), "{}", addresses(&side));
+    assert!(addresses(&tool).contains(&FAMILIES[0].1.to_string()), "{}", addresses(&tool));
+    let elsewhere = lab.vnet_from(lab.outside(), &["ns", "exec", &tool, "--", "true"]);
+    elsewhere.fails_with(1, &["lives in another network namespace"]);
+
+    let _server = Server::echo(&web, "[::]:80");
+    lab.vnet_ok(&["portmap", "add", "8001", &format!("{side}:80")]);
+    for (_, host) in FAMILIES {
+        Ask::tcp((host, 8001).into()).in_netns(lab.outside());
+    }
+    assert_eq!(lab.vnet_list(&["portmap", "ls"], "portmaps")[0]["endpoint"], web.name());
+    assert_eq!(listed(&lab, &side)["mode"], mode);
+    assert_eq!(listed(&lab, &tool)["mode"], "host");
+    lab.vnet(&["portmap", "add", "8002", &format!("{tool}:80")]).fails_with(1, &["the host's namespace"]);
+    lab.vnet(&["ns", "rm", web.name()]).fails_with(1, &[&side, "vnet ns rm"]);
+    for options in
+        [&["--mode", "host", "--ip", "192.168.0.9"][..], &["--mode", "macvlan"], &["--mode", "container:"]]
+    {
+        lab.vnet(&[&["ns", "create", "x"], options].concat()).fails_with(2, &[]);
+    }
+    lab.vnet_ok(&["portmap", "rm", "8001"]);
+    lab.vnet_ok(&["ns", "rm", &side]);
+    lab.vnet_ok(&["ns", "rm", &tool]);
+    lab.snapshot().assert_same_as(&before);
+    lab.vnet_ok(&["ns", "rm", web.name()]);
+}

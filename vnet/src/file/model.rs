@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::manage::{
     Description, EndpointRequest, FloatingRequest, MasqueradeRequest, NetworkRequest, Place, PortMapRequest,
 };
-use crate::spec::{InterfaceName, Limit, Namespace, Ports, Protocol, SettingsChange};
+use crate::spec::{InterfaceName, Limit, LinkMode, Namespace, Ports, Protocol, SettingsChange};
 
 /// Version of the format.
 pub(super) const VERSION: u32 = 1;
@@ -170,7 +170,8 @@ pub struct Endpoint {
     /// Its links to more networks; the default routes lead by the one that is described above.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<Link>,
-    /// `bridge`, or `none` for a loopback interface and nothing else [default: bridge].
+    /// `bridge`, `none` for a loopback interface and nothing else, `host` for the host's namespace, or `container:NAME`
+    /// for that of another endpoint [default: bridge].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
     /// Path of a namespace that is there already and stays when the endpoint is removed [default: one is made].
@@ -359,11 +360,16 @@ impl From<&NetworkRequest> for Network {
 impl From<&EndpointRequest> for Endpoint {
     fn from(request: &EndpointRequest) -> Self {
         let netns = match &request.namespace {
-            Namespace::Own => None,
             Namespace::Foreign { path } => Some(path.display().to_string()),
+            Namespace::Own | Namespace::Host | Namespace::Shared { .. } => None,
         };
         let [place, further @ ..] = &request.places[..] else {
-            return Self { mode: Some("none".to_owned()), netns, ..Self::default() };
+            let mode = match &request.namespace {
+                Namespace::Own | Namespace::Foreign { .. } => LinkMode::None,
+                Namespace::Host => LinkMode::Host,
+                Namespace::Shared { with, .. } => LinkMode::Container(with.clone()),
+            };
+            return Self { mode: Some(mode.to_string()), netns, ..Self::default() };
         };
         Self {
             network: Some(place.network.to_string()).filter(|name| name != "default"),

@@ -28,8 +28,8 @@ use super::{
 use crate::plan::{Identity, Op, Resource, expand};
 use crate::reconcile::Machine;
 use crate::spec::{
-    Cidr, Endpoint, Going, Link, Name, Network, NetworkChange, NetworkOptions, Networks, PortMap, Protocol,
-    Published, Settings,
+    Cidr, Endpoint, Going, Link, Name, Namespace, Network, NetworkChange, NetworkOptions, Networks, PortMap,
+    Protocol, Published, Settings,
 };
 use crate::store::Transaction;
 
@@ -304,8 +304,12 @@ impl<M: Machine> Manager<M> {
         let places = wish.endpoints.iter().flat_map(|request| &request.places);
         let reserved: BTreeSet<IpAddr> = places.flat_map(|place| place.addresses.iter().copied()).collect();
         let mut requests: Vec<_> = wish.endpoints.iter().enumerate().collect();
-        // A hardware address that is asked for is not to be made up for another.
-        requests.sort_by_key(|(_, request)| request.places.iter().all(|place| place.mac.is_none()));
+        // A hardware address that is asked for is not to be made up for another, and whoever shares another's namespace
+        // comes after that.
+        requests.sort_by_key(|(_, request)| {
+            let shares = matches!(request.namespace, Namespace::Shared { .. });
+            (shares, request.places.iter().all(|place| place.mac.is_none()))
+        });
         let mut former = Vec::new();
         for (nth, request) in requests {
             let is_it = |(former, _): &&(Endpoint, Networks)| former.name == request.name;

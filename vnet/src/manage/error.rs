@@ -195,6 +195,46 @@ pub enum Error {
         /// What there is.
         existing: String,
     },
+    /// The endpoint's namespace is another endpoint's.
+    #[error(
+        "endpoint {endpoint} has no link of its own: it shares the namespace of endpoint {with}; name that"
+    )]
+    Shares {
+        /// The endpoint.
+        endpoint: Name,
+        /// Whose namespace it is.
+        with: Name,
+    },
+    /// The endpoint has no namespace of its own.
+    #[error(
+        "endpoint {endpoint} has the host's namespace (--mode host), and no link that this could be done to"
+    )]
+    InHost {
+        /// The endpoint.
+        endpoint: Name,
+    },
+    /// There is no other namespace to share.
+    #[error("endpoint {with} has the host's namespace itself: use --mode host")]
+    SharesHost {
+        /// The endpoint whose namespace was to be shared.
+        with: Name,
+    },
+    /// The endpoint was to share its own namespace.
+    #[error("endpoint {name} cannot share its own namespace: name another one")]
+    SharesItself {
+        /// The endpoint.
+        name: Name,
+    },
+    /// Others share the endpoint's namespace.
+    #[error(
+        "endpoint {endpoint} shares its namespace with {others}: remove them first, with `vnet ns rm NAME`"
+    )]
+    SharedWith {
+        /// The endpoint.
+        endpoint: Name,
+        /// The others.
+        others: String,
+    },
     /// The endpoint is recorded, and gone.
     #[error("endpoint {endpoint} is not there: `vnet up` brings it back, then it can be connected")]
     NotThere {

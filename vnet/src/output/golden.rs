@@ -74,7 +74,7 @@ fn endpoints() {
          \"namespace\":\"/run/netns/net1\",\"attached\":false,\"created\":1000,\"age\":60,\"links\":[{\
          \"network\":\"default\",\"addresses\":[\"192.168.0.2\",\"fd00::2\"],\"mac\":\"02:00:00:00:00:02\",\
          \"ifname\":\"eth0\",\"interface\":\"vn-net1\",\"default_routes\":[\"IPv4\",\"IPv6\"],\
-         \"routes\":[\"10.9.0.0/16=192.168.0.1\"]}]}]}\n"
+         \"routes\":[\"10.9.0.0/16=192.168.0.1\"]}],\"mode\":\"bridge\"}]}\n"
     );
     endpoint.links.push(spec::Link {
         network: "blue".parse().unwrap(),
@@ -112,8 +112,15 @@ fn endpoints() {
         json(Endpoint::new(&endpoint, 1060)),
         "{\"version\":1,\"endpoints\":[{\"name\":\"net1\",\"network\":null,\"addresses\":[],\"mac\":null,\
          \"ifname\":null,\"interface\":null,\"namespace\":\"/proc/7/ns/net\",\"attached\":true,\
-         \"created\":1000,\"age\":60,\"links\":[]}]}\n"
+         \"created\":1000,\"age\":60,\"links\":[],\"mode\":\"none\"}]}\n"
     );
+    let (with, path) = ("web".parse().unwrap(), "/run/netns/web".into());
+    for (namespace, mode) in
+        [(spec::Namespace::Host, "host"), (spec::Namespace::Shared { with, path }, "container:web")]
+    {
+        endpoint.namespace = namespace;
+        assert!(json(Endpoint::new(&endpoint, 1060)).contains(&format!("\"mode\":\"{mode}\"")));
+    }
 }
 
 #[test]

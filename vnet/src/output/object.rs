@@ -195,6 +195,8 @@ pub struct Endpoint {
     pub age: u64,
     /// Its links.
     pub links: Vec<Link>,
+    /// `bridge`, `none`, `host`, or `container:NAME` if its namespace is that of another endpoint.
+    pub mode: String,
 }
 
 impl Endpoint {
@@ -214,6 +216,7 @@ impl Endpoint {
             created: endpoint.created,
             age: now.saturating_sub(endpoint.created),
             links: endpoint.links.iter().map(|link| Link::new(endpoint, link)).collect(),
+            mode: endpoint.mode().to_string(),
         }
     }
 }
@@ -236,7 +239,8 @@ impl Listed for Endpoint {
     }
 
     fn details(&self) -> Vec<(&'static str, String)> {
-        let namespace = if self.attached {
+        let is_its_own = ["bridge", "none"].contains(&self.mode.as_str());
+        let namespace = if self.attached || !is_its_own {
             "the namespace stays when the endpoint goes"
         } else {
             "the namespace goes with the endpoint"
@@ -244,6 +248,7 @@ impl Listed for Endpoint {
         let mut details = vec![
             ("ifname", words(self.links.iter().map(|link| &link.ifname))),
             ("lifetime", namespace.to_owned()),
+            ("mode", self.mode.clone()),
         ];
         // Of one of several links, with that.
         if let [link] = &self.links[..]

@@ -287,7 +287,8 @@ pub fn endpoint_entries(endpoint: &Endpoint, link: &Link, network: &Network) -> 
 pub fn namespace_path(endpoint: &Endpoint) -> std::path::PathBuf {
     match &endpoint.namespace {
         Namespace::Own => ours::namespace_path(&endpoint.name),
-        Namespace::Foreign { path } => path.clone(),
+        Namespace::Foreign { path } | Namespace::Shared { path, .. } => path.clone(),
+        Namespace::Host => ours::host_namespace(),
     }
 }
 

@@ -27,6 +27,12 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// Not a mode of an endpoint.
+    #[error("{text:?} is not a mode: choose {}", super::LinkMode::WRITTEN)]
+    LinkMode {
+        /// What was given.
+        text: String,
+    },
     /// Not a route.
     #[error("{text:?} is not a route that an endpoint can have: {reason}")]
     Route {
