@@ -24,12 +24,6 @@ pub fn namespace_path(name: &Name) -> PathBuf {
     PathBuf::from("/run/netns").join(name.as_str())
 }
 
-/// Where the host's namespace can be opened, by a process that is in it.
-#[must_use]
-pub fn host_namespace() -> PathBuf {
-    PathBuf::from("/proc/self/ns/net")
-}
-
 /// Candidates for a network's bridge: `vnet0` for the default network, `vnet-NAME` for the others.
 pub fn bridge_names(instance: &str, network: &Name) -> impl Iterator<Item = InterfaceName> {
     let plain = if *network == Name::default_network() { DEFAULT_BRIDGE.parse().ok() } else { None };

@@ -114,12 +114,20 @@ pub struct Instance {
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Network {
-    /// Its prefixes, one for each family. Only the network `default` may be without.
+    /// Its prefixes, one for each family [default: 192.168.0.0/24 for the network `default`, a free private one for
+    /// others, and a local IPv6 one].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subnets: Vec<String>,
     /// Its gateways [default: the first address of each prefix].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gateways: Vec<String>,
+    /// Parts of the prefixes from which endpoints get addresses that they do not ask for, one for each family
+    /// [default: all of each prefix].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<String>,
+    /// Addresses that endpoints get only if they ask for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reserved: Vec<String>,
     /// Its bridge [default: made from the name].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bridge: Option<String>,
@@ -345,6 +353,8 @@ impl From<&NetworkRequest> for Network {
         Self {
             subnets: texts(&request.subnets),
             gateways: texts(&request.gateways),
+            ranges: texts(&request.ranges),
+            reserved: texts(&request.reserved),
             bridge: text(&request.bridge),
             mtu: request.mtu,
             internal: request.internal,

@@ -269,10 +269,9 @@ impl Reader {
         for (nth, (at, _)) in subnets.iter().enumerate() {
             self.places.insert((part, Key::Nth(nth)), self.spot(*at));
         }
-        if !table.contains_key("subnets") && name != Name::default_network() {
-            self.missing::<()>(&fields, "subnets", "[\"10.1.0.0/24\"]");
-        }
         let gateways = self.list(&mut fields, "gateways", address);
+        let ranges = self.list(&mut fields, "ranges", str::parse);
+        let reserved = self.list(&mut fields, "reserved", address);
         let bridge = self.optional(&mut fields, "bridge", str::parse);
         if let Some(value) = table.get("bridge") {
             self.places.insert((part, Key::Bridge), self.spot(value.span().start));
@@ -294,6 +293,8 @@ impl Reader {
             name,
             subnets,
             gateways,
+            ranges: ranges.into_iter().map(|(_, range)| range).collect(),
+            reserved: reserved.into_iter().map(|(_, addr)| addr).collect(),
             bridge,
             mtu,
             internal,

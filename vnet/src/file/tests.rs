@@ -49,7 +49,11 @@ fn every_kind_of_problem_has_a_place_a_reason_and_a_way_out() {
         ("[instance.timeouts]\nudp = 5", "2:1: \"udp\" is not a timeout: choose tcp-established, "),
         ("[instance.timeouts]\ndns = \"soon\"", "2:7: \"soon\" is not a duration: "),
         ("[instance]\nxdp = \"fast\"", "2:7: \"fast\" is not a XDP mode: choose off, native or generic"),
-        ("[networks.blue]", "1:11: a network needs subnets: write subnets = [\"10.1.0.0/24\"]"),
+        (
+            "[networks.blue]\nranges = \"10.1.0.0/25\"",
+            "2:10: ranges is a list, not a string: put it in brackets",
+        ),
+        ("[networks.blue]\nreserved = [\"x\"]", "2:13: \"x\" is not an address: "),
         (
             "[networks.blue]\nsubnets = [\"10.1.0.1/24\"]",
             "2:12: 10.1.0.1/24 is an address inside a prefix: the prefix is 10.1.0.0/24",

@@ -18,7 +18,8 @@ use super::going;
 use super::host::{Addresses, Host};
 use super::limit;
 use super::masquerade::{NotedRule, note_exclusion, note_masquerade};
-use super::network::{check_same, default_subnets, rules_of};
+use super::network::{check_same, rules_of};
+use super::pool::default_subnets;
 use super::port_map::{Present, Wishes, restrictions};
 use super::up::{InstanceWish, Noted, idle_limits};
 use super::{
@@ -263,15 +264,11 @@ impl<M: Machine> Manager<M> {
         requests.sort_by_key(|(_, request)| (request.subnets.is_empty(), request.bridge.is_none()));
         for (part, mut request) in requests {
             let recorded = transaction.network(&request.name)?;
-            if request.subnets.is_empty() && request.name == default {
-                request.subnets = match &recorded {
-                    Some(network) => network.segments.subnets().collect(),
-                    None => {
-                        let networks = transaction.networks()?;
-                        let ipv6 = self.machine.has_ipv6();
-                        default_subnets(self.instance.name(), host, &networks, ipv6)?
-                    }
-                };
+            if request.subnets.is_empty() && request.name == default && recorded.is_none() {
+                let (networks, ipv6) = (transaction.networks()?, self.machine.has_ipv6());
+                let subnets = default_subnets(self.instance.name(), host, &networks, ipv6);
+                let Some(subnets) = draft.take(part, subnets)? else { continue };
+                request.subnets = subnets;
             }
             let Some(network) = recorded else {
                 let made = self.note_new_network(transaction, host, &settings.uplinks, &request);

@@ -210,7 +210,7 @@ impl<M: Machine> Manager<M> {
                 Err(Error::SharesItself { name: with.clone() })
             }
             Namespace::Own | Namespace::Foreign { .. } => {
-                let path = expand::namespace_path(&other);
+                let path = expand::namespace_path(&other).unwrap_or_default();
                 Ok(Namespace::Shared { with: with.clone(), path })
             }
         }
@@ -277,6 +277,7 @@ impl<M: Machine> Manager<M> {
             mac: self.choose_mac(transaction, endpoint, place.mac, network)?,
             ifname: choose_ifname(endpoint, place, terms.departing)?,
             host_interface: self.choose_host_interface(transaction, name).await?,
+            created: Some(self.now),
             routes: place.routes.clone(),
             table: None,
         })
@@ -405,7 +406,7 @@ fn choose_addresses(
     reserved: &BTreeSet<IpAddr>,
 ) -> Result<Vec<IpNet>, Error> {
     check_families(place, network)?;
-    let choose = |segment| choose_address(transaction, name, place, segment, reserved);
+    let choose = |segment| choose_address(transaction, name, place, (network, segment, reserved));
     network.segments.iter().map(choose).collect()
 }
 
@@ -426,8 +427,7 @@ fn choose_address(
     transaction: &Transaction,
     name: &Name,
     place: &Place,
-    segment: &Segment,
-    reserved: &BTreeSet<IpAddr>,
+    (network, segment, reserved): (&Network, &Segment, &BTreeSet<IpAddr>),
 ) -> Result<IpNet, Error> {
     let refused = |source| Error::Address { endpoint: name.clone(), source };
     let wish = place.addresses.iter().copied().find(|addr| addr.is_ipv4() == segment.subnet.is_v4());
@@ -439,9 +439,11 @@ fn choose_address(
         None => {
             let mut taken = transaction.taken_in(segment.subnet)?;
             taken.extend(reserved.range(segment.subnet.first_host()..=segment.subnet.last_host()));
+            taken.extend(&network.reserved);
+            taken.retain(|addr| addr.is_ipv4() == segment.subnet.is_v4());
             taken.sort_unstable();
             taken.dedup();
-            ipam::lowest_free(segment, taken).map_err(refused)?
+            ipam::lowest_free(segment, network.range_of(segment), taken).map_err(refused)?
         }
     };
     Ok(segment.address(addr))
@@ -516,7 +518,7 @@ fn check_same(request: &EndpointRequest, endpoint: &Endpoint, unlinked: Unlinked
         differences.push(match endpoint.mode() {
             mode @ (LinkMode::Host | LinkMode::Container(_)) => format!("mode {mode}"),
             LinkMode::Bridge | LinkMode::None => {
-                format!("namespace {}", expand::namespace_path(endpoint).display())
+                format!("namespace {}", expand::namespace_path(endpoint).unwrap_or_default().display())
             }
         });
     }

@@ -179,6 +179,29 @@ pub enum Error {
         /// The route or address.
         what: String,
     },
+    /// The default network's own prefix is in use.
+    #[error(
+        "the default network cannot have {subnet}, which overlaps {clash}: bring it up with others, that are free, as in \
+         `vnet up {instead}`"
+    )]
+    DefaultTaken {
+        /// The prefix.
+        subnet: IpNet,
+        /// What uses it.
+        clash: String,
+        /// Options that name free ones.
+        instead: String,
+    },
+    /// Every prefix that a network could get without asking for one is in use.
+    #[error(
+        "all of {pools} is in use, so that network {name} gets no prefix from there: name one with --subnet"
+    )]
+    PoolsTaken {
+        /// The network.
+        name: Name,
+        /// Where its prefix was to come from.
+        pools: String,
+    },
     /// There is no such network.
     #[error("there is no network {name}{existing}")]
     NoSuchNetwork {
@@ -621,6 +644,15 @@ impl Error {
     /// Whether it speaks against the request alone: others can be looked at nevertheless.
     pub(super) fn is_refusal(&self) -> bool {
         !matches!(self, Self::Store(_) | Self::Kernel { .. })
+    }
+
+    /// What a prefix overlaps, if that is what is wrong.
+    pub(super) fn clash(&self) -> String {
+        match self {
+            Self::OverlapsNetwork { other, network, .. } => format!("{other} of network {network}"),
+            Self::OverlapsHost { what, .. } => what.clone(),
+            other => other.to_string(),
+        }
     }
 
     /// The reason why the only request was refused.

@@ -25,6 +25,8 @@ fn network() -> spec::Network {
         name: "default".parse().unwrap(),
         number: 1,
         segments: spec::Segments::new(&subnets, &[]).unwrap(),
+        ranges: vec!["192.168.0.128/25".parse().unwrap()],
+        reserved: vec!["192.168.0.9".parse().unwrap()],
         bridge: "vnet0".parse().unwrap(),
         mac: Mac::new([2, 0, 0, 0, 0, 1]),
         mtu: 1500,
@@ -44,7 +46,7 @@ fn networks() {
          \"mac\":\"02:00:00:00:00:01\",\"mtu\":1500,\"gso_max_size\":196608,\"gso_ipv4_max_size\":65536,\
          \"internal\":false,\"isolated\":true,\"endpoints\":3,\
          \"gateway_mode\":\"nat\",\"udp_mapping\":\"endpoint-independent\",\"tcp_mapping\":\"address-and-port\",\
-         \"filtering\":\"address\"}]}\n"
+         \"filtering\":\"address\",\"ranges\":[\"192.168.0.128/25\"],\"reserved\":[\"192.168.0.9\"]}]}\n"
     );
 }
 
@@ -57,6 +59,7 @@ fn endpoints() {
         mac: Mac::new([2, 0, 0, 0, 0, 2]),
         ifname: "eth0".parse().unwrap(),
         host_interface: "vn-net1".parse().unwrap(),
+        created: Some(1030),
         routes: vec!["10.9.0.0/16=192.168.0.1".parse().unwrap()],
         table: None,
     };
@@ -83,9 +86,24 @@ fn endpoints() {
         mac: Mac::new([2, 0, 0, 0, 0, 3]),
         ifname: "eth1".parse().unwrap(),
         host_interface: "vn-net1-1234".parse().unwrap(),
+        created: None,
         routes: Vec::new(),
         table: Some(1 << 30),
     });
+    let mut out = Vec::new();
+    let leases = Lease::of(&network(), std::slice::from_ref(&endpoint), 1060);
+    print_list(&mut out, Format::Table, &leases).unwrap();
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        "NETWORK  ADDRESS      OWNER       AGE\ndefault  192.168.0.1  (gateway)   -\n\
+         default  192.168.0.2  net1        30s\ndefault  192.168.0.9  (reserved)  -\n\
+         default  fd00::1      (gateway)   -\ndefault  fd00::2      net1        30s\n"
+    );
+    assert_eq!(
+        json(leases[1].clone()),
+        "{\"version\":1,\"leases\":[{\"network\":\"default\",\"address\":\"192.168.0.2\",\"kind\":\"endpoint\",\
+         \"endpoint\":\"net1\",\"since\":1030,\"age\":30}]}\n"
+    );
     let both = Endpoint::new(&endpoint, 1060);
     assert_eq!(
         both.row(),

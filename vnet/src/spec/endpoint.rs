@@ -162,6 +162,9 @@ pub struct Link {
     pub ifname: InterfaceName,
     /// Name of the other end, on the host.
     pub host_interface: InterfaceName,
+    /// Seconds since 1970 at which it was made; with the endpoint where older versions did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<u64>,
     /// Routes beside the default ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<ExtraRoute>,
@@ -253,6 +256,7 @@ mod tests {
             mac: Mac::new([2, 0, 0, 0, 0, number as u8]),
             ifname: format!("eth{number}").parse().unwrap(),
             host_interface: format!("vn-{number}").parse().unwrap(),
+            created: None,
             routes: Vec::new(),
             table: None,
         }
