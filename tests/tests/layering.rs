@@ -83,8 +83,8 @@ const ROOMS: [Room; 19] = [
     Room {
         name: "cli",
         uses: &[
-            "run", "events", "file", "manage", "store", "output", "kernel", "trace", "firewall", "flow", "plan",
-            "spec", "instance",
+            "run", "events", "file", "manage", "store", "output", "kernel", "trace", "firewall", "flow",
+            "plan", "spec", "instance",
         ],
         may: May::DoIo,
     },

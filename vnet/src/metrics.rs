@@ -133,9 +133,7 @@ impl Writer<'_> {
             return Ok(());
         }
         let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
-        values.try_for_each(|(labels, value)| {
-            ConstCounter::new(value).encode(family.encode_family(&labels)?)
-        })
+        values.try_for_each(|(labels, value)| ConstCounter::new(value).encode(family.encode_family(&labels)?))
     }
 
     fn gauges<'a>(
@@ -170,7 +168,8 @@ impl Sample {
     fn write_own(&self, writer: &mut Writer<'_>) -> fmt::Result {
         let abi = self.abi.to_string();
         let build = vec![("version", self.version), ("abi", abi.as_str())];
-        let mut info = writer.0.encode_descriptor("build", "Version of vnet and of its maps", None, MetricType::Info)?;
+        let mut info =
+            writer.0.encode_descriptor("build", "Version of vnet and of its maps", None, MetricType::Info)?;
         info.encode_info(&build)?;
         let up = ("up", "Whether the instance is up: 1 or 0", None);
         writer.gauge(up, f64::from(u8::from(self.up)))?;
@@ -180,7 +179,10 @@ impl Sample {
         let repairs = ("repairs", "Objects that were not as recorded and were brought back", None);
         writer.counters(repairs, of("kind", &self.repairs))?;
         let failing = ("unrepaired", "Objects that are not as recorded and cannot be brought back", None);
-        writer.gauges(failing, self.failing.iter().map(|(kind, count)| (vec![("kind", *kind)], *count as f64)))?;
+        writer.gauges(
+            failing,
+            self.failing.iter().map(|(kind, count)| (vec![("kind", *kind)], *count as f64)),
+        )?;
         let changes = ("changes", "What happened around the instance, as the kernel told", None);
         writer.counters(changes, of("kind", &self.changes))?;
         let looks = ("reconciles", "Comparisons of the instance with its record, by outcome", None);
@@ -188,8 +190,18 @@ impl Sample {
         let Some(last) = self.last else { return Ok(()) };
         for (name, help, unit, value) in [
             ("last_reconcile_duration", "How long the last comparison took", Some(&Unit::Seconds), last.took),
-            ("last_reconcile_timestamp", "When the last comparison ended, since 1970", Some(&Unit::Seconds), last.time),
-            ("last_reconcile_success", "Whether everything was as recorded after it: 1 or 0", None, f64::from(u8::from(last.ok))),
+            (
+                "last_reconcile_timestamp",
+                "When the last comparison ended, since 1970",
+                Some(&Unit::Seconds),
+                last.time,
+            ),
+            (
+                "last_reconcile_success",
+                "Whether everything was as recorded after it: 1 or 0",
+                None,
+                f64::from(u8::from(last.ok)),
+            ),
         ] {
             writer.gauge((name, help, unit), value)?;
         }
@@ -197,17 +209,31 @@ impl Sample {
     }
 
     fn write_traffic(&self, writer: &mut Writer<'_>) -> fmt::Result {
-        let drops = self.drops.iter().map(|(hook, reason, count)| (vec![("hook", *hook), ("reason", *reason)], *count));
+        let drops = self
+            .drops
+            .iter()
+            .map(|(hook, reason, count)| (vec![("hook", *hook), ("reason", *reason)], *count));
         writer.counters(("dropped_packets", "Packets that vnet dropped", None), drops)?;
         type Of<T> = fn(&T) -> u64;
         let labels = |it: &'_ EndpointSample| -> Vec<(&'static str, String)> {
             vec![("endpoint", it.name.clone()), ("network", it.network.clone())]
         };
         let endpoints: [(&str, &str, Option<&Unit>, Of<EndpointSample>); 4] = [
-            ("endpoint_sent_packets", "Packets that left the endpoint's interface", None, |it| it.sent.packets),
-            ("endpoint_sent", "Bytes that left the endpoint's interface", Some(&Unit::Bytes), |it| it.sent.bytes),
-            ("endpoint_received_packets", "Packets that came in by the endpoint's interface", None, |it| it.received.packets),
-            ("endpoint_received", "Bytes that came in by the endpoint's interface", Some(&Unit::Bytes), |it| it.received.bytes),
+            ("endpoint_sent_packets", "Packets that left the endpoint's interface", None, |it| {
+                it.sent.packets
+            }),
+            ("endpoint_sent", "Bytes that left the endpoint's interface", Some(&Unit::Bytes), |it| {
+                it.sent.bytes
+            }),
+            ("endpoint_received_packets", "Packets that came in by the endpoint's interface", None, |it| {
+                it.received.packets
+            }),
+            (
+                "endpoint_received",
+                "Bytes that came in by the endpoint's interface",
+                Some(&Unit::Bytes),
+                |it| it.received.bytes,
+            ),
         ];
         let owned: Vec<_> = self.endpoints.iter().map(labels).collect();
         for (name, help, unit, value) in endpoints {
@@ -222,10 +248,18 @@ impl Sample {
             ]
         };
         let mappings: [(&str, &str, Option<&Unit>, Of<MappingSample>); 4] = [
-            ("portmap_inward_packets", "Packets from clients of published ports", None, |it| it.inwards.packets),
-            ("portmap_inward", "Bytes from clients of published ports", Some(&Unit::Bytes), |it| it.inwards.bytes),
-            ("portmap_outward_packets", "Packets to clients of published ports", None, |it| it.outwards.packets),
-            ("portmap_outward", "Bytes to clients of published ports", Some(&Unit::Bytes), |it| it.outwards.bytes),
+            ("portmap_inward_packets", "Packets from clients of published ports", None, |it| {
+                it.inwards.packets
+            }),
+            ("portmap_inward", "Bytes from clients of published ports", Some(&Unit::Bytes), |it| {
+                it.inwards.bytes
+            }),
+            ("portmap_outward_packets", "Packets to clients of published ports", None, |it| {
+                it.outwards.packets
+            }),
+            ("portmap_outward", "Bytes to clients of published ports", Some(&Unit::Bytes), |it| {
+                it.outwards.bytes
+            }),
         ];
         let owned: Vec<_> = self.mappings.iter().map(labels).collect();
         for (name, help, unit, value) in mappings {
@@ -242,7 +276,11 @@ impl Sample {
         });
         writer.gauges(("flows", "Tracked flows", None), flows)?;
         for (name, help, value) in [
-            ("flow_slots_used", "Slots for confirmed flows in use, those of flows that are over included", self.slots.used),
+            (
+                "flow_slots_used",
+                "Slots for confirmed flows in use, those of flows that are over included",
+                self.slots.used,
+            ),
             ("flow_slots", "Slots for confirmed flows", self.slots.room),
         ] {
             writer.gauge((name, help, None), value as f64)?;

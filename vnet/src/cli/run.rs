@@ -56,7 +56,9 @@ fn level_parser() -> impl clap::builder::TypedValueParser<Value = Level> {
 
 impl Run {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
-        if let Some(listen) = self.metrics.as_ref().filter(|listen| !listen.is_local() && !self.metrics_remote) {
+        if let Some(listen) =
+            self.metrics.as_ref().filter(|listen| !listen.is_local() && !self.metrics_remote)
+        {
             return Err(usage(&format!(
                 "others than this host may reach {listen}, and whoever does reads the names of endpoints and what is \
                  published: use 127.0.0.1, [::1] or unix:PATH, or say --metrics-remote if that is what you want"

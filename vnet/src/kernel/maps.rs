@@ -21,8 +21,7 @@ use bytemuck::Zeroable as _;
 use vnet_common::{
     Addr, AllowFromKey, CtEntry, DatapathConfig, DropKey, EndpointUse, EndpointValue, FloatingValue,
     FlowHand, FragmentKey, FragmentValue, HostAddressValue, LocalFlowKey, LocalFlowValue, MappingEntry,
-    MasqueradeValue, NetworkValue,
-    PortMapKey, PortMapValue, PrefixKey, Tuple, UplinkValue,
+    MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, PrefixKey, Tuple, UplinkValue,
 };
 
 use super::batch;
@@ -249,7 +248,10 @@ where
 
     /// How many entries there are for which `counts` holds, and how many the map has room for; `None` if it does not
     /// exist.
-    pub(super) fn usage(&self, counts: impl Fn(&K, &V) -> bool) -> Result<Option<(&'static str, Usage)>, Error> {
+    pub(super) fn usage(
+        &self,
+        counts: impl Fn(&K, &V) -> bool,
+    ) -> Result<Option<(&'static str, Usage)>, Error> {
         self.close();
         let usage = self.with(|map| {
             let room = IterableMap::map(map).info()?.max_entries().into();

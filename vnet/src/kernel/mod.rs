@@ -561,7 +561,11 @@ impl Kernel {
         let counters = self.netlink.counters_of_other_end(host_interface).await;
         let counters = counters
             .map_err(|source| Error::ReadInterface { interface: host_interface.to_owned(), source })?;
-        Ok(counters.map(|netlink::Counters { index, sent, received }| EndpointTraffic { index, sent, received }))
+        Ok(counters.map(|netlink::Counters { index, sent, received }| EndpointTraffic {
+            index,
+            sent,
+            received,
+        }))
     }
 
     /// How much is in use of each map whose entries can be counted, but for the flow tables; nothing when there is no

@@ -20,8 +20,8 @@ use netlink_packet_route::route::{RouteAttribute, RouteHeader};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+use nix::sys::socket::{setsockopt, sockopt};
 use rtnetlink::packet_core::{NetlinkBuffer, NetlinkDeserializable, NetlinkHeader};
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{Socket, SocketAddr};
@@ -466,9 +466,7 @@ fn of_file(watched: &[(WatchDescriptor, Watched)], event: &InotifyEvent) -> Opti
     let name = event.name.as_deref().and_then(OsStr::to_str);
     match (what, name) {
         (Watched::Record, None) if itself => Some(Change::Record),
-        (Watched::Record, Some(name)) => {
-            (name == RECORD).then_some(Change::Record)
-        }
+        (Watched::Record, Some(name)) => (name == RECORD).then_some(Change::Record),
         (Watched::Pins | Watched::Links, None) if itself => Some(Change::Pins),
         (Watched::Pins, Some(_)) => Some(Change::Pins),
         (Watched::Links, Some(name)) => Some(match attachment::interface_of_pin(name) {

@@ -124,6 +124,8 @@ pub struct Repaired {
     pub forgotten: usize,
     /// The interfaces that are the instance's or its uplinks.
     pub interfaces: BTreeSet<String>,
+    /// The names of its endpoints, and of their namespaces.
+    pub endpoints: BTreeSet<String>,
 }
 
 /// A part with what it is made of.
@@ -154,6 +156,7 @@ impl<M: Machine> Manager<M> {
 
         let (transaction, settings) = self.begin()?;
         done.interfaces = transaction.interfaces()?.into_iter().collect();
+        done.endpoints = transaction.endpoint_names()?.into_iter().collect();
         done.interfaces.extend(settings.uplinks.iter().map(ToString::to_string));
         let known = transaction.host_addresses()?;
         let Refresh { wanted, obsolete } = self.refresh(&transaction, &Addresses::from(&host))?;
@@ -223,10 +226,7 @@ impl<M: Machine> Manager<M> {
         for name in names.iter().filter_map(|name| name.parse::<Name>().ok()) {
             if let Some(endpoint) = transaction.endpoint(&name)? {
                 let network = transaction.network_of(&endpoint)?;
-                parts.push(Part::new(
-                    Object::Endpoint(name),
-                    expand::endpoint(&endpoint, network.as_ref()),
-                ));
+                parts.push(Part::new(Object::Endpoint(name), expand::endpoint(&endpoint, network.as_ref())));
             }
         }
         Ok(parts)
@@ -410,8 +410,7 @@ fn foundation_parts(
     host: &Host,
     addresses: Part,
 ) -> Result<Vec<Part>, Error> {
-    let mut parts =
-        vec![Part::new(Object::Instance, expand::instance(settings, transaction.port_blocks()?))];
+    let mut parts = vec![Part::new(Object::Instance, expand::instance(settings, transaction.port_blocks()?))];
     let forwarding = forwarding(settings);
     for name in &settings.uplinks {
         // One that is gone is one again when it comes back.

@@ -15,8 +15,8 @@ use crate::ours;
 use crate::plan::{self, Op, Plan, Resource, State, expand};
 use crate::reconcile::{self, Machine};
 use crate::spec::{
-    Firewall, FloodLimits, Hold, InterfaceName, Name, Network, Settings, SettingsChange, Subnet,
-    TableSizes, TimeoutSetting, Xdp,
+    Firewall, FloodLimits, Hold, InterfaceName, Name, Network, Settings, SettingsChange, Subnet, TableSizes,
+    TimeoutSetting, Xdp,
 };
 use crate::store::{self, Store, Transaction};
 

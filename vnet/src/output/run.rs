@@ -73,7 +73,9 @@ impl News {
         match self {
             Self::Failed => Level::Error,
             Self::Noticed | Self::Recovered | Self::Note | Self::Waiting => Level::Warn,
-            Self::Started | Self::Stopping | Self::Reloading | Self::Repaired | Self::Forgotten => Level::Info,
+            Self::Started | Self::Stopping | Self::Reloading | Self::Repaired | Self::Forgotten => {
+                Level::Info
+            }
             Self::Heard | Self::Looked => Level::Debug,
         }
     }

@@ -37,9 +37,14 @@ struct Memory {
     /// Of which version of the record that is.
     stamp: Option<std::time::SystemTime>,
     drops: Totals<DropKey, (&'static str, &'static str)>,
-    endpoints: Totals<(String, u32, Way, Unit), (String, Way, Unit)>,
-    mappings: Totals<(Tuple, u32, Way, Unit), (Published, Way, Unit)>,
+    endpoints: Totals<OfEndpoint, (String, Way, Unit)>,
+    mappings: Totals<OfFlow, (Published, Way, Unit)>,
 }
+
+/// A counter of an endpoint's interface, which counts anew if it has another number.
+type OfEndpoint = (String, u32, Way, Unit);
+/// A counter of a flow, by its first packet and when it began.
+type OfFlow = (Tuple, u32, Way, Unit);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Way {
@@ -75,7 +80,9 @@ impl Gatherer {
         let slots = usage.remove(maps::FLOW_SLOTS).unwrap_or_default();
         let live = flows.iter().filter(|flow| !flow.is_over(&config.unwrap_or(DatapathConfig::DEFAULT), now));
         let counts = self.counts.borrow();
-        let listed = |counts: &BTreeMap<&'static str, u64>| counts.iter().map(|(&kind, &count)| (kind, count)).collect();
+        let listed = |counts: &BTreeMap<&'static str, u64>| {
+            counts.iter().map(|(&kind, &count)| (kind, count)).collect()
+        };
         Ok(Sample {
             version: env!("CARGO_PKG_VERSION"),
             abi: ABI_VERSION,
@@ -165,7 +172,13 @@ impl Memory {
             let of = |way| Traffic { packets: count(way, Unit::Packets), bytes: count(way, Unit::Bytes) };
             let Published { published, protocol, endpoint } = it.clone();
             // Clients open, so what they send is what comes in.
-            MappingSample { published, protocol, endpoint, inwards: of(Way::Sent), outwards: of(Way::Received) }
+            MappingSample {
+                published,
+                protocol,
+                endpoint,
+                inwards: of(Way::Sent),
+                outwards: of(Way::Received),
+            }
         };
         let mut told: Vec<MappingSample> = self.account.mappings.values().map(sample).collect();
         told.sort_unstable_by(|a, b| (&a.published, &a.protocol).cmp(&(&b.published, &b.protocol)));
@@ -212,7 +225,8 @@ fn flow_usage(kernel: &Kernel, flows: &[Flow]) -> Result<Vec<(&'static str, Usag
 
 /// Counts flows by the network of the endpoint that has them; both ends may be endpoints: the one that began it counts.
 fn by_network<'a>(account: &Account, flows: impl Iterator<Item = &'a Flow>) -> Vec<FlowsSample> {
-    let mut counts: BTreeMap<u16, [u64; 2]> = account.networks.keys().map(|&number| (number, [0, 0])).collect();
+    let mut counts: BTreeMap<u16, [u64; 2]> =
+        account.networks.keys().map(|&number| (number, [0, 0])).collect();
     for flow in flows {
         let zone = if flow.original.zone == Zone::WORLD { flow.translated.zone } else { flow.original.zone };
         counts.entry(zone.id).or_default()[usize::from(flow.confirmed)] += 1;

@@ -170,7 +170,9 @@ impl Server {
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
         Ok(match (request.method(), request.uri().path()) {
             (&Method::GET | &Method::HEAD, PATH) => self.metrics().await,
-            (&Method::GET | &Method::HEAD, "/") => text(StatusCode::OK, format!("vnet: metrics are at {PATH}\n")),
+            (&Method::GET | &Method::HEAD, "/") => {
+                text(StatusCode::OK, format!("vnet: metrics are at {PATH}\n"))
+            }
             (&Method::GET | &Method::HEAD, _) => {
                 text(StatusCode::NOT_FOUND, format!("there is only {PATH}\n"))
             }
