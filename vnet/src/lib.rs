@@ -3,6 +3,7 @@
 //! ```text
 //! cli                     what people type; output: what they read
 //!  |-> events             what happens, for as many readers as there are
+//!  |-> graph              the topology as a drawing: pure
 //!  |-> run                the resident part: hears what happens around an instance, and has it repaired
 //!  |    '-> metrics       what Prometheus is told: pure
 //!  |-> file               an instance described in TOML: read, written, compared: pure
@@ -24,6 +25,7 @@ pub mod events;
 pub mod file;
 pub mod firewall;
 pub mod flow;
+pub mod graph;
 pub mod instance;
 pub mod ipam;
 pub mod kernel;
@@ -34,6 +36,7 @@ pub mod output;
 pub mod plan;
 pub mod reconcile;
 pub mod run;
+pub mod runtime;
 pub mod spec;
 pub mod store;
 pub mod trace;

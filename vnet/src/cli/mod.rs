@@ -10,6 +10,7 @@ mod doctor;
 mod drops;
 mod floating;
 mod flow;
+mod graph;
 mod instance;
 mod limit;
 mod lines;
@@ -29,7 +30,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use self::context::{Context, Global};
-use crate::{file, manage, spec};
+use crate::{file, manage, spec, store};
 
 /// Networks for namespaces on eBPF: addresses, masquerade, published ports. Without iptables, without a daemon.
 #[derive(Debug, Parser)]
@@ -86,6 +87,7 @@ enum Command {
     #[command(subcommand)]
     Flow(flow::Command),
     Drops(drops::Drops),
+    Graph(graph::Draw),
     Trace(trace::Trace),
     Run(run::Run),
     Completions(completions::Completions),
@@ -109,6 +111,7 @@ impl Command {
             Self::Deny(command) => command.run(context).await,
             Self::Flow(command) => command.run(context).await,
             Self::Drops(command) => command.run(context).await,
+            Self::Graph(command) => command.run(context).await,
             Self::Trace(command) => command.run(context).await,
             Self::Run(command) => command.run(context).await,
             Self::Completions(command) => command.run(),
@@ -121,6 +124,7 @@ impl Command {
 pub fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
     let context = Context::new(global);
+    store::tell_of_damage(&context.instance);
     let result = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -197,6 +201,8 @@ mod tests {
             "up --xdp native --flood-rate 100 --flood-total 5000",
             "up --xdp eth0=generic --xdp eth1=off --dry-run",
             "--instance blue down --dry-run",
+            "--wait 5 ns create net1",
+            "portmap rm 8088 --wait 0",
             "status --json",
             "doctor",
             "doctor --json",
@@ -255,6 +261,12 @@ mod tests {
             "drops",
             "drops -f",
             "drops --hook from_uplink --reason direct-access,denied",
+            "drops -f --count 10 --duration 1m --endpoint net1",
+            "drops --pcapng drops.pcapng --snaplen 128 --max-size 10m --count 1000 --duration 90s",
+            "graph",
+            "graph --format dot -o vnet.dot --interval 0",
+            "graph --format mermaid --interval 0.5 --json",
+            "status --svg vnet.svg",
             "trace tcp 203.0.113.2:5555 203.0.113.1:8088",
             "trace tcp [2001:db8::2]:5555 [2001:db8::1]:8088 --from outside --uplink eth0 --flags syn,ack --json",
             "trace udp 192.168.0.2:4000 9.9.9.9:53 --from net1 --ttl 1",
@@ -279,6 +291,7 @@ mod tests {
             "",
             "nonsense",
             "--instance a/b status",
+            "status --wait soon",
             "up --subnet 192.168.0.5/24",
             "up --bridge a-name-that-is-too-long",
             "up --nat-ports 50000",
@@ -338,6 +351,11 @@ mod tests {
             "apply",
             "apply vnet.toml",
             "drops --reason because",
+            "drops --snaplen 64",
+            "drops --pcapng x --snaplen 100000",
+            "drops --pcapng x --count 0",
+            "graph --format png",
+            "graph --interval -1",
             "run --metrics 9464",
             "run --metrics-remote",
             "run --check 0",

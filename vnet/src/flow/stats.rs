@@ -165,6 +165,14 @@ impl Stats {
         }
     }
 
+    /// How many flows the tables hold, whether they are over or not.
+    #[must_use]
+    pub fn flows(&self) -> u64 {
+        let flows =
+            self.tables.iter().filter(|fill| [maps::CONNTRACK, maps::UNCONFIRMED].contains(&fill.map));
+        flows.map(|fill| fill.usage.used + fill.over).sum()
+    }
+
     /// What is nearly all in use, and what happens then.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {

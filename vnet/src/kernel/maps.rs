@@ -68,6 +68,7 @@ pub(super) struct Maps {
     pub(super) local_flows: Table<LocalFlowKey, LocalFlowValue>,
     drops: PathBuf,
     events: PathBuf,
+    captured: PathBuf,
 }
 
 impl Maps {
@@ -97,6 +98,7 @@ impl Maps {
             local_flows: Table::new(instance, names::LOCAL_FLOWS),
             drops: instance.map_pin(names::DROPS),
             events: instance.map_pin(names::EVENTS),
+            captured: instance.map_pin(names::CAPTURED),
         }
     }
 
@@ -169,6 +171,14 @@ impl Maps {
         let data = open(&self.events).map_err(|source| read_error(name, source))?;
         let data = data.ok_or_else(|| Error::NoMap { map: name, pin: self.events.clone() })?;
         maps::RingBuf::try_from(Map::RingBuf(data)).map_err(|source| read_error(name, source))
+    }
+
+    /// The perf events of captured packets.
+    pub(super) fn captured(&self) -> Result<maps::PerfEventArray<MapData>, Error> {
+        let name = vnet_common::maps::CAPTURED;
+        let data = open(&self.captured).map_err(|source| read_error(name, source))?;
+        let data = data.ok_or_else(|| Error::NoMap { map: name, pin: self.captured.clone() })?;
+        maps::PerfEventArray::try_from(Map::PerfEventArray(data)).map_err(|source| read_error(name, source))
     }
 }
 

@@ -6,6 +6,8 @@
 //!          +-- entries        resources that are one entry of a map           -- maps
 //!          +-- bridge, veth, hold, limit   interfaces and what is set on them       -- interface, netlink (dump), sysctl
 //!          +-- live           tables and routing, for packets that are only described, read only   -- maps, probe
+//!          +-- capture        what the programs drop, for whoever asks for the packets    -- maps
+//!          +-- traffic        what interfaces count                                   -- netlink
 //!          +-- netns          namespaces
 //!          +-- watch          what happens beside vnet                           -- netlink, inotify
 //!          +-- netfilter      the rules of the host's firewall, read only        -- dump
@@ -19,9 +21,11 @@ mod attachment;
 mod batch;
 mod bridge;
 mod capabilities;
+mod capture;
 mod cgroup;
 mod dump;
 mod entries;
+mod environment;
 mod error;
 mod events;
 mod exec;
@@ -45,6 +49,7 @@ mod reserved_ports;
 mod sockets;
 mod stdout;
 mod sysctl;
+mod traffic;
 mod veth;
 mod watch;
 mod xdp;
@@ -59,12 +64,16 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use nix::time::{ClockId, clock_gettime};
 use vnet_common::{
-    Addr, CtEntry, DatapathConfig, DropKey, EndpointUse, Event, Mac, MappingEntry, PortRange, Proto, Tuple,
+    Addr, CaptureFilter, CtEntry, DatapathConfig, DropKey, EndpointUse, Event, Mac, MappingEntry, PortRange,
+    Proto, Tuple,
 };
 
+pub use capture::{Capture, Captured};
+pub use environment::Environment;
 pub use error::{Error, NetlinkError};
 pub use live::Live;
 pub use object::{GENERATOR, OBJECT, PROBE, RUNNERS};
+pub use traffic::InterfaceTraffic;
 pub use watch::{Change, Hooks, Watch};
 
 use self::attachment::Attachment;
@@ -74,9 +83,9 @@ use self::maps::Maps;
 use self::netlink::Netlink;
 use self::xdp::XdpAttachment;
 use crate::firewall::Netfilter;
-use crate::flow::{Tables, Traffic, Usage};
+use crate::flow::{self, Counted, Room, Stats, Tables, Usage};
 use crate::instance::Instance;
-use crate::plan::{GsoSizes, Op, Resource, State, Veth};
+use crate::plan::{GsoSizes, Op, Resource, State, TableSizes, Veth};
 
 /// An interface of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,17 +137,6 @@ pub struct Route {
     pub gateway: Option<IpAddr>,
     /// Its metric: lower is preferred.
     pub metric: u32,
-}
-
-/// What went through an endpoint's interface, as the kernel counts it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EndpointTraffic {
-    /// The interface, by its number in its namespace: another one counts anew.
-    pub index: u32,
-    /// What left by it.
-    pub sent: Traffic,
-    /// What came in by it.
-    pub received: Traffic,
 }
 
 /// A socket of the host that holds a port.
@@ -434,6 +432,25 @@ impl Kernel {
         Ok(addressed)
     }
 
+    /// What interfaces of the host have received and sent, by name.
+    ///
+    /// # Errors
+    /// When the kernel does not list them.
+    pub async fn traffic(&self, names: &[&str]) -> Result<HashMap<String, InterfaceTraffic>, Error> {
+        traffic::of_interfaces(&self.netlink, names).await
+    }
+
+    /// What endpoints have received and sent, by the host's ends of their links.
+    ///
+    /// # Errors
+    /// When the kernel does not list them.
+    pub async fn traffic_of_endpoints(
+        &self,
+        links: &[&str],
+    ) -> Result<HashMap<String, InterfaceTraffic>, Error> {
+        traffic::of_far_ends(&self.netlink, links).await
+    }
+
     /// The names of the host's interfaces, by number.
     ///
     /// # Errors
@@ -553,19 +570,29 @@ impl Kernel {
         Ok(None)
     }
 
-    /// What left and came in by the end of a veth pair that is not on the host; nothing if there is no such pair.
+    /// What flows use of what there is, counted now; `endpoints` are those to count for, with their names and addresses.
     ///
     /// # Errors
-    /// When the kernel does not say.
-    pub async fn endpoint_traffic(&self, host_interface: &str) -> Result<Option<EndpointTraffic>, Error> {
-        let counters = self.netlink.counters_of_other_end(host_interface).await;
-        let counters = counters
-            .map_err(|source| Error::ReadInterface { interface: host_interface.to_owned(), source })?;
-        Ok(counters.map(|netlink::Counters { index, sent, received }| EndpointTraffic {
-            index,
-            sent,
-            received,
-        }))
+    /// When a map cannot be read.
+    pub fn flow_stats(&self, endpoints: &[(String, Vec<IpAddr>)], room: Room) -> Result<Stats, Error> {
+        // Without a data path there are no flows.
+        let config = self.datapath_config()?.unwrap_or(DatapathConfig::DEFAULT);
+        let mut used: Vec<(String, EndpointUse)> = Vec::with_capacity(endpoints.len());
+        for (name, addresses) in endpoints {
+            used.push((name.clone(), self.endpoint_use(addresses)?.unwrap_or(EndpointUse::NOTHING)));
+        }
+        let (flows, mappings) = (flow::pair(&self.flow_tables()?), self.mappings()?);
+        let fragments = self.fragments()?;
+        let counted = Counted { flows: &flows, mappings: &mappings, fragments, endpoints: &used, room };
+        Ok(Stats::count(&counted, &config, Self::now()))
+    }
+
+    /// What of the machine matters to vnet beside what it cannot do without.
+    ///
+    /// # Errors
+    /// When the kernel's release, or the instance's own files, cannot be looked at.
+    pub fn environment(&self) -> Result<Environment, Error> {
+        environment::of(&self.instance)
     }
 
     /// How much is in use of each map whose entries can be counted, but for the flow tables; nothing when there is no
@@ -638,6 +665,30 @@ impl Kernel {
         sysctl::has_ipv6()
     }
 
+    /// What there is of the instance, as far as that can be found without its record: maps and programs, and parameters
+    /// of the host of which it is noted what they were before.
+    ///
+    /// # Errors
+    /// When it cannot be looked for.
+    pub async fn without_record(&self) -> Result<Vec<Resource>, Error> {
+        let mut found = Vec::new();
+        let data_path = Resource::DataPath(TableSizes::default());
+        if self.state(&data_path).await? != State::Absent {
+            found.push(data_path);
+        }
+        found.extend(reserved_ports::noted(&self.instance)?);
+        found.extend(forwarding::noted(&self.instance)?);
+        Ok(found)
+    }
+
+    /// Refuses maps of another version of vnet that are in use.
+    ///
+    /// # Errors
+    /// When they are that, with the way out.
+    pub fn check_version(&self) -> Result<(), Error> {
+        programs::check_version(&self.instance)
+    }
+
     /// The number of the host's network namespace: no other has it until the next boot.
     ///
     /// # Errors
@@ -666,6 +717,14 @@ impl Kernel {
     /// When there is no data path, or the ring buffer cannot be read.
     pub async fn events(&self, each: &mut dyn FnMut(&Event) -> bool) -> Result<(), Error> {
         events::read(self.maps.events()?, each).await
+    }
+
+    /// Captures the packets that are dropped from now on, of one that the filter selects its first bytes.
+    ///
+    /// # Errors
+    /// When there is no data path, somebody else captures, or the kernel has no memory for it.
+    pub fn capture(&self, filter: &CaptureFilter) -> Result<Capture, Error> {
+        Capture::begin(&self.instance, &self.maps, filter)
     }
 
     /// Begins to listen to what happens around the instance. Needs a tokio runtime with I/O.

@@ -95,7 +95,7 @@ impl Host {
     }
 
     /// What of the host uses a prefix. The default route leads everywhere, so it does not count.
-    fn occupant(&self, subnet: IpNet) -> Option<String> {
+    pub(super) fn occupant(&self, subnet: IpNet) -> Option<String> {
         let address = self.interfaces.iter().find_map(|interface| {
             let address = interface.addresses.iter().find(|address| overlap(address.trunc(), subnet))?;
             Some(format!("the address {address} of {}", interface.name))

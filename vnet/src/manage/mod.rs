@@ -12,11 +12,13 @@
 //! noted of it belongs to somebody else: the verb refuses, and nothing changes.
 
 mod apply;
+mod connection;
 mod deny;
 mod description;
 mod doctor;
 mod endpoint;
 mod error;
+mod examine;
 mod floating;
 mod flows;
 mod going;
@@ -35,11 +37,14 @@ mod up;
 mod tests;
 
 pub use apply::{Applied, Unnamed};
+pub use connection::{ConnectRequest, Disconnected};
 pub use description::{Description, Part};
 pub use doctor::{Diagnosis, Finding, checks};
 pub use endpoint::{EndpointRequest, Place, RemovedEndpoint};
 pub use error::{Error, Refused, RefusedPart};
+pub use examine::{Difference, Examination, examine};
 pub use floating::FloatingRequest;
+pub use flows::{named, room};
 pub use limit::LimitChange;
 pub use masquerade::{MasqueradeRequest, missing_addresses};
 pub use network::NetworkRequest;
@@ -166,7 +171,13 @@ impl<M: Machine> Manager<M> {
         let transaction = self.store.begin()?;
         let settings = transaction.settings()?.ok_or_else(|| store::Error::not_up(&self.instance))?;
         check_namespace(&self.instance, &self.machine, Some(&settings))?;
+        self.check_version()?;
         Ok((transaction, settings))
+    }
+
+    /// Refuses to go on with maps of another version, before anything is noted.
+    fn check_version(&self) -> Result<(), Error> {
+        self.machine.check_version().map_err(kernel("look at the maps"))
     }
 
     /// Makes what is wanted and takes away what is obsolete, or nothing at all.

@@ -225,8 +225,8 @@ impl<M: Machine> Manager<M> {
         let mut parts = Vec::new();
         for name in names.iter().filter_map(|name| name.parse::<Name>().ok()) {
             if let Some(endpoint) = transaction.endpoint(&name)? {
-                let network = transaction.network_of(&endpoint)?;
-                parts.push(Part::new(Object::Endpoint(name), expand::endpoint(&endpoint, network.as_ref())));
+                let networks = transaction.networks_of(&endpoint)?;
+                parts.push(Part::new(Object::Endpoint(name), expand::endpoint(&endpoint, &networks)));
             }
         }
         Ok(parts)
@@ -457,8 +457,8 @@ pub(super) fn object_parts(transaction: &Transaction) -> Result<Vec<Part>, Error
 fn endpoint_parts(transaction: &Transaction) -> Result<Vec<Part>, Error> {
     let mut parts = Vec::new();
     for endpoint in transaction.endpoints()? {
-        let network = transaction.network_of(&endpoint)?;
-        let resources = expand::endpoint(&endpoint, network.as_ref());
+        let networks = transaction.networks_of(&endpoint)?;
+        let resources = expand::endpoint(&endpoint, &networks);
         parts.push(Part::new(Object::Endpoint(endpoint.name), resources));
     }
     Ok(parts)

@@ -155,6 +155,11 @@ impl<M: Machine> Manager<M> {
         wish: InstanceWish<'_>,
     ) -> Result<Noted, Error> {
         let InstanceWish { base, uplinks: named, change } = wish;
+        self.check_version()?;
+        if recorded.is_none() {
+            // Before anything else is said of what is left of an instance whose record is lost.
+            self.plan(Claim::New.on([Resource::DataPath(TableSizes::default())]), Vec::new()).await?;
+        }
         let settings = self.settings(transaction, recorded.as_ref(), base, change)?;
         let Uplinks { uplinks, gone, mut notes } =
             self.choose_uplinks(transaction, host, &settings.uplinks, named)?;
@@ -532,8 +537,7 @@ fn everything(transaction: &Transaction) -> Result<Vec<Resource>, Error> {
     resources.extend(transaction.networks()?.iter().flat_map(expand::network));
     let mut endpoints = Vec::new();
     for endpoint in transaction.endpoints()? {
-        let network = transaction.network_of(&endpoint)?;
-        endpoints.extend(expand::endpoint(&endpoint, network.as_ref()));
+        endpoints.extend(expand::endpoint(&endpoint, &transaction.networks_of(&endpoint)?));
     }
     expand::order_of_going(&mut endpoints);
     resources.extend(endpoints);
@@ -543,12 +547,12 @@ fn everything(transaction: &Transaction) -> Result<Vec<Resource>, Error> {
 }
 
 async fn remove_leftovers<M: Machine>(machine: &M, mode: Mode) -> Result<Done<Downed>, Error> {
-    let data_path = Resource::DataPath(TableSizes::default());
-    let state = machine.state(&data_path).await.map_err(kernel("look for maps and programs"))?;
-    if state == State::Absent {
+    let found = machine.without_record().await.map_err(kernel("look for maps and programs"))?;
+    if found.is_empty() {
         return Ok(Done::new(Downed::Nothing, Vec::new()));
     }
-    let plan = plan::plan(&[], &[(data_path, state)]);
+    let found: Vec<_> = found.into_iter().map(|resource| (resource, State::Present)).collect();
+    let plan = plan::plan(&[], &found);
     if mode == Mode::Apply {
         let what = "the instance".to_owned();
         reconcile::tear_down(machine, &plan)

@@ -10,13 +10,13 @@ use crate::store::{self, Store};
 pub(super) struct Account {
     /// Networks by number.
     pub(super) networks: BTreeMap<u16, String>,
-    /// Endpoints that are on a network.
+    /// The links of endpoints to networks.
     pub(super) endpoints: Vec<Named>,
     /// Mappings by number.
     pub(super) mappings: HashMap<u32, Published>,
 }
 
-/// An endpoint on a network.
+/// A link of an endpoint to a network.
 #[derive(Clone, Debug)]
 pub(super) struct Named {
     pub(super) name: String,
@@ -24,6 +24,16 @@ pub(super) struct Named {
     /// The host's end of its link.
     pub(super) host_interface: String,
 }
+
+impl Named {
+    /// What no other link has.
+    pub(super) fn key(&self) -> LinkKey {
+        (self.name.clone(), self.network.clone())
+    }
+}
+
+/// An endpoint and a network.
+pub(super) type LinkKey = (String, String);
 
 /// What a mapping publishes, as people read it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,15 +50,15 @@ impl Account {
         let transaction = store.begin()?;
         let networks = transaction.networks()?.into_iter();
         let networks = networks.map(|network| (network.number, network.name.to_string())).collect();
-        let endpoints = transaction.endpoints()?.into_iter().filter_map(|endpoint| {
-            let link = endpoint.link?;
-            Some(Named {
+        let recorded = transaction.endpoints()?;
+        let links = recorded.iter().flat_map(|endpoint| {
+            endpoint.links.iter().map(|link| Named {
                 name: endpoint.name.to_string(),
                 network: link.network.to_string(),
                 host_interface: link.host_interface.to_string(),
             })
         });
-        let endpoints = endpoints.collect();
+        let endpoints = links.collect();
         let mappings = transaction.port_maps()?.into_iter().map(|mapping| {
             let published = Published {
                 published: mapping.published.to_string(),

@@ -11,10 +11,10 @@ use tokio::time::sleep;
 use vnet_common::{ABI_VERSION, DatapathConfig, DropKey, DropReason, Hook, Tuple, Zone, maps};
 
 use super::Counts;
-use super::account::{Account, Published};
+use super::account::{Account, LinkKey, Published};
 use crate::flow::{self, Flow, Traffic, Usage};
 use crate::instance::Instance;
-use crate::kernel::{self, EndpointTraffic, Kernel};
+use crate::kernel::{self, InterfaceTraffic, Kernel};
 use crate::metrics::{EndpointSample, FlowsSample, MappingSample, Sample, Totals};
 use crate::store::Store;
 
@@ -37,13 +37,15 @@ struct Memory {
     /// Of which version of the record that is.
     stamp: Option<std::time::SystemTime>,
     drops: Totals<DropKey, (&'static str, &'static str)>,
-    endpoints: Totals<OfEndpoint, (String, Way, Unit)>,
-    mappings: Totals<OfFlow, (Published, Way, Unit)>,
+    endpoints: Totals<OfInterface, Of<LinkKey>>,
+    mappings: Totals<OfFlow, Of<Published>>,
 }
 
-/// A counter of an endpoint's interface, which counts anew if it has another number.
-type OfEndpoint = (String, u32, Way, Unit);
-/// A counter of a flow, by its first packet and when it began.
+/// A counter of something.
+type Of<T> = (T, Way, Unit);
+/// A counter of an interface: one that is made again, under another number, counts anew.
+type OfInterface = (LinkKey, u32, Way, Unit);
+/// A counter of a flow, by what it began with and when.
 type OfFlow = (Tuple, u32, Way, Unit);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -123,16 +125,15 @@ impl Memory {
         }
     }
 
-    fn take(&mut self, drops: &[(DropKey, u64)], traffic: &[(String, EndpointTraffic)], flows: &[Flow]) {
+    fn take(&mut self, drops: &[(DropKey, u64)], traffic: &[(LinkKey, InterfaceTraffic)], flows: &[Flow]) {
         let name = |key: &DropKey| {
             let hook = Hook::from_u8(key.hook).map_or("unknown", Hook::name);
             (hook, DropReason::from_u8(key.reason).map_or("unknown", DropReason::name))
         };
         self.drops.take(drops.iter().map(|(key, count)| (*key, name(key), *count)));
-        let of_endpoints = traffic.iter().flat_map(|(name, EndpointTraffic { index, sent, received })| {
-            counters(*sent, *received).map(|(way, unit, count)| {
-                ((name.clone(), *index, way, unit), (name.clone(), way, unit), count)
-            })
+        let of_endpoints = traffic.iter().flat_map(|(key, InterfaceTraffic { index, sent, received })| {
+            counters(*sent, *received)
+                .map(|(way, unit, count)| ((key.clone(), *index, way, unit), (key.clone(), way, unit), count))
         });
         self.endpoints.take(of_endpoints);
         let of_mappings = flows.iter().filter(|flow| flow.mapping != 0).filter_map(|flow| {
@@ -158,7 +159,7 @@ impl Memory {
     fn endpoints_told(&self) -> Vec<EndpointSample> {
         let endpoints = self.account.endpoints.iter();
         let sample = |it: &super::account::Named| {
-            let count = |way, unit| self.endpoints.sum(&(it.name.clone(), way, unit));
+            let count = |way, unit| self.endpoints.sum(&(it.key(), way, unit));
             let of = |way| Traffic { packets: count(way, Unit::Packets), bytes: count(way, Unit::Bytes) };
             let (sent, received) = (of(Way::Sent), of(Way::Received));
             EndpointSample { name: it.name.clone(), network: it.network.clone(), sent, received }
@@ -196,16 +197,13 @@ fn counters(sent: Traffic, received: Traffic) -> [(Way, Unit, u64); 4] {
     ]
 }
 
-/// What went through the endpoints' interfaces, of those that are there.
-async fn traffic(kernel: &Kernel, account: &Account) -> Vec<(String, EndpointTraffic)> {
-    let mut traffic = Vec::with_capacity(account.endpoints.len());
-    for endpoint in &account.endpoints {
-        // One that cannot be asked at the moment is not counted anew.
-        if let Ok(Some(counted)) = kernel.endpoint_traffic(&endpoint.host_interface).await {
-            traffic.push((endpoint.name.clone(), counted));
-        }
-    }
-    traffic
+/// What went through the endpoints' interfaces, of those that are there and can be asked at the moment.
+async fn traffic(kernel: &Kernel, account: &Account) -> Vec<(LinkKey, InterfaceTraffic)> {
+    let near: Vec<&str> = account.endpoints.iter().map(|endpoint| endpoint.host_interface.as_str()).collect();
+    let counted = kernel.traffic_of_endpoints(&near).await.unwrap_or_default();
+    let of =
+        |endpoint: &super::account::Named| Some((endpoint.key(), *counted.get(&endpoint.host_interface)?));
+    account.endpoints.iter().filter_map(of).collect()
 }
 
 /// How much of the flow tables is in use: each flow has an entry for each direction.

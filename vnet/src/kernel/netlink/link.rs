@@ -92,6 +92,39 @@ impl Link {
     }
 }
 
+/// What an interface has received and sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::kernel) struct Counters {
+    /// Of the interface, in its namespace.
+    pub(in crate::kernel) index: u32,
+    pub(in crate::kernel) name: String,
+    pub(in crate::kernel) received: Traffic,
+    pub(in crate::kernel) sent: Traffic,
+    /// The number of the namespace in which the other end is, and its index there, if it is in another namespace.
+    pub(in crate::kernel) other_end: Option<(i32, u32)>,
+}
+
+impl Counters {
+    fn from_message(message: LinkMessage) -> Self {
+        let mut counters = Self { index: message.header.index, ..Self::default() };
+        let (mut namespace, mut index) = (None, None);
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => counters.name = name,
+                LinkAttribute::Link(other) => index = Some(other),
+                LinkAttribute::LinkNetNsId(id) => namespace = Some(id),
+                LinkAttribute::Stats64(stats) => {
+                    counters.received = Traffic { packets: stats.rx_packets, bytes: stats.rx_bytes };
+                    counters.sent = Traffic { packets: stats.tx_packets, bytes: stats.tx_bytes };
+                }
+                _ => {}
+            }
+        }
+        counters.other_end = namespace.zip(index);
+        counters
+    }
+}
+
 /// The XDP program that an interface has. With several, in the driver and in the hardware, the number is none's.
 fn attached_xdp(parts: &[LinkXdp]) -> Option<AttachedXdp> {
     let program = parts.iter().find_map(|part| match part {
@@ -110,59 +143,7 @@ pub(in crate::kernel) struct OtherEnd<'a> {
     pub(in crate::kernel) namespace: i32,
 }
 
-/// What went through an interface.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::kernel) struct Counters {
-    /// Of the interface, in its namespace.
-    pub(in crate::kernel) index: u32,
-    pub(in crate::kernel) sent: Traffic,
-    pub(in crate::kernel) received: Traffic,
-}
-
 impl Netlink {
-    /// What went through the other end of a veth pair, wherever that is; nothing if there is no such pair.
-    pub(in crate::kernel) async fn counters_of_other_end(&self, name: &str) -> Result<Option<Counters>> {
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        let Some(attributes) = self.attributes_of_link(message).await? else { return Ok(None) };
-        let (mut index, mut namespace) = (None, None);
-        for attribute in attributes {
-            match attribute {
-                LinkAttribute::Link(other) => index = Some(other),
-                LinkAttribute::LinkNetNsId(number) => namespace = Some(number),
-                _ => {}
-            }
-        }
-        let (Some(index), Some(namespace)) = (index, namespace) else { return Ok(None) };
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        message.attributes.push(LinkAttribute::IfNetnsId(namespace));
-        let Some(attributes) = self.attributes_of_link(message).await? else { return Ok(None) };
-        let stats = attributes.into_iter().find_map(|attribute| match attribute {
-            LinkAttribute::Stats64(stats) => Some(stats),
-            _ => None,
-        });
-        Ok(stats.map(|stats| Counters {
-            index,
-            sent: Traffic { packets: stats.tx_packets, bytes: stats.tx_bytes },
-            received: Traffic { packets: stats.rx_packets, bytes: stats.rx_bytes },
-        }))
-    }
-
-    /// What the kernel says of the interface that a message asks for, if there is one.
-    async fn attributes_of_link(&self, message: LinkMessage) -> Result<Option<Vec<LinkAttribute>>> {
-        match self.request(RouteNetlinkMessage::GetLink(message), 0).await {
-            Ok(answer) => Ok(answer.into_iter().find_map(|message| match message {
-                RouteNetlinkMessage::NewLink(message) => Some(message.attributes),
-                _ => None,
-            })),
-            // The second is said of a namespace that has no number here any more.
-            Err(error) if error.is(libc::ENODEV) || error.is(libc::EINVAL) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
     /// The interface of that name.
     pub(in crate::kernel) async fn link(&self, name: &str) -> Result<Option<Link>> {
         let mut message = LinkMessage::default();
@@ -181,6 +162,30 @@ impl Netlink {
         message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
         let answer = self.request(RouteNetlinkMessage::GetLink(message), NLM_F_DUMP).await?;
         Ok(answer.into_iter().filter_map(link).collect())
+    }
+
+    /// What all interfaces have received and sent.
+    pub(in crate::kernel) async fn counters(&self) -> Result<Vec<Counters>> {
+        let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let answer = self.request(question, NLM_F_DUMP).await?;
+        Ok(answer.into_iter().filter_map(counters).collect())
+    }
+
+    /// What an interface of another namespace has received and sent; nothing if there is none of that index.
+    pub(in crate::kernel) async fn counters_in(
+        &self,
+        namespace: i32,
+        index: u32,
+    ) -> Result<Option<Counters>> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes.push(LinkAttribute::IfNetnsId(namespace));
+        match self.request(RouteNetlinkMessage::GetLink(message), 0).await {
+            Ok(answer) => Ok(answer.into_iter().find_map(counters)),
+            // The namespace may have gone meanwhile.
+            Err(error) if error.is(libc::ENODEV) || error.is(libc::EINVAL) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes a bridge, down.
@@ -263,6 +268,13 @@ pub(in crate::kernel) fn gso_attributes(from: GsoSizes, to: GsoSizes) -> Vec<Lin
     let v6 = (from.v6 != to.v6).then_some(LinkAttribute::GsoMaxSize(to.v6));
     let v4 = (from != to).then_some(LinkAttribute::GsoIpv4MaxSize(to.v4));
     v6.into_iter().chain(v4).collect()
+}
+
+fn counters(message: RouteNetlinkMessage) -> Option<Counters> {
+    match message {
+        RouteNetlinkMessage::NewLink(message) => Some(Counters::from_message(message)),
+        _ => None,
+    }
 }
 
 fn link(message: RouteNetlinkMessage) -> Option<Link> {
