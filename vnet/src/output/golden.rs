@@ -30,7 +30,7 @@ fn network() -> spec::Network {
         bridge: "vnet0".parse().unwrap(),
         mac: Mac::new([2, 0, 0, 0, 0, 1]),
         mtu: 1500,
-        follows_uplink: false,
+        follows_uplink: true,
         gso: spec::GsoSizes { v4: 65_536, v6: 196_608 },
         internal: false,
         isolated: true,
