@@ -1,5 +1,6 @@
 //! `vnet top`.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use super::context::{Context, interface_names, interrupted, places};
 use super::graph::interval;
 use super::usage;
 use crate::flow::{self, Traffic};
-use crate::kernel::Kernel;
+use crate::kernel::{InterfaceTraffic, Kernel};
 use crate::output::{Format, Names};
 use crate::top::{self, App, Counts, Dropped, EndpointCounts, Event, Mapping, Tab};
 
@@ -204,8 +205,18 @@ struct Recorded {
     name: String,
     network: String,
     places: Vec<(Zone, Addr)>,
-    /// The host's end of its link.
-    link: Option<String>,
+    /// The host's ends of its links.
+    links: Vec<String>,
+}
+
+impl Recorded {
+    /// What it has sent and received over all its links; nothing if it has none.
+    fn traffic(&self, counted: &HashMap<String, InterfaceTraffic>) -> Option<[Traffic; 2]> {
+        let links = self.links.iter().filter_map(|link| counted.get(link));
+        let sum =
+            |a: Traffic, b: Traffic| Traffic { packets: a.packets + b.packets, bytes: a.bytes + b.bytes };
+        links.map(|it| [it.sent, it.received]).reduce(|a, b| [sum(a[0], b[0]), sum(a[1], b[1])])
+    }
 }
 
 impl<'a> Counting<'a> {
@@ -236,7 +247,7 @@ impl<'a> Counting<'a> {
             name: endpoint.name.to_string(),
             network: crate::output::words(endpoint.link.iter().map(|link| &link.network)),
             places: places(&endpoint).collect(),
-            link: endpoint.link.iter().map(|link| link.host_interface.to_string()).next(),
+            links: endpoint.link.iter().map(|link| link.host_interface.to_string()).collect(),
         };
         let endpoints = record.transaction.endpoints()?.into_iter().map(recorded).collect();
         let mapping = |it: crate::spec::PortMap| Mapping {
@@ -257,8 +268,7 @@ impl<'a> Counting<'a> {
 
     async fn count(&mut self) -> anyhow::Result<Counts> {
         self.read()?;
-        let links: Vec<&str> =
-            self.endpoints.iter().filter_map(|endpoint| endpoint.link.as_deref()).collect();
+        let links: Vec<&str> = self.endpoints.iter().flat_map(|it| &it.links).map(String::as_str).collect();
         let traffic = self.kernel.traffic_of_endpoints(&links).await?;
         let interfaces = interface_names(self.kernel).await?;
         let drops = self.kernel.drops()?.into_iter().map(|(key, packets)| Dropped {
@@ -276,11 +286,7 @@ impl<'a> Counting<'a> {
             name: endpoint.name.clone(),
             network: endpoint.network.clone(),
             places: endpoint.places.clone(),
-            traffic: endpoint
-                .link
-                .as_ref()
-                .and_then(|link| traffic.get(link))
-                .map(|traffic| -> [Traffic; 2] { [traffic.sent, traffic.received] }),
+            traffic: endpoint.traffic(&traffic),
         };
         Ok(Counts {
             at,
