@@ -130,7 +130,7 @@ impl App {
             Key::Char(digit @ '1'..='4') => self.show(Tab::ALL[digit as usize - '1' as usize]),
             Key::NextTab => self.show(Tab::ALL[(self.tab as usize + 1) % Tab::ALL.len()]),
             Key::PreviousTab => {
-                self.show(Tab::ALL[(self.tab as usize + Tab::ALL.len() - 1) % Tab::ALL.len()])
+                self.show(Tab::ALL[(self.tab as usize + Tab::ALL.len() - 1) % Tab::ALL.len()]);
             }
             Key::Up | Key::Char('k') => self.select(self.view().selected.saturating_sub(1)),
             Key::Down | Key::Char('j') => self.select(self.view().selected.saturating_add(1)),
