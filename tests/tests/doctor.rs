@@ -57,7 +57,7 @@ fn the_doctor_finds_what_is_not_as_recorded_and_up_brings_it_back() {
 
     net1.run(&["ip", "route", "del", "default"]);
     let [(problem, _)] = &finds(&lab, &["endpoints"])[..] else { unreachable!() };
-    assert!(problem.contains("there is no default route by 192.168.0.1"), "{problem}");
+    assert!(problem.contains("there is no route to 0.0.0.0/0 by 192.168.0.1"), "{problem}");
     lab.vnet_ok(&["up"]);
     finds(&lab, &[]);
 }

@@ -78,13 +78,13 @@ enum May {
 }
 
 /// Highest first: a room uses only what stands below it.
-const ROOMS: [Room; 21] = [
+const ROOMS: [Room; 22] = [
     Room { name: "main", uses: &["cli"], may: May::DoIo },
     Room {
         name: "cli",
         uses: &[
-            "run", "events", "file", "graph", "manage", "store", "output", "kernel", "trace", "firewall",
-            "flow", "plan", "spec", "runtime", "instance",
+            "run", "events", "file", "graph", "manage", "store", "output", "kernel", "top", "trace",
+            "firewall", "flow", "plan", "spec", "runtime", "instance",
         ],
         may: May::DoIo,
     },
@@ -96,6 +96,7 @@ const ROOMS: [Room; 21] = [
     Room { name: "runtime", uses: &[], may: May::DoIo },
     Room { name: "events", uses: &["kernel", "instance"], may: May::DoIo },
     Room { name: "file", uses: &["manage", "spec"], may: May::Compute },
+    Room { name: "top", uses: &["output", "flow"], may: May::DoIo },
     Room { name: "graph", uses: &["output", "flow", "spec"], may: May::Compute },
     Room {
         name: "manage",

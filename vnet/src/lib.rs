@@ -6,6 +6,7 @@
 //!  |-> graph              the topology as a drawing: pure
 //!  |-> run                the resident part: hears what happens around an instance, and has it repaired
 //!  |    '-> metrics       what Prometheus is told: pure
+//!  |-> top                what goes on, as tables: counted elsewhere, drawn here
 //!  |-> file               an instance described in TOML: read, written, compared: pure
 //!  '-> manage             the verbs: what each command does to an instance, whoever asks
 //!       |-> store         what was asked for, on disk
@@ -39,4 +40,5 @@ pub mod run;
 pub mod runtime;
 pub mod spec;
 pub mod store;
+pub mod top;
 pub mod trace;

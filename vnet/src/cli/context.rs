@@ -52,7 +52,7 @@ impl DryRun {
 }
 
 /// The instance a command is about, and for whom it prints.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Context {
     pub(super) instance: Instance,
     pub(super) format: Format,

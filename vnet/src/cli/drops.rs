@@ -14,7 +14,7 @@ use vnet_common::{Addr, CaptureFilter, DropReason, Event, Hook, MAX_SNAPLEN, Tup
 use vnet_datapath::buffer::Buffer;
 use vnet_datapath::parse;
 
-use super::context::{Context, Record, follow, interface_names, interrupted, note};
+use super::context::{Context, follow, interface_names, interrupted, note};
 use super::namespace::existing;
 use super::usage;
 use crate::kernel::{Capture, Captured, Kernel};
@@ -88,41 +88,38 @@ fn hook_parser() -> impl clap::builder::TypedValueParser<Value = Hook> {
 
 /// Which endpoints a dropped packet has to do with.
 struct Endpoints {
-    /// Names and zones, by the index of the host's end of the link.
-    links: HashMap<u32, (Zone, String)>,
+    /// Links by the index of the host's end.
+    links: HashMap<u32, Link>,
     /// Names, by address.
     addresses: HashMap<Addr, String>,
 }
 
+/// A link to an endpoint.
+struct Link {
+    zone: Zone,
+    endpoint: String,
+}
+
 impl Endpoints {
-    fn new(record: &Record) -> anyhow::Result<(Self, Vec<(String, Zone, String)>)> {
+    /// Those that are recorded, with the links whose ends are named among the host's interfaces.
+    fn new(recorded: &[spec::Endpoint], interfaces: &BTreeMap<u32, String>) -> Self {
         let mut addresses = HashMap::new();
-        let mut links = Vec::new();
-        for endpoint in record.transaction.endpoints()? {
+        let mut links = HashMap::new();
+        for endpoint in recorded {
             let name = endpoint.name.to_string();
             addresses.extend(endpoint.addresses().map(|addr| (Addr::from(addr), name.clone())));
-            links.extend(
-                endpoint
-                    .links
-                    .iter()
-                    .map(|link| (link.host_interface.to_string(), link.zone(), name.clone())),
-            );
+            links.extend(endpoint.links.iter().map(|link| {
+                (link.host_interface.as_str(), Link { zone: link.zone(), endpoint: name.clone() })
+            }));
         }
-        Ok((Self { links: HashMap::new(), addresses }, links))
-    }
-
-    /// Fills in the indexes that the host's interfaces have now.
-    fn indexed(mut self, links: Vec<(String, Zone, String)>, interfaces: &BTreeMap<u32, String>) -> Self {
-        let mut links: HashMap<String, (Zone, String)> =
-            links.into_iter().map(|(interface, zone, name)| (interface, (zone, name))).collect();
-        self.links =
-            interfaces.iter().filter_map(|(index, name)| Some((*index, links.remove(name)?))).collect();
-        self
+        let indexed =
+            interfaces.iter().filter_map(|(index, name)| Some((*index, links.remove(name.as_str())?)));
+        Self { links: indexed.collect(), addresses }
     }
 
     /// Those of a packet with this tuple on an interface, each once.
     fn of(&self, ifindex: u32, tuple: &Tuple) -> Vec<&str> {
-        let link = self.links.get(&ifindex).map(|(_, name)| name);
+        let link = self.links.get(&ifindex).map(|link| &link.endpoint);
         let ends = [&tuple.src, &tuple.dst].into_iter().filter_map(|addr| self.addresses.get(addr));
         let mut names: Vec<&str> = Vec::new();
         for name in link.into_iter().chain(ends) {
@@ -140,7 +137,7 @@ impl Endpoints {
         let mut bytes = captured.bytes.to_vec();
         bytes.resize((captured.header.length as usize).clamp(bytes.len(), LONGEST.max(bytes.len())), 0);
         let _ = parse(&Buffer::plain(bytes), &mut bytemuck::Zeroable::zeroed(), &mut tuple);
-        tuple.zone = self.links.get(&captured.header.ifindex).map_or(Zone::WORLD, |(zone, _)| *zone);
+        tuple.zone = self.links.get(&captured.header.ifindex).map_or(Zone::WORLD, |link| link.zone);
         tuple
     }
 }
@@ -181,12 +178,12 @@ impl Drops {
             existing(&record, endpoint)?;
         }
         let networks = record.network_names()?;
-        let (endpoints, links) = Endpoints::new(&record)?;
+        let endpoints = record.transaction.endpoints()?;
         // The lock of the state is not held while drops are waited for.
         drop(record);
         let kernel = context.kernel().await?;
         let interfaces = interface_names(&kernel).await?;
-        let endpoints = endpoints.indexed(links, &interfaces);
+        let endpoints = Endpoints::new(&endpoints, &interfaces);
         let words = Words { interfaces, networks, endpoints };
         if self.pcapng.is_some() {
             return self.capture(context, &kernel, &words).await;
@@ -253,51 +250,59 @@ impl Drops {
             Box::new(file.with_context(|| format!("write {}", path.display()))?)
         };
         let failed = || format!("write {}", path.display());
-        let mut file = PacketFile::begin(BufWriter::new(out), snaplen).with_context(failed)?;
+        let file = PacketFile::begin(BufWriter::new(out), snaplen).with_context(failed)?;
         let mut capture = kernel.capture(&filter)?;
         let offset = Capture::clock_offset();
         note(&[format!("capturing to {}; Ctrl-C ends it", path.display())]);
-        let mut take = |captured: Option<Captured<'_>>| {
-            let Some(captured) = captured else {
-                file.flush()?;
-                return Ok(true);
-            };
-            self.take(context, words, &mut file, &captured, offset)
-        };
+        let mut writing = Writing { drops: self, context, words, file, offset, full: false };
+        let mut take = |captured: Option<Captured<'_>>| writing.take(captured);
         tokio::select! {
             read = capture.read(&mut take) => read.with_context(failed)?,
             interrupted = interrupted(to_standard_output || self.follow) => interrupted?,
             () = elapsed(self.duration) => {}
         }
         capture.end(&mut take).with_context(failed)?;
-        let (packets, lost) = (file.packets(), capture.lost());
+        let (file, lost) = (writing.file, capture.lost());
+        let packets = file.packets();
         let now = Capture::now().saturating_add_signed(offset);
         file.end(now, lost).with_context(failed)?;
         let missing = if lost == 0 { String::new() } else { format!("; {lost} were lost for want of room") };
         note(&[format!("{packets} packets captured to {}{missing}", path.display())]);
         Ok(())
     }
+}
 
-    /// Writes a captured packet; whether to go on.
-    fn take<W: Write>(
-        &self,
-        context: &Context,
-        words: &Words,
-        file: &mut PacketFile<W>,
-        captured: &Captured<'_>,
-        offset: i64,
-    ) -> io::Result<bool> {
-        if self.count.is_some_and(|count| file.packets() >= count) {
+/// A file of captured packets under way.
+struct Writing<'a, W> {
+    drops: &'a Drops,
+    context: &'a Context,
+    words: &'a Words,
+    file: PacketFile<W>,
+    /// From the clock of packets' times to that of the day, in nanoseconds.
+    offset: i64,
+    /// Whether the next packet had no room in it.
+    full: bool,
+}
+
+impl<W: Write> Writing<'_, W> {
+    /// Writes a captured packet, or what is held back when there is none; whether to go on.
+    fn take(&mut self, captured: Option<Captured<'_>>) -> io::Result<bool> {
+        let Self { drops, context, words, file, offset, full } = self;
+        let Some(captured) = captured else {
+            file.flush()?;
+            return Ok(true);
+        };
+        if *full || drops.count.is_some_and(|count| file.packets() >= count) {
             return Ok(false);
         }
         let Captured { header, bytes } = captured;
-        let tuple = words.endpoints.tuple(captured);
-        if !self.concerns(words, header.ifindex, &tuple) {
+        let tuple = words.endpoints.tuple(&captured);
+        if !drops.concerns(words, header.ifindex, &tuple) {
             return Ok(true);
         }
         let unnamed = format!("if{}", header.ifindex);
         let packet = DroppedPacket {
-            time: header.time.saturating_add_signed(offset),
+            time: header.time.saturating_add_signed(*offset),
             ifindex: header.ifindex,
             interface: words.interfaces.get(&header.ifindex).unwrap_or(&unnamed),
             hook: Hook::from_u8(header.hook),
@@ -306,10 +311,11 @@ impl Drops {
             length: header.length,
             bytes,
         };
-        if !file.write(&packet, self.max_size.map(|most| u32::from(most).into()))? {
+        if !file.write(&packet, drops.max_size.map(|most| u32::from(most).into()))? {
+            *full = true;
             return Ok(false);
         }
-        if self.follow {
+        if drops.follow {
             let event = Event {
                 time: header.time,
                 tuple,
@@ -323,7 +329,7 @@ impl Drops {
                 context.print_event(&drop).map_err(io::Error::other)?;
             }
         }
-        Ok(self.count.is_none_or(|count| file.packets() < count))
+        Ok(drops.count.is_none_or(|count| file.packets() < count))
     }
 }
 

@@ -19,6 +19,7 @@ mod namespace;
 mod network;
 mod portmap;
 mod run;
+mod top;
 mod trace;
 
 use std::io;
@@ -90,6 +91,7 @@ enum Command {
     Graph(graph::Draw),
     Trace(trace::Trace),
     Run(run::Run),
+    Top(top::Top),
     Completions(completions::Completions),
 }
 
@@ -114,6 +116,7 @@ impl Command {
             Self::Graph(command) => command.run(context).await,
             Self::Trace(command) => command.run(context).await,
             Self::Run(command) => command.run(context).await,
+            Self::Top(command) => command.run(context).await,
             Self::Completions(command) => command.run(),
         }
     }
@@ -212,12 +215,23 @@ mod tests {
             "network create blue --subnet 10.1.0.0/24 --gateway 10.1.0.254 --mtu 1400 --internal --isolated",
             "network create blue --subnet 10.1.0.0/24 --gateway-mode routed --udp-mapping address-and-port",
             "network set blue --tcp-mapping endpoint-independent --filtering address --dry-run",
+            "network create blue",
+            "network create blue --subnet 10.1.0.0/24 --range 10.1.0.128/25 --reserve 10.1.0.200",
+            "network connect blue web",
+            "network connect blue web --ip 10.1.0.9 --mac 02:00:00:00:00:01 --ifname lan0 --default-route --dry-run",
+            "network connect blue web --route 10.50.0.0/16 --route fd50::/64=fd01::9",
+            "network disconnect blue web --dry-run --json",
+            "network leases",
+            "network leases blue --json",
             "network ls",
             "network inspect blue --json",
             "network rm blue --dry-run",
             "ns create net1",
             "ns create net1 --network blue --ip 10.1.0.9 --ip fd00::9 --mac 02:00:00:00:00:01 --ifname lan0",
             "ns create net1 --mode none",
+            "ns create net1 --mode host",
+            "ns create net1 --mode container:web",
+            "ns create net1 --route 10.50.0.0/16",
             "ns attach net1 --pid 1234 --network blue",
             "ns attach net1 --netns /run/netns/x --ip 10.1.0.9",
             "ns exec net1 -- ping -c 1 192.168.0.1",
@@ -267,6 +281,9 @@ mod tests {
             "graph --format dot -o vnet.dot --interval 0",
             "graph --format mermaid --interval 0.5 --json",
             "status --svg vnet.svg",
+            "top",
+            "top --once --limit 5",
+            "top -n 60 --interval 0.5 --json --show flows,drops",
             "trace tcp 203.0.113.2:5555 203.0.113.1:8088",
             "trace tcp [2001:db8::2]:5555 [2001:db8::1]:8088 --from outside --uplink eth0 --flags syn,ack --json",
             "trace udp 192.168.0.2:4000 9.9.9.9:53 --from net1 --ttl 1",
@@ -321,8 +338,13 @@ mod tests {
             "floating add net1 203.0.113.5",
             "floating add 203.0.113.5 a/b",
             "network create",
-            "network create blue",
+            "network create blue --range 10.1.0.1/24",
+            "network create blue --reserve 10.1.0.0/24",
+            "network connect blue",
+            "network connect blue web --route 0.0.0.0/0",
+            "network disconnect web",
             "network create ../x --subnet 10.0.0.0/24",
+            "ns create net1 --mode macvlan",
             "ns create net1 --mac 03:00:00:00:00:00",
             "ns attach net1",
             "ns attach net1 --pid 1 --netns /x",
@@ -355,6 +377,9 @@ mod tests {
             "drops --pcapng x --snaplen 100000",
             "drops --pcapng x --count 0",
             "graph --format png",
+            "top --once -n 2",
+            "top -n 0",
+            "top --show cats",
             "graph --interval -1",
             "run --metrics 9464",
             "run --metrics-remote",

@@ -13,7 +13,7 @@ pub fn dot(graph: &Graph) -> String {
     let _ = writeln!(
         text,
         "  label={};\n  world [label=\"world\", shape=ellipse];",
-        quoted(&[graph.instance.clone()])
+        quoted(std::slice::from_ref(&graph.instance))
     );
     text.push_str("  host [label=\"host\"];\n");
     for (number, uplink) in graph.uplinks.iter().enumerate() {

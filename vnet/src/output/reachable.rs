@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::table;
 use super::table::words;
+use super::{Network, table};
 use crate::firewall::{By, Verdict};
-use crate::spec;
+use crate::spec::{self, GatewayMode};
 
 /// A mapping and whom it serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -132,9 +132,17 @@ fn summary(reachable: &[Reachable]) -> String {
 /// How many mappings are shown to people; programs get all of them.
 const SHOWN: usize = 20;
 
+/// Which networks' endpoints are reached by their own addresses, by whoever has a route to them.
+fn direct(networks: &[Network]) -> String {
+    let open = |network: &&Network| network.gateway_mode == GatewayMode::NatUnprotected && !network.internal;
+    let open: Vec<String> =
+        networks.iter().filter(open).map(|it| format!("{} ({})", it.name, it.gateway_mode)).collect();
+    if open.is_empty() { "none (nat)".to_owned() } else { format!("those of {}", open.join(", ")) }
+}
+
 /// Prints the section for people.
-pub(super) fn print(out: &mut impl Write, reachable: &[Reachable]) -> io::Result<()> {
-    writeln!(out, "\nreachable: {}; endpoints directly: none (nat)", summary(reachable))?;
+pub(super) fn print(out: &mut impl Write, reachable: &[Reachable], networks: &[Network]) -> io::Result<()> {
+    writeln!(out, "\nreachable: {}; endpoints directly: {}", summary(reachable), direct(networks))?;
     if reachable.is_empty() {
         return Ok(());
     }
@@ -167,7 +175,7 @@ mod tests {
 
     fn printed(list: &[Reachable]) -> String {
         let mut out = Vec::new();
-        print(&mut out, list).unwrap();
+        print(&mut out, list, &[]).unwrap();
         String::from_utf8(out).unwrap()
     }
 

@@ -13,6 +13,14 @@ pub enum Error {
         /// What was given.
         text: String,
     },
+    /// A word that means something else.
+    #[error(
+        "an endpoint cannot be called {name}: to `vnet trace --from` that is not an endpoint; choose another name"
+    )]
+    ReservedName {
+        /// The name.
+        name: super::Name,
+    },
     /// Not an interface's name.
     #[error("{text:?} cannot name an interface: use 1 to {max} visible characters other than '/' and ':'", max = super::InterfaceName::MAX)]
     InterfaceName {
@@ -26,6 +34,28 @@ pub enum Error {
         text: String,
         /// What is wrong with it.
         reason: &'static str,
+    },
+    /// A range that no addresses can come from.
+    #[error("{range} cannot be a range of addresses to give out: {reason}")]
+    Range {
+        /// The range.
+        range: IpNet,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An address that cannot be reserved.
+    #[error("{addr} cannot be reserved: {reason}")]
+    Reserved {
+        /// The address.
+        addr: IpAddr,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Not a mode of an endpoint.
+    #[error("{text:?} is not a mode: choose {}", super::LinkMode::WRITTEN)]
+    LinkMode {
+        /// What was given.
+        text: String,
     },
     /// Not a route.
     #[error("{text:?} is not a route that an endpoint can have: {reason}")]
