@@ -309,14 +309,14 @@ fn hooks_that_are_removed_are_there_again() {
     // A program of the set: all are loaded again, and what is in the maps stays.
     let program = lab.pin_dir().join("programs/from_uplink");
     fs::remove_file(&program).expect("a pin");
-    soon("the program is pinned again", || program.exists());
+    // The verifier looks at all of them, which takes a busy machine a while.
+    eventually(|| program.exists().then_some(()), || format!("the program: {:#?}", run.lines()));
     soon("endpoints reach the world", || reaches_the_world(&net1));
     // A map: all are made anew, and filled.
     lab.vnet_ok(&["portmap", "add", "8088", &format!("{}:80", net1.name())]);
     let _server = Server::echo(&net1, "[::]:80");
     let map = lab.pin_dir().join(maps::PORT_MAP);
     fs::remove_file(&map).expect("a pin");
-    // That takes the verifier a while, and every endpoint is looked at.
     eventually(|| map.exists().then_some(()), || format!("the map to be pinned again: {:#?}", run.lines()));
     soon("the port is published again", || {
         Ask::tcp((HOST_V4, 8088).into()).patience(Duration::from_millis(200)).try_in(lab.outside()).is_ok()

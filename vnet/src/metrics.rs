@@ -168,9 +168,8 @@ impl Sample {
     fn write_own(&self, writer: &mut Writer<'_>) -> fmt::Result {
         let abi = self.abi.to_string();
         let build = vec![("version", self.version), ("abi", abi.as_str())];
-        let mut info =
-            writer.0.encode_descriptor("build", "Version of vnet and of its maps", None, MetricType::Info)?;
-        info.encode_info(&build)?;
+        // Not of the type for such things, which readers of the older format do not know.
+        writer.gauges(("build_info", "Version of vnet and of its maps", None), [(build, 1.0)])?;
         let up = ("up", "Whether the instance is up: 1 or 0", None);
         writer.gauge(up, f64::from(u8::from(self.up)))?;
         let of = |label: &'static str, counts: &[(&'static str, u64)]| -> Vec<(Labels<'static>, u64)> {
@@ -337,7 +336,7 @@ mod tests {
         };
         let text = encode(&sample).unwrap();
         for line in [
-            "vnet_build_info{version=\"1.2.3\",abi=\"7\"} 1",
+            "vnet_build_info{version=\"1.2.3\",abi=\"7\"} 1.0",
             "vnet_up 1.0",
             "# TYPE vnet_dropped_packets counter",
             "vnet_dropped_packets_total{hook=\"from_uplink\",reason=\"direct-access\"} 3",

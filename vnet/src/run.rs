@@ -375,8 +375,9 @@ impl Resident {
         self.interfaces = repaired.interfaces;
         self.endpoints = repaired.endpoints;
         self.stamp = self.stamp_now();
-        // Directories may have been made anew.
-        self.watch.renew()?;
+        if self.watch.renew()? {
+            self.hear(&Change::Pins);
+        }
         self.count(done, now - began);
         Ok(())
     }
@@ -427,13 +428,15 @@ impl Resident {
             _ => false,
         };
         // It may have become the instance's since the last look.
-        if is_foreign && self.stamp_now() == self.stamp {
+        let is_ignored = is_foreign && self.stamp_now() == self.stamp;
+        if self.options.level >= Level::Debug {
+            let how = if is_ignored { ", not of the instance" } else { "" };
+            self.say(News::Heard, format!("{change:?}{how}"));
+        }
+        if is_ignored {
             return;
         }
         *self.counts.borrow_mut().changes.entry(change.kind()).or_default() += 1;
-        if self.options.level >= Level::Debug {
-            self.say(News::Heard, format!("{change:?}"));
-        }
         self.schedule.heard(change, Instant::now());
     }
 

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, Link, LinkError, PinnedLink};
 use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError};
-use aya::programs::{LinkOrder, ProgramError, ProgramInfo, SchedClassifier, TcAttachType};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
 use aya::sys::SyscallError;
 use netlink_packet_route::tc::TcHandle;
 use nix::libc;
@@ -55,19 +55,60 @@ pub(super) fn interface_of_pin(name: &str) -> Option<String> {
 
 /// What is attached where an instance's attachments are pinned for: the kernel's count of changes there, and the
 /// programs' numbers. Nothing is known of filters, of which there are news, and of interfaces that are gone.
+///
+/// It is asked every second, so each attachment costs two system calls and no lock.
 pub(super) fn attached(instance: &Instance) -> Result<BTreeMap<AttachedAt, Option<Attached>>, Error> {
     let links = instance.link_pin("", "").with_file_name("");
-    let query = |hook: Hook, interface: &str| {
-        let (revision, programs) = SchedClassifier::query_tcx(interface, direction(hook)).ok()?;
-        Some((revision, programs.iter().map(ProgramInfo::id).collect()))
-    };
     let pinned = pinned_in(&links)?.into_iter().filter(|(hook, _)| *hook != Hook::XdpUplink);
-    Ok(pinned
-        .map(|(hook, interface)| {
-            let attached = query(hook, &interface);
-            ((hook.name(), interface), attached)
-        })
-        .collect())
+    let netlink = Netlink::open_as_needed().map_err(|source| Error::NetlinkSocket { source })?;
+    let mut attached = BTreeMap::new();
+    for (hook, interface) in pinned {
+        let index = interface::index_if_any(&netlink, &interface)?;
+        let found = index.and_then(|index| query(index, direction(hook)).ok());
+        attached.insert((hook.name(), interface), found);
+    }
+    Ok(attached)
+}
+
+/// What is attached to an interface by TCX (`BPF_PROG_QUERY`, Linux 6.6). aya opens each program to tell its number.
+fn query(index: u32, direction: TcAttachType) -> io::Result<Attached> {
+    const PROG_QUERY: libc::c_long = 16;
+    const TCX_INGRESS: u32 = 46;
+    const TCX_EGRESS: u32 = 47;
+    /// The part of the kernel's `union bpf_attr` that is for queries.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Query {
+        target: u32,
+        attach_type: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        programs: u64,
+        count: u32,
+        padding: u32,
+        program_flags: u64,
+        links: u64,
+        link_flags: u64,
+        revision: u64,
+    }
+    // Of more the first ones are told, and the count of changes.
+    let mut programs = [0_u32; 16];
+    let mut query = Query {
+        target: index,
+        attach_type: if matches!(direction, TcAttachType::Egress) { TCX_EGRESS } else { TCX_INGRESS },
+        programs: programs.as_mut_ptr() as u64,
+        count: programs.len() as u32,
+        ..Query::default()
+    };
+    // SAFETY: the attribute is the caller's alone and as long as is said; it points to room for so many numbers, which
+    // outlives the call.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, PROG_QUERY, &raw mut query, size_of::<Query>()) };
+    let error = io::Error::last_os_error();
+    if done < 0 && error.raw_os_error() != Some(libc::ENOSPC) {
+        return Err(error);
+    }
+    let told = programs.len().min(query.count as usize);
+    Ok((query.revision, programs[..told].to_vec()))
 }
 
 /// A program's name, and the interface that it is attached to.

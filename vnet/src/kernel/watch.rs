@@ -179,11 +179,12 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Watches directories that have been made anew, or were not there before.
+    /// Watches directories that have been made anew, or were not there before; says whether there are such. What has
+    /// happened in those until now has not been heard.
     ///
     /// # Errors
     /// When the kernel watches no more files.
-    pub fn renew(&mut self) -> Result<(), Error> {
+    pub fn renew(&mut self) -> Result<bool, Error> {
         let flags = AddWatchFlags::IN_DELETE
             | AddWatchFlags::IN_MOVED_FROM
             | AddWatchFlags::IN_DELETE_SELF
@@ -197,7 +198,7 @@ impl Watch {
             (Path::new(netns::DIRECTORY).to_owned(), Watched::Namespaces),
             (self.instance.run_dir(), Watched::Record),
         ];
-        self.watched.clear();
+        let before = std::mem::take(&mut self.watched);
         for (directory, what) in directories {
             match self.files.get_ref().0.0.add_watch(&directory, flags) {
                 // The same directory has the same number again.
@@ -206,7 +207,7 @@ impl Watch {
                 Err(errno) => return Err(Error::WatchDirectory { path: directory, source: errno.into() }),
             }
         }
-        Ok(())
+        Ok(self.watched.iter().any(|watched| !before.contains(watched)))
     }
 
     /// What has happened since the last time; waits until something has. Nothing is lost if this is dropped.

@@ -6,6 +6,7 @@ mod connection;
 mod doctor;
 mod firewall;
 mod limit;
+mod repair;
 mod xdp;
 
 use std::cell::RefCell;

@@ -3,31 +3,37 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+/// For how many times a counter that is not there is remembered: it may only not have been read.
+const REMEMBERED: u32 = 8;
+
 /// What counters have grown by, added up: by `Source`, one of the kernel's counters, and by what is told of them.
 #[derive(Clone, Debug)]
 pub struct Totals<Source, Told> {
-    last: HashMap<Source, u64>,
+    /// How often counters were taken.
+    times: u32,
+    /// Each counter as it was, and when that was.
+    last: HashMap<Source, (u64, u32)>,
     sums: HashMap<Told, u64>,
 }
 
 impl<Source, Told> Default for Totals<Source, Told> {
     fn default() -> Self {
-        Self { last: HashMap::new(), sums: HashMap::new() }
+        Self { times: 0, last: HashMap::new(), sums: HashMap::new() }
     }
 }
 
 impl<Source: Eq + Hash, Told: Eq + Hash + Clone> Totals<Source, Told> {
-    /// Takes the counters as they are now. One that is lower than before has begun anew; one that is not there any more
-    /// begins anew when it is there again.
+    /// Takes the counters as they are now. One that is lower than before has begun anew, and so has one that was not there
+    /// for long.
     pub fn take(&mut self, now: impl IntoIterator<Item = (Source, Told, u64)>) {
-        let mut last = HashMap::new();
+        self.times = self.times.wrapping_add(1);
         for (source, told, count) in now {
-            let before = self.last.get(&source).copied().unwrap_or(0);
+            let before = self.last.insert(source, (count, self.times)).map_or(0, |(before, _)| before);
             let grown = if count >= before { count - before } else { count };
             *self.sums.entry(told).or_default() += grown;
-            last.insert(source, count);
         }
-        self.last = last;
+        let times = self.times;
+        self.last.retain(|_, (_, at)| times.wrapping_sub(*at) < REMEMBERED);
     }
 
     /// What has been counted in all.
@@ -52,10 +58,14 @@ mod tests {
         assert_eq!((totals.sum(&"a"), totals.sum(&"b")), (12, 1));
         totals.take([(1, "a", 6), (2, "a", 7)]);
         assert_eq!((totals.sum(&"a"), totals.sum(&"b")), (13, 1));
-        // The first begins anew, the third is there again.
+        // The first begins anew, the third was only not read.
         totals.take([(1, "a", 2), (2, "a", 7), (3, "b", 4)]);
-        assert_eq!((totals.sum(&"a"), totals.sum(&"b")), (15, 5));
-        totals.take([]);
-        assert_eq!(totals.sums().count(), 2);
+        assert_eq!((totals.sum(&"a"), totals.sum(&"b")), (15, 4));
+        for _ in 0..REMEMBERED {
+            totals.take([(1, "a", 2)]);
+        }
+        assert_eq!(totals.last.len(), 1, "what has gone is forgotten");
+        totals.take([(3, "b", 5)]);
+        assert_eq!((totals.sum(&"a"), totals.sum(&"b")), (15, 9));
     }
 }
