@@ -103,8 +103,8 @@ pub const ALLOW_FROM_ENTRIES: usize = 65_536;
 pub const ENDPOINT_ENTRIES: usize = 16_384;
 /// Prefixes of networks.
 pub const NETWORK_ENTRIES: usize = 1_024;
-/// Masquerade rules.
-pub const MASQUERADE_ENTRIES: usize = 1_024;
+/// Masquerade rules, and one more for each floating address.
+pub const MASQUERADE_ENTRIES: usize = 1_024 + FLOATING_ENTRIES;
 /// Blocks of published ports.
 pub const PORT_MAP_ENTRIES: usize = 131_072;
 /// Uplinks.

@@ -67,14 +67,27 @@ pub fn bridge_macs(instance: &str, network: &Name) -> impl Iterator<Item = Mac> 
     macs("bridge", instance, network)
 }
 
-/// Candidates for the hardware address of an endpoint.
-pub fn endpoint_macs(instance: &str, endpoint: &Name) -> impl Iterator<Item = Mac> {
-    macs("endpoint", instance, endpoint)
+/// Candidates for the hardware address of an endpoint; for one of its further links, on a network.
+pub fn endpoint_macs(
+    instance: &str,
+    endpoint: &Name,
+    network: Option<&Name>,
+) -> impl Iterator<Item = Mac> + use<> {
+    let kind = network.map_or_else(|| "endpoint".to_owned(), |network| format!("endpoint on {network}"));
+    macs(&kind, instance, endpoint)
+}
+
+/// Number of the routing table for what an endpoint sends from its addresses on a network: none of those that people
+/// give, which are small, and as good as never that of another link in the same namespace.
+#[must_use]
+pub fn routing_table(instance: &str, endpoint: &Name, network: &Name) -> u32 {
+    let words = [instance, endpoint.as_str(), network.as_str()].map(str::as_bytes);
+    1 << 30 | hash(&[b"table", words[0], words[1], words[2]], 0) as u32 >> 2
 }
 
 /// Locally administered unicast addresses (IEEE 802: the second-lowest bit of the first byte set, the lowest
 /// clear).
-fn macs(kind: &str, instance: &str, name: &Name) -> impl Iterator<Item = Mac> {
+fn macs(kind: &str, instance: &str, name: &Name) -> impl Iterator<Item = Mac> + use<> {
     let words = [kind.to_owned(), instance.to_owned(), name.as_str().to_owned()];
     (0..ATTEMPTS).map(move |attempt| {
         let [a, b, c, d, e, ..] = hash(&words.each_ref().map(String::as_bytes), attempt).to_be_bytes();
@@ -146,13 +159,18 @@ mod tests {
 
     #[test]
     fn made_up_values_depend_on_the_names_and_on_nothing_else() {
-        let mac = |instance, endpoint| endpoint_macs(instance, &name(endpoint)).next().unwrap();
+        let mac = |instance, endpoint| endpoint_macs(instance, &name(endpoint), None).next().unwrap();
         assert_eq!(mac("default", "net1"), mac("default", "net1"));
         assert_ne!(mac("default", "net1"), mac("other", "net1"));
         assert_ne!(mac("default", "net1"), mac("default", "net2"));
         assert_ne!(mac("default", "net1"), bridge_macs("default", &name("net1")).next().unwrap());
         // Golden: a new version must not give the endpoints of a running instance other addresses.
         assert_eq!(mac("default", "net1").to_string(), "02:01:13:41:50:e4");
+        let further = endpoint_macs("default", &name("net1"), Some(&name("blue"))).next().unwrap();
+        assert_ne!(further, mac("default", "net1"));
+        let table = |network| routing_table("default", &name("net1"), &name(network));
+        assert_ne!(table("blue"), table("green"));
+        assert_eq!(table("blue") >> 30, 1);
         let prefix = local_prefixes("default", &name("default")).next().unwrap();
         assert_eq!(prefix.to_string(), "fdfb:a981:5ea0:d22a::/64");
     }
@@ -160,7 +178,7 @@ mod tests {
     #[test]
     fn hardware_addresses_are_local_unicast() {
         for i in 0..1000 {
-            for mac in endpoint_macs("default", &name(&format!("n{i}"))).take(2) {
+            for mac in endpoint_macs("default", &name(&format!("n{i}")), None).take(2) {
                 assert_eq!(mac.bytes[0] & 3, 2);
             }
         }

@@ -10,6 +10,7 @@ mod golden;
 mod object;
 mod pcapng;
 mod reachable;
+mod run;
 mod stats;
 mod table;
 mod trace;
@@ -17,11 +18,12 @@ mod trace;
 pub use finding::Finding;
 pub use flow::{Drop, DropEvent, Flow, FlowEvent, Names, Networks, Side};
 pub use object::{
-    Denied, Endpoint, Excluded, Floating, Limit, Masquerade, Masquerades, Network, PortMap, Program,
+    Denied, Endpoint, Excluded, Floating, Limit, Link, Masquerade, Masquerades, Network, PortMap, Program,
     Settings, Status,
 };
 pub use pcapng::{DroppedPacket, PacketFile};
 pub use reachable::{Firewall, Reachable, Uplink};
+pub use run::{Level, News, RunEvent};
 pub use stats::{EndpointStats, FlowStats, Forecast, PortStats, StateStats, TableStats};
 pub use table::{age, bit_rate, bytes, count_rate, print as print_table, words};
 pub use trace::{ChangeLine, Decision, Leg, Trace, Vocabulary};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, BufWriter, StdoutLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -24,6 +24,10 @@ pub(super) struct Global {
     /// The instance: one for each network namespace that plays a host.
     #[arg(long, global = true, env = "VNET_INSTANCE", value_name = "NAME", default_value = "default", value_parser = instance)]
     instance: Instance,
+    /// Wait for other commands of the instance so many seconds and no longer, 0 for not at all [default: as long as
+    /// they take].
+    #[arg(long, global = true, env = "VNET_WAIT", value_name = "SECONDS")]
+    wait: Option<u32>,
     /// Print one JSON object instead of a table.
     #[arg(long, global = true)]
     json: bool,
@@ -60,7 +64,8 @@ impl Context {
     pub(super) fn new(global: Global) -> Self {
         let format = if global.json { Format::Json } else { Format::Table };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        Self { instance: global.instance, format, now }
+        let wait = global.wait.map(|seconds| Duration::from_secs(seconds.into()));
+        Self { instance: global.instance.waiting(wait), format, now }
     }
 
     /// Where the answer goes.
@@ -185,10 +190,12 @@ impl Record {
     }
 }
 
-/// How tuples name an endpoint: its network and each of its addresses.
+/// How tuples name an endpoint: each of its networks, and its addresses there.
 pub(super) fn places(endpoint: &Endpoint) -> impl Iterator<Item = (Zone, Addr)> {
-    let zone = endpoint.link.as_ref().map(Link::zone);
-    zone.into_iter().flat_map(|zone| endpoint.addresses().map(move |addr| (zone, Addr::from(addr))))
+    let of_link = |link: &Link| -> Vec<(Zone, Addr)> {
+        link.addrs().map(|addr| (link.zone(), Addr::from(addr))).collect()
+    };
+    endpoint.links.iter().flat_map(of_link)
 }
 
 /// The names of the host's interfaces, by index.

@@ -108,7 +108,7 @@ impl Endpoints {
         for endpoint in recorded {
             let name = endpoint.name.to_string();
             addresses.extend(endpoint.addresses().map(|addr| (Addr::from(addr), name.clone())));
-            links.extend(endpoint.link.iter().map(|link| {
+            links.extend(endpoint.links.iter().map(|link| {
                 (link.host_interface.as_str(), Link { zone: link.zone(), endpoint: name.clone() })
             }));
         }

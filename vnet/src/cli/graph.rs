@@ -121,7 +121,7 @@ impl Recorded {
     fn links(&self) -> Vec<&str> {
         self.endpoints
             .iter()
-            .flat_map(|endpoint| endpoint.link.iter().map(|link| link.host_interface.as_str()))
+            .flat_map(|endpoint| endpoint.links.iter().map(|link| link.host_interface.as_str()))
             .collect()
     }
 
@@ -192,12 +192,12 @@ async fn gather(context: &Context, kernel: &Kernel, interval: Duration) -> anyho
         endpoints: recorded
             .endpoints
             .iter()
-            .flat_map(|endpoint| endpoint.link.iter().map(move |link| (endpoint, link)))
+            .flat_map(|endpoint| endpoint.links.iter().map(move |link| (endpoint, link)))
             .filter(|(_, link)| link.network == network.name)
             .map(|(endpoint, link)| recorded.endpoint(endpoint, Some(link), &rates))
             .collect(),
     };
-    let unlinked = recorded.endpoints.iter().filter(|endpoint| endpoint.link.is_none());
+    let unlinked = recorded.endpoints.iter().filter(|endpoint| endpoint.links.is_empty());
     Ok(Graph {
         version: output::VERSION,
         instance: context.instance.name().to_owned(),

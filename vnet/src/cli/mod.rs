@@ -18,6 +18,7 @@ mod masquerade;
 mod namespace;
 mod network;
 mod portmap;
+mod run;
 mod top;
 mod trace;
 
@@ -30,7 +31,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use self::context::{Context, Global};
-use crate::{file, manage, spec};
+use crate::{file, manage, spec, store};
 
 /// Networks for namespaces on eBPF: addresses, masquerade, published ports. Without iptables, without a daemon.
 #[derive(Debug, Parser)]
@@ -89,6 +90,7 @@ enum Command {
     Drops(drops::Drops),
     Graph(graph::Draw),
     Trace(trace::Trace),
+    Run(run::Run),
     Top(top::Top),
     Completions(completions::Completions),
 }
@@ -113,6 +115,7 @@ impl Command {
             Self::Drops(command) => command.run(context).await,
             Self::Graph(command) => command.run(context).await,
             Self::Trace(command) => command.run(context).await,
+            Self::Run(command) => command.run(context).await,
             Self::Top(command) => command.run(context).await,
             Self::Completions(command) => command.run(),
         }
@@ -124,6 +127,7 @@ impl Command {
 pub fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
     let context = Context::new(global);
+    store::tell_of_damage(&context.instance);
     let result = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -200,6 +204,8 @@ mod tests {
             "up --xdp native --flood-rate 100 --flood-total 5000",
             "up --xdp eth0=generic --xdp eth1=off --dry-run",
             "--instance blue down --dry-run",
+            "--wait 5 ns create net1",
+            "portmap rm 8088 --wait 0",
             "status --json",
             "doctor",
             "doctor --json",
@@ -272,6 +278,10 @@ mod tests {
             "trace udp 192.168.0.2:4000 9.9.9.9:53 --from net1 --ttl 1",
             "trace icmp 192.168.0.2 9.9.9.9 --id 7 --reply --length 1600",
             "trace sctp 127.0.0.1:5555 127.0.0.1:3868 --from host",
+            "run",
+            "run --metrics 127.0.0.1:9464 --check 10 --hook-check 0 --drops --log-level debug --json",
+            "run --metrics 0.0.0.0:9464 --metrics-remote",
+            "run --metrics unix:/run/vnet/metrics.sock",
             "completions bash",
         ] {
             let words = std::iter::once("vnet").chain(line.split(' '));
@@ -287,6 +297,7 @@ mod tests {
             "",
             "nonsense",
             "--instance a/b status",
+            "status --wait soon",
             "up --subnet 192.168.0.5/24",
             "up --bridge a-name-that-is-too-long",
             "up --nat-ports 50000",
@@ -354,6 +365,10 @@ mod tests {
             "top -n 0",
             "top --show cats",
             "graph --interval -1",
+            "run --metrics 9464",
+            "run --metrics-remote",
+            "run --check 0",
+            "run --log-level loud",
             "trace",
             "trace tcp 203.0.113.2:5555",
             "trace igmp 203.0.113.2 224.0.0.1",

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 use vnet_common::Mac;
 
@@ -12,7 +13,8 @@ use crate::kernel::{self, Kernel};
 use crate::manage::{EndpointRequest, LimitChange, Place, RemovedEndpoint};
 use crate::output::{self, Format};
 use crate::plan::expand;
-use crate::spec::{self, Endpoint, InterfaceName, Name, Namespace};
+use crate::runtime::{self, Runtime};
+use crate::spec::{self, Endpoint, ExtraRoute, Floating, InterfaceName, Name, Namespace, PortMap};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -75,6 +77,7 @@ enum LinkMode {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  vnet ns attach web --container web             a running container of Docker, Podman or containerd
   vnet ns attach web --pid 4711
   vnet ns attach web --netns /run/netns/web --network blue")]
 pub(super) struct Attach {
@@ -82,6 +85,9 @@ pub(super) struct Attach {
     name: Name,
     #[command(flatten)]
     namespace: NamespaceArgs,
+    /// Whose container it is [default: of whichever runtime knows it].
+    #[arg(long, value_name = "R", requires = "container", value_parser = runtime_parser())]
+    runtime: Option<Runtime>,
     #[command(flatten)]
     place: PlaceArgs,
     #[command(flatten)]
@@ -97,6 +103,31 @@ struct NamespaceArgs {
     /// The namespace at this path.
     #[arg(long, value_name = "PATH")]
     netns: Option<PathBuf>,
+    /// The namespace of this running container: a name or identifier of Docker's or Podman's, an identifier of
+    /// containerd's.
+    #[arg(long, value_name = "CONTAINER")]
+    container: Option<String>,
+}
+
+fn runtime_parser() -> impl TypedValueParser<Value = Runtime> {
+    PossibleValuesParser::new(Runtime::WORDS.map(|(word, _)| word)).map(|word| {
+        let named = Runtime::WORDS.iter().find(|(known, _)| *known == word);
+        named.map_or(Runtime::Docker, |(_, runtime)| *runtime)
+    })
+}
+
+impl NamespaceArgs {
+    /// Where the namespace can be opened.
+    async fn path(self, runtime: Option<Runtime>) -> anyhow::Result<PathBuf> {
+        let path = match self {
+            Self { container: Some(name), .. } => {
+                runtime::Places::of_environment()?.find(&name, runtime).await?.namespace
+            }
+            Self { pid: Some(pid), .. } => runtime::of_process(pid),
+            Self { netns, .. } => netns.unwrap_or_default(),
+        };
+        Ok(std::path::absolute(path)?)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -104,29 +135,46 @@ struct PlaceArgs {
     /// The network [default: default].
     #[arg(long, value_name = "N")]
     network: Option<Name>,
+    #[command(flatten)]
+    link: LinkArgs,
+}
+
+/// What can be chosen of a link.
+#[derive(Debug, Args)]
+pub(super) struct LinkArgs {
     /// An address, one for each family [default: the lowest that is free].
     #[arg(long = "ip", value_name = "A")]
     addresses: Vec<IpAddr>,
     /// Hardware address [default: made from the name].
     #[arg(long, value_name = "M", value_parser = spec::parse_mac)]
     mac: Option<Mac>,
-    /// Name of the interface in the namespace [default: eth0].
+    /// Name of the interface in the namespace [default: eth0, or the first of eth1, eth2, … that is free].
     #[arg(long, value_name = "IF")]
     ifname: Option<InterfaceName>,
+    /// A route in the namespace, by the network's gateway unless VIA is named.
+    #[arg(long = "route", value_name = "CIDR[=VIA]")]
+    routes: Vec<ExtraRoute>,
+}
+
+impl LinkArgs {
+    fn is_empty(&self) -> bool {
+        let Self { addresses, mac, ifname, routes } = self;
+        addresses.is_empty() && mac.is_none() && ifname.is_none() && routes.is_empty()
+    }
+
+    pub(super) fn place(self, network: Name) -> Place {
+        let Self { addresses, mac, ifname, routes } = self;
+        Place { network, addresses, mac, ifname, routes }
+    }
 }
 
 impl PlaceArgs {
     fn is_empty(&self) -> bool {
-        self.network.is_none() && self.addresses.is_empty() && self.mac.is_none() && self.ifname.is_none()
+        self.network.is_none() && self.link.is_empty()
     }
 
-    fn place(self) -> anyhow::Result<Place> {
-        Ok(Place {
-            network: self.network.unwrap_or_else(Name::default_network),
-            addresses: self.addresses,
-            mac: self.mac,
-            ifname: self.ifname.map_or_else(|| "eth0".parse(), Ok)?,
-        })
+    fn place(self) -> Place {
+        self.link.place(self.network.unwrap_or_else(Name::default_network))
     }
 }
 
@@ -149,15 +197,15 @@ impl Command {
 
 impl Create {
     async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let place = match self.mode {
-            LinkMode::Bridge => Some(self.place.place()?),
-            LinkMode::None if self.place.is_empty() => None,
+        let places = match self.mode {
+            LinkMode::Bridge => vec![self.place.place()],
+            LinkMode::None if self.place.is_empty() => Vec::new(),
             LinkMode::None => return Err(super::usage("--mode none has no network, address or interface")),
         };
         let request = EndpointRequest {
             name: self.name,
             namespace: Namespace::Own,
-            place,
+            places,
             limits: LimitChange::default(),
         };
         make(context, &request, self.dry_run).await
@@ -166,15 +214,11 @@ impl Create {
 
 impl Attach {
     async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let NamespaceArgs { pid, netns } = self.namespace;
-        let of_process = |pid: u32| PathBuf::from(format!("/proc/{pid}/ns/net"));
-        let path = pid.map(of_process).or(netns).unwrap_or_default();
-        let path = std::path::absolute(&path)?;
-        let place = Some(self.place.place()?);
+        let path = self.namespace.path(self.runtime).await?;
         let request = EndpointRequest {
             name: self.name,
             namespace: Namespace::Foreign { path },
-            place,
+            places: vec![self.place.place()],
             limits: LimitChange::default(),
         };
         make(context, &request, self.dry_run).await
@@ -185,10 +229,23 @@ async fn make(context: &Context, request: &EndpointRequest, dry_run: DryRun) -> 
     let mode = dry_run.mode();
     let done = context.manager(mode).await?.create_endpoint(request).await?;
     let endpoint = output::Endpoint::new(&done.value, context.now);
+    let line = line(&endpoint);
+    context.print_made(mode, &done, endpoint, &line)
+}
+
+/// An endpoint and its addresses.
+pub(super) fn line(endpoint: &output::Endpoint) -> String {
     let addresses: Vec<String> = endpoint.addresses.iter().map(ToString::to_string).collect();
     let addresses = if addresses.is_empty() { "no address".to_owned() } else { addresses.join(" ") };
-    let line = format!("endpoint {}: {addresses}", endpoint.name);
-    context.print_made(mode, &done, endpoint, &line)
+    format!("endpoint {}: {addresses}", endpoint.name)
+}
+
+/// What has gone with something, after a comma; nothing if nothing has.
+pub(super) fn and_with_it(mappings: &[PortMap], floating: &[Floating]) -> String {
+    let published = mappings.iter().map(|it| format!("published {}/{}", it.published, it.protocol));
+    let floating = floating.iter().map(|it| format!("floating {}", it.external));
+    let with_it: Vec<String> = published.chain(floating).collect();
+    if with_it.is_empty() { String::new() } else { format!(", and with it its {}", with_it.join(", ")) }
 }
 
 async fn remove(context: &Context, name: &Name, dry_run: DryRun) -> anyhow::Result<()> {
@@ -197,14 +254,7 @@ async fn remove(context: &Context, name: &Name, dry_run: DryRun) -> anyhow::Resu
     let line = match &done.value {
         None => format!("no endpoint {name}: nothing to remove"),
         Some(RemovedEndpoint { mappings, floating, .. }) => {
-            let published = mappings.iter().map(|it| format!("published {}/{}", it.published, it.protocol));
-            let floating = floating.iter().map(|it| format!("floating {}", it.external));
-            let with_it: Vec<String> = published.chain(floating).collect();
-            if with_it.is_empty() {
-                format!("endpoint {name} removed")
-            } else {
-                format!("endpoint {name} removed, and with it its {}", with_it.join(", "))
-            }
+            format!("endpoint {name} removed{}", and_with_it(mappings, floating))
         }
     };
     context.print_removed(dry_run.mode(), &done, &line)
@@ -231,6 +281,9 @@ fn inspect(context: &Context, name: &Name) -> anyhow::Result<()> {
         Format::Json => context.print_list(&[endpoint]),
         Format::Table => {
             output::print_details(&mut context.out(), &endpoint)?;
+            for link in endpoint.links.iter().filter(|_| endpoint.links.len() > 1) {
+                context.print_line(&format!("link          {link}"))?;
+            }
             let mappings = record.transaction.port_maps_of(name)?;
             mappings
                 .iter()

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use clap::{Args, Subcommand};
 
 use super::context::{Context, DryRun};
-use crate::manage::{Mode, NetworkRequest};
+use super::namespace::{self, LinkArgs};
+use crate::manage::{ConnectRequest, Disconnected, Mode, NetworkRequest};
 use crate::output::{self, Format};
 use crate::spec::{Filtering, GatewayMode, InterfaceName, Mapping, Name, NetworkChange, Subnet};
 use crate::store::{self, Transaction};
@@ -15,6 +16,18 @@ use crate::store::{self, Transaction};
 pub(super) enum Command {
     Create(Create),
     Set(Set),
+    Connect(Connect),
+    /// Take an endpoint off a network, with the ports published for its addresses there and its floating addresses
+    /// there. One that is not on it is off it already. The default routes lead by the next link then.
+    Disconnect {
+        /// The network.
+        #[arg(value_name = "NET")]
+        network: Name,
+        /// The endpoint.
+        endpoint: Name,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
     /// List the networks.
     Ls,
     /// Show one network.
@@ -80,6 +93,31 @@ pub(super) struct Set {
     dry_run: DryRun,
 }
 
+/// Put an endpoint that is there on one more network. Its processes go on.
+///
+/// What it sends from its addresses there leaves by that network; everything else leaves by its first link, which has
+/// the default routes. It does not route between the two.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vnet network connect blue web
+  vnet network connect blue web --ip 10.1.0.80 --default-route
+  vnet network connect blue web --route 10.50.0.0/16")]
+pub(super) struct Connect {
+    /// The network.
+    #[arg(value_name = "NET")]
+    network: Name,
+    /// The endpoint.
+    endpoint: Name,
+    #[command(flatten)]
+    link: LinkArgs,
+    /// Have its default routes lead by this network from now on.
+    #[arg(long)]
+    default_route: bool,
+    #[command(flatten)]
+    dry_run: DryRun,
+}
+
 /// What can be changed of a network.
 #[derive(Debug, Args)]
 struct Options {
@@ -116,6 +154,10 @@ impl Command {
         match self {
             Self::Create(command) => command.run(context).await,
             Self::Set(command) => command.run(context).await,
+            Self::Connect(command) => command.run(context).await,
+            Self::Disconnect { network, endpoint, dry_run } => {
+                disconnect(context, &network, &endpoint, dry_run).await
+            }
             Self::Ls => context.print_list(&listed(&context.record()?.transaction)?),
             Self::Inspect { name } => inspect(context, &name),
             Self::Rm { name, dry_run } => {
@@ -166,6 +208,38 @@ impl Set {
     }
 }
 
+impl Connect {
+    async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let mode = self.dry_run.mode();
+        let request = ConnectRequest {
+            endpoint: self.endpoint,
+            place: self.link.place(self.network),
+            default_route: self.default_route,
+        };
+        let done = context.manager(mode).await?.connect(&request).await?;
+        let endpoint = output::Endpoint::new(&done.value, context.now);
+        let line = namespace::line(&endpoint);
+        context.print_made(mode, &done, endpoint, &line)
+    }
+}
+
+async fn disconnect(
+    context: &Context,
+    network: &Name,
+    endpoint: &Name,
+    dry_run: DryRun,
+) -> anyhow::Result<()> {
+    let done = context.manager(dry_run.mode()).await?.disconnect(network, endpoint).await?;
+    let line = match &done.value {
+        None => format!("endpoint {endpoint} is not on network {network}: nothing to remove"),
+        Some(Disconnected { mappings, floating, .. }) => {
+            let with_it = namespace::and_with_it(mappings, floating);
+            format!("endpoint {endpoint} is off network {network}{with_it}")
+        }
+    };
+    context.print_removed(dry_run.mode(), &done, &line)
+}
+
 /// How many endpoints a network has.
 fn count(context: &Context, name: &Name) -> anyhow::Result<usize> {
     let networks = listed(&context.record()?.transaction)?;
@@ -176,7 +250,7 @@ fn count(context: &Context, name: &Name) -> anyhow::Result<usize> {
 /// Every network, with the number of its endpoints.
 pub(super) fn listed(transaction: &Transaction) -> Result<Vec<output::Network>, store::Error> {
     let mut endpoints: BTreeMap<Name, usize> = BTreeMap::new();
-    for link in transaction.endpoints()?.into_iter().filter_map(|endpoint| endpoint.link) {
+    for link in transaction.endpoints()?.into_iter().flat_map(|endpoint| endpoint.links) {
         *endpoints.entry(link.network).or_default() += 1;
     }
     let count = |name: &Name| endpoints.get(name).copied().unwrap_or(0);

@@ -122,7 +122,11 @@ impl Trace {
         let whence = match named {
             Some(Named::Outside) => outside(&kernel, &uplinks).await?,
             Some(Named::Host) => Whence::Host,
-            Some(Named::Endpoint(name, addresses)) => endpoint(&live, name, &addresses)?,
+            Some(Named::Endpoint(name, mut addresses)) => {
+                // By the link that has the source.
+                addresses.sort_by_key(|addr| *addr != described.source.ip());
+                endpoint(&live, name, &addresses)?
+            }
             None => guess(&kernel, &live, described.source.ip(), (&uplinks, &words)).await?,
         };
         let (from, trace) = match &whence {
@@ -299,11 +303,11 @@ async fn guess(
 /// What numbers stand for, but for the interfaces and mappings.
 fn vocabulary(record: &Record) -> anyhow::Result<Vocabulary> {
     let endpoints = record.transaction.endpoints()?;
-    let link = |endpoint: &spec::Endpoint| {
-        let link = endpoint.link.as_ref()?;
-        Some((link.host_interface.to_string(), endpoint.name.to_string()))
+    let names = |endpoint: &spec::Endpoint| -> Vec<(String, String)> {
+        let name = |link: &spec::Link| (link.host_interface.to_string(), endpoint.name.to_string());
+        endpoint.links.iter().map(name).collect()
     };
-    let links = endpoints.iter().filter_map(link).collect();
+    let links = endpoints.iter().flat_map(names).collect();
     Ok(Vocabulary { names: record.names()?, links, ..Vocabulary::default() })
 }
 

@@ -10,7 +10,7 @@ use vnet_common::Addr;
 
 use super::problem::{Problem, Spot};
 use super::read::{Key, Known, Named};
-use crate::manage::{Description, Part};
+use crate::manage::{Description, Part, Place};
 use crate::spec::{Name, TargetHost};
 
 type Spots = HashMap<Part, Spot>;
@@ -28,6 +28,7 @@ pub(super) fn find(
     found.extend(ports(description, spots));
     found.extend(subnets(description, places));
     found.extend(twice(description, spots, places));
+    found.extend(linked_twice(description, places));
     found.extend(unknown(description, places, known, named));
     found
 }
@@ -135,22 +136,23 @@ impl<'a, T: Hash + Eq + ToString> Alone<'a, T> {
 }
 
 fn twice(description: &Description, spots: &Spots, places: &Places) -> Vec<Problem> {
-    let place = |part, key| places.get(&(part, key)).copied().unwrap_or_default();
+    let spot = |part, key| places.get(&(part, key)).copied().unwrap_or_default();
     let mut bridges = Alone::new("bridge");
     for (nth, network) in description.networks.iter().enumerate() {
         if let Some(bridge) = &network.bridge {
-            bridges.take(bridge.clone(), place(Part::Network(nth), Key::Bridge));
+            bridges.take(bridge.clone(), spot(Part::Network(nth), Key::Bridge));
         }
     }
     let mut addresses: Alone<'_, IpAddr> = Alone::new("address");
     let mut macs = Alone::new("hardware address");
     for (nth, endpoint) in description.endpoints.iter().enumerate() {
-        let Some(link) = &endpoint.place else { continue };
-        for (at, addr) in link.addresses.iter().enumerate() {
-            addresses.take(*addr, place(Part::Endpoint(nth), Key::Nth(at)));
-        }
-        if let Some(mac) = link.mac {
-            macs.take(mac, place(Part::Endpoint(nth), Key::Mac));
+        for (link, place) in endpoint.places.iter().enumerate() {
+            for (at, addr) in place.addresses.iter().enumerate() {
+                addresses.take(*addr, spot(Part::Endpoint(nth), Key::Address(link, at)));
+            }
+            if let Some(mac) = place.mac {
+                macs.take(mac, spot(Part::Endpoint(nth), Key::Mac(link)));
+            }
         }
     }
     let mut rules = Alone::new("masquerade of");
@@ -173,6 +175,25 @@ fn twice(description: &Description, spots: &Spots, places: &Places) -> Vec<Probl
         .concat()
 }
 
+/// Endpoints that have two links to one network.
+fn linked_twice(description: &Description, places: &Places) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for (nth, endpoint) in description.endpoints.iter().enumerate() {
+        for (link, Place { network, .. }) in endpoint.places.iter().enumerate() {
+            if endpoint.places[..link].iter().any(|other| other.network == *network) {
+                let spot =
+                    places.get(&(Part::Endpoint(nth), Key::Network(link))).copied().unwrap_or_default();
+                let message = format!(
+                    "endpoint {} is on network {network} twice: leave one of the two links out",
+                    endpoint.name
+                );
+                found.push(Problem { spot, message, other: None });
+            }
+        }
+    }
+    found
+}
+
 /// Networks and endpoints that are named and are nowhere. An address may turn out to be one that is chosen.
 fn unknown(description: &Description, places: &Places, known: &Known, named: &Named) -> Vec<Problem> {
     let mut found = Vec::new();
@@ -181,13 +202,14 @@ fn unknown(description: &Description, places: &Places, known: &Known, named: &Na
         found.push(Problem { spot, message, other: None });
     };
     for (nth, endpoint) in description.endpoints.iter().enumerate() {
-        let Some(network) = endpoint.place.as_ref().map(|place| &place.network) else { continue };
-        let is_known = *network == Name::default_network()
-            || named.networks.contains_key(network)
-            || known.networks.contains(network);
-        if !is_known {
-            let message = format!("there is no network {network}: describe it as [networks.{network}]");
-            missing(Part::Endpoint(nth), Key::Network, message);
+        for (link, Place { network, .. }) in endpoint.places.iter().enumerate() {
+            let is_known = *network == Name::default_network()
+                || named.networks.contains_key(network)
+                || known.networks.contains(network);
+            if !is_known {
+                let message = format!("there is no network {network}: describe it as [networks.{network}]");
+                missing(Part::Endpoint(nth), Key::Network(link), message);
+            }
         }
     }
     let port_maps = description.port_maps.iter().enumerate();

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::manage::{
-    Description, EndpointRequest, FloatingRequest, MasqueradeRequest, NetworkRequest, PortMapRequest,
+    Description, EndpointRequest, FloatingRequest, MasqueradeRequest, NetworkRequest, Place, PortMapRequest,
 };
 use crate::spec::{InterfaceName, Limit, Namespace, Ports, Protocol, SettingsChange};
 
@@ -164,6 +164,12 @@ pub struct Endpoint {
     /// Name of its interface in the namespace [default: eth0].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ifname: Option<String>,
+    /// Routes beside the default ones, CIDR or CIDR=VIA, where VIA is a router [default: by the network's gateway].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<String>,
+    /// Its links to more networks; the default routes lead by the one that is described above.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<Link>,
     /// `bridge`, or `none` for a loopback interface and nothing else [default: bridge].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
@@ -182,6 +188,26 @@ pub struct Endpoint {
     /// Bytes that it may receive at once, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ingress_burst: Option<Word>,
+}
+
+/// A link of an endpoint to one more network.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Link {
+    /// The network.
+    pub network: String,
+    /// The endpoint's addresses there, one for each family [default: the lowest that is free].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
+    /// Its hardware address there [default: made from the names].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// Name of its interface in the namespace [default: the first of eth0, eth1, ... that is free].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ifname: Option<String>,
+    /// Routes by this link, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<String>,
 }
 
 /// Published ports: what arrives there goes to an endpoint.
@@ -336,20 +362,34 @@ impl From<&EndpointRequest> for Endpoint {
             Namespace::Own => None,
             Namespace::Foreign { path } => Some(path.display().to_string()),
         };
-        let Some(place) = &request.place else {
+        let [place, further @ ..] = &request.places[..] else {
             return Self { mode: Some("none".to_owned()), netns, ..Self::default() };
         };
         Self {
             network: Some(place.network.to_string()).filter(|name| name != "default"),
             addresses: texts(&place.addresses),
             mac: text(&place.mac),
-            ifname: Some(place.ifname.to_string()).filter(|name| name != "eth0"),
+            ifname: text(&place.ifname),
+            routes: texts(&place.routes),
+            links: further.iter().map(Link::from).collect(),
             mode: None,
             netns,
             egress: rate(request.limits.egress),
             egress_burst: burst(request.limits.egress),
             ingress: rate(request.limits.ingress),
             ingress_burst: burst(request.limits.ingress),
+        }
+    }
+}
+
+impl From<&Place> for Link {
+    fn from(place: &Place) -> Self {
+        Self {
+            network: place.network.to_string(),
+            addresses: texts(&place.addresses),
+            mac: text(&place.mac),
+            ifname: text(&place.ifname),
+            routes: texts(&place.routes),
         }
     }
 }

@@ -87,14 +87,16 @@ fn in_full(error: &dyn std::error::Error) -> String {
 /// Where within a part something is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Key {
-    /// Its network.
-    Network,
-    /// Its nth prefix or address.
+    /// The network of its nth link.
+    Network(usize),
+    /// Its nth prefix.
     Nth(usize),
+    /// Of its nth link, which address.
+    Address(usize, usize),
     /// Its bridge.
     Bridge,
-    /// Its hardware address.
-    Mac,
+    /// The hardware address of its nth link.
+    Mac(usize),
     /// Where it leads.
     Target,
 }
@@ -304,19 +306,13 @@ impl Reader {
             return;
         }
         let mut fields = Fields { what: "an endpoint", table, spot: self.spot(offset), known: Vec::new() };
-        let network = self.optional(&mut fields, "network", str::parse);
-        if let Some(value) = table.get("network") {
-            self.places.insert((part, Key::Network), self.spot(value.span().start));
+        let first = self.place(&mut fields, (part, 0));
+        let mut places = vec![first.unwrap_or_else(|| Place::on(Name::default_network()))];
+        for (nth, mut link) in self.tables(&mut fields, "links", "a link").into_iter().enumerate() {
+            let place = self.place(&mut link, (part, nth + 1));
+            self.unknown(&link);
+            places.extend(place);
         }
-        let addresses = self.list(&mut fields, "addresses", address);
-        for (nth, (at, _)) in addresses.iter().enumerate() {
-            self.places.insert((part, Key::Nth(nth)), self.spot(*at));
-        }
-        let mac = self.optional(&mut fields, "mac", parse_mac);
-        if let Some(value) = table.get("mac") {
-            self.places.insert((part, Key::Mac), self.spot(value.span().start));
-        }
-        let ifname = self.optional(&mut fields, "ifname", str::parse);
         let linked = self.optional(&mut fields, "mode", link_mode).unwrap_or(true);
         let netns = fields.get("netns").and_then(|value| self.path(value));
         let limits = LimitChange {
@@ -324,23 +320,48 @@ impl Reader {
             ingress: self.limit(&mut fields, "ingress", "ingress-burst"),
         };
         self.unknown(&fields);
-        let placed = ["network", "addresses", "mac", "ifname", "egress", "ingress"]
+        let placed = ["network", "addresses", "mac", "ifname", "routes", "links", "egress", "ingress"]
             .into_iter()
             .find_map(|key| table.get_key_value(key));
         if let (false, Some((key, _))) = (linked, placed) {
             let message = format!("mode \"none\" has no {}: leave one of the two out", key.get_ref());
             self.problem(key.span().start, message);
         }
-        let Some(ifname) = self.understood(offset, ifname.map_or_else(|| "eth0".parse(), Ok)) else { return };
-        let place = linked.then(|| Place {
-            network: network.unwrap_or_else(Name::default_network),
+        if !linked {
+            places.clear();
+        }
+        let namespace = netns.map_or(Namespace::Own, |path| Namespace::Foreign { path });
+        self.spots.insert(part, fields.spot);
+        self.description.endpoints.push(EndpointRequest { name, namespace, places, limits });
+    }
+
+    /// A place on a network, the nth of an endpoint: only the first may leave the network out, and it gives nothing then
+    /// but what the default network has.
+    fn place(&mut self, fields: &mut Fields<'_, '_>, (part, nth): (Part, usize)) -> Option<Place> {
+        let network = self.optional(fields, "network", str::parse);
+        if let Some(value) = fields.table.get("network") {
+            self.places.insert((part, Key::Network(nth)), self.spot(value.span().start));
+        } else if nth > 0 {
+            self.missing::<()>(fields, "network", "\"blue\"");
+        }
+        let addresses = self.list(fields, "addresses", address);
+        for (at, (offset, _)) in addresses.iter().enumerate() {
+            self.places.insert((part, Key::Address(nth, at)), self.spot(*offset));
+        }
+        let mac = self.optional(fields, "mac", parse_mac);
+        if let Some(value) = fields.table.get("mac") {
+            self.places.insert((part, Key::Mac(nth)), self.spot(value.span().start));
+        }
+        let ifname = self.optional(fields, "ifname", str::parse);
+        let routes = self.list(fields, "routes", str::parse);
+        let network = if nth == 0 { Some(network.unwrap_or_else(Name::default_network)) } else { network };
+        Some(Place {
+            network: network?,
             addresses: addresses.into_iter().map(|(_, addr)| addr).collect(),
             mac,
             ifname,
-        });
-        let namespace = netns.map_or(Namespace::Own, |path| Namespace::Foreign { path });
-        self.spots.insert(part, fields.spot);
-        self.description.endpoints.push(EndpointRequest { name, namespace, place, limits });
+            routes: routes.into_iter().map(|(_, route)| route).collect(),
+        })
     }
 
     /// A limit: its rate, and a burst that goes with it.
@@ -450,17 +471,32 @@ impl Reader {
         what: &'static str,
         read: fn(&mut Self, Fields<'_, '_>),
     ) {
-        let Some(value) = top.get(key) else { return };
+        for fields in self.tables(top, key, what) {
+            read(self, fields);
+        }
+    }
+
+    /// The tables of a list.
+    fn tables<'t, 'i>(
+        &mut self,
+        of: &mut Fields<'t, 'i>,
+        key: &'static str,
+        what: &'static str,
+    ) -> Vec<Fields<'t, 'i>> {
+        let Some(value) = of.get(key) else { return Vec::new() };
         let DeValue::Array(items) = value.get_ref() else {
             let message = format!("{key} is a list of tables, not {}: write [[{key}]]", kind(value));
-            return self.problem(value.span().start, message);
+            self.problem(value.span().start, message);
+            return Vec::new();
         };
+        let mut tables = Vec::with_capacity(items.len());
         for item in items.iter() {
             if let Some(table) = self.table(item) {
                 let spot = self.spot(item.span().start);
-                read(self, Fields { what, table, spot, known: Vec::new() });
+                tables.push(Fields { what, table, spot, known: Vec::new() });
             }
         }
+        tables
     }
 
     /// Whether a name is given for the first time.

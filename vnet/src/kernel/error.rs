@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use aya::EbpfError;
@@ -19,7 +18,7 @@ use crate::plan::TableSizes;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The process may not do what vnet does.
-    #[error("vnet must be run as root; missing: {missing}")]
+    #[error("run vnet as root, or grant it what is missing: {missing}")]
     Capabilities {
         /// The capabilities, each with what it is for.
         missing: String,
@@ -188,27 +187,37 @@ pub enum Error {
         /// Why.
         source: NetlinkError,
     },
-    /// A default route cannot be made.
-    #[error("make the default route by {gateway} in {}", namespace.display())]
-    DefaultRoute {
-        /// The next hop.
-        gateway: IpAddr,
+    /// A route cannot be made.
+    #[error("make the route to {route} in {}", namespace.display())]
+    Route {
+        /// Where it leads, and by which router.
+        route: String,
         /// The namespace.
         namespace: PathBuf,
         /// Why.
         source: NetlinkError,
     },
-    /// The namespace has a default route that is not vnet's.
+    /// The namespace has a route to the same destination that is not vnet's.
     #[error(
-        "{} has a default route already, by another interface; vnet does not replace it with one by {gateway}: \
-         remove it first",
+        "{} has a route to the same destination already, by another interface; vnet does not replace it with one to \
+         {route}: remove it first",
         namespace.display()
     )]
-    DefaultRouteTaken {
-        /// The next hop that was to be.
-        gateway: IpAddr,
+    RouteTaken {
+        /// The route that was to be.
+        route: String,
         /// The namespace.
         namespace: PathBuf,
+    },
+    /// Rules of routing by source address cannot be dealt with.
+    #[error(
+        "route by the source address, in table {table} (CONFIG_IP_MULTIPLE_TABLES, CONFIG_IPV6_MULTIPLE_TABLES)"
+    )]
+    BySource {
+        /// Number of the table.
+        table: u32,
+        /// Why.
+        source: NetlinkError,
     },
     /// The filters of an interface cannot be dealt with.
     #[error("deal with the filters of {interface}")]
@@ -533,6 +542,20 @@ pub enum Error {
     /// The events cannot be read.
     #[error("read the events")]
     Events {
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel's news cannot be heard.
+    #[error("listen to the kernel's news of interfaces, addresses and routes")]
+    Watch {
+        /// Why.
+        source: io::Error,
+    },
+    /// A directory cannot be watched.
+    #[error("watch {} (how many a user may is the parameter fs.inotify.max_user_watches)", path.display())]
+    WatchDirectory {
+        /// The directory.
+        path: PathBuf,
         /// Why.
         source: io::Error,
     },

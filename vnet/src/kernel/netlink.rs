@@ -17,6 +17,7 @@ mod link;
 mod names;
 mod queue;
 mod route;
+mod rule;
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -36,7 +37,8 @@ pub(super) use self::address::Address;
 pub(super) use self::filter::BpfFilter;
 pub(super) use self::link::{AttachedXdp, Counters, Link, OtherEnd, gso_attributes};
 pub(super) use self::queue::TokenBucket;
-pub(super) use self::route::{Existing, Hop};
+pub(super) use self::route::{Existing, Hop, MAIN, NewRoute};
+pub(super) use self::rule::SourceRule;
 
 /// The kernel answers at once, or when others give back the lock of its networking. It keeps that itself while it takes
 /// down namespaces, all that were given up meanwhile at once: of a thousand, more than ten seconds.

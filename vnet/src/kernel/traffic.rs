@@ -10,6 +10,8 @@ use crate::flow::Traffic;
 /// link headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InterfaceTraffic {
+    /// The interface, by its number in its namespace: another one counts anew.
+    pub index: u32,
     /// What it has received.
     pub received: Traffic,
     /// What it has sent.
@@ -18,7 +20,7 @@ pub struct InterfaceTraffic {
 
 impl From<&Counters> for InterfaceTraffic {
     fn from(counters: &Counters) -> Self {
-        Self { received: counters.received, sent: counters.sent }
+        Self { index: counters.index, received: counters.received, sent: counters.sent }
     }
 }
 

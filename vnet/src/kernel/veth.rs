@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 use super::bridge;
 use super::error::Error;
 use super::interface::{addresses, change_error, find, gso_text, index_if_any, remove_link, require, taken};
-use super::netlink::{Existing, Hop, Link, Netlink, OtherEnd, gso_attributes};
+use super::netlink::{
+    Existing, Hop, Link, MAIN, Netlink, NetlinkError, NewRoute, OtherEnd, SourceRule, gso_attributes,
+};
 use super::netns::Namespace;
 use super::sysctl::Setting;
-use crate::plan::{State, Veth};
+use crate::plan::{self, BySource, State, Veth};
 
 const KIND: &str = "veth";
 /// How long an interface may take to go with its namespace: it takes half a millisecond unless the kernel is busy with
@@ -45,9 +47,19 @@ pub(super) async fn state(netlink: &Netlink, veth: &Veth) -> Result<State, Error
         )));
     };
     let present = addresses(&inside, &end)?;
-    let routes = default_routes(&inside).await?;
-    let difference = end_difference(veth, &end, &present, &routes);
+    let routes = routes(&inside, MAIN).await?;
+    let difference = match end_difference(veth, &end, &present, &routes) {
+        None => by_source_difference(&inside, veth, &end).await?,
+        difference => difference,
+    };
     Ok(difference.map_or(State::Present, State::Differs))
+}
+
+/// Whether both ends are there, one of them under its name in its namespace.
+pub(super) async fn is_whole(netlink: &Netlink, veth: &Veth) -> Result<bool, Error> {
+    let Some(host) = find(netlink, &veth.host).await? else { return Ok(false) };
+    let Some(namespace) = Namespace::open_if_any(&veth.namespace)? else { return Ok(false) };
+    Ok(host.is(KIND) && other_end(&namespace.netlink()?, veth, &host).await?.is_some())
 }
 
 fn host_difference(veth: &Veth, host: &Link, bridge: Option<&Link>) -> Option<String> {
@@ -79,11 +91,47 @@ fn end_difference(veth: &Veth, end: &Link, present: &[IpNet], routes: &[Hop]) ->
     if let Some(missing) = veth.addresses.iter().find(|wanted| !present.contains(wanted)) {
         return Some(format!("{} has not the address {missing}", veth.ifname));
     }
-    let leads = |gateway: &IpAddr| {
-        routes.iter().any(|route| route.gateway == Some(*gateway) && route.index == Some(end.index))
+    let missing = main_routes(veth).find(|wanted| !routes.iter().any(|route| is(route, wanted, end)));
+    missing.map(|route| format!("there is no route to {}", text(&route)))
+}
+
+/// How what is sent from the addresses of the link differs from what is wanted.
+async fn by_source_difference(inside: &Netlink, veth: &Veth, end: &Link) -> Result<Option<String>, Error> {
+    let Some(by_source) = &veth.by_source else { return Ok(None) };
+    let BySource { table, sources, routes: wanted } = by_source;
+    let rules = source_rules(inside, *table).await?;
+    if let Some(missing) = sources.iter().find(|source| !rules.iter().any(|rule| rule.source == **source)) {
+        return Ok(Some(format!("there is no rule for what is sent from {missing}")));
+    }
+    if let Some(rule) = rules.iter().find(|rule| !sources.contains(&rule.source)) {
+        return Ok(Some(format!("there is a rule for what is sent from {}", rule.source)));
+    }
+    let present = routes(inside, *table).await?;
+    let missing = wanted.iter().find(|wanted| !present.iter().any(|route| is(route, wanted, end)));
+    Ok(missing.map(|route| format!("there is no route to {} in table {table}", text(route))))
+}
+
+/// The routes of the main table that lead by the link, the default ones first.
+fn main_routes(veth: &Veth) -> impl Iterator<Item = plan::Hop> {
+    let default = |gateway: &IpAddr| {
+        let any = if gateway.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+        // No prefix is shorter than 0.
+        let destination = IpNet::new(any, 0).unwrap_or_else(|_| IpNet::from(any));
+        plan::Hop { destination, gateway: Some(*gateway) }
     };
-    let missing = veth.gateways.iter().find(|gateway| !leads(gateway));
-    missing.map(|gateway| format!("there is no default route by {gateway}"))
+    veth.gateways.iter().map(default).chain(veth.routes.iter().copied())
+}
+
+/// Whether a route is the one that is wanted.
+fn is(route: &Hop, wanted: &plan::Hop, end: &Link) -> bool {
+    route.destination == wanted.destination
+        && route.gateway == wanted.gateway
+        && route.index == Some(end.index)
+}
+
+fn text(route: &plan::Hop) -> String {
+    let by = route.gateway.map(|gateway| format!(" by {gateway}")).unwrap_or_default();
+    format!("{}{by}", route.destination)
 }
 
 fn gso_difference(veth: &Veth, link: &Link) -> Option<String> {
@@ -119,6 +167,12 @@ pub(super) async fn create(netlink: &Netlink, veth: &Veth) -> Result<(), Error> 
 /// Removes the pair. If its namespace has just been removed, the kernel does that by itself, and sooner than it would
 /// answer a request to: it makes those wait until every processor has forgotten the interface.
 pub(super) async fn remove(netlink: &Netlink, veth: &Veth) -> Result<(), Error> {
+    if let Some(by_source) = &veth.by_source
+        && let Some(namespace) = Namespace::open_if_any(&veth.namespace)?
+    {
+        // Routes go with the interface, rules do not.
+        keep_rules(&namespace.netlink()?, by_source.table, &[]).await?;
+    }
     if Namespace::open_if_any(&veth.namespace)?.is_none() && goes_away(netlink, &veth.host)? {
         return Ok(());
     }
@@ -219,33 +273,84 @@ async fn configure(inside: &Netlink, veth: &Veth, end: &Link) -> Result<(), Erro
     let up = inside.set_up(end.index, attributes).await;
     up.map_err(|source| change_error(&veth.ifname, &place, source))?;
     // The kernel takes no route by an interface that is down.
-    for gateway in &veth.gateways {
-        add_default_route(inside, veth, end, *gateway).await?;
+    for route in main_routes(veth) {
+        add_main_route(inside, veth, end, &route).await?;
+    }
+    match &veth.by_source {
+        Some(by_source) => route_by_source(inside, end, by_source).await,
+        None => Ok(()),
+    }
+}
+
+/// Makes a route of the main table, in place of an older one of the same interface, and a default route in place of one
+/// by another link of the same endpoint, but of nobody else's.
+async fn add_main_route(inside: &Netlink, veth: &Veth, end: &Link, wanted: &plan::Hop) -> Result<(), Error> {
+    let plan::Hop { destination, gateway } = *wanted;
+    let route = NewRoute { table: MAIN, destination, index: end.index, gateway };
+    let failed = |source| Error::Route { route: text(wanted), namespace: veth.namespace.clone(), source };
+    match inside.add_route(&route, Existing::Keep).await {
+        Err(error) if error.is(nix::libc::EEXIST) => {}
+        done => return done.map_err(failed),
+    }
+    let others = routes(inside, MAIN).await?;
+    let mut others = others.iter().filter(|route| route.destination == destination);
+    if others.clone().any(|route| is(route, wanted, end)) {
+        return Ok(());
+    }
+    let mut own = vec![end.index];
+    if destination.prefix_len() == 0 {
+        for sibling in &veth.siblings {
+            own.extend(find(inside, sibling).await?.map(|link| link.index));
+        }
+    }
+    if others.any(|route| route.index.is_some_and(|index| own.contains(&index))) {
+        return inside.add_route(&route, Existing::Replace).await.map_err(failed);
+    }
+    Err(Error::RouteTaken { route: text(wanted), namespace: veth.namespace.clone() })
+}
+
+/// Fills the table of a link, then has what is sent from its addresses go by it; in the other order where nothing is.
+async fn route_by_source(inside: &Netlink, end: &Link, by_source: &BySource) -> Result<(), Error> {
+    let BySource { table, sources, routes: wanted } = by_source;
+    let failed = |source| Error::BySource { table: *table, source };
+    if sources.is_empty() {
+        keep_rules(inside, *table, sources).await?;
+    }
+    for plan::Hop { destination, gateway } in wanted.iter().copied() {
+        let route = NewRoute { table: *table, destination, index: end.index, gateway };
+        inside.add_route(&route, Existing::Replace).await.map_err(failed)?;
+    }
+    let is_wanted = |route: &Hop| wanted.iter().any(|wanted| is(route, wanted, end));
+    for Hop { destination, index, gateway, .. } in routes(inside, *table).await? {
+        let index = index.unwrap_or(end.index);
+        let route = NewRoute { table: *table, destination, index, gateway };
+        if !is_wanted(&Hop { destination, index: Some(index), gateway, metric: 0 }) {
+            inside.delete_route(&route).await.map_err(failed)?;
+        }
+    }
+    keep_rules(inside, *table, sources).await
+}
+
+/// Has exactly these addresses routed by a table.
+async fn keep_rules(inside: &Netlink, table: u32, sources: &[IpAddr]) -> Result<(), Error> {
+    let failed = |source| Error::BySource { table, source };
+    for source in sources {
+        inside.add_rule(SourceRule { source: *source, table }).await.map_err(failed)?;
+    }
+    for rule in source_rules(inside, table).await? {
+        if !sources.contains(&rule.source) {
+            inside.delete_rule(rule).await.map_err(failed)?;
+        }
     }
     Ok(())
 }
 
-/// Makes a default route, in place of an older one of the same interface but of nobody else's.
-async fn add_default_route(inside: &Netlink, veth: &Veth, end: &Link, gateway: IpAddr) -> Result<(), Error> {
-    let failed = |source| Error::DefaultRoute { gateway, namespace: veth.namespace.clone(), source };
-    match inside.add_default_route(end.index, gateway, Existing::Keep).await {
-        Err(error) if error.is(nix::libc::EEXIST) => {}
-        done => return done.map_err(failed),
-    }
-    let same_family = |route: &Hop| route.gateway.is_none_or(|other| other.is_ipv4() == gateway.is_ipv4());
-    let others = default_routes(inside).await?;
-    if others.iter().any(|route| route.gateway == Some(gateway) && route.index == Some(end.index)) {
-        return Ok(());
-    }
-    if others.iter().any(|route| same_family(route) && route.index == Some(end.index)) {
-        return inside.add_default_route(end.index, gateway, Existing::Replace).await.map_err(failed);
-    }
-    Err(Error::DefaultRouteTaken { gateway, namespace: veth.namespace.clone() })
+async fn source_rules(inside: &Netlink, table: u32) -> Result<Vec<SourceRule>, Error> {
+    inside.source_rules(table).await.map_err(|source: NetlinkError| Error::BySource { table, source })
 }
 
-async fn default_routes(inside: &Netlink) -> Result<Vec<Hop>, Error> {
-    let hops = inside.hops().await.map_err(|source| Error::ReadRoutes { source })?;
-    Ok(hops.into_iter().filter(|hop| hop.destination.prefix_len() == 0).collect())
+async fn routes(inside: &Netlink, table: u32) -> Result<Vec<Hop>, Error> {
+    inside.hops_of(table).await.map_err(|source| Error::ReadRoutes { source })
 }
 
 /// The end in the namespace, if it is there under its name.

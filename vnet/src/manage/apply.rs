@@ -6,10 +6,12 @@
 //!   -> what was taken out goes (`going`), reported and tried again if it does not
 //! ```
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
+use super::connection::note_disconnected;
 use super::deny::{note_denied, uncovered};
+use super::endpoint::{Terms, Unlinked};
 use super::error::RefusedPart;
 use super::floating::NotedFloating;
 use super::going;
@@ -20,12 +22,14 @@ use super::network::{check_same, default_subnets, rules_of};
 use super::port_map::{Present, Wishes, restrictions};
 use super::up::{InstanceWish, Noted, idle_limits};
 use super::{
-    Claim, Description, Done, Error, Manager, Mode, NetworkRequest, Part, Steps, Wanted, check_namespace,
+    Claim, Description, Done, EndpointRequest, Error, Manager, Mode, NetworkRequest, Part, Steps, Wanted,
+    check_namespace,
 };
 use crate::plan::{Identity, Op, Resource, expand};
 use crate::reconcile::Machine;
 use crate::spec::{
-    Cidr, Going, Name, Network, NetworkChange, NetworkOptions, PortMap, Protocol, Published, Settings,
+    Cidr, Endpoint, Going, Link, Name, Network, NetworkChange, NetworkOptions, Networks, PortMap, Protocol,
+    Published, Settings,
 };
 use crate::store::Transaction;
 
@@ -297,29 +301,29 @@ impl<M: Machine> Manager<M> {
 
     async fn note_endpoints(&self, task: &Task<'_>, draft: &mut Draft) -> Result<(), Error> {
         let &Task { transaction, wish, .. } = task;
-        let places = wish.endpoints.iter().filter_map(|request| request.place.as_ref());
+        let places = wish.endpoints.iter().flat_map(|request| &request.places);
         let reserved: BTreeSet<IpAddr> = places.flat_map(|place| place.addresses.iter().copied()).collect();
         let mut requests: Vec<_> = wish.endpoints.iter().enumerate().collect();
         // A hardware address that is asked for is not to be made up for another.
-        requests.sort_by_key(|(_, request)| request.place.as_ref().is_none_or(|place| place.mac.is_none()));
+        requests.sort_by_key(|(_, request)| request.places.iter().all(|place| place.mac.is_none()));
+        let mut former = Vec::new();
         for (nth, request) in requests {
-            let noted = self.note_endpoint(transaction, request, &reserved).await;
+            let is_it = |(former, _): &&(Endpoint, Networks)| former.name == request.name;
+            let departing = draft.going.endpoints.iter().filter(is_it);
+            let departing: Vec<Link> = departing.flat_map(|(former, _)| former.links.clone()).collect();
+            let terms = Terms { reserved: &reserved, unlinked: Unlinked::Connected, departing: &departing };
+            let noted = self.note_endpoint(transaction, request, terms).await;
             if let Some(noted) = draft.take(Part::Endpoint(nth), noted)? {
-                let resources = expand::endpoint(&noted.endpoint, noted.network.as_ref());
-                draft.steps.wanted.extend(noted.claim.on(resources));
+                draft.steps.wanted.extend(noted.wanted());
                 if let Some(before) = &noted.before {
-                    let network = noted.network.as_ref();
-                    draft.going.limits.extend(limit::lifted(before, &noted.endpoint, network));
-                    let Steps { former, .. } = limit::steps(before, &noted.endpoint, network);
-                    // What a change of the network has been noted to change was so before that.
-                    let known: HashSet<_> = draft.steps.former.iter().map(Resource::identity).collect();
-                    let (_, more): (Vec<_>, Vec<_>) =
-                        former.into_iter().partition(|resource| known.contains(&resource.identity()));
-                    drop(known);
-                    draft.steps.former.extend(more);
+                    draft.going.limits.extend(limit::lifted(before, &noted.endpoint, &noted.networks));
+                    former.extend(expand::endpoint(before, &noted.networks));
                 }
             }
         }
+        // What a change of a network has been noted to change was so before that: the last one counts.
+        former.append(&mut draft.steps.former);
+        draft.steps.former = former;
         Ok(())
     }
 
@@ -354,7 +358,8 @@ impl<M: Machine> Manager<M> {
         }
         let mappings: Vec<PortMap> = noted.new.into_iter().map(|(_, mapping)| mapping).collect();
         draft.notes.extend(mappings.iter().flat_map(restrictions));
-        draft.notes.extend(self.firewall_notes(settings, addresses, &mappings));
+        let networks = transaction.networks()?;
+        draft.notes.extend(self.firewall_notes(settings, addresses, &networks, &mappings));
         Ok(())
     }
 }
@@ -398,9 +403,14 @@ fn take_out(transaction: &Transaction, wish: &Description, going: &mut Going) ->
 
 /// Takes the endpoints and the networks out of the record that are not asked for.
 fn take_out_places(transaction: &Transaction, wish: &Description, going: &mut Going) -> Result<(), Error> {
-    let named: HashSet<&Name> = wish.endpoints.iter().map(|request| &request.name).collect();
-    for endpoint in transaction.endpoints()?.into_iter().filter(|it| !named.contains(&it.name)) {
-        let network = transaction.network_of(&endpoint)?;
+    let named: HashMap<&Name, &EndpointRequest> =
+        wish.endpoints.iter().map(|request| (&request.name, request)).collect();
+    for endpoint in transaction.endpoints()? {
+        if let Some(request) = named.get(&endpoint.name) {
+            take_out_links(transaction, request, &endpoint, going)?;
+            continue;
+        }
+        let networks = Networks(transaction.networks_of(&endpoint)?);
         // What leads to it goes with it; what the description asks for of that is refused when it is noted.
         for mapping in transaction.port_maps_of(&endpoint.name)? {
             transaction.remove_port_map(&mapping)?;
@@ -413,7 +423,7 @@ fn take_out_places(transaction: &Transaction, wish: &Description, going: &mut Go
             }
         }
         transaction.remove_endpoint(&endpoint)?;
-        going.endpoints.push((endpoint, network));
+        going.endpoints.push((endpoint, networks));
     }
     let named: HashSet<&Name> = wish.networks.iter().map(|request| &request.name).collect();
     let default = Name::default_network();
@@ -427,6 +437,22 @@ fn take_out_places(transaction: &Transaction, wish: &Description, going: &mut Go
         }
         transaction.remove_network(&network)?;
         going.networks.push(network);
+    }
+    Ok(())
+}
+
+/// Takes the links of an endpoint out of the record that are not asked for.
+fn take_out_links(
+    transaction: &Transaction,
+    request: &EndpointRequest,
+    endpoint: &Endpoint,
+    going: &mut Going,
+) -> Result<(), Error> {
+    let is_named = |link: &&Link| request.places.iter().any(|place| place.network == link.network);
+    let gone: Vec<Link> = endpoint.links.iter().filter(|link| !is_named(link)).cloned().collect();
+    // One that is to have no link at all is refused when it is noted.
+    if !gone.is_empty() && !request.places.is_empty() {
+        note_disconnected(transaction, endpoint, &gone, going)?;
     }
     Ok(())
 }

@@ -1,15 +1,17 @@
 //! A whole instance as requests: what a file asks for, and what a record amounts to.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
+use super::port_map::{WhichLink, target_name};
 use super::{
     EndpointRequest, Error, FloatingRequest, LimitChange, MasqueradeRequest, NetworkRequest, Place,
     PortMapRequest,
 };
 use crate::ours;
 use crate::spec::{
-    Cidr, Endpoint, Floating, InterfaceName, Network, NetworkChange, NetworkOptions, PortMap, Settings,
-    SettingsChange, Target, TargetHost, XdpSetting,
+    Cidr, Endpoint, Floating, InterfaceName, Link, Name, Network, NetworkChange, NetworkOptions, PortMap,
+    Settings, SettingsChange, Target, TargetHost, XdpSetting,
 };
 use crate::store::Transaction;
 
@@ -81,19 +83,21 @@ impl Description {
     /// When the record cannot be read.
     pub fn of(instance: &str, transaction: &Transaction) -> Result<Self, Error> {
         let Some(settings) = transaction.settings()? else { return Ok(Self::default()) };
+        let endpoints = transaction.endpoints()?.into_iter();
+        let known: Endpoints = endpoints.map(|endpoint| (endpoint.name.clone(), endpoint)).collect();
         let masquerades = transaction.masquerades()?.into_iter().filter(|rule| rule.network.is_none());
         Ok(Self {
-            uplinks: settings.uplinks.clone(),
+            uplinks: if settings.follows_default_route { Vec::new() } else { settings.uplinks.clone() },
             change: change(&settings),
             networks: transaction.networks()?.into_iter().map(|it| network(instance, it)).collect(),
-            endpoints: transaction.endpoints()?.into_iter().map(|it| endpoint(instance, it)).collect(),
-            port_maps: transaction.port_maps()?.into_iter().map(port_map).collect(),
+            port_maps: transaction.port_maps()?.into_iter().map(|it| port_map(&known, it)).collect(),
             masquerades: masquerades
                 .map(|rule| MasqueradeRequest { subnet: rule.subnet, to: rule.to })
                 .collect(),
             excluded: transaction.unmasqueraded()?,
-            floating: transaction.floatings()?.into_iter().map(floating).collect(),
+            floating: transaction.floatings()?.into_iter().map(|it| floating(&known, it)).collect(),
             denied: transaction.denied()?,
+            endpoints: known.into_values().map(|it| endpoint(instance, it)).collect(),
         })
     }
 }
@@ -133,7 +137,7 @@ fn network(instance: &str, network: Network) -> NetworkRequest {
         subnets: network.segments.subnets().collect(),
         gateways,
         bridge: Some(network.bridge).filter(|bridge| usual.as_ref() != Some(bridge)),
-        mtu: Some(network.mtu),
+        mtu: (!network.follows_uplink).then_some(network.mtu),
         internal: network.internal,
         isolated: network.isolated,
         options: NetworkChange {
@@ -146,24 +150,43 @@ fn network(instance: &str, network: Network) -> NetworkRequest {
     }
 }
 
+/// Endpoints by name.
+type Endpoints = BTreeMap<Name, Endpoint>;
+
 fn endpoint(instance: &str, endpoint: Endpoint) -> EndpointRequest {
-    let Endpoint { name, namespace, link, limits, created: _ } = endpoint;
+    let Endpoint { name, namespace, links, limits, created: _ } = endpoint;
     let limits = LimitChange { egress: limits.egress.map(Some), ingress: limits.ingress.map(Some) };
-    let place = link.map(|link| Place {
-        network: link.network,
-        addresses: link.addresses.iter().map(ipnet::IpNet::addr).collect(),
-        mac: Some(link.mac).filter(|mac| ours::endpoint_macs(instance, &name).next() != Some(*mac)),
-        ifname: link.ifname,
-    });
-    EndpointRequest { name, namespace, place, limits }
+    let place = |(nth, link): (usize, Link)| {
+        let further = (nth > 0).then_some(&link.network);
+        let usual = ours::endpoint_macs(instance, &name, further).next();
+        let usual_ifname = format!("eth{nth}");
+        Place {
+            addresses: link.addrs().collect(),
+            mac: Some(link.mac).filter(|mac| usual != Some(*mac)),
+            ifname: Some(link.ifname).filter(|ifname| ifname.as_str() != usual_ifname),
+            routes: link.routes,
+            network: link.network,
+        }
+    };
+    let places = links.into_iter().enumerate().map(place).collect();
+    EndpointRequest { name, namespace, places, limits }
 }
 
-pub(super) fn port_map(mapping: PortMap) -> PortMapRequest {
-    let PortMap { published, protocol, endpoint, target_ports, allow_from, .. } = mapping;
-    let target = Target { host: TargetHost::Name(endpoint), ports: target_ports };
+fn port_map(known: &Endpoints, mapping: PortMap) -> PortMapRequest {
+    let PortMap { published, protocol, endpoint, targets, target_ports, allow_from, .. } = mapping;
+    let host = match targets.first() {
+        Some(addr) => {
+            let which = WhichLink::published_on(published.host);
+            target_name(known.get(&endpoint), &endpoint, *addr, which)
+        }
+        None => TargetHost::Name(endpoint),
+    };
+    let target = Target { host, ports: target_ports };
     PortMapRequest { published, target, protocol, allow_from }
 }
 
-fn floating(floating: Floating) -> FloatingRequest {
-    FloatingRequest { external: floating.external, target: TargetHost::Name(floating.endpoint) }
+fn floating(known: &Endpoints, floating: Floating) -> FloatingRequest {
+    let Floating { external, endpoint, addr, .. } = floating;
+    let target = target_name(known.get(&endpoint), &endpoint, addr, WhichLink::Like(external));
+    FloatingRequest { external, target }
 }

@@ -6,15 +6,17 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use vnet_common::{Addr, Mac};
 
+use super::connection::with_departing;
 use super::error::there_are;
-use super::limit::note_limits;
+use super::limit::{check_bursts, note_limits};
 use super::network::list;
 use super::port_map::of_removed;
-use super::{Claim, Done, Error, LimitChange, Manager, kernel};
+use super::{Claim, Done, Error, LimitChange, Manager, Wanted, kernel};
 use crate::plan::expand;
 use crate::reconcile::Machine;
 use crate::spec::{
-    Endpoint, Floating, InterfaceName, Limits, Link, Name, Namespace, Network, PortMap, Segment, TargetHost,
+    Endpoint, ExtraRoute, Floating, InterfaceName, Limits, Link, Name, Namespace, Network, PortMap, Segment,
+    TargetHost,
 };
 use crate::store::Transaction;
 use crate::{ipam, ours};
@@ -26,8 +28,9 @@ pub struct EndpointRequest {
     pub name: Name,
     /// Its namespace.
     pub namespace: Namespace,
-    /// Its place on a network; without one it has a loopback interface and nothing else.
-    pub place: Option<Place>,
+    /// Its places, each on another network, that of the default routes first; without one it has a loopback interface
+    /// and nothing else.
+    pub places: Vec<Place>,
     /// What is to be limited of it, and what no longer.
     pub limits: LimitChange,
 }
@@ -41,8 +44,18 @@ pub struct Place {
     pub addresses: Vec<IpAddr>,
     /// Hardware address it must have; one of our choice without.
     pub mac: Option<Mac>,
-    /// Name of its interface in the namespace.
-    pub ifname: InterfaceName,
+    /// Name of its interface in the namespace; the first of eth0, eth1, ... that is free without.
+    pub ifname: Option<InterfaceName>,
+    /// Routes beside the default ones.
+    pub routes: Vec<ExtraRoute>,
+}
+
+impl Place {
+    /// A place about which everything else is left to us.
+    #[must_use]
+    pub const fn on(network: Name) -> Self {
+        Self { network, addresses: Vec::new(), mac: None, ifname: None, routes: Vec::new() }
+    }
 }
 
 /// An endpoint that is gone, and what has gone with it.
@@ -56,13 +69,79 @@ pub struct RemovedEndpoint {
     pub floating: Vec<Floating>,
 }
 
-/// An endpoint that is recorded, and its network.
+/// An endpoint that is recorded, and its networks.
 pub(super) struct NotedEndpoint {
     pub(super) endpoint: Endpoint,
-    pub(super) network: Option<Network>,
-    pub(super) claim: Claim,
-    /// As it was, if it was recorded and its limits are to be others.
+    pub(super) networks: Vec<Network>,
+    /// As it was, if it was recorded.
     pub(super) before: Option<Endpoint>,
+    /// Links that it had and that are to be gone.
+    pub(super) departing: Vec<Link>,
+}
+
+impl NotedEndpoint {
+    /// What it is made of. What was there already comes first: a link that is to have the default routes takes them over
+    /// once what is sent from the addresses of the others is routed without.
+    pub(super) fn wanted(&self) -> Vec<Wanted> {
+        let Self { endpoint, networks, before, departing } = self;
+        let mut wanted = Claim::of(before.as_ref()).on(expand::namespace(endpoint));
+        let endpoint = &with_departing(endpoint, departing);
+        let is_recorded =
+            |link: &Link| before.as_ref().is_some_and(|before| before.link_to(&link.network).is_some());
+        for claim in [Claim::Recorded, Claim::New] {
+            let links = expand::linked(endpoint, networks);
+            for (link, network) in links.filter(|(link, _)| !departing.contains(link)) {
+                if is_recorded(link) == (claim == Claim::Recorded) {
+                    wanted.extend(claim.on(expand::link(endpoint, link, network)));
+                }
+            }
+        }
+        wanted
+    }
+}
+
+impl NotedEndpoint {
+    /// What is worth knowing of its routes: the host looks at where a packet goes, not at whom it was handed to.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        for (link, network) in expand::linked(&self.endpoint, &self.networks) {
+            let is_gateway = |via: IpAddr| network.segments.iter().any(|segment| segment.gateway == via);
+            for route in link.routes.iter().filter(|route| route.via.is_some_and(|via| !is_gateway(via))) {
+                notes.push(format!(
+                    "route {route} of endpoint {}: the router is none of network {}'s gateways, and what endpoints send \
+                     beyond their network is routed by the host by its destination, whoever it is handed to",
+                    self.endpoint.name, network.name
+                ));
+            }
+        }
+        notes
+    }
+}
+
+/// What holds for the links of an endpoint that is to be noted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms<'a> {
+    /// Addresses that are given only to who asks for them.
+    pub(super) reserved: &'a BTreeSet<IpAddr>,
+    /// What becomes of one that is there without being on a network that it is asked to be on.
+    pub(super) unlinked: Unlinked,
+    /// Links that it had and that are to be gone, and are there as yet.
+    pub(super) departing: &'a [Link],
+}
+
+impl Terms<'_> {
+    /// Those of a command about one endpoint.
+    pub(super) const ALONE: Self =
+        Self { reserved: &BTreeSet::new(), unlinked: Unlinked::Refused, departing: &[] };
+}
+
+/// What becomes of an endpoint that is there and is not on a network that it is asked to be on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unlinked {
+    /// The request is refused.
+    Refused,
+    /// It is connected.
+    Connected,
 }
 
 impl<M: Machine> Manager<M> {
@@ -72,76 +151,119 @@ impl<M: Machine> Manager<M> {
     /// When it clashes with what is there, or is there with another description.
     pub async fn create_endpoint(&self, request: &EndpointRequest) -> Result<Done<Endpoint>, Error> {
         let (transaction, _) = self.begin_settled().await?;
-        let NotedEndpoint { endpoint, network, claim, before: _ } =
-            self.note_endpoint(&transaction, request, &BTreeSet::new()).await?;
-        let wanted = claim.on(expand::endpoint(&endpoint, network.as_ref()));
-        let what = format!("endpoint {}", endpoint.name);
-        let ops = self.make(transaction, &what, wanted, Vec::new()).await?;
-        Ok(Done::new(endpoint, ops))
+        let noted = self.note_endpoint(&transaction, request, Terms::ALONE).await?;
+        let what = format!("endpoint {}", noted.endpoint.name);
+        let ops = self.make(transaction, &what, noted.wanted(), Vec::new()).await?;
+        let notes = noted.notes();
+        Ok(Done { value: noted.endpoint, ops, notes })
     }
 
-    /// Notes an endpoint, unless it is recorded. It gets none of the reserved addresses but by asking for it.
+    /// Notes an endpoint, unless it is recorded.
     pub(super) async fn note_endpoint(
         &self,
         transaction: &Transaction,
         request: &EndpointRequest,
-        reserved: &BTreeSet<IpAddr>,
+        terms: Terms<'_>,
     ) -> Result<NotedEndpoint, Error> {
-        let network = match &request.place {
-            Some(place) => Some(self.existing_network(transaction, &place.network)?),
-            None => None,
-        };
-        let recorded = transaction.endpoint(&request.name)?;
-        let claim = Claim::of(recorded.as_ref());
-        let endpoint = match &recorded {
-            Some(endpoint) => same_endpoint(request, endpoint)?,
-            None => {
-                let link = self.describe_link(transaction, request, network.as_ref(), reserved).await?;
-                let (name, namespace) = (request.name.of_new_endpoint()?.clone(), request.namespace.clone());
-                let limits = Limits::default();
-                let endpoint = Endpoint { name, namespace, link, created: self.now, limits };
-                transaction.put_endpoint(&endpoint)?;
-                endpoint
-            }
-        };
-        if request.limits == LimitChange::default() {
-            return Ok(NotedEndpoint { endpoint, network, claim, before: None });
+        for place in &request.places {
+            self.existing_network(transaction, &place.network)?;
         }
-        let limited = note_limits(transaction, &endpoint, network.as_ref(), request.limits)?;
-        Ok(NotedEndpoint { endpoint: limited, network, claim, before: recorded })
+        let before = transaction.endpoint(&request.name)?;
+        let endpoint = match &before {
+            Some(endpoint) => {
+                check_same(request, endpoint, terms.unlinked)?;
+                endpoint.clone()
+            }
+            None => Endpoint {
+                name: request.name.of_new_endpoint()?.clone(),
+                namespace: request.namespace.clone(),
+                links: Vec::new(),
+                created: self.now,
+                limits: Limits::default(),
+            },
+        };
+        let first = match terms.unlinked {
+            Unlinked::Refused if before.is_some() => None,
+            _ => request.places.first().map(|place| &place.network),
+        };
+        let endpoint = self.note_links(transaction, endpoint, &request.places, (first, terms)).await?;
+        let networks = transaction.networks_of(&endpoint)?;
+        let endpoint = if request.limits == LimitChange::default() {
+            endpoint
+        } else {
+            note_limits(transaction, &endpoint, &networks, request.limits)?
+        };
+        Ok(NotedEndpoint { endpoint, networks, before, departing: terms.departing.to_vec() })
+    }
+
+    /// Notes an endpoint with links to the networks that it is not on yet, the one to `first` in front of all others.
+    pub(super) async fn note_links(
+        &self,
+        transaction: &Transaction,
+        mut endpoint: Endpoint,
+        places: &[Place],
+        (first, terms): (Option<&Name>, Terms<'_>),
+    ) -> Result<Endpoint, Error> {
+        // So that what is chosen for one link is not free for the next.
+        transaction.put_endpoint(&endpoint)?;
+        for place in places {
+            if endpoint.link_to(&place.network).is_none() {
+                let network = self.existing_network(transaction, &place.network)?;
+                check_bursts(&endpoint, &network)?;
+                let link = self.describe_link(transaction, &endpoint, place, (&network, terms)).await?;
+                endpoint.links.push(link);
+                transaction.put_endpoint(&endpoint)?;
+            }
+        }
+        if let Some(at) = first.and_then(|first| endpoint.links.iter().position(|it| it.network == *first)) {
+            endpoint.links[..=at].rotate_right(1);
+        }
+        if endpoint.links.len() > 1 {
+            for link in &mut endpoint.links {
+                let table = || ours::routing_table(self.instance.name(), &endpoint.name, &link.network);
+                link.table = Some(link.table.unwrap_or_else(table));
+            }
+        }
+        transaction.put_endpoint(&endpoint)?;
+        Ok(endpoint)
     }
 
     async fn describe_link(
         &self,
         transaction: &Transaction,
-        request: &EndpointRequest,
-        network: Option<&Network>,
-        reserved: &BTreeSet<IpAddr>,
-    ) -> Result<Option<Link>, Error> {
-        let name = &request.name;
-        let Some((place, network)) = request.place.as_ref().zip(network) else { return Ok(None) };
-        Ok(Some(Link {
+        endpoint: &Endpoint,
+        place: &Place,
+        (network, terms): (&Network, Terms<'_>),
+    ) -> Result<Link, Error> {
+        let name = &endpoint.name;
+        let addresses = choose_addresses(transaction, name, place, network, terms.reserved)?;
+        check_routes(endpoint, place, (network, &addresses))?;
+        Ok(Link {
             network: network.name.clone(),
             number: network.number,
-            addresses: choose_addresses(transaction, name, place, network, reserved)?,
-            mac: self.choose_mac(transaction, name, place.mac, network)?,
-            ifname: place.ifname.clone(),
+            addresses,
+            mac: self.choose_mac(transaction, endpoint, place.mac, network)?,
+            ifname: choose_ifname(endpoint, place, terms.departing)?,
             host_interface: self.choose_host_interface(transaction, name).await?,
-        }))
+            routes: place.routes.clone(),
+            table: None,
+        })
     }
 
     fn choose_mac(
         &self,
         transaction: &Transaction,
-        name: &Name,
+        endpoint: &Endpoint,
         wish: Option<Mac>,
         network: &Network,
     ) -> Result<Mac, Error> {
+        let name = &endpoint.name;
         let is_free = |mac: Mac| Ok::<_, Error>(mac != network.mac && !transaction.is_mac_taken(mac)?);
         if let Some(mac) = wish {
             return if is_free(mac)? { Ok(mac) } else { Err(Error::MacTaken { mac }) };
         }
-        for mac in ours::endpoint_macs(self.instance.name(), name) {
+        let further = (!endpoint.links.is_empty()).then_some(&network.name);
+        for mac in ours::endpoint_macs(self.instance.name(), name, further) {
             if is_free(mac)? {
                 return Ok(mac);
             }
@@ -173,10 +295,9 @@ impl<M: Machine> Manager<M> {
     pub async fn remove_endpoint(&self, name: &Name) -> Result<Done<Option<RemovedEndpoint>>, Error> {
         let (transaction, settings) = self.begin_settled().await?;
         let Some(endpoint) = transaction.endpoint(name)? else { return Ok(Done::new(None, Vec::new())) };
-        let network = transaction.network_of(&endpoint)?;
         let mappings = transaction.port_maps_of(name)?;
         let blocks_before = transaction.port_blocks()?;
-        let mut obsolete = expand::endpoint(&endpoint, network.as_ref());
+        let mut obsolete = expand::endpoint(&endpoint, &transaction.networks_of(&endpoint)?);
         expand::order_of_going(&mut obsolete);
         let mut tables = transaction.open_port_maps()?;
         for mapping in &mappings {
@@ -294,21 +415,85 @@ pub(super) fn family(addr: IpAddr) -> &'static str {
     if addr.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
-/// The endpoint that is there, if it is the one that is asked for. What was left to us may be anything.
-fn same_endpoint(request: &EndpointRequest, endpoint: &Endpoint) -> Result<Endpoint, Error> {
+/// The interface's name that is asked for, or the first of eth0, eth1, ... that none of the other links has.
+fn choose_ifname(endpoint: &Endpoint, place: &Place, departing: &[Link]) -> Result<InterfaceName, Error> {
+    let links = || endpoint.links.iter().chain(departing);
+    let owner = |name: &InterfaceName| links().find(|link| link.ifname == *name);
+    if let Some(name) = &place.ifname {
+        return match owner(name) {
+            Some(link) => Err(Error::IfnameTaken {
+                endpoint: endpoint.name.clone(),
+                ifname: name.clone(),
+                network: link.network.clone(),
+            }),
+            None => Ok(name.clone()),
+        };
+    }
+    let mut names = (0..=links().count()).filter_map(|nth| format!("eth{nth}").parse().ok());
+    let free = names.find(|name| owner(name).is_none());
+    free.ok_or_else(|| Error::NoneLeft { what: "interface name", name: endpoint.name.clone() })
+}
+
+/// Checks that the routes of a link lead somewhere by it, and nowhere where another link leads.
+fn check_routes(
+    endpoint: &Endpoint,
+    place: &Place,
+    (network, addresses): (&Network, &[IpNet]),
+) -> Result<(), Error> {
+    for (nth, route) in place.routes.iter().enumerate() {
+        let bad = |reason: String| {
+            let (endpoint, route) = (endpoint.name.clone(), Box::new(*route));
+            Err(Error::ExtraRoute { endpoint, route, reason })
+        };
+        let destination = route.destination.net();
+        let Some(segment) = network.segments.of_family(destination.addr()) else {
+            let family = family(destination.addr());
+            return bad(format!("network {} has no {family} prefix", network.name));
+        };
+        if let Some(via) = route.via
+            && (!segment.subnet.is_host(via) || addresses.iter().any(|own| own.addr() == via))
+        {
+            return bad(format!("the router must be another address of {}", segment.subnet));
+        }
+        if place.routes[..nth].iter().any(|other| other.destination == route.destination) {
+            return bad("there are two to the same destination".to_owned());
+        }
+        for link in &endpoint.links {
+            let same_route = link.routes.iter().any(|other| other.destination == route.destination);
+            if same_route || link.addresses.iter().any(|net| net.trunc() == destination) {
+                return bad(format!("its link to network {} leads there", link.network));
+            }
+        }
+        if segment.subnet.net() == destination {
+            return bad(format!("that is network {} itself", network.name));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that the endpoint that is there is the one that is asked for. What was left to us may be anything, and it may
+/// have been connected to more networks since.
+fn check_same(request: &EndpointRequest, endpoint: &Endpoint, unlinked: Unlinked) -> Result<(), Error> {
     let mut differences = Vec::new();
     if request.namespace != endpoint.namespace {
         let namespace = expand::namespace_path(endpoint);
         differences.push(format!("namespace {}", namespace.display()));
     }
-    match (&request.place, &endpoint.link) {
-        (Some(place), Some(link)) => differences.extend(link_differences(place, link)),
-        (None, Some(link)) => differences.push(format!("network {}", link.network)),
-        (Some(_), None) => differences.push("no network".to_owned()),
-        (None, None) => {}
+    let networks: Vec<&Name> = endpoint.links.iter().map(|link| &link.network).collect();
+    let networks =
+        || if networks.is_empty() { "no network".to_owned() } else { format!("network {}", list(&networks)) };
+    if request.places.is_empty() && !endpoint.links.is_empty() {
+        differences.push(networks());
+    }
+    for place in &request.places {
+        match endpoint.link_to(&place.network) {
+            Some(link) => differences.extend(link_differences(place, link)),
+            None if unlinked == Unlinked::Refused => differences.push(networks()),
+            None => {}
+        }
     }
     if differences.is_empty() {
-        return Ok(endpoint.clone());
+        return Ok(());
     }
     Err(Error::Differs {
         what: format!("endpoint {}", endpoint.name),
@@ -317,20 +502,26 @@ fn same_endpoint(request: &EndpointRequest, endpoint: &Endpoint) -> Result<Endpo
     })
 }
 
-fn link_differences(place: &Place, link: &Link) -> Vec<String> {
+/// What of a link is not as it is asked for.
+pub(super) fn link_differences(place: &Place, link: &Link) -> Vec<String> {
     let mut differences = Vec::new();
-    if place.network != link.network {
-        differences.push(format!("network {}", link.network));
-    }
-    let addresses: Vec<IpAddr> = link.addresses.iter().map(IpNet::addr).collect();
+    let addresses: Vec<IpAddr> = link.addrs().collect();
     if !place.addresses.iter().all(|addr| addresses.contains(addr)) {
         differences.push(format!("address {}", list(&addresses)));
     }
     if place.mac.is_some_and(|mac| mac != link.mac) {
         differences.push(format!("hardware address {}", link.mac));
     }
-    if place.ifname != link.ifname {
+    if place.ifname.as_ref().is_some_and(|ifname| *ifname != link.ifname) {
         differences.push(format!("interface {}", link.ifname));
+    }
+    if place.routes != link.routes {
+        let routes = if link.routes.is_empty() {
+            "no more routes".to_owned()
+        } else {
+            format!("route {}", list(&link.routes))
+        };
+        differences.push(routes);
     }
     differences
 }

@@ -8,7 +8,7 @@ use super::Part;
 use crate::plan::Resource;
 use crate::reconcile::Failure;
 use crate::spec::{
-    Bytes, Cidr, Floating, InterfaceName, Name, PortMap, Ports, Protocol, Published, TargetHost,
+    Bytes, Cidr, ExtraRoute, Floating, InterfaceName, Name, PortMap, Ports, Protocol, Published, TargetHost,
 };
 use crate::{ipam, spec, store};
 
@@ -195,6 +195,12 @@ pub enum Error {
         /// What there is.
         existing: String,
     },
+    /// The endpoint is recorded, and gone.
+    #[error("endpoint {endpoint} is not there: `vnet up` brings it back, then it can be connected")]
+    NotThere {
+        /// The endpoint.
+        endpoint: Name,
+    },
     /// All names, hardware addresses or numbers that could be made up are taken.
     #[error("no free {what} is left for {name}")]
     NoneLeft {
@@ -214,6 +220,29 @@ pub enum Error {
     MacTaken {
         /// The address.
         mac: vnet_common::Mac,
+    },
+    /// Another link of the endpoint has an interface of this name.
+    #[error(
+        "endpoint {endpoint} has an interface {ifname} already, its link to network {network}: choose another name with \
+         --ifname"
+    )]
+    IfnameTaken {
+        /// The endpoint.
+        endpoint: Name,
+        /// The name.
+        ifname: InterfaceName,
+        /// Where the other link leads.
+        network: Name,
+    },
+    /// A route that an endpoint cannot have.
+    #[error("endpoint {endpoint} cannot have the route {route}: {reason}")]
+    ExtraRoute {
+        /// The endpoint.
+        endpoint: Name,
+        /// The route.
+        route: Box<ExtraRoute>,
+        /// What is wrong with it.
+        reason: String,
     },
     /// An MTU no network can have.
     #[error("{mtu} cannot be the MTU: {reason}")]
@@ -242,7 +271,10 @@ pub enum Error {
         family: &'static str,
     },
     /// The network has endpoints.
-    #[error("network {network} is in use by {endpoints}: remove them first, with `vnet ns rm NAME`")]
+    #[error(
+        "network {network} is in use by {endpoints}: remove them first, with `vnet ns rm NAME`, or disconnect them, with \
+         `vnet network disconnect {network} NAME`"
+    )]
     NetworkInUse {
         /// The network.
         network: Name,

@@ -7,10 +7,11 @@ use vnet_common::Addr;
 
 use super::endpoint::family;
 use super::host::Addresses;
+use super::port_map::{Served, WhichLink};
 use super::{Claim, Done, Error, Manager};
 use crate::plan::expand;
 use crate::reconcile::Machine;
-use crate::spec::{Cidr, Endpoint, Floating, GatewayMode, TargetHost};
+use crate::spec::{Cidr, Floating, GatewayMode, Link, TargetHost};
 use crate::store::Transaction;
 
 /// An address of the host to give to an endpoint.
@@ -70,13 +71,13 @@ impl<M: Machine> Manager<M> {
         request: &FloatingRequest,
     ) -> Result<Floating, Error> {
         let FloatingRequest { external, ref target } = *request;
-        let endpoint = self.existing_endpoint(transaction, target)?;
-        let network = self.publishable(transaction, &endpoint)?;
+        let Served { endpoint, link, network } =
+            self.served(transaction, target, WhichLink::Like(external))?;
         if network.options.gateway_mode == GatewayMode::Routed {
-            return Err(Error::RoutedNetwork { endpoint: endpoint.name, network: network.name });
+            return Err(Error::RoutedNetwork { endpoint, network: network.name });
         }
-        let addr = address_like(&endpoint, target, external)?;
-        Ok(Floating { external, endpoint: endpoint.name, addr, number: network.number })
+        let addr = address_like(&link, target, external)?;
+        Ok(Floating { external, endpoint, addr, number: network.number })
     }
 
     /// Takes an address of the host back from its endpoint, and ends the flows by it; nothing if no endpoint has it.
@@ -136,14 +137,14 @@ fn check_external(
     Ok(is_first.then(note))
 }
 
-/// The endpoint's address of the family of another: the one that was named, if one was.
-fn address_like(endpoint: &Endpoint, target: &TargetHost, external: IpAddr) -> Result<IpAddr, Error> {
+/// The link's address of the family of another: the one that was named, if one was.
+fn address_like(link: &Link, target: &TargetHost, external: IpAddr) -> Result<IpAddr, Error> {
     let named = |addr: &IpAddr| match target {
         TargetHost::Addr(named) => addr == named,
         TargetHost::Name(_) => true,
     };
     let fits = |addr: &IpAddr| named(addr) && addr.is_ipv4() == external.is_ipv4();
-    let found = endpoint.addresses().find(fits);
+    let found = link.addrs().find(fits);
     found.ok_or_else(|| Error::FloatingFamily { external, target: target.clone(), family: family(external) })
 }
 

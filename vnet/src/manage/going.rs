@@ -12,6 +12,7 @@ use std::collections::HashSet;
 
 use vnet_common::{Addr, PortMapKey};
 
+use super::connection::veths;
 use super::{Claim, Error, Manager, Mode};
 use crate::plan::{Identity, Op, Resource, expand};
 use crate::reconcile::{self, Machine};
@@ -37,7 +38,7 @@ impl<M: Machine> Manager<M> {
         if going.is_empty() {
             return Ok(Vec::new());
         }
-        let successors = successors(&transaction, &going)?;
+        let successors = self.successors(&transaction, &going).await?;
         let obsolete = leftovers(&transaction, &settings, &going)?;
         let config = narrowed(&transaction, &settings, &going)?;
         drop(transaction);
@@ -51,6 +52,31 @@ impl<M: Machine> Manager<M> {
         transaction.set_going(&Going::default())?;
         transaction.commit()?;
         Ok(switch.ops.into_iter().chain(leftovers.ops).collect())
+    }
+
+    /// What came in the place of what is to be gone, under the same keys, and the other links of endpoints that lose some:
+    /// whoever noted it may not have lived to write it.
+    async fn successors(&self, transaction: &Transaction, going: &Going) -> Result<Vec<Resource>, Error> {
+        let mut resources = Vec::new();
+        for (former, _) in &going.endpoints {
+            let Some(endpoint) = transaction.endpoint(&former.name)? else { continue };
+            let networks = transaction.networks_of(&endpoint)?;
+            // One that is not there comes back with `up`.
+            let present = self.present(&endpoint.links).await?;
+            resources.extend(veths(&endpoint, (&present, &former.links), &networks));
+        }
+        for rule in &going.masquerades {
+            resources.extend(transaction.masquerade(rule.subnet)?.as_ref().map(expand::masquerade));
+        }
+        for floating in &going.floatings {
+            resources.extend(transaction.floating(floating.external)?.iter().flat_map(expand::floating));
+        }
+        for old in &going.port_maps {
+            let new = transaction.overlapping(&old.published, old.protocol)?;
+            let same = new.filter(|new| new.published == old.published);
+            resources.extend(same.iter().flat_map(expand::port_map));
+        }
+        Ok(resources)
     }
 
     /// Ends the flows of what is gone. Those of a masquerade rule go on, as they do when it is removed.
@@ -81,23 +107,6 @@ fn what(going: &Going) -> String {
     }
 }
 
-/// What came in the place of what is to be gone, under the same keys: whoever noted it may not have lived to write it.
-fn successors(transaction: &Transaction, going: &Going) -> Result<Vec<Resource>, Error> {
-    let mut resources = Vec::new();
-    for rule in &going.masquerades {
-        resources.extend(transaction.masquerade(rule.subnet)?.as_ref().map(expand::masquerade));
-    }
-    for floating in &going.floatings {
-        resources.extend(transaction.floating(floating.external)?.iter().flat_map(expand::floating));
-    }
-    for old in &going.port_maps {
-        let new = transaction.overlapping(&old.published, old.protocol)?;
-        let same = new.filter(|new| new.published == old.published);
-        resources.extend(same.iter().flat_map(expand::port_map));
-    }
-    Ok(resources)
-}
-
 /// What is left of what is to be gone and nobody else has now, in the order of creation.
 pub(super) fn leftovers(
     transaction: &Transaction,
@@ -118,9 +127,9 @@ pub(super) fn resources(going: &Going) -> Vec<Resource> {
     let networks = going.networks.iter().flat_map(expand::network);
     let rules = going.masquerades.iter().map(expand::masquerade);
     let mut endpoints: Vec<Resource> =
-        going.endpoints.iter().flat_map(|(it, network)| expand::endpoint(it, network.as_ref())).collect();
+        going.endpoints.iter().flat_map(|(it, networks)| expand::endpoint(it, &networks.0)).collect();
     expand::order_of_going(&mut endpoints);
-    let limits = going.limits.iter().flat_map(|(endpoint, network)| expand::limits(endpoint, network));
+    let limits = going.limits.iter().flat_map(|(endpoint, networks)| expand::limits(endpoint, &networks.0));
     (going.uplinks.iter().flat_map(of_uplink))
         .chain(networks)
         .chain(rules)
@@ -185,9 +194,8 @@ fn is_kept(transaction: &Transaction, settings: &Settings, resource: &Resource) 
 /// Whether an endpoint that is recorded has a limit.
 fn is_limited(transaction: &Transaction, limit: &Resource) -> Result<bool, Error> {
     for endpoint in transaction.endpoints()?.iter().filter(|endpoint| !endpoint.limits.is_empty()) {
-        let network = transaction.network_of(endpoint)?;
-        let limits = network.iter().flat_map(|network| expand::limits(endpoint, network));
-        if limits.into_iter().any(|own| own.same_identity(limit)) {
+        let limits = expand::limits(endpoint, &transaction.networks_of(endpoint)?);
+        if limits.iter().any(|own| own.same_identity(limit)) {
             return Ok(true);
         }
     }

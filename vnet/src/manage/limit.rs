@@ -6,7 +6,7 @@ use super::network::is_there;
 use super::{Claim, Done, Error, Manager, Mode, Steps};
 use crate::plan::{Resource, expand};
 use crate::reconcile::Machine;
-use crate::spec::{Endpoint, Going, Limit, Limits, Name, Network, TargetHost};
+use crate::spec::{Endpoint, Going, Limit, Limits, Name, Network, Networks, TargetHost};
 use crate::store::Transaction;
 
 /// What is to be limited of an endpoint, and what no longer.
@@ -38,23 +38,20 @@ impl<M: Machine> Manager<M> {
     pub async fn set_limits(&self, name: &Name, change: LimitChange) -> Result<Done<Endpoint>, Error> {
         let (transaction, settings) = self.begin_settled().await?;
         let before = self.existing_endpoint(&transaction, &TargetHost::Name(name.clone()))?;
-        let network = match &before.link {
-            Some(link) => Some(self.existing_network(&transaction, &link.network)?),
-            None => None,
-        };
-        let endpoint = note_limits(&transaction, &before, network.as_ref(), change)?;
+        let networks = transaction.networks_of(&before)?;
+        let endpoint = note_limits(&transaction, &before, &networks, change)?;
         let host = Host::without_routes(&self.machine).await?;
-        if !is_there(&endpoint, &host) {
+        if !endpoint.links.iter().all(|link| is_there(link, &host)) {
             // Without effect on anything but the record; what is limited comes with the endpoint.
             let ops = self.make(transaction, "", Vec::new(), Vec::new()).await?;
             let note = format!("endpoint {name} is not there: it is limited once `vnet up` brings it back");
             return Ok(Done { value: endpoint, ops, notes: vec![note] });
         }
-        let going = Going { limits: lifted(&before, &endpoint, network.as_ref()), ..Going::default() };
+        let going = Going { limits: lifted(&before, &endpoint, &networks), ..Going::default() };
         transaction.set_going(&going)?;
         let leftovers = self.plan(Vec::new(), leftovers(&transaction, &settings, &going)?).await?;
         let what = format!("limits of endpoint {name}");
-        let mut ops = self.change(transaction, &what, steps(&before, &endpoint, network.as_ref())).await?;
+        let mut ops = self.change(transaction, &what, steps(&before, &endpoint, &networks)).await?;
         ops.extend(leftovers.ops);
         if self.mode == Mode::Apply {
             self.finish_going().await?;
@@ -63,33 +60,35 @@ impl<M: Machine> Manager<M> {
     }
 }
 
-/// Notes what is to be limited of an endpoint that is recorded, on its network.
+/// Notes what is to be limited of an endpoint that is recorded, on its networks.
 pub(super) fn note_limits(
     transaction: &Transaction,
     before: &Endpoint,
-    network: Option<&Network>,
+    networks: &[Network],
     change: LimitChange,
 ) -> Result<Endpoint, Error> {
     let endpoint = Endpoint { limits: change.onto(before.limits), ..before.clone() };
-    let Some(network) = network else {
+    if networks.is_empty() {
         return if endpoint.limits.is_empty() {
             Ok(endpoint)
         } else {
             Err(Error::NothingToLimit { endpoint: endpoint.name })
         };
-    };
-    check_bursts(&endpoint, network)?;
+    }
+    for network in networks {
+        check_bursts(&endpoint, network)?;
+    }
     transaction.put_endpoint(&endpoint)?;
     Ok(endpoint)
 }
 
 /// From the limits that an endpoint had to those that it gets, but for those that are [lifted].
-pub(super) fn steps(before: &Endpoint, endpoint: &Endpoint, network: Option<&Network>) -> Steps {
+pub(super) fn steps(before: &Endpoint, endpoint: &Endpoint, networks: &[Network]) -> Steps {
     let resources = |endpoint: &Endpoint| -> Vec<Resource> {
-        let Some((link, network)) = endpoint.link.as_ref().zip(network) else { return Vec::new() };
+        let entries = expand::linked(endpoint, networks)
+            .flat_map(|(link, network)| expand::endpoint_entries(endpoint, link, network));
         // The queue is there before anything is sent through it.
-        let limits = expand::limits(endpoint, network);
-        limits.into_iter().chain(expand::endpoint_entries(endpoint, link, network)).collect()
+        expand::limits(endpoint, networks).into_iter().chain(entries).collect()
     };
     Steps { wanted: Claim::Recorded.on(resources(endpoint)), obsolete: Vec::new(), former: resources(before) }
 }
@@ -99,16 +98,16 @@ pub(super) fn steps(before: &Endpoint, endpoint: &Endpoint, network: Option<&Net
 pub(super) fn lifted(
     before: &Endpoint,
     endpoint: &Endpoint,
-    network: Option<&Network>,
-) -> Vec<(Endpoint, Network)> {
+    networks: &[Network],
+) -> Vec<(Endpoint, Networks)> {
     let (old, new) = (before.limits, endpoint.limits);
     let is_lifted =
         old.egress.is_some() && new.egress.is_none() || old.ingress.is_some() && new.ingress.is_none();
-    network.filter(|_| is_lifted).map(|network| (before.clone(), network.clone())).into_iter().collect()
+    if is_lifted { vec![(before.clone(), Networks(networks.to_vec()))] } else { Vec::new() }
 }
 
 /// Checks that a burst has room for the largest packet: it would never be sent.
-fn check_bursts(endpoint: &Endpoint, network: &Network) -> Result<(), Error> {
+pub(super) fn check_bursts(endpoint: &Endpoint, network: &Network) -> Result<(), Error> {
     let least = Limit::least_burst(network.mtu);
     for limit in [endpoint.limits.egress, endpoint.limits.ingress].into_iter().flatten() {
         if let Some(burst) = limit.burst.filter(|burst| u32::from(*burst) < least) {

@@ -11,7 +11,7 @@ use crate::ours;
 use crate::plan::{Resource, expand};
 use crate::reconcile::Machine;
 use crate::spec::{
-    Cidr, Endpoint, GatewayMode, GsoSizes, InterfaceName, Masquerade, Name, Network, NetworkChange,
+    Cidr, Endpoint, GatewayMode, GsoSizes, InterfaceName, Link, Masquerade, Name, Network, NetworkChange,
     NetworkOptions, Segments, Subnet,
 };
 use crate::store::Transaction;
@@ -118,6 +118,7 @@ impl<M: Machine> Manager<M> {
             bridge: self.choose_bridge(transaction, host, request)?,
             mac: self.choose_bridge_mac(transaction, &request.name, &networks)?,
             mtu,
+            follows_uplink: request.mtu.is_none(),
             gso: uplinks.gso,
             internal: request.internal,
             isolated: request.isolated,
@@ -189,10 +190,11 @@ impl<M: Machine> Manager<M> {
         check_mode(&network)?;
         let users = users(transaction, name)?;
         check_floating(transaction, &network, &users)?;
-        let (entries, absent): (Vec<_>, Vec<_>) = users.into_iter().partition(|user| is_there(user, host));
+        let (entries, absent): (Vec<_>, Vec<_>) =
+            users.into_iter().partition(|user| user.link_to(name).is_none_or(|link| is_there(link, host)));
         let resources = |network: &Network| -> Result<Vec<Resource>, Error> {
             let wanted = network_resources(transaction, network, Claim::Recorded)?;
-            let links = entries.iter().filter_map(|endpoint| Some((endpoint, endpoint.link.as_ref()?)));
+            let links = entries.iter().filter_map(|endpoint| Some((endpoint, endpoint.link_to(name)?)));
             let entries =
                 links.flat_map(|(endpoint, link)| expand::endpoint_entries(endpoint, link, network));
             Ok(wanted.into_iter().map(|wanted| wanted.resource).chain(entries).collect())
@@ -316,7 +318,7 @@ fn check_floating(transaction: &Transaction, network: &Network, users: &[Endpoin
     if network.options.gateway_mode != GatewayMode::Routed {
         return Ok(());
     }
-    for addr in users.iter().flat_map(Endpoint::addresses) {
+    for addr in users.iter().filter_map(|user| user.link_to(&network.name)).flat_map(Link::addrs) {
         if let Some(floating) = transaction.floating_of(addr)? {
             return Err(Error::Floats { addr, floating: Box::new(floating) });
         }
@@ -324,9 +326,9 @@ fn check_floating(transaction: &Transaction, network: &Network, users: &[Endpoin
     Ok(())
 }
 
-/// Whether the host's end of an endpoint's link is there.
-pub(super) fn is_there(endpoint: &Endpoint, host: &Host) -> bool {
-    endpoint.link.as_ref().is_none_or(|link| host.interface(link.host_interface.as_str()).is_some())
+/// Whether the host's end of a link is there.
+pub(super) fn is_there(link: &Link, host: &Host) -> bool {
+    host.interface(link.host_interface.as_str()).is_some()
 }
 
 /// The masquerade rules that a network brought.
@@ -337,7 +339,7 @@ pub(super) fn rules_of(transaction: &Transaction, network: &Name) -> Result<Vec<
 
 /// The endpoints on a network.
 pub(super) fn users(transaction: &Transaction, network: &Name) -> Result<Vec<Endpoint>, Error> {
-    let on_it = |endpoint: &Endpoint| endpoint.link.as_ref().is_some_and(|link| link.network == *network);
+    let on_it = |endpoint: &Endpoint| endpoint.link_to(network).is_some();
     Ok(transaction.endpoints()?.into_iter().filter(on_it).collect())
 }
 
@@ -404,9 +406,9 @@ pub(super) fn list(items: &[impl ToString]) -> String {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OfUplinks {
     /// The MTU of the first one that is there; Ethernet's if there is none.
-    mtu: u32,
+    pub(super) mtu: u32,
     /// What all of them can be handed at once: more would be cut by software on its way to the wire.
-    gso: GsoSizes,
+    pub(super) gso: GsoSizes,
 }
 
 impl OfUplinks {
@@ -423,7 +425,7 @@ impl OfUplinks {
 /// The largest MTU of a veth pair, and of the data path's field.
 const MAX_MTU: u32 = 65535;
 
-fn check_mtu(mtu: u32, segments: &Segments) -> Result<(), Error> {
+pub(super) fn check_mtu(mtu: u32, segments: &Segments) -> Result<(), Error> {
     let bad = |reason| Err(Error::Mtu { mtu, reason });
     match mtu {
         0..68 => bad("IPv4 needs 68 bytes (RFC 791)"),

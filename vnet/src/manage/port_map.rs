@@ -16,7 +16,8 @@ use crate::instance::Instance;
 use crate::plan::{Resource, expand};
 use crate::reconcile::Machine;
 use crate::spec::{
-    self, Clients, Endpoint, GatewayMode, Network, PortMap, Protocol, Published, Settings, Target, TargetHost,
+    self, Clients, Endpoint, GatewayMode, Link, Name, Network, PortMap, Protocol, Published, Settings,
+    Target, TargetHost,
 };
 use crate::store::{PortMapTables, Transaction};
 
@@ -33,11 +34,61 @@ pub struct PortMapRequest {
     pub allow_from: Vec<Clients>,
 }
 
-/// An endpoint of which ports can be published, and its network.
+/// A link of an endpoint of which ports can be published, and its network.
 #[derive(Debug)]
 pub(super) struct Served {
-    endpoint: Endpoint,
-    network: Network,
+    pub(super) endpoint: Name,
+    pub(super) link: Link,
+    pub(super) network: Network,
+}
+
+/// Which link of an endpoint is meant by its name.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum WhichLink {
+    /// The first.
+    First,
+    /// The first that has an address of this one's family; the first of all if none has.
+    Like(IpAddr),
+}
+
+impl WhichLink {
+    /// Where ports lead that are published on an address of the host, or on all of them.
+    pub(super) fn published_on(host: Option<IpAddr>) -> Self {
+        host.map_or(Self::First, Self::Like)
+    }
+
+    /// Whether it is one with an IPv4 address, or with an IPv6 one.
+    fn family(self) -> Option<bool> {
+        match self {
+            Self::First => None,
+            Self::Like(addr) => Some(addr.is_ipv4()),
+        }
+    }
+}
+
+/// The link of an endpoint that a target means: the one that has the address, or the one that leads to the world by
+/// default.
+pub(super) fn meant<'a>(endpoint: &'a Endpoint, target: &TargetHost, which: WhichLink) -> Option<&'a Link> {
+    let first = endpoint.links.first();
+    match (target, which) {
+        (TargetHost::Addr(addr), _) => endpoint.link_of(*addr),
+        (TargetHost::Name(_), WhichLink::First) => first,
+        (TargetHost::Name(_), WhichLink::Like(addr)) => endpoint.default_link(addr).or(first),
+    }
+}
+
+/// How a target is named that has an address of an endpoint: by the endpoint's name, if that means the same.
+pub(super) fn target_name(
+    endpoint: Option<&Endpoint>,
+    name: &Name,
+    addr: IpAddr,
+    which: WhichLink,
+) -> TargetHost {
+    let by_name = TargetHost::Name(name.clone());
+    let means = |endpoint: &Endpoint| {
+        meant(endpoint, &by_name, which).is_some_and(|link| link.addrs().any(|own| own == addr))
+    };
+    if endpoint.is_none_or(means) { by_name } else { TargetHost::Addr(addr) }
 }
 
 /// What became of requests to publish.
@@ -108,8 +159,9 @@ impl<M: Machine> Manager<M> {
             wanted.extend(Claim::Recorded.on([expand::config(&settings, transaction.port_blocks()?)]));
         }
         let mappings: Vec<PortMap> = mappings.into_iter().map(|(mapping, _)| mapping).collect();
+        let networks = transaction.networks()?;
         let ops = self.make(transaction, &what(&mappings), wanted, obsolete).await?;
-        notes.extend(self.firewall_notes(&settings, &host, &mappings));
+        notes.extend(self.firewall_notes(&settings, &host, &networks, &mappings));
         Ok(Done { value: mappings, ops, notes })
     }
 
@@ -130,10 +182,11 @@ impl<M: Machine> Manager<M> {
         for (nth, request) in requests.iter().enumerate() {
             let number = first_number + noted.new.len() as u32;
             let target = &request.target.host;
-            let served = match served.entry(target.clone()) {
+            let link = WhichLink::published_on(request.published.host);
+            let served = match served.entry((target.clone(), link.family())) {
                 Entry::Occupied(known) => Ok(&*known.into_mut()),
                 Entry::Vacant(unknown) => {
-                    self.served(transaction, target).map(|found| &*unknown.insert(found))
+                    self.served(transaction, target, link).map(|found| &*unknown.insert(found))
                 }
             };
             let found = served.and_then(|served| {
@@ -177,26 +230,22 @@ impl<M: Machine> Manager<M> {
         Ok(noted)
     }
 
-    /// The endpoint that a target names, which the world may reach.
-    pub(super) fn served(&self, transaction: &Transaction, target: &TargetHost) -> Result<Served, Error> {
-        let endpoint = self.existing_endpoint(transaction, target)?;
-        let network = self.publishable(transaction, &endpoint)?;
-        Ok(Served { endpoint, network })
-    }
-
-    /// The endpoint's network, if the world may reach it.
-    pub(super) fn publishable(
+    /// The link of the endpoint that a target names, which the world may reach.
+    pub(super) fn served(
         &self,
         transaction: &Transaction,
-        endpoint: &Endpoint,
-    ) -> Result<Network, Error> {
-        let name = &endpoint.name;
-        let link = endpoint.link.as_ref().ok_or_else(|| Error::NotLinked { endpoint: name.clone() })?;
+        target: &TargetHost,
+        which: WhichLink,
+    ) -> Result<Served, Error> {
+        let endpoint = self.existing_endpoint(transaction, target)?;
+        let link = meant(&endpoint, target, which).cloned();
+        let endpoint = endpoint.name;
+        let link = link.ok_or_else(|| Error::NotLinked { endpoint: endpoint.clone() })?;
         let network = self.existing_network(transaction, &link.network)?;
         if network.internal {
-            return Err(Error::InternalNetwork { endpoint: name.clone(), network: network.name });
+            return Err(Error::InternalNetwork { endpoint, network: network.name });
         }
-        Ok(network)
+        Ok(Served { endpoint, link, network })
     }
 
     /// The same mapping, if it is there; nothing if nothing is in its way. Those with this number and later ones are
@@ -319,7 +368,7 @@ pub(super) fn describe_port_map(
     served: &Served,
 ) -> Result<PortMap, Error> {
     let PortMapRequest { published, target, protocol, allow_from } = request;
-    let Served { endpoint, network } = served;
+    let Served { endpoint, link, network } = served;
     if published.ports.count() != target.ports.count() {
         return Err(Error::Spec(spec::Error::Lengths {
             published: published.ports,
@@ -344,8 +393,8 @@ pub(super) fn describe_port_map(
         id: 0,
         published: *published,
         protocol: *protocol,
-        targets: targets(endpoint, published.host)?,
-        endpoint: endpoint.name.clone(),
+        targets: targets(endpoint, link, published.host)?,
+        endpoint: endpoint.clone(),
         target_ports: target.ports,
         number: network.number,
         allow_from: Clients::distinct(allow_from),
@@ -400,13 +449,13 @@ pub(super) fn restrictions(mapping: &PortMap) -> Vec<String> {
     forgotten.chain(idle).collect()
 }
 
-/// The endpoint's addresses that a mapping leads to: of the published address's family, or of both.
-fn targets(endpoint: &Endpoint, host: Option<IpAddr>) -> Result<Vec<IpAddr>, Error> {
+/// The link's addresses that a mapping leads to: of the published address's family, or of both.
+fn targets(endpoint: &Name, link: &Link, host: Option<IpAddr>) -> Result<Vec<IpAddr>, Error> {
     let fits = |addr: &IpAddr| host.is_none_or(|host| host.is_ipv4() == addr.is_ipv4());
-    let targets: Vec<IpAddr> = endpoint.addresses().filter(fits).collect();
+    let targets: Vec<IpAddr> = link.addrs().filter(fits).collect();
     match host {
         Some(host) if targets.is_empty() => {
-            Err(Error::TargetFamily { host, endpoint: endpoint.name.clone(), family: family(host) })
+            Err(Error::TargetFamily { host, endpoint: endpoint.clone(), family: family(host) })
         }
         _ => Ok(targets),
     }

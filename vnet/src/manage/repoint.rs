@@ -4,7 +4,7 @@
 //! A move whose new entries cannot be written is undone, with the old ones written again.
 
 use super::going::leftovers;
-use super::port_map::{describe_port_map, mapping_name};
+use super::port_map::{WhichLink, describe_port_map, mapping_name};
 use super::{Claim, Done, Error, Manager, Mode, PortMapRequest};
 use crate::plan::{Op, expand};
 use crate::reconcile::{self, Failure, Machine};
@@ -38,7 +38,7 @@ impl<M: Machine> Manager<M> {
             .ok_or(Error::NotPublished { published, protocol })?;
         let allow_from = old.allow_from.clone();
         let wish = PortMapRequest { published, target: target.clone(), protocol, allow_from };
-        let served = self.served(&transaction, &wish.target.host)?;
+        let served = self.served(&transaction, &wish.target.host, WhichLink::published_on(published.host))?;
         let described = describe_port_map(&transaction, &settings, &wish, &served)?;
         if (PortMap { id: old.id, ..described.clone() }) == old {
             let what = format!("mapping {old}");

@@ -1,6 +1,8 @@
 //! Every verb against a machine in memory: what it makes, what it refuses, and what is left when it fails.
 
 mod apply;
+mod connection;
+mod doctor;
 mod firewall;
 mod limit;
 mod xdp;
@@ -129,14 +131,9 @@ fn network(text: &str, subnet: &str) -> NetworkRequest {
 }
 
 fn endpoint(text: &str) -> EndpointRequest {
-    let place = Place {
-        network: Name::default_network(),
-        addresses: Vec::new(),
-        mac: None,
-        ifname: "eth0".parse().unwrap(),
-    };
+    let places = vec![Place::on(Name::default_network())];
     let (name, namespace, limits) = (name(text), Namespace::Own, LimitChange::default());
-    EndpointRequest { name, namespace, place: Some(place), limits }
+    EndpointRequest { name, namespace, places, limits }
 }
 
 fn port_map(published: &str, target: &str) -> PortMapRequest {
@@ -649,7 +646,7 @@ async fn another_description_of_what_is_up_is_refused() {
 
     world.endpoint("net1").await.unwrap();
     let mut moved = endpoint("net1");
-    moved.place.as_mut().unwrap().addresses = vec!["192.168.0.77".parse().unwrap()];
+    moved.places[0].addresses = vec!["192.168.0.77".parse().unwrap()];
     let error = message(world.manager().create_endpoint(&moved).await);
     assert!(error.contains("address 192.168.0.2") && error.contains("`vnet ns rm net1`"), "{error}");
 }
@@ -665,7 +662,7 @@ async fn networks_do_not_overlap_and_are_not_removed_in_use() {
     assert!(error.contains("eth0"), "{error}");
 
     let mut on_blue = endpoint("net1");
-    on_blue.place.as_mut().unwrap().network = name("blue");
+    on_blue.places[0].network = name("blue");
     manager.create_endpoint(&on_blue).await.unwrap();
     let error = message(manager.remove_network(&name("blue")).await);
     assert!(error.contains("in use by net1"), "{error}");
@@ -689,7 +686,7 @@ async fn addresses_are_given_in_order_and_used_again() {
     assert_eq!(again.addresses().next().unwrap().to_string(), "192.168.0.3");
 
     let mut taken = endpoint("e");
-    taken.place.as_mut().unwrap().addresses = vec!["192.168.0.4".parse().unwrap()];
+    taken.places[0].addresses = vec!["192.168.0.4".parse().unwrap()];
     let error = message(world.manager().create_endpoint(&taken).await);
     assert_eq!(error, "address for endpoint e: 192.168.0.4 belongs to endpoint c");
 }
@@ -736,7 +733,7 @@ async fn an_endpoint_of_another_namespace_leaves_that_alone() {
 #[tokio::test]
 async fn an_endpoint_without_a_network_is_a_namespace_and_nothing_else() {
     let world = World::up().await;
-    let lonely = EndpointRequest { place: None, ..endpoint("lonely") };
+    let lonely = EndpointRequest { places: Vec::new(), ..endpoint("lonely") };
     let ops = world.manager().create_endpoint(&lonely).await.unwrap().ops;
     assert_eq!(ops, [Op::Create(Resource::Namespace { name: "lonely".to_owned() })]);
     let error = message(world.publish("80", "lonely:80").await);
@@ -800,14 +797,14 @@ async fn ports_that_cannot_be_published_are_refused() {
     internal.internal = true;
     world.manager().create_network(&internal).await.unwrap();
     let mut inner = endpoint("net2");
-    inner.place.as_mut().unwrap().network = name("inner");
+    inner.places[0].network = name("inner");
     world.manager().create_endpoint(&inner).await.unwrap();
     assert!(message(world.publish("81", "net2:80").await).contains("internal"));
     let mut v4_only = network("v4", "10.2.0.0/24");
     v4_only.mtu = Some(1400);
     world.manager().create_network(&v4_only).await.unwrap();
     let mut four = endpoint("net3");
-    four.place.as_mut().unwrap().network = name("v4");
+    four.places[0].network = name("v4");
     world.manager().create_endpoint(&four).await.unwrap();
     assert!(message(world.publish("[::1]:82", "net3:80").await).contains("no IPv6 address"));
 }
@@ -1029,7 +1026,7 @@ async fn a_move_to_a_target_of_one_family_takes_the_other_back() {
     let world = World::up().await;
     world.manager().create_network(&network("v4", "10.2.0.0/24")).await.unwrap();
     let mut four = endpoint("net4");
-    four.place.as_mut().unwrap().network = name("v4");
+    four.places[0].network = name("v4");
     world.manager().create_endpoint(&four).await.unwrap();
     world.endpoint("net1").await.unwrap();
     let entries = |world: &World| {
@@ -1499,7 +1496,7 @@ async fn an_address_that_cannot_float_is_refused_with_the_way_out() {
     internal.internal = true;
     world.manager().create_network(&internal).await.unwrap();
     let mut inner = endpoint("net3");
-    inner.place.as_mut().unwrap().network = name("inner");
+    inner.places[0].network = name("inner");
     world.manager().create_endpoint(&inner).await.unwrap();
     world.publish("203.0.113.6:8088", "net2:80").await.unwrap();
     let own = MasqueradeRequest { subnet: cidr("192.168.0.3/32"), to: Some("203.0.113.6".parse().unwrap()) };

@@ -381,12 +381,12 @@ impl fmt::Display for DropEvent {
     }
 }
 
-fn wall_clock() -> f64 {
+pub(super) fn wall_clock() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// Hours, minutes and seconds of a day in UTC.
-fn clock(time: f64) -> String {
+pub(super) fn clock(time: f64) -> String {
     let millis = (time * 1000.0) as u64 % 86_400_000;
     let (seconds, millis) = (millis / 1000, millis % 1000);
     format!("{:02}:{:02}:{:02}.{millis:03}Z", seconds / 3600, seconds / 60 % 60, seconds % 60)

@@ -28,6 +28,7 @@ fn network() -> spec::Network {
         bridge: "vnet0".parse().unwrap(),
         mac: Mac::new([2, 0, 0, 0, 0, 1]),
         mtu: 1500,
+        follows_uplink: false,
         gso: spec::GsoSizes { v4: 65_536, v6: 196_608 },
         internal: false,
         isolated: true,
@@ -57,11 +58,13 @@ fn endpoints() {
         mac: Mac::new([2, 0, 0, 0, 0, 2]),
         ifname: "eth0".parse().unwrap(),
         host_interface: "vn-net1".parse().unwrap(),
+        routes: vec!["10.9.0.0/16=192.168.0.1".parse().unwrap()],
+        table: None,
     };
     let mut endpoint = spec::Endpoint {
         name: "net1".parse().unwrap(),
         namespace: spec::Namespace::Own,
-        link: Some(link),
+        links: vec![link.clone()],
         created: 1000,
         limits: spec::Limits::default(),
     };
@@ -69,15 +72,48 @@ fn endpoints() {
         json(Endpoint::new(&endpoint, 1060)),
         "{\"version\":1,\"endpoints\":[{\"name\":\"net1\",\"network\":\"default\",\"addresses\":[\"192.168.0.2\",\
          \"fd00::2\"],\"mac\":\"02:00:00:00:00:02\",\"ifname\":\"eth0\",\"interface\":\"vn-net1\",\
-         \"namespace\":\"/run/netns/net1\",\"attached\":false,\"created\":1000,\"age\":60}]}\n"
+         \"namespace\":\"/run/netns/net1\",\"attached\":false,\"created\":1000,\"age\":60,\"links\":[{\
+         \"network\":\"default\",\"addresses\":[\"192.168.0.2\",\"fd00::2\"],\"mac\":\"02:00:00:00:00:02\",\
+         \"ifname\":\"eth0\",\"interface\":\"vn-net1\",\"default_routes\":[\"IPv4\",\"IPv6\"],\
+         \"routes\":[\"10.9.0.0/16=192.168.0.1\"]}]}]}\n"
     );
-    endpoint.link = None;
+    endpoint.links.push(spec::Link {
+        network: "blue".parse().unwrap(),
+        number: 2,
+        addresses: vec!["10.1.0.2/24".parse().unwrap()],
+        mac: Mac::new([2, 0, 0, 0, 0, 3]),
+        ifname: "eth1".parse().unwrap(),
+        host_interface: "vn-net1-1234".parse().unwrap(),
+        routes: Vec::new(),
+        table: Some(1 << 30),
+    });
+    let both = Endpoint::new(&endpoint, 1060);
+    assert_eq!(
+        both.row(),
+        [
+            "net1",
+            "default blue",
+            "192.168.0.2 fd00::2 10.1.0.2",
+            "02:00:00:00:00:02 02:00:00:00:00:03",
+            "vn-net1 vn-net1-1234",
+            "/run/netns/net1",
+            "1m00s"
+        ]
+    );
+    assert_eq!(both.links[1].to_string(), "eth1 to blue: 10.1.0.2, 02:00:00:00:00:03, by vn-net1-1234");
+    assert_eq!(
+        both.links[0].to_string(),
+        "eth0 to default: 192.168.0.2 fd00::2, 02:00:00:00:00:02, by vn-net1, default route of IPv4 and IPv6, \
+         routes 10.9.0.0/16=192.168.0.1"
+    );
+    assert_eq!((both.network.as_deref(), both.ifname.as_deref()), (Some("default"), Some("eth0")));
+    endpoint.links.clear();
     endpoint.namespace = spec::Namespace::Foreign { path: "/proc/7/ns/net".into() };
     assert_eq!(
         json(Endpoint::new(&endpoint, 1060)),
         "{\"version\":1,\"endpoints\":[{\"name\":\"net1\",\"network\":null,\"addresses\":[],\"mac\":null,\
          \"ifname\":null,\"interface\":null,\"namespace\":\"/proc/7/ns/net\",\"attached\":true,\
-         \"created\":1000,\"age\":60}]}\n"
+         \"created\":1000,\"age\":60,\"links\":[]}]}\n"
     );
 }
 
@@ -163,7 +199,7 @@ fn limits() {
     let limit = spec::Limit { rate: "50mbit".parse().unwrap(), burst: Some("64k".parse().unwrap()) };
     let limits = spec::Limits { egress: Some(limit), ingress: None };
     let (name, namespace) = ("net1".parse().unwrap(), spec::Namespace::Own);
-    let limited = Limit::from(&spec::Endpoint { name, namespace, link: None, created: 0, limits });
+    let limited = Limit::from(&spec::Endpoint { name, namespace, links: Vec::new(), created: 0, limits });
     assert_eq!(
         json(limited.clone()),
         "{\"version\":1,\"limits\":[{\"endpoint\":\"net1\",\"egress\":50000000,\"egress_burst\":65536,\"ingress\":null,\
@@ -466,7 +502,7 @@ fn status() {
         String::from_utf8(out).unwrap(),
         "{\"version\":1,\"instance\":\"default\",\"up\":false,\"created\":null,\"uplinks\":[],\"networks\":[],\
          \"endpoints\":0,\"portmaps\":0,\"flows\":0,\"programs\":[],\"problems\":[],\"reachable\":[],\"floating\":0,\
-         \"settings\":null,\"warnings\":[]}\n"
+         \"settings\":null,\"warnings\":[],\"filling\":[]}\n"
     );
     let settings = Settings::from(&spec::Settings::new(1, 2));
     assert_eq!(
@@ -510,14 +546,15 @@ fn reachable() {
         from: "world",
         uplinks: vec![uplink],
         networks: vec!["default".to_owned()],
-        firewall: Some(Firewall::from(&Verdict::Blocked(block))),
+        firewall: Some(Firewall::new(&Verdict::Blocked(block), false)),
         ..by_host
     };
     let printed = serde_json::to_string(&by_world).unwrap();
     let expected = "\"from\":\"world\",\"allow_from\":[],\"uplinks\":[{\"interface\":\"eth0\",\"addresses\":[\"203.0.113.1\"]}],\
                     \"networks\":[\"default\"],\"firewall\":{\"verdict\":\"blocked\",\"owner\":\"nft\",\
                     \"table\":\"inet filter\",\"chain\":\"input\",\"by\":\"policy\",\"why\":null,\
-                    \"text\":\"would block it: the policy of chain input in table inet filter (nft)\"}}";
+                    \"text\":\"would block it: the policy of chain input in table inet filter (nft)\",\
+                    \"asked\":false}}";
     assert!(printed.ends_with(expected), "{printed}");
 }
 

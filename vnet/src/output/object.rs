@@ -1,14 +1,16 @@
 //! Networks, endpoints, mappings and rules, as they are printed.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, Write};
 use std::net::IpAddr;
 
 use serde::Serialize;
+use vnet_common::Hook;
 
 use super::table::words;
 use super::{Format, Listed, Reachable, VERSION, age, print_json, print_list, reachable, table};
-use crate::plan::expand;
+use crate::plan::{Resource, expand};
 use crate::spec;
 
 /// A network.
@@ -121,18 +123,66 @@ impl Listed for Network {
     }
 }
 
+/// A link of an endpoint to a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Link {
+    /// The network.
+    pub network: String,
+    /// The endpoint's addresses there.
+    pub addresses: Vec<IpAddr>,
+    /// Its hardware address there.
+    pub mac: String,
+    /// Name of its interface in the namespace.
+    pub ifname: String,
+    /// Name of the other end, on the host.
+    pub interface: String,
+    /// The families whose default route leads by this link, `IPv4` or `IPv6`.
+    pub default_routes: Vec<&'static str>,
+    /// The other routes, as they were given: `CIDR[=VIA]`.
+    pub routes: Vec<String>,
+}
+
+impl Link {
+    fn new(endpoint: &spec::Endpoint, link: &spec::Link) -> Self {
+        let defaults = link.addrs().filter(|addr| endpoint.is_default(*addr));
+        Self {
+            network: link.network.to_string(),
+            addresses: link.addrs().collect(),
+            mac: link.mac.to_string(),
+            ifname: link.ifname.to_string(),
+            interface: link.host_interface.to_string(),
+            default_routes: defaults.map(|addr| if addr.is_ipv4() { "IPv4" } else { "IPv6" }).collect(),
+            routes: link.routes.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { network, addresses, mac, ifname, interface, default_routes, routes } = self;
+        write!(f, "{ifname} to {network}: {}, {mac}, by {interface}", words(addresses))?;
+        if !default_routes.is_empty() {
+            write!(f, ", default route of {}", default_routes.join(" and "))?;
+        }
+        if !routes.is_empty() {
+            write!(f, ", routes {}", words(routes))?;
+        }
+        Ok(())
+    }
+}
+
 /// An endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Endpoint {
     /// Its name.
     pub name: String,
-    /// Its network, `null` if it is on none.
+    /// The network of its first link, `null` if it has none.
     pub network: Option<String>,
-    /// Its addresses.
+    /// Its addresses, those of the first link first.
     pub addresses: Vec<IpAddr>,
-    /// Its hardware address.
+    /// Its hardware address on its first link.
     pub mac: Option<String>,
-    /// Name of its interface in the namespace.
+    /// Name of that link's interface in the namespace.
     pub ifname: Option<String>,
     /// Name of the other end, on the host.
     pub interface: Option<String>,
@@ -144,13 +194,15 @@ pub struct Endpoint {
     pub created: u64,
     /// Seconds since then.
     pub age: u64,
+    /// Its links.
+    pub links: Vec<Link>,
 }
 
 impl Endpoint {
     /// An endpoint as it is at a time, in seconds since 1970.
     #[must_use]
     pub fn new(endpoint: &spec::Endpoint, now: u64) -> Self {
-        let link = endpoint.link.as_ref();
+        let link = endpoint.links.first();
         Self {
             name: endpoint.name.to_string(),
             network: link.map(|link| link.network.to_string()),
@@ -162,6 +214,7 @@ impl Endpoint {
             attached: matches!(endpoint.namespace, spec::Namespace::Foreign { .. }),
             created: endpoint.created,
             age: now.saturating_sub(endpoint.created),
+            links: endpoint.links.iter().map(|link| Link::new(endpoint, link)).collect(),
         }
     }
 }
@@ -174,10 +227,10 @@ impl Listed for Endpoint {
     fn row(&self) -> Vec<String> {
         vec![
             self.name.clone(),
-            words(&self.network),
+            words(self.links.iter().map(|link| &link.network)),
             words(&self.addresses),
-            words(&self.mac),
-            words(&self.interface),
+            words(self.links.iter().map(|link| &link.mac)),
+            words(self.links.iter().map(|link| &link.interface)),
             self.namespace.clone(),
             age(self.age),
         ]
@@ -189,7 +242,17 @@ impl Listed for Endpoint {
         } else {
             "the namespace goes with the endpoint"
         };
-        vec![("ifname", words(&self.ifname)), ("lifetime", namespace.to_owned())]
+        let mut details = vec![
+            ("ifname", words(self.links.iter().map(|link| &link.ifname))),
+            ("lifetime", namespace.to_owned()),
+        ];
+        // Of one of several links, with that.
+        if let [link] = &self.links[..]
+            && !link.routes.is_empty()
+        {
+            details.push(("routes", words(&link.routes)));
+        }
+        details
     }
 }
 
@@ -513,6 +576,19 @@ pub struct Program {
     pub interface: String,
 }
 
+impl Program {
+    /// The program that a resource stands for, if it does.
+    #[must_use]
+    pub fn of(resource: &Resource) -> Option<Self> {
+        let (hook, interface) = match resource {
+            Resource::Attachment { hook, interface } => (*hook, interface),
+            Resource::Xdp { interface, .. } => (Hook::XdpUplink, interface),
+            _ => return None,
+        };
+        Some(Self { hook: hook.name().to_owned(), interface: interface.clone() })
+    }
+}
+
 /// How an instance is doing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Status {
@@ -538,7 +614,8 @@ pub struct Status {
     pub programs: Vec<Program>,
     /// What is not as recorded; `vnet up` brings it back.
     pub problems: Vec<String>,
-    /// From where each mapping is reached. Endpoints themselves are not: all of them are behind NAT.
+    /// From where each mapping is reached. Endpoints themselves are, by whoever has a route to them, where their network's
+    /// `gateway_mode` is `nat-unprotected`.
     pub reachable: Vec<Reachable>,
     /// How many floating addresses it has.
     pub floating: u64,
@@ -546,6 +623,8 @@ pub struct Status {
     pub settings: Option<Settings>,
     /// What is as recorded and will not work: addresses that the host has not.
     pub warnings: Vec<String>,
+    /// What flows have nearly all in use, and what happens when it is full.
+    pub filling: Vec<String>,
 }
 
 impl Status {
@@ -568,6 +647,7 @@ impl Status {
             floating: 0,
             settings: None,
             warnings: Vec::new(),
+            filling: Vec::new(),
         }
     }
 
@@ -596,7 +676,7 @@ impl Status {
         self.settings.iter().try_for_each(|settings| settings.print(out))?;
         writeln!(out)?;
         table::print(out, Network::HEADER, self.networks.iter().map(Network::row))?;
-        reachable::print(out, &self.reachable)?;
+        reachable::print(out, &self.reachable, &self.networks)?;
         if !self.problems.is_empty() {
             writeln!(out, "\nnot as recorded; `vnet up` brings it back:")?;
         }
@@ -604,6 +684,10 @@ impl Status {
         if !self.warnings.is_empty() {
             writeln!(out, "\nanswers do not arrive unless somebody routes them here:")?;
         }
-        self.warnings.iter().try_for_each(|warning| writeln!(out, "  {warning}"))
+        self.warnings.iter().try_for_each(|warning| writeln!(out, "  {warning}"))?;
+        if !self.filling.is_empty() {
+            writeln!(out, "\nfills up; `vnet flow stats` says who has it:")?;
+        }
+        self.filling.iter().try_for_each(|filling| writeln!(out, "  {filling}"))
     }
 }

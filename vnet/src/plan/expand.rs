@@ -10,11 +10,11 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use vnet_common::{Addr, AllowFrom, AllowFromKey, EndpointValue, Hook, Port, PortMapKey, PortMapValue, Zone};
 
-use super::{Resource, Shaper, Veth, blocks};
+use super::{BySource, Hop, Resource, Shaper, Veth, blocks};
 use crate::ours;
 use crate::spec::{
-    Cidr, Endpoint, Floating, Hold, InterfaceName, Limit, Link, Masquerade, Namespace, Network, PortMap,
-    Settings, Xdp,
+    Cidr, Endpoint, ExtraRoute, Floating, Hold, InterfaceName, Limit, Link, Masquerade, Namespace, Network,
+    PortMap, Settings, Xdp,
 };
 
 /// What every instance has, whatever its networks.
@@ -135,22 +135,37 @@ pub fn floating(floating: &Floating) -> Vec<Resource> {
     ]
 }
 
-/// An endpoint; `network` is the one it is linked to.
+/// An endpoint; `networks` are those it is linked to.
 #[must_use]
-pub fn endpoint(endpoint: &Endpoint, network: Option<&Network>) -> Vec<Resource> {
-    let own = matches!(endpoint.namespace, Namespace::Own);
-    let namespace = own.then(|| Resource::Namespace { name: endpoint.name.to_string() });
-    let linked = endpoint.link.as_ref().zip(network);
-    namespace
-        .into_iter()
-        .chain(linked.into_iter().flat_map(|(link, network)| links(endpoint, link, network)))
-        .collect()
+pub fn endpoint(endpoint: &Endpoint, networks: &[Network]) -> Vec<Resource> {
+    let links = linked(endpoint, networks).flat_map(|(link, network)| self::link(endpoint, link, network));
+    namespace(endpoint).into_iter().chain(links).collect()
 }
 
-/// What is limited of an endpoint: what it sends at its own end of the pair, what it receives at the other.
+/// The namespace of an endpoint, if it is made for it.
 #[must_use]
-pub fn limits(endpoint: &Endpoint, network: &Network) -> Vec<Resource> {
-    let Some(link) = &endpoint.link else { return Vec::new() };
+pub fn namespace(endpoint: &Endpoint) -> Option<Resource> {
+    let own = matches!(endpoint.namespace, Namespace::Own);
+    own.then(|| Resource::Namespace { name: endpoint.name.to_string() })
+}
+
+/// The links of an endpoint, each with its network.
+pub fn linked<'a>(
+    endpoint: &'a Endpoint,
+    networks: &'a [Network],
+) -> impl Iterator<Item = (&'a Link, &'a Network)> {
+    let network = |link: &Link| networks.iter().find(|network| network.name == link.network);
+    endpoint.links.iter().filter_map(move |link| Some((link, network(link)?)))
+}
+
+/// What is limited of an endpoint, on each of its links: what it sends at its own end of the pair, what it receives at
+/// the other.
+#[must_use]
+pub fn limits(endpoint: &Endpoint, networks: &[Network]) -> Vec<Resource> {
+    linked(endpoint, networks).flat_map(|(link, network)| link_limits(endpoint, link, network)).collect()
+}
+
+fn link_limits(endpoint: &Endpoint, link: &Link, network: &Network) -> Vec<Resource> {
     let shaper = |limit: Limit, interface: &InterfaceName, namespace| {
         let (burst, queue) = (limit.burst(network.mtu), limit.queue(network.mtu));
         let interface = interface.to_string();
@@ -175,8 +190,30 @@ pub fn order_of_going(resources: &mut Vec<Resource>) {
     });
 }
 
-fn links(endpoint: &Endpoint, link: &Link, network: &Network) -> Vec<Resource> {
-    let veth = Resource::Veth(Veth {
+/// A link of an endpoint.
+#[must_use]
+pub fn link(endpoint: &Endpoint, link: &Link, network: &Network) -> Vec<Resource> {
+    let attachment =
+        Resource::Attachment { hook: Hook::FromEndpoint, interface: link.host_interface.to_string() };
+    // The entries before the program that looks for them: an endpoint speaks as soon as its link is up, and what
+    // it says is not forged.
+    iter::once(veth(endpoint, link, network))
+        .chain(link_limits(endpoint, link, network))
+        .chain(endpoint_entries(endpoint, link, network))
+        .chain([attachment])
+        .collect()
+}
+
+/// The pair of interfaces that is a link, with its addresses and routes.
+#[must_use]
+pub fn veth(endpoint: &Endpoint, link: &Link, network: &Network) -> Resource {
+    let siblings = endpoint.links.iter().filter(|other| other.network != link.network);
+    let to = |route: &ExtraRoute| {
+        let destination = route.destination.net();
+        let gateway = route.via.or_else(|| gateway_like(network, destination.addr()));
+        Hop { destination, gateway }
+    };
+    Resource::Veth(Veth {
         host: link.host_interface.to_string(),
         bridge: network.bridge.to_string(),
         namespace: namespace_path(endpoint),
@@ -185,17 +222,44 @@ fn links(endpoint: &Endpoint, link: &Link, network: &Network) -> Vec<Resource> {
         mtu: network.mtu,
         gso: network.gso,
         addresses: link.addresses.clone(),
-        gateways: default_routes(link, network),
-    });
-    let attachment =
-        Resource::Attachment { hook: Hook::FromEndpoint, interface: link.host_interface.to_string() };
-    // The entries before the program that looks for them: an endpoint speaks as soon as its link is up, and what
-    // it says is not forged.
-    iter::once(veth)
-        .chain(limits(endpoint, network))
-        .chain(endpoint_entries(endpoint, link, network))
-        .chain([attachment])
-        .collect()
+        gateways: default_routes(endpoint, link, network),
+        routes: link.routes.iter().map(to).collect(),
+        by_source: by_source(endpoint, link, network),
+        siblings: siblings.map(|other| other.ifname.to_string()).collect(),
+    })
+}
+
+/// What is sent from addresses of a link by which the default route of their family does not lead: to neighbours, by
+/// the link's other routes, or to the gateway.
+fn by_source(endpoint: &Endpoint, link: &Link, network: &Network) -> Option<BySource> {
+    let table = link.table?;
+    let others: Vec<&IpNet> = link.addresses.iter().filter(|net| !endpoint.is_default(net.addr())).collect();
+    let mut routes = Vec::new();
+    for net in &others {
+        let gateway = gateway_like(network, net.addr());
+        let extra = link.routes.iter().filter(|route| is_v4(route.destination.net()) == is_v4(**net));
+        routes.push(Hop { destination: net.trunc(), gateway: None });
+        routes.extend(
+            extra.map(|route| Hop { destination: route.destination.net(), gateway: route.via.or(gateway) }),
+        );
+        routes.push(Hop { destination: everything(net.addr()), gateway });
+    }
+    Some(BySource { table, sources: others.into_iter().map(IpNet::addr).collect(), routes })
+}
+
+fn is_v4(net: IpNet) -> bool {
+    net.addr().is_ipv4()
+}
+
+/// The prefix that holds every address of a family.
+fn everything(like: IpAddr) -> IpNet {
+    let any = if like.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+    // No length is shorter than 0.
+    IpNet::new(any, 0).unwrap_or_else(|_| IpNet::from(any))
+}
+
+fn gateway_like(network: &Network, like: IpAddr) -> Option<IpAddr> {
+    network.segments.of_family(like).map(|segment| segment.gateway)
 }
 
 /// The entries of an endpoint's addresses: what of it depends on the choices of its network, and on its limits.
@@ -227,10 +291,10 @@ pub fn namespace_path(endpoint: &Endpoint) -> std::path::PathBuf {
     }
 }
 
-/// The gateways of the families that the endpoint has an address of.
-fn default_routes(link: &Link, network: &Network) -> Vec<IpAddr> {
-    let of_family = |addr: IpAddr| network.segments.of_family(addr).map(|segment| segment.gateway);
-    link.addresses.iter().filter_map(|net| of_family(net.addr())).collect()
+/// The gateways of the families whose default routes lead by the link.
+fn default_routes(endpoint: &Endpoint, link: &Link, network: &Network) -> Vec<IpAddr> {
+    let own = link.addrs().filter(|addr| endpoint.is_default(*addr));
+    own.filter_map(|addr| gateway_like(network, addr)).collect()
 }
 
 /// Every address the endpoint sends from, with the length of its prefix in bits of the 128.

@@ -220,8 +220,35 @@ pub struct Veth {
     /// Addresses of the end in the namespace, with the network's prefixes. A family without one is switched
     /// off there.
     pub addresses: Vec<IpNet>,
-    /// Default routes of the namespace.
+    /// Routers to which the default routes of the namespace lead by this link, at most one of each family.
     pub gateways: Vec<IpAddr>,
+    /// Other routes of the namespace that lead by this link.
+    pub routes: Vec<Hop>,
+    /// Where what is sent from its addresses goes, if the default routes lead elsewhere or did.
+    pub by_source: Option<BySource>,
+    /// Names in the namespace of the endpoint's other links: a default route by one of them may be replaced.
+    pub siblings: Vec<String>,
+}
+
+/// A routing table of its own for what is sent from some of the addresses of a link: without it, answers to what came
+/// in by the link would leave by another one, and be dropped there as forged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BySource {
+    /// The table's number, no other link's.
+    pub table: u32,
+    /// The addresses; without any, the table and the rules that lead to it are to be gone.
+    pub sources: Vec<IpAddr>,
+    /// What the table holds.
+    pub routes: Vec<Hop>,
+}
+
+/// A route by a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// Where it leads.
+    pub destination: IpNet,
+    /// The router; without one, to neighbours.
+    pub gateway: Option<IpAddr>,
 }
 
 /// A queue that an interface sends from at a rate: what exceeds it waits, and is dropped when too much waits.
@@ -298,6 +325,28 @@ impl Resource {
                 | Self::Veth(_)
                 | Self::Hold { .. }
         )
+    }
+
+    /// Whether it is lost, or wrong, when the other is made anew: what is on one end of a pair of interfaces or numbers
+    /// one, and what is in a map or runs a program.
+    #[must_use]
+    pub fn hangs_on(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Attachment { .. } | Self::Xdp { .. }, Self::DataPath(_)) => true,
+            (entry, Self::DataPath(_)) => entry.is_map_entry(),
+            (Self::Attachment { interface, .. } | Self::Endpoint { interface, .. }, Self::Veth(veth)) => {
+                *interface == veth.host
+            }
+            (Self::Limit(Shaper { interface, namespace: Some(path), .. }), Self::Veth(veth)) => {
+                *interface == veth.ifname && *path == veth.namespace
+            }
+            (Self::Limit(Shaper { interface, namespace: None, .. }), Self::Veth(veth)) => {
+                *interface == veth.host
+            }
+            (Self::Attachment { interface, .. }, Self::Hold { exit, .. }) => interface == exit,
+            (Self::Config { hold: Some(hold), .. }, Self::Hold { entrance, .. }) => hold == entrance,
+            _ => false,
+        }
     }
 
     /// The address, if it is one of the host's.

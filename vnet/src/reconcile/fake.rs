@@ -1,18 +1,18 @@
 //! A machine in memory that minds the order of things as the kernel does, and fails where a test says.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
-use vnet_common::{CtEntry, Mac, Proto, Tuple};
+use vnet_common::{CtEntry, DatapathConfig, Mac, Proto, Tuple};
 
 use super::Machine;
 use crate::firewall::Netfilter;
-use crate::flow::Tables;
-use crate::kernel::{Addressed, BoundSocket, Interface, Process, Route};
-use crate::plan::{GsoSizes, Op, Resource, Shaper, State};
+use crate::flow::{self, Counted, Room, Stats, Tables};
+use crate::kernel::{Addressed, BoundSocket, Environment, Interface, Process, Route};
+use crate::plan::{GsoSizes, Op, Resource, Shaper, State, Veth};
 
 /// How a step fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub(crate) struct Fake {
     pub(crate) namespace: Cell<u64>,
     /// The host's own firewall; `None` if it cannot be read.
     pub(crate) netfilter: RefCell<Option<Netfilter>>,
+    /// What of the machine matters besides.
+    pub(crate) environment: RefCell<Environment>,
     /// Fragments have nowhere to wait.
     pub(crate) no_hold: Cell<bool>,
     /// How often it was asked or told something, by what.
@@ -58,6 +60,7 @@ impl Fake {
             interface(3, "eth1", Some(2), &["198.51.100.1/24"]),
         ];
         *fake.netfilter.borrow_mut() = Some(Netfilter::default());
+        fake.environment.borrow_mut().forwards_v6 = true;
         *fake.routes.borrow_mut() = vec![route("0.0.0.0/0", "eth0"), route("203.0.113.0/24", "eth0")];
         fake
     }
@@ -101,7 +104,7 @@ impl Fake {
                 }
                 let mut present = self.present.borrow_mut();
                 present.retain(|other| !other.same_identity(resource));
-                present.push(resource.clone());
+                present.push(as_it_is(resource));
             }
             Op::Remove(Resource::DataPath(_)) => self.present.borrow_mut().retain(|resource| {
                 !(resource.is_map_entry()
@@ -114,7 +117,7 @@ impl Fake {
                 Resource::Veth(other) => other.host != veth.host,
                 // It goes with its interface.
                 Resource::Limit(Shaper { interface, namespace, .. }) => match namespace {
-                    Some(namespace) => *namespace != veth.namespace,
+                    Some(namespace) => *namespace != veth.namespace || *interface != veth.ifname,
                     None => *interface != veth.host,
                 },
                 _ => true,
@@ -158,6 +161,31 @@ impl Fake {
             return Some(format!("interface {missing}"));
         }
         let Resource::Veth(veth) = resource else { return None };
+        let same_name = |other: &Resource| match other {
+            Resource::Veth(other) => {
+                other.namespace == veth.namespace && other.ifname == veth.ifname && other.host != veth.host
+            }
+            _ => false,
+        };
+        if has(&same_name) {
+            return Some(format!("the name {}, which another interface has", veth.ifname));
+        }
+        // No two default routes of a family, but in place of another by a link of the same endpoint.
+        let clashes = |other: &Resource| match other {
+            Resource::Veth(other) => {
+                let same_family = |gateway: &IpAddr| {
+                    other.gateways.iter().any(|other| other.is_ipv4() == gateway.is_ipv4())
+                };
+                other.namespace == veth.namespace
+                    && other.host != veth.host
+                    && veth.gateways.iter().any(same_family)
+                    && !veth.siblings.contains(&other.ifname)
+            }
+            _ => false,
+        };
+        if has(&clashes) {
+            return Some("the default route, which is by another interface".to_owned());
+        }
         let name = veth.namespace.strip_prefix("/run/netns").ok()?.to_str()?;
         let there = has(&|other| matches!(other, Resource::Namespace { name: made } if made == name));
         (!there).then(|| format!("namespace {name}"))
@@ -171,7 +199,7 @@ impl Machine for Fake {
         self.called("state");
         Ok(match self.find(resource) {
             None => State::Absent,
-            Some(other) if other == *resource => State::Present,
+            Some(other) if other == as_it_is(resource) => State::Present,
             Some(other) => State::Differs(format!("it is {other}")),
         })
     }
@@ -233,6 +261,18 @@ impl Machine for Fake {
         Ok(Tables { confirmed: self.flows.borrow().iter().copied().collect(), ..Tables::default() })
     }
 
+    fn flow_stats(&self, _endpoints: &[(String, Vec<IpAddr>)], room: Room) -> Result<Stats, FakeError> {
+        self.called("flow_stats");
+        let flows = flow::pair(&self.flow_tables()?);
+        let mappings = HashMap::new();
+        let counted = Counted { flows: &flows, mappings: &mappings, fragments: 0, endpoints: &[], room };
+        Ok(Stats::count(&counted, &DatapathConfig::DEFAULT, 0))
+    }
+
+    fn environment(&self) -> Result<Environment, FakeError> {
+        Ok(self.environment.borrow().clone())
+    }
+
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, FakeError> {
         self.called("forget_flows");
         let mut flows = self.flows.borrow_mut();
@@ -251,6 +291,11 @@ impl Machine for Fake {
     fn holder_of(&self, socket: &BoundSocket) -> Option<Process> {
         self.called("holder_of");
         (socket.inode != 0).then(|| Process { name: "nginx".to_owned(), pid: 123 })
+    }
+
+    async fn is_whole(&self, veth: &Veth) -> Result<bool, FakeError> {
+        self.called("is_whole");
+        Ok(self.find(&Resource::Veth(veth.clone())).is_some())
     }
 
     async fn can_hold_fragments(&self) -> Result<bool, FakeError> {
@@ -303,6 +348,14 @@ impl Machine for &Fake {
         (**self).flow_tables()
     }
 
+    fn flow_stats(&self, endpoints: &[(String, Vec<IpAddr>)], room: Room) -> Result<Stats, FakeError> {
+        (**self).flow_stats(endpoints, room)
+    }
+
+    fn environment(&self) -> Result<Environment, FakeError> {
+        (**self).environment()
+    }
+
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, FakeError> {
         (**self).forget_flows(doomed)
     }
@@ -315,6 +368,10 @@ impl Machine for &Fake {
         (**self).holder_of(socket)
     }
 
+    async fn is_whole(&self, veth: &Veth) -> Result<bool, FakeError> {
+        (**self).is_whole(veth).await
+    }
+
     async fn can_hold_fragments(&self) -> Result<bool, FakeError> {
         (**self).can_hold_fragments().await
     }
@@ -325,6 +382,14 @@ impl Machine for &Fake {
 
     fn namespace(&self) -> Result<u64, FakeError> {
         (**self).namespace()
+    }
+}
+
+/// A resource without what says only how to come there.
+fn as_it_is(resource: &Resource) -> Resource {
+    match resource {
+        Resource::Veth(veth) => Resource::Veth(Veth { siblings: Vec::new(), ..veth.clone() }),
+        other => other.clone(),
     }
 }
 

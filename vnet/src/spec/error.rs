@@ -35,6 +35,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// Not a route.
+    #[error("{text:?} is not a route that an endpoint can have: {reason}")]
+    Route {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// Not a rate.
     #[error("{text:?} is not a rate: {reason}")]
     Rate {

@@ -21,10 +21,10 @@ mod timeout;
 mod xdp;
 
 pub use cidr::{Cidr, Clients, Subnet};
-pub use endpoint::{Endpoint, Link, Namespace};
+pub use endpoint::{Endpoint, ExtraRoute, Link, Namespace};
 pub use error::Error;
 pub use floating::Floating;
-pub use going::Going;
+pub use going::{Going, Networks};
 pub use gso::GsoSizes;
 pub use limit::{Bytes, Limit, Limits, Rate, RateSetting};
 pub use masquerade::Masquerade;
@@ -36,7 +36,23 @@ pub use settings::{Firewall, Hold, Quotas, Settings, SettingsChange, TableSizes,
 pub use timeout::{Seconds, Timeout, TimeoutSetting, Timeouts};
 pub use xdp::{FloodLimits, Xdp, XdpSetting};
 
+use serde::{Deserialize, Deserializer};
 use vnet_common::Mac;
+
+/// Reads a list, or what older versions recorded in its place: one item or none.
+fn one_or_many<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Items<T> {
+        Many(Vec<T>),
+        One(T),
+    }
+    Ok(match Option::<Items<T>>::deserialize(deserializer)? {
+        Some(Items::Many(items)) => items,
+        Some(Items::One(item)) => vec![item],
+        None => Vec::new(),
+    })
+}
 
 /// Reads a hardware address an interface may have: six bytes in hexadecimal, unicast, not all zero.
 ///

@@ -137,9 +137,10 @@ impl Transaction {
         self.get(NETWORKS, name.as_str())
     }
 
-    /// The network that an endpoint is linked to, if it is to any.
-    pub fn network_of(&self, endpoint: &Endpoint) -> Result<Option<Network>, Error> {
-        endpoint.link.as_ref().map_or(Ok(None), |link| self.network(&link.network))
+    /// The networks that an endpoint is linked to, in the order of its links.
+    pub fn networks_of(&self, endpoint: &Endpoint) -> Result<Vec<Network>, Error> {
+        let networks = endpoint.links.iter().map(|link| self.network(&link.network));
+        networks.filter_map(Result::transpose).collect()
     }
 
     /// Every network, by name.
@@ -175,16 +176,21 @@ impl Transaction {
         Ok(self.inner.open_table(ENDPOINTS)?.len()?)
     }
 
+    /// Notes an endpoint that has come to be otherwise, so that its former links and addresses are nobody's.
+    pub fn replace_endpoint(&self, before: &Endpoint, endpoint: &Endpoint) -> Result<(), Error> {
+        self.remove_endpoint(before)?;
+        self.put_endpoint(endpoint)
+    }
+
     /// Notes an endpoint.
     pub fn put_endpoint(&self, endpoint: &Endpoint) -> Result<(), Error> {
         let mut addresses = self.inner.open_table(ADDRESSES)?;
         for addr in indexed(endpoint) {
             addresses.insert(addr.bytes, endpoint.name.as_str())?;
         }
-        if let Some(link) = &endpoint.link {
-            self.inner
-                .open_table(INTERFACES)?
-                .insert(link.host_interface.as_str(), endpoint.name.as_str())?;
+        let mut interfaces = self.inner.open_table(INTERFACES)?;
+        for link in &endpoint.links {
+            interfaces.insert(link.host_interface.as_str(), endpoint.name.as_str())?;
         }
         self.put(ENDPOINTS, endpoint.name.as_str(), endpoint)
     }
@@ -195,8 +201,9 @@ impl Transaction {
         for addr in indexed(endpoint) {
             addresses.remove(addr.bytes)?;
         }
-        if let Some(link) = &endpoint.link {
-            self.inner.open_table(INTERFACES)?.remove(link.host_interface.as_str())?;
+        let mut interfaces = self.inner.open_table(INTERFACES)?;
+        for link in &endpoint.links {
+            interfaces.remove(link.host_interface.as_str())?;
         }
         self.inner.open_table(ENDPOINTS)?.remove(endpoint.name.as_str())?;
         Ok(())
@@ -225,6 +232,18 @@ impl Transaction {
     /// Whether an interface is one of the instance's.
     pub fn has_interface(&self, name: &str) -> Result<bool, Error> {
         Ok(self.inner.open_table(INTERFACES)?.get(name)?.is_some())
+    }
+
+    /// Every interface of the instance's on the host.
+    pub fn interfaces(&self) -> Result<Vec<String>, Error> {
+        let table = self.inner.open_table(INTERFACES)?;
+        table.iter()?.map(|entry| Ok(entry?.0.value().to_owned())).collect()
+    }
+
+    /// The name of the network or the endpoint that has an interface.
+    pub fn owner_of_interface(&self, name: &str) -> Result<Option<String>, Error> {
+        let table = self.inner.open_table(INTERFACES)?;
+        Ok(table.get(name)?.map(|owner| owner.value().to_owned()))
     }
 
     /// Notes the interfaces between which fragments wait.
@@ -324,7 +343,7 @@ impl Transaction {
 /// What the index of addresses knows of an endpoint: its addresses, and the link-local one that stands for its
 /// hardware address.
 fn indexed(endpoint: &Endpoint) -> impl Iterator<Item = Addr> {
-    let link_local = endpoint.link.iter().map(|link| IpAddr::V6(ours::link_local(link.mac)));
+    let link_local = endpoint.links.iter().map(|link| IpAddr::V6(ours::link_local(link.mac)));
     endpoint.addresses().chain(link_local).map(Addr::from)
 }
 

@@ -95,6 +95,8 @@ impl Link {
 /// What an interface has received and sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::kernel) struct Counters {
+    /// Of the interface, in its namespace.
+    pub(in crate::kernel) index: u32,
     pub(in crate::kernel) name: String,
     pub(in crate::kernel) received: Traffic,
     pub(in crate::kernel) sent: Traffic,
@@ -104,7 +106,7 @@ pub(in crate::kernel) struct Counters {
 
 impl Counters {
     fn from_message(message: LinkMessage) -> Self {
-        let mut counters = Self::default();
+        let mut counters = Self { index: message.header.index, ..Self::default() };
         let (mut namespace, mut index) = (None, None);
         for attribute in message.attributes {
             match attribute {

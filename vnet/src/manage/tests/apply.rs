@@ -101,11 +101,11 @@ impl World {
         manager.apply(&description(text), unnamed).await
     }
 
-    async fn apply(&self, text: &str, unnamed: Unnamed) -> Result<Done<Applied>, Error> {
+    pub(super) async fn apply(&self, text: &str, unnamed: Unnamed) -> Result<Done<Applied>, Error> {
         self.apply_as(text, Mode::Apply, unnamed).await
     }
 
-    fn exported(&self) -> String {
+    pub(super) fn exported(&self) -> String {
         let store = Store::open(&self.instance()).unwrap();
         let description = Description::of("default", &store.begin().unwrap()).unwrap();
         Model::from(&description).to_text().unwrap()
@@ -358,7 +358,7 @@ async fn addresses_that_are_asked_for_are_not_given_to_others() {
     let world = World::new();
     let text = "[endpoints.a]\n[endpoints.b]\naddresses = [\"192.168.0.2\"]\n[endpoints.c]\n";
     let done = world.apply(text, Unnamed::Stays).await.unwrap();
-    let v4 = |nth: usize| done.value.after.endpoints[nth].place.as_ref().unwrap().addresses[0].to_string();
+    let v4 = |nth: usize| done.value.after.endpoints[nth].places[0].addresses[0].to_string();
     assert_eq!([v4(0), v4(1), v4(2)], ["192.168.0.3", "192.168.0.2", "192.168.0.4"]);
 }
 

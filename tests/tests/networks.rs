@@ -1,0 +1,333 @@
+//! Endpoints on several networks: every address answers where it was asked, by the network that it is on, and nothing
+//! passes from one network to the other.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde_json::{Value, json};
+use vnet_tests::lab::{Endpoint, FAMILIES, Lab};
+use vnet_tests::peer::{Ask, Ping, Server};
+
+/// Prefixes of a second network.
+const BLUE: [&str; 2] = ["10.1.0.0/24", "fd00:1::/64"];
+
+fn lab_with_blue() -> Lab {
+    let lab = Lab::up();
+    lab.vnet_ok(&["network", "create", "blue", "--subnet", BLUE[0], "--subnet", BLUE[1]]);
+    lab
+}
+
+/// An endpoint on the default network and on blue.
+fn on_both(lab: &Lab) -> Endpoint {
+    let web = lab.endpoint("web");
+    lab.vnet_ok(&["network", "connect", "blue", web.name()]);
+    Endpoint::observe(web.name())
+}
+
+/// The endpoint's addresses on an interface, IPv4 first.
+fn addresses_on(endpoint: &Endpoint, ifname: &str) -> Vec<IpAddr> {
+    let links = endpoint.ip(&format!("-j addr show dev {ifname}")).json();
+    let infos = links[0]["addr_info"].as_array().expect("addresses").clone();
+    let global = infos.iter().filter(|info| info["scope"] == "global");
+    let mut found: Vec<IpAddr> =
+        global.map(|info| info["local"].as_str().expect("an address").parse().expect("an address")).collect();
+    found.sort();
+    found
+}
+
+/// Interfaces of the default routes, IPv4 first.
+fn default_interfaces(endpoint: &Endpoint) -> Vec<String> {
+    let routes = ["-4", "-6"].map(|family| endpoint.ip(&format!("{family} -j route show default")).json());
+    let routes = routes.iter().flat_map(|routes| routes.as_array().expect("a list"));
+    routes.map(|route| route["dev"].as_str().expect("an interface").to_owned()).collect()
+}
+
+/// The rules that a namespace has beside the kernel's own.
+fn rules(endpoint: &Endpoint) -> Vec<String> {
+    let all = ["-4", "-6"].map(|family| endpoint.ip(&format!("{family} rule")).stdout);
+    let lines = all.iter().flat_map(|text| text.lines());
+    lines.filter(|line| line.starts_with("20000:")).map(str::to_owned).collect()
+}
+
+fn listed(lab: &Lab, name: &str) -> Value {
+    lab.vnet_list(&["ns", "inspect", name], "endpoints")[0].clone()
+}
+
+#[test]
+fn ports_published_for_either_address_answer_and_what_leaves_is_not_forged() {
+    let lab = lab_with_blue();
+    let web = on_both(&lab);
+    let _outside = [Server::echo(lab.outside(), "[::]:7"), Server::udp(lab.outside(), "[::]:7")];
+    assert_eq!(default_interfaces(&web), ["eth0", "eth0"]);
+    let (own, blue) = (addresses_on(&web, "eth0"), addresses_on(&web, "eth1"));
+    let _server = Server::echo(&web, "[::]:80");
+    // A UDP socket of every address answers from the address that the default route gives it.
+    let bound = own.iter().chain(&blue).map(|addr| SocketAddr::new(*addr, 80).to_string());
+    let _servers: Vec<Server> = bound.map(|addr| Server::udp(&web, &addr)).collect();
+    for (published, target) in [("8001", own[0]), ("8002", blue[0])] {
+        for proto in ["tcp", "udp"] {
+            lab.vnet_ok(&["portmap", "add", published, &format!("{target}:80"), "--proto", proto]);
+        }
+    }
+    for (nth, (outside, host)) in FAMILIES.into_iter().enumerate() {
+        for port in [8001, 8002] {
+            for ask in [Ask::tcp((host, port).into()), Ask::udp((host, port).into())] {
+                let answer = ask.in_netns(lab.outside());
+                assert_eq!(answer.seen.ip(), outside, "the server sees the client's own address");
+            }
+            Ask::tcp((host, port).into()).in_netns(lab.host());
+        }
+        // What is sent from either address goes out under the host's.
+        for from in [own[nth], blue[nth]] {
+            for ask in [Ask::tcp((outside, 7).into()), Ask::udp((outside, 7).into())] {
+                assert_eq!(ask.from((from, 0).into()).in_netns(&web).seen.ip(), host, "from {from}");
+            }
+        }
+        Ping::to(outside).in_netns(&web);
+    }
+    for reason in ["source-address", "source-mac", "neighbour-spoof"] {
+        assert_eq!(lab.dropped(reason), 0, "{reason}");
+    }
+}
+
+#[test]
+fn neighbours_on_both_networks_are_reached_and_the_networks_stay_apart() {
+    let lab = lab_with_blue();
+    let web = on_both(&lab);
+    let left = lab.endpoint("left");
+    let right = lab.endpoint_with("right", &["--network", "blue"]);
+    let _servers = [&web, &left, &right].map(|endpoint| Server::echo(endpoint, "[::]:80"));
+    // Even if it wanted to route.
+    for setting in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+        web.write(&format!("/proc/sys/net/{setting}"), "1");
+    }
+    for (nth, (outside, _)) in FAMILIES.into_iter().enumerate() {
+        let on = |ifname: &str| addresses_on(&web, ifname)[nth];
+        for (from, to) in [
+            (&left, on("eth0")),
+            (&right, on("eth1")),
+            (&web, left.addr_like(outside)),
+            (&web, right.addr_like(outside)),
+        ] {
+            Ask::tcp((to, 80).into()).in_netns(from);
+            Ping::to(to).in_netns(from);
+        }
+        // By the network's router, and by the endpoint as one.
+        Ask::tcp((right.addr_like(outside), 80).into()).fails_in(&left);
+        Ask::tcp((on("eth1"), 80).into()).fails_in(&left);
+        left.ip(&format!("route add {} via {}", right.addr_like(outside), on("eth0")));
+        Ask::tcp((right.addr_like(outside), 80).into()).fails_in(&left);
+        right.ip(&format!("route add {} via {}", left.addr_like(outside), on("eth1")));
+        Ask::tcp((right.addr_like(outside), 80).into()).fails_in(&left);
+    }
+}
+
+#[test]
+fn a_connection_is_made_again_repaired_and_undone() {
+    let lab = lab_with_blue();
+    let web = lab.endpoint("web");
+    let name = web.name();
+    let alone = lab.snapshot();
+    let planned = lab.vnet_ok(&["network", "connect", "blue", name, "--dry-run"]).stdout;
+    assert!(planned.contains("eth1") && planned.contains("10.1.0.2/24"), "{planned}");
+    lab.snapshot().assert_same_as(&alone);
+    let said = lab.vnet_ok(&["network", "connect", "blue", name]).stdout;
+    assert!(said.contains("192.168.0.2") && said.contains("10.1.0.2"), "{said}");
+    let again = lab.vnet_ok(&["network", "connect", "blue", name]).stdout;
+    assert!(again.ends_with("(already)\n"), "{again}");
+    assert!(lab.vnet_ok(&["ns", "create", name]).stdout.ends_with("(already)\n"));
+
+    let endpoint = listed(&lab, name);
+    assert_eq!(endpoint["network"], "default");
+    let links = endpoint["links"].as_array().unwrap();
+    let shown: Vec<Value> =
+        links.iter().map(|link| json!([link["network"], link["ifname"], link["default_routes"]])).collect();
+    assert_eq!(shown, [json!(["default", "eth0", ["IPv4", "IPv6"]]), json!(["blue", "eth1", []])]);
+    let inspected = lab.vnet_ok(&["ns", "inspect", name]).stdout;
+    assert!(inspected.contains("link          eth1 to blue: 10.1.0.2 "), "{inspected}");
+    assert_eq!(lab.vnet_list(&["network", "inspect", "blue"], "networks")[0]["endpoints"], 1);
+
+    // Whoever takes something away inside of it, `up` brings it back.
+    let rules_before = rules(&web);
+    assert_eq!(rules_before.len(), 2, "{rules_before:?}");
+    let table = rules_before[0].split_whitespace().skip_while(|word| *word != "lookup").nth(1);
+    let table = table.expect("a table").to_owned();
+    web.ip("rule del pref 20000");
+    web.ip("-6 rule del pref 20000");
+    web.ip(&format!("route flush table {table}"));
+    lab.vnet_ok(&["up"]);
+    assert_eq!(rules(&web), rules_before);
+    let routes = web.ip(&format!("route show table {table}")).stdout;
+    assert!(routes.contains("default via 10.1.0.1 dev eth1") && routes.contains("10.1.0.0/24"), "{routes}");
+    assert!(lab.vnet_ok(&["up", "--dry-run"]).stdout.contains("nothing to do"));
+
+    let said = lab.vnet_ok(&["network", "disconnect", "blue", name]).stdout;
+    assert_eq!(said, format!("endpoint {name} is off network blue\n"));
+    lab.snapshot().assert_same_as(&alone);
+    assert_eq!(rules(&web), Vec::<String>::new());
+    let again = lab.vnet_ok(&["network", "disconnect", "blue", name]).stdout;
+    assert!(again.contains("nothing to remove"), "{again}");
+}
+
+#[test]
+fn the_default_routes_move_while_connections_go_on() {
+    let lab = lab_with_blue();
+    let web = lab.endpoint("web");
+    let name = web.name();
+    let _server = Server::echo(&web, "[::]:80");
+    let _outside = Server::echo(lab.outside(), "[::]:7");
+    lab.vnet_ok(&["portmap", "add", "8001", &format!("{name}:80")]);
+    lab.vnet_ok(&["network", "connect", "blue", name, "--default-route"]);
+    assert_eq!(default_interfaces(&web), ["eth1", "eth1"]);
+    // The older mapping names the older address, the next one the newer.
+    lab.vnet_ok(&["portmap", "add", "8002", &format!("{name}:80")]);
+    let targets = lab.vnet_list(&["portmap", "ls"], "portmaps");
+    let first = |nth: usize| targets[nth]["targets"][0].as_str().unwrap().to_owned();
+    assert_eq!((first(0), first(1)), ("192.168.0.2".to_owned(), "10.1.0.2".to_owned()));
+    for (outside, host) in FAMILIES {
+        for port in [8001, 8002] {
+            Ask::tcp((host, port).into()).in_netns(lab.outside());
+        }
+        assert_eq!(Ask::tcp((outside, 7).into()).in_netns(&web).seen.ip(), host);
+    }
+    let said = lab.vnet_ok(&["network", "disconnect", "blue", name]);
+    assert!(said.stdout.contains("and with it its published 8002/tcp"), "{said}");
+    assert!(
+        said.stderr.contains("the IPv4 default route of endpoint") && said.stderr.contains("network default")
+    );
+    assert_eq!(default_interfaces(&web), ["eth0", "eth0"]);
+    for (outside, host) in FAMILIES {
+        Ask::tcp((host, 8001).into()).in_netns(lab.outside());
+        Ask::tcp((host, 8002).into()).fails_in(lab.outside());
+        assert_eq!(Ask::tcp((outside, 7).into()).in_netns(&web).seen.ip(), host);
+    }
+    // The first link goes as well.
+    lab.vnet_ok(&["network", "connect", "blue", name]);
+    lab.vnet_ok(&["network", "disconnect", "default", name]);
+    assert_eq!(default_interfaces(&web), ["eth1", "eth1"]);
+    for (outside, host) in FAMILIES {
+        assert_eq!(Ask::tcp((outside, 7).into()).in_netns(&web).seen.ip(), host);
+    }
+}
+
+#[test]
+fn a_disconnected_address_has_no_flows_left() {
+    let lab = lab_with_blue();
+    let web = on_both(&lab);
+    let _server = Server::echo(&web, "[::]:80");
+    let blue = addresses_on(&web, "eth1");
+    lab.vnet_ok(&["portmap", "add", "8002", &format!("{}:80", blue[0])]);
+    Ask::tcp((FAMILIES[0].1, 8002).into()).in_netns(lab.outside());
+    let flows = |lab: &Lab| -> usize {
+        let flows = lab.vnet_list(&["flow", "ls"], "flows");
+        flows.iter().filter(|flow| flow.to_string().contains(&blue[0].to_string())).count()
+    };
+    assert_ne!(flows(&lab), 0);
+    lab.vnet_ok(&["network", "disconnect", "blue", web.name()]);
+    assert_eq!(flows(&lab), 0);
+}
+
+#[test]
+fn limits_hold_on_every_link() {
+    let lab = lab_with_blue();
+    let web = lab.endpoint("web");
+    lab.vnet_ok(&["limit", "set", web.name(), "--egress", "50mbit", "--ingress", "1gbit"]);
+    lab.vnet_ok(&["network", "connect", "blue", web.name()]);
+    let queue = |ifname: &str| web.run(&["tc", "qdisc", "show", "dev", ifname]).stdout;
+    for ifname in ["eth0", "eth1"] {
+        assert!(queue(ifname).contains("tbf") && queue(ifname).contains("50Mbit"), "{}", queue(ifname));
+    }
+    for link in listed(&lab, web.name())["links"].as_array().unwrap() {
+        let outer = lab.host().run(&["tc", "qdisc", "show", "dev", link["interface"].as_str().unwrap()]);
+        assert!(outer.stdout.contains("tbf") && outer.stdout.contains("1Gbit"), "{outer}");
+    }
+    lab.vnet_ok(&["limit", "rm", web.name()]);
+    for ifname in ["eth0", "eth1"] {
+        assert!(!queue(ifname).contains("tbf"), "{}", queue(ifname));
+    }
+}
+
+#[test]
+fn an_attached_namespace_is_left_as_it_was() {
+    let lab = lab_with_blue();
+    let name = lab.name("theirs");
+    let theirs = vnet_tests::lab::Netns::named(&name);
+    theirs.create();
+    theirs.ip("link set lo up");
+    let state = || {
+        let shown = ["addr", "rule", "-6 rule", "route show table all", "-6 route show table all"];
+        shown.map(|args| theirs.ip(args).stdout)
+    };
+    let before = state();
+    let short = lab.name("web");
+    lab.vnet_ok(&["ns", "attach", &short, "--netns", &format!("/run/netns/{name}")]);
+    lab.vnet_ok(&["network", "connect", "blue", &short, "--route", "10.9.0.0/16"]);
+    assert_ne!(state(), before);
+    assert!(theirs.ip("route get 10.9.0.1").stdout.contains("via 10.1.0.1 dev eth1"));
+    lab.vnet_ok(&["ns", "rm", &short]);
+    assert_eq!(state(), before);
+    theirs.delete();
+}
+
+#[test]
+fn routes_are_there_brought_back_and_go_with_their_link() {
+    let lab = lab_with_blue();
+    let web = lab.endpoint_with("web", &["--route", "10.8.0.0/16"]);
+    let options = ["--route", "10.9.0.0/16", "--route", "fd09::/64=fd00:1::9"];
+    let said = lab.vnet_ok(&[&["network", "connect", "blue", web.name()], &options[..]].concat());
+    assert!(
+        said.stderr.contains("fd09::/64=fd00:1::9") && said.stderr.contains("routed by the host"),
+        "{said}"
+    );
+    let leads = |to: &str| web.ip(&format!("route get {to}")).stdout;
+    assert!(leads("10.8.0.1").contains("via 192.168.0.1 dev eth0"), "{}", leads("10.8.0.1"));
+    assert!(leads("10.9.0.1").contains("via 10.1.0.1 dev eth1"), "{}", leads("10.9.0.1"));
+    assert!(leads("10.9.0.1").contains("src 10.1.0.2"), "{}", leads("10.9.0.1"));
+    assert!(leads("10.9.0.1 from 10.1.0.2").contains("dev eth1"));
+    assert!(leads("fd09::1").contains("via fd00:1::9 dev eth1"), "{}", leads("fd09::1"));
+    web.ip("route del 10.9.0.0/16");
+    web.ip("route del 10.8.0.0/16");
+    lab.vnet_ok(&["up"]);
+    assert!(leads("10.8.0.1").contains("via 192.168.0.1 dev eth0"));
+    assert!(leads("10.9.0.1").contains("via 10.1.0.1 dev eth1"));
+    let shown = lab.vnet_ok(&["ns", "inspect", web.name()]).stdout;
+    assert!(shown.contains("routes 10.9.0.0/16 fd09::/64=fd00:1::9"), "{shown}");
+    lab.vnet_ok(&["network", "disconnect", "blue", web.name()]);
+    assert!(leads("10.9.0.1").contains("via 192.168.0.1 dev eth0"), "by the default route again");
+    let bad = ["network", "connect", "blue", web.name(), "--route", "10.9.0.0/16=10.2.0.1"];
+    lab.vnet(&bad).fails_with(1, &["10.9.0.0/16=10.2.0.1", "another address of 10.1.0.0/24"]);
+    let bad = ["network", "connect", "blue", web.name(), "--route", "0.0.0.0/0"];
+    lab.vnet(&bad).fails_with(2, &["--default-route"]);
+}
+
+#[test]
+fn what_is_on_several_networks_goes_through_a_file_and_back() {
+    let lab = lab_with_blue();
+    let web = on_both(&lab);
+    let blue: SocketAddr = (addresses_on(&web, "eth1")[0], 80).into();
+    lab.vnet_ok(&["portmap", "add", "8002", &blue.to_string()]);
+    let text = lab.vnet_ok(&["export"]).stdout;
+    assert!(text.contains("links]]") && text.contains(&format!("target = \"{blue}\"")), "{text}");
+    let directory = tempfile::TempDir::new().unwrap();
+    let path = directory.path().join("vnet.toml");
+    let apply = |text: &str, options: &[&str]| {
+        std::fs::write(&path, text).unwrap();
+        lab.vnet_ok(&[&["apply", "-f", path.to_str().unwrap()], options].concat()).stdout
+    };
+    assert_eq!(apply(&text, &["--prune"]), "nothing to change: everything is as described\n");
+    // Without the second link, which goes only if what is not described is to go.
+    let (before, after) = text.split_once("[[endpoints").unwrap();
+    let rest = after.split_once("[[portmaps]]").map_or("", |(_, rest)| rest);
+    assert!(rest.contains("8002"));
+    apply(before, &[]);
+    assert_eq!(listed(&lab, web.name())["links"].as_array().unwrap().len(), 2);
+    apply(before, &["--prune"]);
+    assert_eq!(listed(&lab, web.name())["links"].as_array().unwrap().len(), 1);
+    assert_eq!(rules(&web), Vec::<String>::new());
+    apply(&text, &[]);
+    assert_eq!(lab.vnet_ok(&["export"]).stdout, text);
+    let _server = Server::echo(&web, "[::]:80");
+    Ask::tcp((FAMILIES[0].1, 8002).into()).in_netns(lab.outside());
+    lab.vnet_ok(&["down"]);
+    apply(&text, &[]);
+    assert_eq!(lab.vnet_ok(&["export"]).stdout, text);
+}
