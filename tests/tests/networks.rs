@@ -331,3 +331,82 @@ fn what_is_on_several_networks_goes_through_a_file_and_back() {
     apply(&text, &[]);
     assert_eq!(lab.vnet_ok(&["export"]).stdout, text);
 }
+
+#[test]
+fn endpoints_live_in_the_namespaces_of_others_and_of_the_host() {
+    let lab = Lab::up();
+    let web = lab.endpoint("web");
+    let (side, tool) = (lab.name("side"), lab.name("tool"));
+    let before = lab.snapshot();
+    let mode = format!("container:{}", web.name());
+    let said = lab.vnet_ok(&["ns", "create", &side, "--mode", &mode]).stdout;
+    assert_eq!(said, format!("endpoint {side}: in the namespace of {mode}\n"));
+    lab.vnet_ok(&["ns", "create", &tool, "--mode", "host"]);
+    lab.snapshot().assert_same_as(&before);
+
+    // What runs there has the addresses of the one, or those of the host.
+    let addresses = |name: &str| lab.vnet_ok(&["ns", "exec", name, "--", "ip", "-o", "addr"]).stdout;
+    assert!(addresses(&side).contains(&web.v4().to_string()), "{}", addresses(&side));
+    assert!(addresses(&tool).contains(&FAMILIES[0].1.to_string()), "{}", addresses(&tool));
+    let elsewhere = lab.vnet_from(lab.outside(), &["ns", "exec", &tool, "--", "true"]);
+    elsewhere.fails_with(1, &["lives in another network namespace"]);
+
+    let _server = Server::echo(&web, "[::]:80");
+    lab.vnet_ok(&["portmap", "add", "8001", &format!("{side}:80")]);
+    for (_, host) in FAMILIES {
+        Ask::tcp((host, 8001).into()).in_netns(lab.outside());
+    }
+    assert_eq!(lab.vnet_list(&["portmap", "ls"], "portmaps")[0]["endpoint"], web.name());
+    assert_eq!(listed(&lab, &side)["mode"], mode);
+    assert_eq!(listed(&lab, &tool)["mode"], "host");
+    lab.vnet(&["portmap", "add", "8002", &format!("{tool}:80")]).fails_with(1, &["the host's namespace"]);
+    lab.vnet(&["ns", "rm", web.name()]).fails_with(1, &[&side, "vnet ns rm"]);
+    for options in
+        [&["--mode", "host", "--ip", "192.168.0.9"][..], &["--mode", "macvlan"], &["--mode", "container:"]]
+    {
+        lab.vnet(&[&["ns", "create", "x"], options].concat()).fails_with(2, &[]);
+    }
+    lab.vnet_ok(&["portmap", "rm", "8001"]);
+    lab.vnet_ok(&["ns", "rm", &side]);
+    lab.vnet_ok(&["ns", "rm", &tool]);
+    lab.snapshot().assert_same_as(&before);
+    lab.vnet_ok(&["ns", "rm", web.name()]);
+}
+
+#[test]
+fn prefixes_are_chosen_where_nobody_is_and_leases_are_shown() {
+    let lab = Lab::new();
+    lab.host().ip("route add 172.24.0.0/24 via 203.0.113.2");
+    lab.host().ip("route add 192.168.0.0/16 via 203.0.113.2");
+    let refused = lab.vnet(&["up"]);
+    let free = "vnet up --subnet 172.24.1.0/24 --subnet fd";
+    let refused = refused.fails_with(1, &["192.168.0.0/24", "192.168.0.0/16 over eth0", free]);
+    // What it advises can be done.
+    let advised = refused.stderr.split("`vnet ").nth(1).unwrap().split('`').next().unwrap().to_owned();
+    lab.vnet_ok(&advised.split(' ').collect::<Vec<_>>());
+    lab.host().ip("route del 192.168.0.0/16");
+    let said = lab.vnet_ok(&["network", "create", "blue"]).stdout;
+    assert!(said.starts_with("network blue: 172.24.2.0/24 fd"), "{said}");
+    assert!(lab.vnet_ok(&["network", "create", "blue"]).stdout.ends_with("(already)\n"));
+    let options = ["--subnet", "10.1.0.0/24", "--range", "10.1.0.128/25", "--reserve", "10.1.0.128"];
+    lab.vnet_ok(&[&["network", "create", "green"], &options[..]].concat());
+    let web = lab.endpoint_with("web", &["--network", "green"]);
+    assert_eq!(web.addresses(), ["10.1.0.129".parse::<IpAddr>().unwrap()]);
+    lab.vnet_ok(&["network", "connect", "blue", web.name()]);
+    let _server = Server::echo(&web, "[::]:80");
+    for addr in addresses_on(&web, "eth1") {
+        Ask::tcp((addr, 80).into()).in_netns(lab.host());
+    }
+    let leases = lab.vnet_list(&["network", "leases", "green"], "leases");
+    let shown: Vec<Value> =
+        leases.iter().map(|it| json!([it["address"], it["kind"], it["endpoint"]])).collect();
+    let expected = [
+        json!(["10.1.0.1", "gateway", null]),
+        json!(["10.1.0.128", "reserved", null]),
+        json!(["10.1.0.129", "endpoint", web.name()]),
+    ];
+    assert_eq!(shown, expected);
+    let all = lab.vnet_ok(&["network", "leases"]).stdout;
+    assert!(all.contains("172.24.2.2") && all.contains("(reserved)") && all.contains(web.name()), "{all}");
+    lab.vnet(&["network", "leases", "red"]).fails_with(1, &["no network red", "blue"]);
+}

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use crate::spec::{Name, Segment, Subnet};
+use crate::spec::{Cidr, Name, Segment, Subnet};
 
 /// Why an address cannot be had.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -13,6 +13,16 @@ pub enum Error {
     /// Every address is taken.
     #[error("{subnet} is full: all of its addresses are taken")]
     Full {
+        /// The subnet.
+        subnet: Subnet,
+    },
+    /// Every address of the range is taken.
+    #[error(
+        "{range}, the part of {subnet} to give out addresses from, is full: ask for another address with --ip"
+    )]
+    RangeFull {
+        /// The range.
+        range: Cidr,
         /// The subnet.
         subnet: Subnet,
     },
@@ -50,23 +60,36 @@ pub enum Error {
     },
 }
 
-/// The lowest address of a segment that is neither the gateway nor taken. `taken` is in ascending order; what
-/// is outside of the segment does not matter.
+/// The lowest address of a segment, or of a range of it, that is neither the gateway nor taken. `taken` is in ascending
+/// order; what is outside of the segment does not matter.
 ///
 /// # Errors
 /// When there is none.
-pub fn lowest_free(segment: &Segment, taken: impl IntoIterator<Item = IpAddr>) -> Result<IpAddr, Error> {
+pub fn lowest_free(
+    segment: &Segment,
+    range: Option<Cidr>,
+    taken: impl IntoIterator<Item = IpAddr>,
+) -> Result<IpAddr, Error> {
     let Segment { subnet, gateway } = *segment;
-    let mut next = Some(subnet.first_host());
-    let mut taken = taken.into_iter().skip_while(|&addr| addr < subnet.first_host()).peekable();
-    while let Some(candidate) = next.filter(|&addr| subnet.is_host(addr)) {
+    let (first, last) = match range {
+        Some(range) => {
+            (range.net().network().max(subnet.first_host()), range.net().broadcast().min(subnet.last_host()))
+        }
+        None => (subnet.first_host(), subnet.last_host()),
+    };
+    let mut next = Some(first);
+    let mut taken = taken.into_iter().skip_while(|&addr| addr < first).peekable();
+    while let Some(candidate) = next.filter(|&addr| addr <= last) {
         let is_taken = taken.next_if(|&addr| addr <= candidate).is_some_and(|addr| addr == candidate);
         if candidate != gateway && !is_taken {
             return Ok(candidate);
         }
         next = successor(candidate);
     }
-    Err(Error::Full { subnet })
+    Err(match range {
+        Some(range) => Error::RangeFull { range, subnet },
+        None => Error::Full { subnet },
+    })
 }
 
 /// Checks that an endpoint may have an address; `owner` says whose it is already.
@@ -114,24 +137,44 @@ mod tests {
 
     #[test]
     fn the_first_endpoint_comes_after_the_gateway() {
-        assert_eq!(lowest_free(&segment("192.168.0.0/24"), []).unwrap(), addr("192.168.0.2"));
-        assert_eq!(lowest_free(&segment("fd00:1::/64"), []).unwrap(), addr("fd00:1::2"));
+        assert_eq!(lowest_free(&segment("192.168.0.0/24"), None, []).unwrap(), addr("192.168.0.2"));
+        assert_eq!(lowest_free(&segment("fd00:1::/64"), None, []).unwrap(), addr("fd00:1::2"));
     }
 
     #[test]
     fn a_freed_address_is_used_again() {
         let taken = ["192.168.0.2", "192.168.0.4", "192.168.0.5"].map(addr);
-        assert_eq!(lowest_free(&segment("192.168.0.0/24"), taken).unwrap(), addr("192.168.0.3"));
+        assert_eq!(lowest_free(&segment("192.168.0.0/24"), None, taken).unwrap(), addr("192.168.0.3"));
     }
 
     #[test]
     fn a_full_subnet_says_so() {
         let small = segment("10.0.0.0/30");
-        assert_eq!(lowest_free(&small, []).unwrap(), addr("10.0.0.2"));
+        assert_eq!(lowest_free(&small, None, []).unwrap(), addr("10.0.0.2"));
         assert_eq!(
-            lowest_free(&small, [addr("10.0.0.2")]).unwrap_err(),
+            lowest_free(&small, None, [addr("10.0.0.2")]).unwrap_err(),
             Error::Full { subnet: small.subnet }
         );
+    }
+
+    #[test]
+    fn a_range_bounds_what_is_given_out() {
+        let segment = segment("192.168.0.0/24");
+        let free = |range: &str, taken: &[&str]| {
+            lowest_free(&segment, Some(range.parse().unwrap()), taken.iter().map(|text| addr(text)))
+        };
+        for (range, taken, expected) in [
+            ("192.168.0.128/25", &[][..], "192.168.0.128"),
+            ("192.168.0.128/25", &["192.168.0.2", "192.168.0.128"], "192.168.0.129"),
+            ("192.168.0.0/30", &[], "192.168.0.2"),
+            ("192.168.0.0/24", &[], "192.168.0.2"),
+            ("192.168.0.252/30", &["192.168.0.252", "192.168.0.253"], "192.168.0.254"),
+        ] {
+            assert_eq!(free(range, taken).unwrap(), addr(expected), "{range} {taken:?}");
+        }
+        let full =
+            free("192.168.0.252/30", &["192.168.0.252", "192.168.0.253", "192.168.0.254"]).unwrap_err();
+        assert!(full.to_string().contains("192.168.0.252/30") && full.to_string().contains("--ip"), "{full}");
     }
 
     #[test]
@@ -167,7 +210,7 @@ mod tests {
                             leased.remove(&addr);
                         }
                     }
-                    None => match lowest_free(&segment, leased.iter().copied()) {
+                    None => match lowest_free(&segment, None, leased.iter().copied()) {
                         Ok(addr) => {
                             prop_assert!(check(&segment, addr, None).is_ok());
                             prop_assert!(leased.insert(addr));

@@ -155,8 +155,9 @@ struct Resident {
     counts: Rc<RefCell<Counts>>,
     /// What was worth knowing at the last look.
     notes: BTreeSet<String>,
-    /// The interfaces that are the instance's, and of which version of the record that is.
+    /// The interfaces and the endpoints that are the instance's, and of which version of the record that is.
     interfaces: BTreeSet<String>,
+    endpoints: BTreeSet<String>,
     stamp: Option<Stamp>,
     /// Since when somebody else has had the instance, and whether that was said.
     busy: Option<(Instant, bool)>,
@@ -223,6 +224,7 @@ impl Resident {
             counts,
             notes: BTreeSet::new(),
             interfaces: BTreeSet::new(),
+            endpoints: BTreeSet::new(),
             stamp: None,
             busy: None,
             options,
@@ -326,6 +328,7 @@ impl Resident {
                 repairs: vec![Repair::of_nothing(Object::Instance, &error)],
                 notes: self.notes.iter().cloned().collect(),
                 interfaces: self.interfaces.clone(),
+                endpoints: self.endpoints.clone(),
                 ..Repaired::default()
             },
         };
@@ -370,9 +373,9 @@ impl Resident {
         }
         self.notes = notes;
         self.interfaces = repaired.interfaces;
+        self.endpoints = repaired.endpoints;
         self.stamp = self.stamp_now();
-        // What has been attached by this is nothing new, and directories may have been made anew.
-        self.hooks = Kernel::hooks(&self.instance)?;
+        // Directories may have been made anew.
         self.watch.renew()?;
         self.count(done, now - began);
         Ok(())
@@ -418,18 +421,24 @@ impl Resident {
     }
 
     fn hear(&mut self, change: &Change) {
+        let is_foreign = match change {
+            Change::Interface { name } => !self.interfaces.contains(name),
+            Change::Namespace { name } => !self.endpoints.contains(name),
+            _ => false,
+        };
+        // It may have become the instance's since the last look.
+        if is_foreign && self.stamp_now() == self.stamp {
+            return;
+        }
         *self.counts.borrow_mut().changes.entry(change.kind()).or_default() += 1;
         if self.options.level >= Level::Debug {
             self.say(News::Heard, format!("{change:?}"));
         }
-        let is_foreign = matches!(change, Change::Interface { name } if !self.interfaces.contains(name));
-        // It may have become the instance's since the last look.
-        if !is_foreign || self.stamp_now() != self.stamp {
-            self.schedule.heard(change, Instant::now());
-        }
+        self.schedule.heard(change, Instant::now());
     }
 
-    /// Programs that are attached or detached beside vnet make no news.
+    /// Programs that are attached or detached make no news. What a look has attached itself is looked at once more:
+    /// were that left out, so would be what somebody detached during the look.
     fn look_at_hooks(&mut self) -> Result<(), Error> {
         let hooks = Kernel::hooks(&self.instance)?;
         for interface in hooks.differences(&self.hooks) {

@@ -67,6 +67,10 @@ impl Snapshot {
             snapshot.lines.extend(texts.into_iter().map(|text| format!("{kind}: {text}")));
         };
         add("record", owned(&lab.vnet_ok(&["export"]).stdout));
+        let hosts = [lab.host().name(), lab.outside().name()];
+        for name in namespaces_of(lab.instance()).iter().filter(|name| !hosts.contains(&name.as_str())) {
+            add(&format!("in {name}"), inside(&Netns::named(name)));
+        }
         let names = interface_names(lab.host());
         for map in OF_COMMANDS {
             add(&format!("entry of {map}"), entries(lab, map, &names));
@@ -178,6 +182,13 @@ fn sysctls(host: &Netns) -> Vec<String> {
 
 fn owned(text: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
+}
+
+/// What an endpoint finds in its namespace.
+fn inside(netns: &Netns) -> Vec<String> {
+    let rules = ["-4 rule", "-6 rule"].map(|args| owned(&netns.ip(args).stdout)).concat();
+    let addresses = addresses(netns).into_iter().map(|line| without_chance(format!("address: {line}")));
+    [links(netns), addresses.collect(), routes(netns), rules, qdiscs(netns)].concat()
 }
 
 fn interface_names(host: &Netns) -> BTreeMap<u64, String> {

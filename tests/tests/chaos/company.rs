@@ -17,6 +17,10 @@ const COMMANDS: usize = 50;
 const ROUNDS: usize = 20;
 /// How often in every run.
 const ROUNDS_OF_SOME: usize = 10;
+/// How often in every run where commands are killed.
+const ROUNDS_OF_KILLS: usize = 4;
+/// Between two looks at whether a command is done.
+const INTERVAL: Duration = Duration::from_millis(2);
 /// How long a round may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Why a command of this test may be refused: what it is about is not there, or is somebody's already.
@@ -64,50 +68,112 @@ fn some_command(lab: &Lab, file: &NamedTempFile) -> Vec<String> {
     words
 }
 
+/// A description that some of the commands apply, and the endpoint in it.
+fn description(lab: &Lab) -> (NamedTempFile, String) {
+    let file = NamedTempFile::with_suffix(".toml").expect("a file");
+    let name = lab.name("n0");
+    let text = format!("[endpoints.\"{name}\"]\n[[portmaps]]\npublish = 8011\ntarget = \"{name}:80\"\n");
+    std::fs::write(file.path(), text).expect("write it");
+    (file, name)
+}
+
+/// Starts so many commands.
+fn crowd(lab: &Lab, file: &NamedTempFile) -> Vec<(String, Background)> {
+    let start = |_| {
+        let words = some_command(lab, file);
+        let args: Vec<&str> = words.iter().map(String::as_str).collect();
+        (words.join(" "), lab.vnet_start(&args))
+    };
+    (0..COMMANDS).map(start).collect()
+}
+
+/// What became of commands.
+#[derive(Default)]
+struct Outcome {
+    done: u32,
+    refused: u32,
+    killed: u32,
+}
+
+impl Outcome {
+    /// Counts one that has ended.
+    fn count(&mut self, command: &str, process: &mut Background) {
+        match process.wait() {
+            Some(0) => self.done += 1,
+            Some(1) => {
+                // What it printed last may not have been collected as yet.
+                let refused = |line: &String| REFUSALS.iter().any(|why| line.contains(why));
+                eventually(
+                    || process.lines().into_iter().find(refused),
+                    || format!("a reason of `vnet {command}`: {:#?}", process.lines()),
+                );
+                self.refused += 1;
+            }
+            None => self.killed += 1,
+            other => panic!("`vnet {command}` ended with {other:?}: {:#?}", process.lines()),
+        }
+    }
+}
+
 #[test]
 fn fifty_commands_at_once_end_in_a_consistent_state() {
     let lab = Lab::up();
-    let file = NamedTempFile::with_suffix(".toml").expect("a file");
-    let (described, target) = (lab.name("n0"), lab.name("n0"));
-    let text =
-        format!("[endpoints.\"{described}\"]\n[[portmaps]]\npublish = 8011\ntarget = \"{target}:80\"\n");
-    std::fs::write(file.path(), text).expect("write it");
+    let (file, described) = description(&lab);
     let rounds = if extent() == Extent::Some { ROUNDS_OF_SOME } else { ROUNDS };
-    let (mut done, mut refused, mut longest) = (0, 0, Duration::ZERO);
+    let (mut outcome, mut longest) = (Outcome::default(), Duration::ZERO);
     for _ in 0..rounds {
         let begun = Instant::now();
-        let mut commands: Vec<(String, Background)> = Vec::with_capacity(COMMANDS);
-        for _ in 0..COMMANDS {
-            let words = some_command(&lab, &file);
-            let args: Vec<&str> = words.iter().map(String::as_str).collect();
-            commands.push((words.join(" "), lab.vnet_start(&args)));
-        }
-        for (command, process) in &mut commands {
+        for (command, process) in &mut crowd(&lab, &file) {
             while process.is_running() {
                 assert!(begun.elapsed() < PATIENCE, "`vnet {command}` hangs: {:#?}", process.lines());
-                std::thread::sleep(Duration::from_millis(2));
+                std::thread::sleep(INTERVAL);
             }
-            let status = process.wait();
-            // Read to the end: what it printed last may not have been collected as yet.
-            let complaint =
-                || process.lines().into_iter().find(|line| REFUSALS.iter().any(|why| line.contains(why)));
-            match status {
-                Some(0) => done += 1,
-                Some(1) => {
-                    eventually(complaint, || format!("a reason of `vnet {command}`: {:#?}", process.lines()));
-                    refused += 1;
-                }
-                other => panic!("`vnet {command}` ended with {other:?}: {:#?}", process.lines()),
-            }
+            outcome.count(command, process);
         }
         longest = longest.max(begun.elapsed());
         lab.assert_consistent();
     }
+    let Outcome { done, refused, killed } = outcome;
     report(format_args!(
         "{rounds} rounds of {COMMANDS} commands at once: {done} done, {refused} refused, {longest:.1?} at most for a round"
     ));
-    assert!(done > refused, "{done} done, {refused} refused");
+    assert!(done > refused && killed == 0, "{done} done, {refused} refused, {killed} killed");
     lab.vnet_ok(&["ns", "create", &described]);
+    Ping::to(OUTSIDE_V4).in_netns(&lab.endpoint("n0"));
+}
+
+/// The command that has the lock is killed again and again; those behind it go on with what it left.
+#[test]
+fn fifty_commands_at_once_survive_those_of_them_that_are_killed() {
+    let lab = Lab::up();
+    let (file, _) = description(&lab);
+    let rounds = if extent() == Extent::Some { ROUNDS_OF_KILLS } else { ROUNDS };
+    let mut outcome = Outcome::default();
+    for _ in 0..rounds {
+        let begun = Instant::now();
+        let mut commands = crowd(&lab, &file);
+        while commands.iter_mut().any(|(_, process)| process.is_running()) {
+            assert!(begun.elapsed() < PATIENCE, "some command hangs");
+            // Another moment each time.
+            std::thread::sleep(Duration::from_micros(chance() % 40_000));
+            let holder = std::fs::read_to_string(lab.run_dir().join("lock")).unwrap_or_default();
+            let is_holder = |process: &Background| holder.starts_with(&format!("{} (", process.pid()));
+            for (_, process) in &mut commands {
+                if is_holder(process) && process.is_running() {
+                    process.signal(Signal::SIGKILL);
+                }
+            }
+        }
+        commands.iter_mut().for_each(|(command, process)| outcome.count(command, process));
+        // What the last ones left half-way is completed.
+        lab.vnet_ok(&["up"]);
+        lab.assert_consistent();
+    }
+    let Outcome { done, refused, killed } = outcome;
+    report(format_args!(
+        "{rounds} rounds of {COMMANDS} commands at once: {killed} killed with the lock, {done} done, {refused} refused"
+    ));
+    assert!(killed >= rounds as u32, "only {killed} were killed");
     Ping::to(OUTSIDE_V4).in_netns(&lab.endpoint("n0"));
 }
 

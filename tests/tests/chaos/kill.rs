@@ -364,6 +364,38 @@ fn network_rm() {
 }
 
 #[test]
+fn network_connect_and_disconnect() {
+    let lab = Lab::new();
+    let (name, blue) = (lab.name("net1"), lab.name("blue"));
+    let connect = || drop(lab.vnet_ok(&["network", "connect", &blue, &name]));
+    let disconnect = || drop(lab.vnet_ok(&["network", "disconnect", &blue, &name]));
+    let prepare = || {
+        lab.vnet_ok(&["up"]);
+        lab.vnet_ok(&["ns", "create", &name]);
+        lab.vnet_ok(&["network", "create", &blue, "--subnet", "10.55.0.0/24", "--subnet", "fd55::/64"]);
+    };
+    let case = Case {
+        lab: &lab,
+        command: vec!["network", "connect", &blue, &name],
+        binary: None,
+        prepare: &prepare,
+        back: &disconnect,
+    };
+    case.run();
+    lab.vnet_ok(&["down"]);
+    let case = Case {
+        command: vec!["network", "disconnect", &blue, &name],
+        prepare: &|| {
+            prepare();
+            connect();
+        },
+        back: &connect,
+        ..case
+    };
+    case.run();
+}
+
+#[test]
 fn apply() {
     let lab = Lab::new();
     let (web, db) = (lab.name("web"), lab.name("db"));

@@ -2,14 +2,20 @@
 
 use std::ffi::CString;
 use std::io;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use nix::libc;
 use vnet_tests::lab::{FAMILIES, Lab, Netns, OUTSIDE_V4, UPLINK};
-use vnet_tests::peer::{Ask, Ping, Server};
+use vnet_tests::peer::{Ask, Capture, Ping, Server};
+use vnet_tests::report::report;
 
 /// Somebody's program at the ingress of an interface, which has nothing to say about packets, until it is dropped.
 struct Theirs {
@@ -230,4 +236,51 @@ fn what_is_others_survives_whatever_happens_to_vnet() {
         assert_eq!(filters(), filters_before);
     }
     theirs.delete();
+}
+
+/// Whether a frame was sent by an endpoint under its own address.
+fn is_of_an_endpoint(frame: &[u8]) -> bool {
+    match frame.get(12..14) {
+        Some([0x08, 0x00]) => frame.get(26..29) == Some(&[192, 168, 0]),
+        Some([0x86, 0xdd]) => frame.get(22) == Some(&0xfd),
+        _ => false,
+    }
+}
+
+/// What an endpoint sends while it goes is translated or lost, and does not leave the host as it is: its programs and
+/// entries go in an order in which nothing passes them by.
+#[test]
+fn nothing_leaves_under_an_endpoints_own_address_while_it_goes() {
+    let lab = Lab::up();
+    let mut capture = Capture::start(lab.outside(), UPLINK);
+    for last in [["ns", "rm"].as_slice(), &["down"]] {
+        let net1 = lab.endpoint("net1");
+        let over = Arc::new(AtomicBool::new(false));
+        let senders: Vec<_> = FAMILIES
+            .into_iter()
+            .map(|(outside, _)| {
+                let (over, own) = (Arc::clone(&over), SocketAddr::new(net1.addr_like(outside), 4_444));
+                net1.spawn(move || {
+                    let socket = UdpSocket::bind(own).expect("bind a socket");
+                    while !over.load(Ordering::Relaxed) {
+                        // Once its interface is gone there is no way.
+                        let _ = socket.send_to(b"from within", (outside, 9));
+                        thread::sleep(Duration::from_micros(50));
+                    }
+                })
+            })
+            .collect();
+        capture
+            .until("what the endpoint sends", |frame| frame.windows(11).any(|part| part == b"from within"));
+        let name = net1.name();
+        let args: Vec<&str> = if last == ["down"] { last.to_vec() } else { [last, &[name]].concat() };
+        lab.vnet_ok(&args);
+        over.store(true, Ordering::Relaxed);
+        senders.into_iter().for_each(|sender| sender.join().expect("it ends by itself"));
+    }
+    Ping::to(OUTSIDE_V4).in_netns(lab.host());
+    let frames = capture.frames();
+    let leaked = frames.iter().filter(|frame| is_of_an_endpoint(frame)).count();
+    report(format_args!("{} frames while endpoints went, {leaked} under their own addresses", frames.len()));
+    assert_eq!(leaked, 0);
 }

@@ -226,7 +226,8 @@ fn reflector(netns: &Netns, port: u16, over: &Arc<AtomicBool>) -> JoinHandle<()>
 
 #[test]
 fn builds_take_over_from_each_other_under_load_and_nothing_is_lost() {
-    let lab = Lab::up();
+    let lab = Lab::new();
+    lab.vnet_ok(&["up", "--xdp", "native"]);
     let other = OtherBuild::new();
     let net1 = lab.endpoint("net1");
     let _servers = [Server::echo(&net1, "[::]:80"), Server::echo(lab.outside(), "[::]:7")];

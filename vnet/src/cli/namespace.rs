@@ -5,16 +5,16 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use vnet_common::Mac;
 
 use super::context::{Context, DryRun, Record};
 use crate::kernel::{self, Kernel};
-use crate::manage::{EndpointRequest, LimitChange, Place, RemovedEndpoint};
+use crate::manage::{EndpointRequest, LimitChange, Mode, Place, RemovedEndpoint, check_namespace};
 use crate::output::{self, Format};
 use crate::plan::expand;
 use crate::runtime::{self, Runtime};
-use crate::spec::{self, Endpoint, ExtraRoute, Floating, InterfaceName, Name, Namespace, PortMap};
+use crate::spec::{self, Endpoint, ExtraRoute, Floating, InterfaceName, LinkMode, Name, Namespace, PortMap};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -51,26 +51,23 @@ pub(super) enum Command {
 Examples:
   vnet ns create net1
   vnet ns create web --network blue --ip 10.1.0.80
-  vnet ns create lonely --mode none")]
+  vnet ns create lonely --mode none
+  vnet ns create sidecar --mode container:web")]
 pub(super) struct Create {
     /// Its name, and its namespace's.
     name: Name,
     #[command(flatten)]
     place: PlaceArgs,
-    /// How it is linked.
-    #[arg(long, value_enum, default_value_t)]
+    /// Where it lives, and how it is linked.
+    ///
+    /// bridge: in a namespace of its own, linked to the bridge of its network.
+    /// none: in a namespace of its own, with a loopback interface and nothing else.
+    /// host: in the host's namespace, where nothing is made for it.
+    /// container:NAME: in the namespace of another endpoint, which stays as long; as a target it means that one.
+    #[arg(long, default_value_t, verbatim_doc_comment)]
     mode: LinkMode,
     #[command(flatten)]
     dry_run: DryRun,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum LinkMode {
-    /// To the bridge of its network.
-    #[default]
-    Bridge,
-    /// Not at all: a loopback interface and nothing else.
-    None,
 }
 
 /// Attach a namespace that is there: a container's or a process's. It stays when the endpoint is removed.
@@ -190,24 +187,25 @@ impl Command {
             }
             Self::Inspect { name } => inspect(context, &name),
             Self::Rm { name, dry_run } => remove(context, &name, dry_run).await,
-            Self::Exec { name, command } => exec(context, &name, command),
+            Self::Exec { name, command } => exec(context, &name, command).await,
         }
     }
 }
 
 impl Create {
     async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let places = match self.mode {
-            LinkMode::Bridge => vec![self.place.place()],
-            LinkMode::None if self.place.is_empty() => Vec::new(),
-            LinkMode::None => return Err(super::usage("--mode none has no network, address or interface")),
+        let mode = self.mode;
+        if mode != LinkMode::Bridge && !self.place.is_empty() {
+            let message = format!("--mode {mode} has no network, address, interface or route");
+            return Err(super::usage(&message));
+        }
+        let (namespace, places) = match mode {
+            LinkMode::Bridge => (Namespace::Own, vec![self.place.place()]),
+            LinkMode::None => (Namespace::Own, Vec::new()),
+            LinkMode::Host => (Namespace::Host, Vec::new()),
+            LinkMode::Container(with) => (Namespace::Shared { with, path: PathBuf::new() }, Vec::new()),
         };
-        let request = EndpointRequest {
-            name: self.name,
-            namespace: Namespace::Own,
-            places,
-            limits: LimitChange::default(),
-        };
+        let request = EndpointRequest { name: self.name, namespace, places, limits: LimitChange::default() };
         make(context, &request, self.dry_run).await
     }
 }
@@ -230,13 +228,23 @@ async fn make(context: &Context, request: &EndpointRequest, dry_run: DryRun) -> 
     let done = context.manager(mode).await?.create_endpoint(request).await?;
     let endpoint = output::Endpoint::new(&done.value, context.now);
     let line = line(&endpoint);
+    // Of an endpoint in another's namespace there is nothing but the record, so that steps say nothing of it.
+    let in_others = matches!(done.value.namespace, Namespace::Host | Namespace::Shared { .. });
+    if in_others && (mode, context.format) == (Mode::Apply, Format::Table) {
+        return context.print_line(&line);
+    }
     context.print_made(mode, &done, endpoint, &line)
 }
 
 /// An endpoint and its addresses.
 pub(super) fn line(endpoint: &output::Endpoint) -> String {
     let addresses: Vec<String> = endpoint.addresses.iter().map(ToString::to_string).collect();
-    let addresses = if addresses.is_empty() { "no address".to_owned() } else { addresses.join(" ") };
+    let addresses = match &addresses[..] {
+        [] if endpoint.mode.contains(':') => format!("in the namespace of {}", endpoint.mode),
+        [] if endpoint.mode == LinkMode::Host.to_string() => "in the host's namespace".to_owned(),
+        [] => "no address".to_owned(),
+        some => some.join(" "),
+    };
     format!("endpoint {}: {addresses}", endpoint.name)
 }
 
@@ -301,9 +309,14 @@ fn inspect(context: &Context, name: &Name) -> anyhow::Result<()> {
     }
 }
 
-fn exec(context: &Context, name: &Name, argv: Vec<OsString>) -> anyhow::Result<()> {
+async fn exec(context: &Context, name: &Name, argv: Vec<OsString>) -> anyhow::Result<()> {
     let record = context.record()?;
-    let namespace = expand::namespace_path(&existing(&record, name)?);
+    let endpoint = existing(&record, name)?;
+    if endpoint.namespace == Namespace::Host {
+        // Which is this process's own, unless it is somewhere else.
+        check_namespace(&context.instance, &context.kernel().await?, Some(&record.settings))?;
+    }
+    let namespace = expand::namespace_path(&endpoint);
     // The command may run for days: nobody waits for it.
     drop(record);
     Err(Kernel::exec(&kernel::Command { namespace, argv }).into())

@@ -9,7 +9,7 @@ use super::context::{Context, DryRun};
 use super::namespace::{self, LinkArgs};
 use crate::manage::{ConnectRequest, Disconnected, Mode, NetworkRequest};
 use crate::output::{self, Format};
-use crate::spec::{Filtering, GatewayMode, InterfaceName, Mapping, Name, NetworkChange, Subnet};
+use crate::spec::{Cidr, Filtering, GatewayMode, InterfaceName, Mapping, Name, NetworkChange, Subnet};
 use crate::store::{self, Transaction};
 
 #[derive(Debug, Subcommand)]
@@ -30,6 +30,11 @@ pub(super) enum Command {
     },
     /// List the networks.
     Ls,
+    /// List the addresses that are not free: of endpoints, gateways, and those that are reserved.
+    Leases {
+        /// The network [default: all].
+        network: Option<Name>,
+    },
     /// Show one network.
     Inspect {
         /// Its name.
@@ -48,18 +53,26 @@ pub(super) enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  vnet network create blue --subnet 10.1.0.0/24
+  vnet network create any
+  vnet network create blue --subnet 10.1.0.0/24 --range 10.1.0.128/25 --reserve 10.1.0.200
   vnet network create both --subnet 10.2.0.0/24 --subnet fd00:2::/64 --gateway 10.2.0.254
   vnet network create db --subnet 10.3.0.0/24 --internal")]
 pub(super) struct Create {
     /// Its name.
     name: Name,
-    /// Its prefix, or one of each family.
-    #[arg(long = "subnet", value_name = "CIDR", required = true)]
+    /// Its prefix, or one of each family [default: the first free one of 172.24.0.0/13, 10.192.0.0/10 and
+    /// 192.168.0.0/16 with 24 bits, and a local IPv6 one].
+    #[arg(long = "subnet", value_name = "CIDR")]
     subnets: Vec<Subnet>,
     /// The gateway's address in a prefix [default: the first].
     #[arg(long = "gateway", value_name = "IP")]
     gateways: Vec<IpAddr>,
+    /// The part of a prefix from which endpoints get addresses that they do not ask for with --ip, one for each family.
+    #[arg(long = "range", value_name = "CIDR")]
+    ranges: Vec<Cidr>,
+    /// An address that an endpoint gets only if it asks for it with --ip.
+    #[arg(long = "reserve", value_name = "ADDR")]
+    reserved: Vec<IpAddr>,
     /// Its bridge [default: vnet-NAME].
     #[arg(long, value_name = "IF")]
     bridge: Option<InterfaceName>,
@@ -159,6 +172,7 @@ impl Command {
                 disconnect(context, &network, &endpoint, dry_run).await
             }
             Self::Ls => context.print_list(&listed(&context.record()?.transaction)?),
+            Self::Leases { network } => leases(context, network.as_ref()),
             Self::Inspect { name } => inspect(context, &name),
             Self::Rm { name, dry_run } => {
                 let manager = context.manager(dry_run.mode()).await?;
@@ -180,6 +194,8 @@ impl Create {
             name: self.name,
             subnets: self.subnets,
             gateways: self.gateways,
+            ranges: self.ranges,
+            reserved: self.reserved,
             bridge: self.bridge,
             mtu: self.mtu,
             internal: self.internal,
@@ -258,11 +274,27 @@ pub(super) fn listed(transaction: &Transaction) -> Result<Vec<output::Network>, 
     Ok(networks.iter().map(|network| output::Network::new(network, count(&network.name))).collect())
 }
 
+fn leases(context: &Context, name: Option<&Name>) -> anyhow::Result<()> {
+    let record = context.record()?;
+    let (networks, endpoints) = (record.transaction.networks()?, record.transaction.endpoints()?);
+    if let Some(name) = name
+        && !networks.iter().any(|network| network.name == *name)
+    {
+        return Err(missing(name, networks.iter().map(|network| network.name.as_str())));
+    }
+    let wanted = networks.iter().filter(|network| name.is_none_or(|name| network.name == *name));
+    let leases = wanted.flat_map(|network| output::Lease::of(network, &endpoints, context.now));
+    context.print_list(&leases.collect::<Vec<_>>())
+}
+
+fn missing<'a>(name: &Name, names: impl Iterator<Item = &'a str>) -> anyhow::Error {
+    anyhow::anyhow!("there is no network {name}: there is {}", names.collect::<Vec<_>>().join(", "))
+}
+
 fn inspect(context: &Context, name: &Name) -> anyhow::Result<()> {
     let networks = listed(&context.record()?.transaction)?;
     let Some(network) = networks.iter().find(|network| network.name == name.as_str()) else {
-        let names: Vec<&str> = networks.iter().map(|network| network.name.as_str()).collect();
-        anyhow::bail!("there is no network {name}: there is {}", names.join(", "));
+        return Err(missing(name, networks.iter().map(|network| network.name.as_str())));
     };
     match context.format {
         Format::Json => context.print_list(std::slice::from_ref(network)),

@@ -1,5 +1,6 @@
 //! `vnet top`.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
@@ -208,6 +209,16 @@ struct Recorded {
     links: Vec<String>,
 }
 
+impl Recorded {
+    /// What it has sent and received over all its links; nothing if it has none.
+    fn traffic(&self, counted: &HashMap<String, InterfaceTraffic>) -> Option<[Traffic; 2]> {
+        let links = self.links.iter().filter_map(|link| counted.get(link));
+        let sum =
+            |a: Traffic, b: Traffic| Traffic { packets: a.packets + b.packets, bytes: a.bytes + b.bytes };
+        links.map(|it| [it.sent, it.received]).reduce(|a, b| [sum(a[0], b[0]), sum(a[1], b[1])])
+    }
+}
+
 impl<'a> Counting<'a> {
     fn begin(context: &'a Context, kernel: &'a Kernel) -> anyhow::Result<Self> {
         let mut counting = Self {
@@ -257,8 +268,7 @@ impl<'a> Counting<'a> {
 
     async fn count(&mut self) -> anyhow::Result<Counts> {
         self.read()?;
-        let links: Vec<&str> =
-            self.endpoints.iter().flat_map(|endpoint| endpoint.links.iter().map(String::as_str)).collect();
+        let links: Vec<&str> = self.endpoints.iter().flat_map(|it| &it.links).map(String::as_str).collect();
         let traffic = self.kernel.traffic_of_endpoints(&links).await?;
         let interfaces = interface_names(self.kernel).await?;
         let drops = self.kernel.drops()?.into_iter().map(|(key, packets)| Dropped {
@@ -276,7 +286,7 @@ impl<'a> Counting<'a> {
             name: endpoint.name.clone(),
             network: endpoint.network.clone(),
             places: endpoint.places.clone(),
-            traffic: sum(endpoint.links.iter().filter_map(|link| traffic.get(link))),
+            traffic: endpoint.traffic(&traffic),
         };
         Ok(Counts {
             at,
@@ -288,15 +298,4 @@ impl<'a> Counting<'a> {
             names: Arc::clone(&self.names),
         })
     }
-}
-
-/// What went through all links of an endpoint; nothing if it has none that can be asked.
-fn sum<'a>(links: impl Iterator<Item = &'a InterfaceTraffic>) -> Option<[Traffic; 2]> {
-    let add = |one: Traffic, other: Traffic| Traffic {
-        packets: one.packets + other.packets,
-        bytes: one.bytes + other.bytes,
-    };
-    links.map(|it| [it.sent, it.received]).reduce(|[sent, received], [also_sent, also_received]| {
-        [add(sent, also_sent), add(received, also_received)]
-    })
 }

@@ -11,7 +11,7 @@ use vnet_common::Addr;
 use super::problem::{Problem, Spot};
 use super::read::{Key, Known, Named};
 use crate::manage::{Description, Part, Place};
-use crate::spec::{Name, TargetHost};
+use crate::spec::{Name, Namespace, TargetHost};
 
 type Spots = HashMap<Part, Spot>;
 type Places = HashMap<(Part, Key), Spot>;
@@ -210,6 +210,13 @@ fn unknown(description: &Description, places: &Places, known: &Known, named: &Na
                 let message = format!("there is no network {network}: describe it as [networks.{network}]");
                 missing(Part::Endpoint(nth), Key::Network(link), message);
             }
+        }
+        if let Namespace::Shared { with, .. } = &endpoint.namespace
+            && !named.endpoints.contains_key(with)
+            && !known.endpoints.contains(with)
+        {
+            let message = format!("there is no endpoint {with}: describe it as [endpoints.{with}]");
+            missing(Part::Endpoint(nth), Key::Mode, message);
         }
     }
     let port_maps = description.port_maps.iter().enumerate();

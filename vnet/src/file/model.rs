@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::manage::{
     Description, EndpointRequest, FloatingRequest, MasqueradeRequest, NetworkRequest, Place, PortMapRequest,
 };
-use crate::spec::{InterfaceName, Limit, Namespace, Ports, Protocol, SettingsChange};
+use crate::spec::{InterfaceName, Limit, LinkMode, Namespace, Ports, Protocol, SettingsChange};
 
 /// Version of the format.
 pub(super) const VERSION: u32 = 1;
@@ -114,12 +114,20 @@ pub struct Instance {
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Network {
-    /// Its prefixes, one for each family. Only the network `default` may be without.
+    /// Its prefixes, one for each family [default: 192.168.0.0/24 for the network `default`, a free private one for
+    /// others, and a local IPv6 one].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subnets: Vec<String>,
     /// Its gateways [default: the first address of each prefix].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gateways: Vec<String>,
+    /// Parts of the prefixes from which endpoints get addresses that they do not ask for, one for each family
+    /// [default: all of each prefix].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<String>,
+    /// Addresses that endpoints get only if they ask for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reserved: Vec<String>,
     /// Its bridge [default: made from the name].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bridge: Option<String>,
@@ -170,7 +178,8 @@ pub struct Endpoint {
     /// Its links to more networks; the default routes lead by the one that is described above.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<Link>,
-    /// `bridge`, or `none` for a loopback interface and nothing else [default: bridge].
+    /// `bridge`, `none` for a loopback interface and nothing else, `host` for the host's namespace, or `container:NAME`
+    /// for that of another endpoint [default: bridge].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
     /// Path of a namespace that is there already and stays when the endpoint is removed [default: one is made].
@@ -344,6 +353,8 @@ impl From<&NetworkRequest> for Network {
         Self {
             subnets: texts(&request.subnets),
             gateways: texts(&request.gateways),
+            ranges: texts(&request.ranges),
+            reserved: texts(&request.reserved),
             bridge: text(&request.bridge),
             mtu: request.mtu,
             internal: request.internal,
@@ -359,11 +370,16 @@ impl From<&NetworkRequest> for Network {
 impl From<&EndpointRequest> for Endpoint {
     fn from(request: &EndpointRequest) -> Self {
         let netns = match &request.namespace {
-            Namespace::Own => None,
             Namespace::Foreign { path } => Some(path.display().to_string()),
+            Namespace::Own | Namespace::Host | Namespace::Shared { .. } => None,
         };
         let [place, further @ ..] = &request.places[..] else {
-            return Self { mode: Some("none".to_owned()), netns, ..Self::default() };
+            let mode = match &request.namespace {
+                Namespace::Own | Namespace::Foreign { .. } => LinkMode::None,
+                Namespace::Host => LinkMode::Host,
+                Namespace::Shared { with, .. } => LinkMode::Container(with.clone()),
+            };
+            return Self { mode: Some(mode.to_string()), netns, ..Self::default() };
         };
         Self {
             network: Some(place.network.to_string()).filter(|name| name != "default"),

@@ -17,7 +17,7 @@ use crate::manage::{
     Place, PortMapRequest, RefusedPart,
 };
 use crate::spec::{
-    self, Bytes, Limit, Name, Namespace, NetworkChange, Protocol, RateSetting, Seconds, TableSizes,
+    self, Bytes, Limit, LinkMode, Name, Namespace, NetworkChange, Protocol, RateSetting, Seconds, TableSizes,
     TargetHost, Timeout, TimeoutSetting, Xdp, XdpSetting, parse_mac, parse_nat_ports,
 };
 
@@ -95,6 +95,8 @@ pub(super) enum Key {
     Address(usize, usize),
     /// Its bridge.
     Bridge,
+    /// How it is linked.
+    Mode,
     /// The hardware address of its nth link.
     Mac(usize),
     /// Where it leads.
@@ -267,10 +269,9 @@ impl Reader {
         for (nth, (at, _)) in subnets.iter().enumerate() {
             self.places.insert((part, Key::Nth(nth)), self.spot(*at));
         }
-        if !table.contains_key("subnets") && name != Name::default_network() {
-            self.missing::<()>(&fields, "subnets", "[\"10.1.0.0/24\"]");
-        }
         let gateways = self.list(&mut fields, "gateways", address);
+        let ranges = self.list(&mut fields, "ranges", str::parse);
+        let reserved = self.list(&mut fields, "reserved", address);
         let bridge = self.optional(&mut fields, "bridge", str::parse);
         if let Some(value) = table.get("bridge") {
             self.places.insert((part, Key::Bridge), self.spot(value.span().start));
@@ -292,6 +293,8 @@ impl Reader {
             name,
             subnets,
             gateways,
+            ranges: ranges.into_iter().map(|(_, range)| range).collect(),
+            reserved: reserved.into_iter().map(|(_, addr)| addr).collect(),
             bridge,
             mtu,
             internal,
@@ -313,24 +316,39 @@ impl Reader {
             self.unknown(&link);
             places.extend(place);
         }
-        let linked = self.optional(&mut fields, "mode", link_mode).unwrap_or(true);
+        let mode = self.optional(&mut fields, "mode", str::parse::<LinkMode>).unwrap_or_default();
+        if let Some(value) = table.get("mode") {
+            self.places.insert((part, Key::Mode), self.spot(value.span().start));
+        }
+        let linked = mode == LinkMode::Bridge;
         let netns = fields.get("netns").and_then(|value| self.path(value));
         let limits = LimitChange {
             egress: self.limit(&mut fields, "egress", "egress-burst"),
             ingress: self.limit(&mut fields, "ingress", "ingress-burst"),
         };
         self.unknown(&fields);
+        if let Some((key, _)) = table.get_key_value("netns")
+            && matches!(mode, LinkMode::Host | LinkMode::Container(_))
+        {
+            let message = format!("mode \"{mode}\" has a namespace already: leave one of the two out");
+            self.problem(key.span().start, message);
+        }
         let placed = ["network", "addresses", "mac", "ifname", "routes", "links", "egress", "ingress"]
             .into_iter()
             .find_map(|key| table.get_key_value(key));
         if let (false, Some((key, _))) = (linked, placed) {
-            let message = format!("mode \"none\" has no {}: leave one of the two out", key.get_ref());
+            let message = format!("mode \"{mode}\" has no {}: leave one of the two out", key.get_ref());
             self.problem(key.span().start, message);
         }
         if !linked {
             places.clear();
         }
-        let namespace = netns.map_or(Namespace::Own, |path| Namespace::Foreign { path });
+        let namespace = match (mode, netns) {
+            (LinkMode::Host, _) => Namespace::Host,
+            (LinkMode::Container(with), _) => Namespace::Shared { with, path: PathBuf::new() },
+            (LinkMode::Bridge | LinkMode::None, None) => Namespace::Own,
+            (LinkMode::Bridge | LinkMode::None, Some(path)) => Namespace::Foreign { path },
+        };
         self.spots.insert(part, fields.spot);
         self.description.endpoints.push(EndpointRequest { name, namespace, places, limits });
     }
@@ -703,13 +721,4 @@ fn address(text: &str) -> Result<std::net::IpAddr, String> {
 fn protocol(text: &str) -> Result<Protocol, String> {
     let known = Protocol::ALL.into_iter().find(|protocol| protocol.to_string() == text);
     known.ok_or_else(|| format!("{text:?} is not a protocol: choose tcp, udp or sctp"))
-}
-
-/// Whether an endpoint has a link.
-fn link_mode(text: &str) -> Result<bool, String> {
-    match text {
-        "bridge" => Ok(true),
-        "none" => Ok(false),
-        other => Err(format!("{other:?} is not a mode: choose bridge or none")),
-    }
 }

@@ -49,7 +49,11 @@ fn every_kind_of_problem_has_a_place_a_reason_and_a_way_out() {
         ("[instance.timeouts]\nudp = 5", "2:1: \"udp\" is not a timeout: choose tcp-established, "),
         ("[instance.timeouts]\ndns = \"soon\"", "2:7: \"soon\" is not a duration: "),
         ("[instance]\nxdp = \"fast\"", "2:7: \"fast\" is not a XDP mode: choose off, native or generic"),
-        ("[networks.blue]", "1:11: a network needs subnets: write subnets = [\"10.1.0.0/24\"]"),
+        (
+            "[networks.blue]\nranges = \"10.1.0.0/25\"",
+            "2:10: ranges is a list, not a string: put it in brackets",
+        ),
+        ("[networks.blue]\nreserved = [\"x\"]", "2:13: \"x\" is not an address: "),
         (
             "[networks.blue]\nsubnets = [\"10.1.0.1/24\"]",
             "2:12: 10.1.0.1/24 is an address inside a prefix: the prefix is 10.1.0.0/24",
@@ -61,7 +65,34 @@ fn every_kind_of_problem_has_a_place_a_reason_and_a_way_out() {
         ),
         ("[networks.default]\ninternal = \"yes\"", "2:12: this is a string and is to be true or false"),
         ("[networks.default]\nmtu = 60", "2:7: this is to be a number from 68 to 65535"),
-        ("[endpoints.web]\nmode = \"host\"", "2:8: \"host\" is not a mode: choose bridge or none"),
+        (
+            "[endpoints.web]\nmode = \"macvlan\"",
+            "2:8: \"macvlan\" is not a mode: choose bridge, none, host or container:NAME",
+        ),
+        (
+            "[endpoints.web]\nmode = \"container:db\"",
+            "2:8: there is no endpoint db: describe it as [endpoints.db]",
+        ),
+        (
+            "[endpoints.web]\nmode = \"host\"\nnetns = \"/run/netns/web\"",
+            "3:1: mode \"host\" has a namespace already: leave one of the two out",
+        ),
+        (
+            "[endpoints.web]\nmode = \"host\"\n[[endpoints.web.links]]\nnetwork = \"default\"",
+            "3:17: mode \"host\" has no links: leave one of the two out",
+        ),
+        (
+            "[endpoints.web]\n[[endpoints.web.links]]\naddresses = []",
+            "2:1: a link needs network: write network = \"blue\"",
+        ),
+        (
+            "[endpoints.web]\n[[endpoints.web.links]]\nnetwork = \"default\"",
+            "3:11: endpoint web is on network default twice: leave one of the two links out",
+        ),
+        (
+            "[endpoints.web]\nroutes = [\"0.0.0.0/0\"]",
+            "2:11: \"0.0.0.0/0\" is not a route that an endpoint can have: the default route leads by the first link",
+        ),
         (
             "[endpoints.web]\nmode = \"none\"\nmac = \"02:00:00:00:00:01\"",
             "3:1: mode \"none\" has no mac: leave one of the two out",

@@ -276,12 +276,12 @@ pub enum Error {
     #[error("no command to execute")]
     NoCommand,
     /// A command cannot be executed.
-    #[error("execute {} in {}", program.display(), namespace.display())]
+    #[error("execute {} in {place}", program.display())]
     Execute {
         /// The program.
         program: OsString,
-        /// The namespace.
-        namespace: PathBuf,
+        /// Its network namespace.
+        place: String,
         /// Why.
         source: io::Error,
     },

@@ -15,10 +15,14 @@ use super::netns::Namespace;
 /// (SIGPIPE).
 pub(super) fn replace_process(command: &Command) -> Error {
     let [program, arguments @ ..] = command.argv.as_slice() else { return Error::NoCommand };
-    let entered = Namespace::open(&command.namespace).and_then(|namespace| namespace.enter());
-    if let Err(error) = entered {
-        return error;
+    if let Some(namespace) = &command.namespace {
+        let entered = Namespace::open(namespace).and_then(|namespace| namespace.enter());
+        if let Err(error) = entered {
+            return error;
+        }
     }
     let source = process::Command::new(program).args(arguments).exec();
-    Error::Execute { program: program.clone(), namespace: command.namespace.clone(), source }
+    let place =
+        command.namespace.as_ref().map_or("the host's namespace".into(), |it| it.display().to_string());
+    Error::Execute { program: program.clone(), place, source }
 }

@@ -161,11 +161,11 @@ pub struct Process {
     pub pid: u32,
 }
 
-/// A namespace to enter.
+/// A command to run in a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
-    /// The namespace, as a path that can be opened.
-    pub namespace: PathBuf,
+    /// The namespace, as a path that can be opened; that of this process without.
+    pub namespace: Option<PathBuf>,
     /// The program and its arguments.
     pub argv: Vec<OsString>,
 }

@@ -18,7 +18,8 @@ use super::going;
 use super::host::{Addresses, Host};
 use super::limit;
 use super::masquerade::{NotedRule, note_exclusion, note_masquerade};
-use super::network::{check_same, default_subnets, rules_of};
+use super::network::{check_same, rules_of};
+use super::pool::default_subnets;
 use super::port_map::{Present, Wishes, restrictions};
 use super::up::{InstanceWish, Noted, idle_limits};
 use super::{
@@ -28,8 +29,8 @@ use super::{
 use crate::plan::{Identity, Op, Resource, expand};
 use crate::reconcile::Machine;
 use crate::spec::{
-    Cidr, Endpoint, Going, Link, Name, Network, NetworkChange, NetworkOptions, Networks, PortMap, Protocol,
-    Published, Settings,
+    Cidr, Endpoint, Going, Link, Name, Namespace, Network, NetworkChange, NetworkOptions, Networks, PortMap,
+    Protocol, Published, Settings,
 };
 use crate::store::Transaction;
 
@@ -263,15 +264,11 @@ impl<M: Machine> Manager<M> {
         requests.sort_by_key(|(_, request)| (request.subnets.is_empty(), request.bridge.is_none()));
         for (part, mut request) in requests {
             let recorded = transaction.network(&request.name)?;
-            if request.subnets.is_empty() && request.name == default {
-                request.subnets = match &recorded {
-                    Some(network) => network.segments.subnets().collect(),
-                    None => {
-                        let networks = transaction.networks()?;
-                        let ipv6 = self.machine.has_ipv6();
-                        default_subnets(self.instance.name(), host, &networks, ipv6)?
-                    }
-                };
+            if request.subnets.is_empty() && request.name == default && recorded.is_none() {
+                let (networks, ipv6) = (transaction.networks()?, self.machine.has_ipv6());
+                let subnets = default_subnets(self.instance.name(), host, &networks, ipv6);
+                let Some(subnets) = draft.take(part, subnets)? else { continue };
+                request.subnets = subnets;
             }
             let Some(network) = recorded else {
                 let made = self.note_new_network(transaction, host, &settings.uplinks, &request);
@@ -304,8 +301,12 @@ impl<M: Machine> Manager<M> {
         let places = wish.endpoints.iter().flat_map(|request| &request.places);
         let reserved: BTreeSet<IpAddr> = places.flat_map(|place| place.addresses.iter().copied()).collect();
         let mut requests: Vec<_> = wish.endpoints.iter().enumerate().collect();
-        // A hardware address that is asked for is not to be made up for another.
-        requests.sort_by_key(|(_, request)| request.places.iter().all(|place| place.mac.is_none()));
+        // A hardware address that is asked for is not to be made up for another, and whoever shares another's namespace
+        // comes after that.
+        requests.sort_by_key(|(_, request)| {
+            let shares = matches!(request.namespace, Namespace::Shared { .. });
+            (shares, request.places.iter().all(|place| place.mac.is_none()))
+        });
         let mut former = Vec::new();
         for (nth, request) in requests {
             let is_it = |(former, _): &&(Endpoint, Networks)| former.name == request.name;

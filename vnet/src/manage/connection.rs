@@ -5,7 +5,7 @@ use super::going::leftovers;
 use super::{Claim, Done, Error, Manager, Mode, Place, Steps, kernel};
 use crate::plan::{Op, Resource, expand};
 use crate::reconcile::Machine;
-use crate::spec::{Endpoint, Floating, Going, Limits, Link, Name, Network, Networks, PortMap, TargetHost};
+use crate::spec::{Endpoint, Floating, Going, Limits, Link, Name, Network, Networks, PortMap};
 use crate::store::Transaction;
 
 /// An endpoint to connect to a network.
@@ -40,7 +40,7 @@ impl<M: Machine> Manager<M> {
     pub async fn connect(&self, request: &ConnectRequest) -> Result<Done<Endpoint>, Error> {
         let ConnectRequest { endpoint: name, place, default_route } = request;
         let (transaction, _) = self.begin_settled().await?;
-        let before = self.existing_endpoint(&transaction, &TargetHost::Name(name.clone()))?;
+        let before = self.linkable(&transaction, name)?;
         self.existing_network(&transaction, &place.network)?;
         if let Some(link) = before.link_to(&place.network) {
             check_same_link(&before, place, link)?;
@@ -72,7 +72,7 @@ impl<M: Machine> Manager<M> {
     /// When there is no such endpoint, or something of the link stays.
     pub async fn disconnect(&self, network: &Name, name: &Name) -> Result<Done<Option<Disconnected>>, Error> {
         let (transaction, settings) = self.begin_settled().await?;
-        let before = self.existing_endpoint(&transaction, &TargetHost::Name(name.clone()))?;
+        let before = self.linkable(&transaction, name)?;
         self.existing_network(&transaction, network)?;
         let Some(link) = before.link_to(network).cloned() else { return Ok(Done::new(None, Vec::new())) };
         let mut going = Going::default();

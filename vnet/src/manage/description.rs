@@ -136,6 +136,8 @@ fn network(instance: &str, network: Network) -> NetworkRequest {
     NetworkRequest {
         subnets: network.segments.subnets().collect(),
         gateways,
+        ranges: network.ranges,
+        reserved: network.reserved,
         bridge: Some(network.bridge).filter(|bridge| usual.as_ref() != Some(bridge)),
         mtu: (!network.follows_uplink).then_some(network.mtu),
         internal: network.internal,

@@ -15,8 +15,8 @@ use super::{Claim, Done, Error, LimitChange, Manager, Wanted, kernel};
 use crate::plan::expand;
 use crate::reconcile::Machine;
 use crate::spec::{
-    Endpoint, ExtraRoute, Floating, InterfaceName, Limits, Link, Name, Namespace, Network, PortMap, Segment,
-    TargetHost,
+    Endpoint, ExtraRoute, Floating, InterfaceName, Limits, Link, LinkMode, Name, Namespace, Network, PortMap,
+    Segment, TargetHost,
 };
 use crate::store::Transaction;
 use crate::{ipam, ours};
@@ -168,6 +168,8 @@ impl<M: Machine> Manager<M> {
         for place in &request.places {
             self.existing_network(transaction, &place.network)?;
         }
+        let namespace = self.resolve(transaction, request)?;
+        let request = &EndpointRequest { namespace, ..request.clone() };
         let before = transaction.endpoint(&request.name)?;
         let endpoint = match &before {
             Some(endpoint) => {
@@ -194,6 +196,36 @@ impl<M: Machine> Manager<M> {
             note_limits(transaction, &endpoint, &networks, request.limits)?
         };
         Ok(NotedEndpoint { endpoint, networks, before, departing: terms.departing.to_vec() })
+    }
+
+    /// The namespace that is asked for, where it can be opened if it is another endpoint's.
+    fn resolve(&self, transaction: &Transaction, request: &EndpointRequest) -> Result<Namespace, Error> {
+        let Namespace::Shared { with, .. } = &request.namespace else { return Ok(request.namespace.clone()) };
+        let other = self.existing_endpoint(transaction, &TargetHost::Name(with.clone()))?;
+        match other.namespace {
+            // That one's is another's, too: it stays that one's when this one goes between.
+            shared @ Namespace::Shared { .. } => Ok(shared),
+            Namespace::Host => Err(Error::SharesHost { with: with.clone() }),
+            Namespace::Own | Namespace::Foreign { .. } if *with == request.name => {
+                Err(Error::SharesItself { name: with.clone() })
+            }
+            Namespace::Own | Namespace::Foreign { .. } => {
+                let path = expand::namespace_path(&other).unwrap_or_default();
+                Ok(Namespace::Shared { with: with.clone(), path })
+            }
+        }
+    }
+
+    /// An endpoint that has links of its own, or may have some.
+    pub(super) fn linkable(&self, transaction: &Transaction, name: &Name) -> Result<Endpoint, Error> {
+        let endpoint = self.existing_endpoint(transaction, &TargetHost::Name(name.clone()))?;
+        match &endpoint.namespace {
+            Namespace::Own | Namespace::Foreign { .. } => Ok(endpoint),
+            Namespace::Host => Err(Error::InHost { endpoint: name.clone() }),
+            Namespace::Shared { with, .. } => {
+                Err(Error::Shares { endpoint: name.clone(), with: with.clone() })
+            }
+        }
     }
 
     /// Notes an endpoint with links to the networks that it is not on yet, the one to `first` in front of all others.
@@ -245,6 +277,7 @@ impl<M: Machine> Manager<M> {
             mac: self.choose_mac(transaction, endpoint, place.mac, network)?,
             ifname: choose_ifname(endpoint, place, terms.departing)?,
             host_interface: self.choose_host_interface(transaction, name).await?,
+            created: Some(self.now),
             routes: place.routes.clone(),
             table: None,
         })
@@ -295,6 +328,11 @@ impl<M: Machine> Manager<M> {
     pub async fn remove_endpoint(&self, name: &Name) -> Result<Done<Option<RemovedEndpoint>>, Error> {
         let (transaction, settings) = self.begin_settled().await?;
         let Some(endpoint) = transaction.endpoint(name)? else { return Ok(Done::new(None, Vec::new())) };
+        let others = transaction.endpoints()?.into_iter().filter(|other| other.shares_with(name));
+        let others: Vec<Name> = others.map(|other| other.name).collect();
+        if !others.is_empty() {
+            return Err(Error::SharedWith { endpoint: name.clone(), others: list(&others) });
+        }
         let mappings = transaction.port_maps_of(name)?;
         let blocks_before = transaction.port_blocks()?;
         let mut obsolete = expand::endpoint(&endpoint, &transaction.networks_of(&endpoint)?);
@@ -368,7 +406,7 @@ fn choose_addresses(
     reserved: &BTreeSet<IpAddr>,
 ) -> Result<Vec<IpNet>, Error> {
     check_families(place, network)?;
-    let choose = |segment| choose_address(transaction, name, place, segment, reserved);
+    let choose = |segment| choose_address(transaction, name, place, (network, segment, reserved));
     network.segments.iter().map(choose).collect()
 }
 
@@ -389,8 +427,7 @@ fn choose_address(
     transaction: &Transaction,
     name: &Name,
     place: &Place,
-    segment: &Segment,
-    reserved: &BTreeSet<IpAddr>,
+    (network, segment, reserved): (&Network, &Segment, &BTreeSet<IpAddr>),
 ) -> Result<IpNet, Error> {
     let refused = |source| Error::Address { endpoint: name.clone(), source };
     let wish = place.addresses.iter().copied().find(|addr| addr.is_ipv4() == segment.subnet.is_v4());
@@ -402,9 +439,11 @@ fn choose_address(
         None => {
             let mut taken = transaction.taken_in(segment.subnet)?;
             taken.extend(reserved.range(segment.subnet.first_host()..=segment.subnet.last_host()));
+            taken.extend(&network.reserved);
+            taken.retain(|addr| addr.is_ipv4() == segment.subnet.is_v4());
             taken.sort_unstable();
             taken.dedup();
-            ipam::lowest_free(segment, taken).map_err(refused)?
+            ipam::lowest_free(segment, network.range_of(segment), taken).map_err(refused)?
         }
     };
     Ok(segment.address(addr))
@@ -476,8 +515,12 @@ fn check_routes(
 fn check_same(request: &EndpointRequest, endpoint: &Endpoint, unlinked: Unlinked) -> Result<(), Error> {
     let mut differences = Vec::new();
     if request.namespace != endpoint.namespace {
-        let namespace = expand::namespace_path(endpoint);
-        differences.push(format!("namespace {}", namespace.display()));
+        differences.push(match endpoint.mode() {
+            mode @ (LinkMode::Host | LinkMode::Container(_)) => format!("mode {mode}"),
+            LinkMode::Bridge | LinkMode::None => {
+                format!("namespace {}", expand::namespace_path(endpoint).unwrap_or_default().display())
+            }
+        });
     }
     let networks: Vec<&Name> = endpoint.links.iter().map(|link| &link.network).collect();
     let networks =

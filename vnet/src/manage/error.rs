@@ -179,6 +179,29 @@ pub enum Error {
         /// The route or address.
         what: String,
     },
+    /// The default network's own prefix is in use.
+    #[error(
+        "the default network cannot have {subnet}, which overlaps {clash}: bring it up with others, that are free, as in \
+         `vnet up {instead}`"
+    )]
+    DefaultTaken {
+        /// The prefix.
+        subnet: IpNet,
+        /// What uses it.
+        clash: String,
+        /// Options that name free ones.
+        instead: String,
+    },
+    /// Every prefix that a network could get without asking for one is in use.
+    #[error(
+        "all of {pools} is in use, so that network {name} gets no prefix from there: name one with --subnet"
+    )]
+    PoolsTaken {
+        /// The network.
+        name: Name,
+        /// Where its prefix was to come from.
+        pools: String,
+    },
     /// There is no such network.
     #[error("there is no network {name}{existing}")]
     NoSuchNetwork {
@@ -194,6 +217,46 @@ pub enum Error {
         name: TargetHost,
         /// What there is.
         existing: String,
+    },
+    /// The endpoint's namespace is another endpoint's.
+    #[error(
+        "endpoint {endpoint} has no link of its own: it shares the namespace of endpoint {with}; name that"
+    )]
+    Shares {
+        /// The endpoint.
+        endpoint: Name,
+        /// Whose namespace it is.
+        with: Name,
+    },
+    /// The endpoint has no namespace of its own.
+    #[error(
+        "endpoint {endpoint} has the host's namespace (--mode host), and no link that this could be done to"
+    )]
+    InHost {
+        /// The endpoint.
+        endpoint: Name,
+    },
+    /// There is no other namespace to share.
+    #[error("endpoint {with} has the host's namespace itself: use --mode host")]
+    SharesHost {
+        /// The endpoint whose namespace was to be shared.
+        with: Name,
+    },
+    /// The endpoint was to share its own namespace.
+    #[error("endpoint {name} cannot share its own namespace: name another one")]
+    SharesItself {
+        /// The endpoint.
+        name: Name,
+    },
+    /// Others share the endpoint's namespace.
+    #[error(
+        "endpoint {endpoint} shares its namespace with {others}: remove them first, with `vnet ns rm NAME`"
+    )]
+    SharedWith {
+        /// The endpoint.
+        endpoint: Name,
+        /// The others.
+        others: String,
     },
     /// The endpoint is recorded, and gone.
     #[error("endpoint {endpoint} is not there: `vnet up` brings it back, then it can be connected")]
@@ -581,6 +644,15 @@ impl Error {
     /// Whether it speaks against the request alone: others can be looked at nevertheless.
     pub(super) fn is_refusal(&self) -> bool {
         !matches!(self, Self::Store(_) | Self::Kernel { .. })
+    }
+
+    /// What a prefix overlaps, if that is what is wrong.
+    pub(super) fn clash(&self) -> String {
+        match self {
+            Self::OverlapsNetwork { other, network, .. } => format!("{other} of network {network}"),
+            Self::OverlapsHost { what, .. } => what.clone(),
+            other => other.to_string(),
+        }
     }
 
     /// The reason why the only request was refused.

@@ -6,7 +6,7 @@ use super::network::is_there;
 use super::{Claim, Done, Error, Manager, Mode, Steps};
 use crate::plan::{Resource, expand};
 use crate::reconcile::Machine;
-use crate::spec::{Endpoint, Going, Limit, Limits, Name, Network, Networks, TargetHost};
+use crate::spec::{Endpoint, Going, Limit, Limits, Name, Network, Networks};
 use crate::store::Transaction;
 
 /// What is to be limited of an endpoint, and what no longer.
@@ -37,7 +37,7 @@ impl<M: Machine> Manager<M> {
     /// When there is no such endpoint, it is on no network, or a burst has no room for a packet.
     pub async fn set_limits(&self, name: &Name, change: LimitChange) -> Result<Done<Endpoint>, Error> {
         let (transaction, settings) = self.begin_settled().await?;
-        let before = self.existing_endpoint(&transaction, &TargetHost::Name(name.clone()))?;
+        let before = self.linkable(&transaction, name)?;
         let networks = transaction.networks_of(&before)?;
         let endpoint = note_limits(&transaction, &before, &networks, change)?;
         let host = Host::without_routes(&self.machine).await?;

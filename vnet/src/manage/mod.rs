@@ -27,6 +27,7 @@ mod host;
 mod limit;
 mod masquerade;
 mod network;
+mod pool;
 mod port_map;
 mod reachable;
 mod repair;

@@ -6,7 +6,7 @@ use vnet_common::Mac;
 
 use super::error::there_are;
 use super::host::{Addresses, Host};
-use super::{Claim, Done, Error, Manager, Steps, Wanted};
+use super::{Claim, Done, Error, Manager, Steps, Wanted, pool};
 use crate::ours;
 use crate::plan::{Resource, expand};
 use crate::reconcile::Machine;
@@ -21,10 +21,14 @@ use crate::store::Transaction;
 pub struct NetworkRequest {
     /// Its name.
     pub name: Name,
-    /// Its prefixes.
+    /// Its prefixes; of our choice without.
     pub subnets: Vec<Subnet>,
     /// Its gateways; a prefix without one gets its first address.
     pub gateways: Vec<IpAddr>,
+    /// Parts of its prefixes from which endpoints get addresses that they do not ask for, one of each family.
+    pub ranges: Vec<Cidr>,
+    /// Addresses that endpoints get only if they ask for them.
+    pub reserved: Vec<IpAddr>,
     /// Its bridge; one of our choice without.
     pub bridge: Option<InterfaceName>,
     /// Its MTU; the uplink's without.
@@ -44,6 +48,8 @@ impl NetworkRequest {
             name,
             subnets: Vec::new(),
             gateways: Vec::new(),
+            ranges: Vec::new(),
+            reserved: Vec::new(),
             bridge: None,
             mtu: None,
             internal: false,
@@ -104,8 +110,17 @@ impl<M: Machine> Manager<M> {
         request: &NetworkRequest,
         uplinks: OfUplinks,
     ) -> Result<Network, Error> {
-        let segments = Segments::new(&request.subnets, &request.gateways)?;
         let networks = transaction.networks()?;
+        let chosen = match &request.subnets[..] {
+            [] => {
+                let (instance, ipv6) = (self.instance.name(), self.machine.has_ipv6());
+                pool::subnets(instance, &request.name, host, &networks, ipv6)?
+            }
+            named => named.to_vec(),
+        };
+        let segments = Segments::new(&chosen, &request.gateways)?;
+        segments.check_ranges(&request.ranges)?;
+        segments.check_reserved(&request.reserved)?;
         for subnet in segments.subnets() {
             host.check_free(subnet, &networks)?;
         }
@@ -115,6 +130,8 @@ impl<M: Machine> Manager<M> {
             name: request.name.clone(),
             number: lowest_number(&request.name, &networks)?,
             segments,
+            ranges: request.ranges.clone(),
+            reserved: request.reserved.clone(),
             bridge: self.choose_bridge(transaction, host, request)?,
             mac: self.choose_bridge_mac(transaction, &request.name, &networks)?,
             mtu,
@@ -360,7 +377,7 @@ pub(super) fn check_same(request: &NetworkRequest, network: &Network) -> Result<
     let subnets: Vec<Subnet> = network.segments.subnets().collect();
     let same_subnets =
         subnets.len() == request.subnets.len() && request.subnets.iter().all(|s| subnets.contains(s));
-    compare("subnet", same_subnets, list(&subnets));
+    compare("subnet", request.subnets.is_empty() || same_subnets, list(&subnets));
     let gateways: Vec<IpAddr> = network.segments.iter().map(|segment| segment.gateway).collect();
     compare("gateway", request.gateways.iter().all(|gateway| gateways.contains(gateway)), list(&gateways));
     compare(
@@ -368,6 +385,8 @@ pub(super) fn check_same(request: &NetworkRequest, network: &Network) -> Result<
         request.bridge.as_ref().is_none_or(|bridge| *bridge == network.bridge),
         network.bridge.to_string(),
     );
+    compare("range", request.ranges == network.ranges, or_none(&network.ranges));
+    compare("reserved", request.reserved == network.reserved, or_none(&network.reserved));
     compare("mtu", request.mtu.is_none_or(|mtu| mtu == network.mtu), network.mtu.to_string());
     compare("internal", request.internal == network.internal, network.internal.to_string());
     compare("isolated", request.isolated == network.isolated, network.isolated.to_string());
@@ -396,6 +415,10 @@ fn same_options(request: &NetworkRequest, network: &Network) -> Result<Network, 
         return Ok(network.clone());
     }
     Err(Error::OptionsDiffer { network: network.name.clone(), differences: differences.join(", ") })
+}
+
+fn or_none(items: &[impl ToString]) -> String {
+    if items.is_empty() { "none".to_owned() } else { list(items) }
 }
 
 pub(super) fn list(items: &[impl ToString]) -> String {
@@ -438,19 +461,4 @@ pub(super) fn check_mtu(mtu: u32, segments: &Segments) -> Result<(), Error> {
 fn lowest_number(name: &Name, networks: &[Network]) -> Result<u16, Error> {
     let free = |number: &u16| networks.iter().all(|network| network.number != *number);
     (1..=u16::MAX).find(free).ok_or_else(|| Error::NoneLeft { what: "network number", name: name.clone() })
-}
-
-/// The prefixes of the default network: ours without a wish. The IPv6 one is left out where it would clash.
-pub(super) fn default_subnets(
-    instance: &str,
-    host: &Host,
-    networks: &[Network],
-    ipv6: bool,
-) -> Result<Vec<Subnet>, Error> {
-    let v4: Subnet = "192.168.0.0/24".parse()?;
-    let name = Name::default_network();
-    let candidates = ours::local_prefixes(instance, &name);
-    let usable = candidates.filter_map(|prefix| Subnet::try_from(ipnet::IpNet::V6(prefix)).ok());
-    let v6 = usable.filter(|_| ipv6).find(|subnet| host.check_free(*subnet, networks).is_ok());
-    Ok(std::iter::once(v4).chain(v6).collect())
 }

@@ -16,8 +16,8 @@ use crate::instance::Instance;
 use crate::plan::{Resource, expand};
 use crate::reconcile::Machine;
 use crate::spec::{
-    self, Clients, Endpoint, GatewayMode, Link, Name, Network, PortMap, Protocol, Published, Settings,
-    Target, TargetHost,
+    self, Clients, Endpoint, GatewayMode, Link, Name, Namespace, Network, PortMap, Protocol, Published,
+    Settings, Target, TargetHost,
 };
 use crate::store::{PortMapTables, Transaction};
 
@@ -237,7 +237,15 @@ impl<M: Machine> Manager<M> {
         target: &TargetHost,
         which: WhichLink,
     ) -> Result<Served, Error> {
-        let endpoint = self.existing_endpoint(transaction, target)?;
+        let named = self.existing_endpoint(transaction, target)?;
+        // What is published for one that shares a namespace leads to whoever has the addresses.
+        let endpoint = match &named.namespace {
+            Namespace::Own | Namespace::Foreign { .. } => named,
+            Namespace::Host => return Err(Error::InHost { endpoint: named.name }),
+            Namespace::Shared { with, .. } => {
+                self.existing_endpoint(transaction, &TargetHost::Name(with.clone()))?
+            }
+        };
         let link = meant(&endpoint, target, which).cloned();
         let endpoint = endpoint.name;
         let link = link.ok_or_else(|| Error::NotLinked { endpoint: endpoint.clone() })?;

@@ -124,6 +124,8 @@ pub struct Repaired {
     pub forgotten: usize,
     /// The interfaces that are the instance's or its uplinks.
     pub interfaces: BTreeSet<String>,
+    /// The names of its endpoints, and of their namespaces.
+    pub endpoints: BTreeSet<String>,
 }
 
 /// A part with what it is made of.
@@ -154,6 +156,7 @@ impl<M: Machine> Manager<M> {
 
         let (transaction, settings) = self.begin()?;
         done.interfaces = transaction.interfaces()?.into_iter().collect();
+        done.endpoints = transaction.endpoint_names()?.into_iter().collect();
         done.interfaces.extend(settings.uplinks.iter().map(ToString::to_string));
         let known = transaction.host_addresses()?;
         let Refresh { wanted, obsolete } = self.refresh(&transaction, &Addresses::from(&host))?;

@@ -1,5 +1,6 @@
 //! Every verb against a machine in memory: what it makes, what it refuses, and what is left when it fails.
 
+mod addresses;
 mod apply;
 mod connection;
 mod doctor;
@@ -122,6 +123,8 @@ fn network(text: &str, subnet: &str) -> NetworkRequest {
         name: name(text),
         subnets: vec![subnet.parse::<crate::spec::Subnet>().unwrap()],
         gateways: Vec::new(),
+        ranges: Vec::new(),
+        reserved: Vec::new(),
         bridge: None,
         mtu: None,
         internal: false,

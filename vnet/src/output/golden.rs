@@ -25,10 +25,12 @@ fn network() -> spec::Network {
         name: "default".parse().unwrap(),
         number: 1,
         segments: spec::Segments::new(&subnets, &[]).unwrap(),
+        ranges: vec!["192.168.0.128/25".parse().unwrap()],
+        reserved: vec!["192.168.0.9".parse().unwrap()],
         bridge: "vnet0".parse().unwrap(),
         mac: Mac::new([2, 0, 0, 0, 0, 1]),
         mtu: 1500,
-        follows_uplink: false,
+        follows_uplink: true,
         gso: spec::GsoSizes { v4: 65_536, v6: 196_608 },
         internal: false,
         isolated: true,
@@ -45,7 +47,7 @@ fn networks() {
          \"mac\":\"02:00:00:00:00:01\",\"mtu\":1500,\"gso_max_size\":196608,\"gso_ipv4_max_size\":65536,\
          \"internal\":false,\"isolated\":true,\"endpoints\":3,\
          \"gateway_mode\":\"nat\",\"udp_mapping\":\"endpoint-independent\",\"tcp_mapping\":\"address-and-port\",\
-         \"filtering\":\"address\"}]}\n"
+         \"filtering\":\"address\",\"ranges\":[\"192.168.0.128/25\"],\"reserved\":[\"192.168.0.9\"]}]}\n"
     );
 }
 
@@ -58,6 +60,7 @@ fn endpoints() {
         mac: Mac::new([2, 0, 0, 0, 0, 2]),
         ifname: "eth0".parse().unwrap(),
         host_interface: "vn-net1".parse().unwrap(),
+        created: Some(1030),
         routes: vec!["10.9.0.0/16=192.168.0.1".parse().unwrap()],
         table: None,
     };
@@ -75,7 +78,7 @@ fn endpoints() {
          \"namespace\":\"/run/netns/net1\",\"attached\":false,\"created\":1000,\"age\":60,\"links\":[{\
          \"network\":\"default\",\"addresses\":[\"192.168.0.2\",\"fd00::2\"],\"mac\":\"02:00:00:00:00:02\",\
          \"ifname\":\"eth0\",\"interface\":\"vn-net1\",\"default_routes\":[\"IPv4\",\"IPv6\"],\
-         \"routes\":[\"10.9.0.0/16=192.168.0.1\"]}]}]}\n"
+         \"routes\":[\"10.9.0.0/16=192.168.0.1\"]}],\"mode\":\"bridge\"}]}\n"
     );
     endpoint.links.push(spec::Link {
         network: "blue".parse().unwrap(),
@@ -84,9 +87,24 @@ fn endpoints() {
         mac: Mac::new([2, 0, 0, 0, 0, 3]),
         ifname: "eth1".parse().unwrap(),
         host_interface: "vn-net1-1234".parse().unwrap(),
+        created: None,
         routes: Vec::new(),
         table: Some(1 << 30),
     });
+    let mut out = Vec::new();
+    let leases = Lease::of(&network(), std::slice::from_ref(&endpoint), 1060);
+    print_list(&mut out, Format::Table, &leases).unwrap();
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        "NETWORK  ADDRESS      OWNER       AGE\ndefault  192.168.0.1  (gateway)   -\n\
+         default  192.168.0.2  net1        30s\ndefault  192.168.0.9  (reserved)  -\n\
+         default  fd00::1      (gateway)   -\ndefault  fd00::2      net1        30s\n"
+    );
+    assert_eq!(
+        json(leases[1].clone()),
+        "{\"version\":1,\"leases\":[{\"network\":\"default\",\"address\":\"192.168.0.2\",\"kind\":\"endpoint\",\
+         \"endpoint\":\"net1\",\"since\":1030,\"age\":30}]}\n"
+    );
     let both = Endpoint::new(&endpoint, 1060);
     assert_eq!(
         both.row(),
@@ -113,8 +131,15 @@ fn endpoints() {
         json(Endpoint::new(&endpoint, 1060)),
         "{\"version\":1,\"endpoints\":[{\"name\":\"net1\",\"network\":null,\"addresses\":[],\"mac\":null,\
          \"ifname\":null,\"interface\":null,\"namespace\":\"/proc/7/ns/net\",\"attached\":true,\
-         \"created\":1000,\"age\":60,\"links\":[]}]}\n"
+         \"created\":1000,\"age\":60,\"links\":[],\"mode\":\"none\"}]}\n"
     );
+    let (with, path) = ("web".parse().unwrap(), "/run/netns/web".into());
+    for (namespace, mode) in
+        [(spec::Namespace::Host, "host"), (spec::Namespace::Shared { with, path }, "container:web")]
+    {
+        endpoint.namespace = namespace;
+        assert!(json(Endpoint::new(&endpoint, 1060)).contains(&format!("\"mode\":\"{mode}\"")));
+    }
 }
 
 #[test]

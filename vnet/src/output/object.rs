@@ -48,6 +48,10 @@ pub struct Network {
     pub tcp_mapping: spec::Mapping,
     /// Who may send to an endpoint-independent port: `endpoint-independent`, `address` or `address-and-port`.
     pub filtering: spec::Filtering,
+    /// Parts of the prefixes from which endpoints get addresses that they do not ask for; all of a prefix without.
+    pub ranges: Vec<String>,
+    /// Addresses that endpoints get only if they ask for them.
+    pub reserved: Vec<IpAddr>,
 }
 
 impl Network {
@@ -71,6 +75,8 @@ impl Network {
             udp_mapping: network.options.udp_mapping,
             tcp_mapping: network.options.tcp_mapping,
             filtering: network.options.filtering,
+            ranges: network.ranges.iter().map(ToString::to_string).collect(),
+            reserved: network.reserved.clone(),
         }
     }
 
@@ -119,7 +125,68 @@ impl Listed for Network {
             ("UDP mapping", self.udp_mapping.to_string()),
             ("TCP mapping", self.tcp_mapping.to_string()),
             ("filtering", self.filtering.to_string()),
+            ("ranges", words(&self.ranges)),
+            ("reserved", words(&self.reserved)),
         ]
+    }
+}
+
+/// An address of a network that is not free.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Lease {
+    /// The network.
+    pub network: String,
+    /// The address.
+    pub address: IpAddr,
+    /// `gateway`, `endpoint`, or `reserved` if it is for an endpoint that asks for it.
+    pub kind: &'static str,
+    /// The endpoint that has it.
+    pub endpoint: Option<String>,
+    /// Seconds since 1970 at which the endpoint got it.
+    pub since: Option<u64>,
+    /// Seconds since then.
+    pub age: Option<u64>,
+}
+
+impl Lease {
+    /// The addresses of a network that are not free at a time, in seconds since 1970, in ascending order.
+    #[must_use]
+    pub fn of(network: &spec::Network, endpoints: &[spec::Endpoint], now: u64) -> Vec<Self> {
+        let lease = |address, kind| Self {
+            network: network.name.to_string(),
+            address,
+            kind,
+            endpoint: None,
+            since: None,
+            age: None,
+        };
+        let mut leases = BTreeMap::new();
+        for addr in &network.reserved {
+            leases.insert(*addr, lease(*addr, "reserved"));
+        }
+        for segment in network.segments.iter() {
+            leases.insert(segment.gateway, lease(segment.gateway, "gateway"));
+        }
+        for endpoint in endpoints {
+            let Some(link) = endpoint.link_to(&network.name) else { continue };
+            let since = link.created.unwrap_or(endpoint.created);
+            for addr in link.addrs() {
+                let (endpoint, age) = (Some(endpoint.name.to_string()), Some(now.saturating_sub(since)));
+                let lease = Self { endpoint, since: Some(since), age, ..lease(addr, "endpoint") };
+                leases.insert(addr, lease);
+            }
+        }
+        leases.into_values().collect()
+    }
+}
+
+impl Listed for Lease {
+    const NOUN: &'static str = "leases";
+    const HEADER: &'static [&'static str] = &["NETWORK", "ADDRESS", "OWNER", "AGE"];
+
+    fn row(&self) -> Vec<String> {
+        let owner = self.endpoint.clone().unwrap_or_else(|| format!("({})", self.kind));
+        vec![self.network.clone(), self.address.to_string(), owner, words(self.age.map(age))]
     }
 }
 
@@ -186,7 +253,7 @@ pub struct Endpoint {
     pub ifname: Option<String>,
     /// Name of the other end, on the host.
     pub interface: Option<String>,
-    /// Where its namespace can be opened.
+    /// Where its namespace can be opened; `host` if it is the host's.
     pub namespace: String,
     /// Whether the namespace is somebody else's and stays when the endpoint goes.
     pub attached: bool,
@@ -196,6 +263,8 @@ pub struct Endpoint {
     pub age: u64,
     /// Its links.
     pub links: Vec<Link>,
+    /// `bridge`, `none`, `host`, or `container:NAME` if its namespace is that of another endpoint.
+    pub mode: String,
 }
 
 impl Endpoint {
@@ -210,11 +279,13 @@ impl Endpoint {
             mac: link.map(|link| link.mac.to_string()),
             ifname: link.map(|link| link.ifname.to_string()),
             interface: link.map(|link| link.host_interface.to_string()),
-            namespace: expand::namespace_path(endpoint).display().to_string(),
+            namespace: expand::namespace_path(endpoint)
+                .map_or_else(|| "host".to_owned(), |path| path.display().to_string()),
             attached: matches!(endpoint.namespace, spec::Namespace::Foreign { .. }),
             created: endpoint.created,
             age: now.saturating_sub(endpoint.created),
             links: endpoint.links.iter().map(|link| Link::new(endpoint, link)).collect(),
+            mode: endpoint.mode().to_string(),
         }
     }
 }
@@ -237,7 +308,8 @@ impl Listed for Endpoint {
     }
 
     fn details(&self) -> Vec<(&'static str, String)> {
-        let namespace = if self.attached {
+        let is_its_own = ["bridge", "none"].contains(&self.mode.as_str());
+        let namespace = if self.attached || !is_its_own {
             "the namespace stays when the endpoint goes"
         } else {
             "the namespace goes with the endpoint"
@@ -245,6 +317,7 @@ impl Listed for Endpoint {
         let mut details = vec![
             ("ifname", words(self.links.iter().map(|link| &link.ifname))),
             ("lifetime", namespace.to_owned()),
+            ("mode", self.mode.clone()),
         ];
         // Of one of several links, with that.
         if let [link] = &self.links[..]

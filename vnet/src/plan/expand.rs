@@ -6,6 +6,7 @@
 
 use std::iter;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use vnet_common::{Addr, AllowFrom, AllowFromKey, EndpointValue, Hook, Port, PortMapKey, PortMapValue, Zone};
@@ -171,7 +172,7 @@ fn link_limits(endpoint: &Endpoint, link: &Link, network: &Network) -> Vec<Resou
         let interface = interface.to_string();
         Resource::Limit(Shaper { interface, namespace, rate: limit.rate, burst, queue })
     };
-    let inside = Some(namespace_path(endpoint));
+    let inside = namespace_path(endpoint);
     let egress = endpoint.limits.egress.map(|limit| shaper(limit, &link.ifname, inside));
     let ingress = endpoint.limits.ingress.map(|limit| shaper(limit, &link.host_interface, None));
     egress.into_iter().chain(ingress).collect()
@@ -216,7 +217,8 @@ pub fn veth(endpoint: &Endpoint, link: &Link, network: &Network) -> Resource {
     Resource::Veth(Veth {
         host: link.host_interface.to_string(),
         bridge: network.bridge.to_string(),
-        namespace: namespace_path(endpoint),
+        // Whatever has a link has a namespace.
+        namespace: namespace_path(endpoint).unwrap_or_default(),
         ifname: link.ifname.to_string(),
         mac: link.mac,
         mtu: network.mtu,
@@ -282,12 +284,13 @@ pub fn endpoint_entries(endpoint: &Endpoint, link: &Link, network: &Network) -> 
     entry_prefixes(link).into_iter().map(entry).collect()
 }
 
-/// Where an endpoint's namespace can be opened.
+/// Where an endpoint's namespace can be opened, if it is not the host's.
 #[must_use]
-pub fn namespace_path(endpoint: &Endpoint) -> std::path::PathBuf {
+pub fn namespace_path(endpoint: &Endpoint) -> Option<PathBuf> {
     match &endpoint.namespace {
-        Namespace::Own => ours::namespace_path(&endpoint.name),
-        Namespace::Foreign { path } => path.clone(),
+        Namespace::Own => Some(ours::namespace_path(&endpoint.name)),
+        Namespace::Foreign { path } | Namespace::Shared { path, .. } => Some(path.clone()),
+        Namespace::Host => None,
     }
 }
 

@@ -35,6 +35,23 @@ impl Endpoint {
         self.links.iter().flat_map(Link::addrs)
     }
 
+    /// How it came by its namespace and its links.
+    #[must_use]
+    pub fn mode(&self) -> LinkMode {
+        match &self.namespace {
+            Namespace::Host => LinkMode::Host,
+            Namespace::Shared { with, .. } => LinkMode::Container(with.clone()),
+            Namespace::Own | Namespace::Foreign { .. } if self.links.is_empty() => LinkMode::None,
+            Namespace::Own | Namespace::Foreign { .. } => LinkMode::Bridge,
+        }
+    }
+
+    /// Whether its namespace is that of another endpoint.
+    #[must_use]
+    pub fn shares_with(&self, other: &Name) -> bool {
+        matches!(&self.namespace, Namespace::Shared { with, .. } if with == other)
+    }
+
     /// Its link to a network.
     #[must_use]
     pub fn link_to(&self, network: &Name) -> Option<&Link> {
@@ -72,6 +89,61 @@ pub enum Namespace {
         /// Where it can be opened.
         path: PathBuf,
     },
+    /// The host's, which has no links.
+    Host,
+    /// Another endpoint's, which has the links.
+    Shared {
+        /// The other endpoint, whose namespace is not shared itself.
+        with: Name,
+        /// Where it can be opened.
+        path: PathBuf,
+    },
+}
+
+/// How an endpoint comes by a namespace and a link, as a command line or a file says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LinkMode {
+    /// In a namespace of its own, linked to the bridge of its network.
+    #[default]
+    Bridge,
+    /// In a namespace of its own, with a loopback interface and nothing else.
+    None,
+    /// In the host's namespace.
+    Host,
+    /// In another endpoint's namespace.
+    Container(Name),
+}
+
+impl LinkMode {
+    /// How it is written, for lists of what can be chosen.
+    pub const WRITTEN: &'static str = "bridge, none, host or container:NAME";
+}
+
+impl FromStr for LinkMode {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "bridge" => Ok(Self::Bridge),
+            "none" => Ok(Self::None),
+            "host" => Ok(Self::Host),
+            other => match other.strip_prefix("container:") {
+                Some(name) => Ok(Self::Container(name.parse()?)),
+                None => Err(Error::LinkMode { text: text.to_owned() }),
+            },
+        }
+    }
+}
+
+impl fmt::Display for LinkMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bridge => f.write_str("bridge"),
+            Self::None => f.write_str("none"),
+            Self::Host => f.write_str("host"),
+            Self::Container(name) => write!(f, "container:{name}"),
+        }
+    }
 }
 
 /// How an endpoint is linked to a network.
@@ -90,6 +162,9 @@ pub struct Link {
     pub ifname: InterfaceName,
     /// Name of the other end, on the host.
     pub host_interface: InterfaceName,
+    /// Seconds since 1970 at which it was made; with the endpoint where older versions did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<u64>,
     /// Routes beside the default ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<ExtraRoute>,
@@ -181,6 +256,7 @@ mod tests {
             mac: Mac::new([2, 0, 0, 0, 0, number as u8]),
             ifname: format!("eth{number}").parse().unwrap(),
             host_interface: format!("vn-{number}").parse().unwrap(),
+            created: None,
             routes: Vec::new(),
             table: None,
         }
@@ -201,6 +277,16 @@ mod tests {
         }
         assert_eq!(endpoint.link_of(addr("10.2.0.2")).unwrap().number, 2);
         assert!(endpoint.link_to(&"three".parse().unwrap()).is_none());
+    }
+
+    #[test]
+    fn modes_are_read_as_they_are_written() {
+        for text in ["bridge", "none", "host", "container:web"] {
+            assert_eq!(text.parse::<LinkMode>().unwrap().to_string(), text);
+        }
+        for text in ["", "Host", "container:", "container:a/b", "macvlan"] {
+            assert!(text.parse::<LinkMode>().is_err(), "{text:?}");
+        }
     }
 
     #[test]

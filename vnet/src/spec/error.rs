@@ -35,6 +35,28 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A range that no addresses can come from.
+    #[error("{range} cannot be a range of addresses to give out: {reason}")]
+    Range {
+        /// The range.
+        range: IpNet,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An address that cannot be reserved.
+    #[error("{addr} cannot be reserved: {reason}")]
+    Reserved {
+        /// The address.
+        addr: IpAddr,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Not a mode of an endpoint.
+    #[error("{text:?} is not a mode: choose {}", super::LinkMode::WRITTEN)]
+    LinkMode {
+        /// What was given.
+        text: String,
+    },
     /// Not a route.
     #[error("{text:?} is not a route that an endpoint can have: {reason}")]
     Route {

@@ -21,7 +21,7 @@ mod timeout;
 mod xdp;
 
 pub use cidr::{Cidr, Clients, Subnet};
-pub use endpoint::{Endpoint, ExtraRoute, Link, Namespace};
+pub use endpoint::{Endpoint, ExtraRoute, Link, LinkMode, Namespace};
 pub use error::Error;
 pub use floating::Floating;
 pub use going::{Going, Networks};

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use vnet_common::{Mac, NetworkValue, Zone};
 
-use super::{Error, GatewayMode, GsoSizes, InterfaceName, Name, NetworkOptions, Subnet};
+use super::{Cidr, Error, GatewayMode, GsoSizes, InterfaceName, Name, NetworkOptions, Subnet};
 
 /// A network of endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,13 @@ pub struct Network {
     pub number: u16,
     /// Its prefixes.
     pub segments: Segments,
+    /// Parts of its prefixes from which endpoints get addresses that they do not ask for, at most one of each family; a
+    /// family without has the whole prefix.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<Cidr>,
+    /// Addresses that endpoints get only if they ask for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reserved: Vec<IpAddr>,
     /// Its bridge.
     pub bridge: InterfaceName,
     /// Hardware address of the bridge: where its endpoints send what leaves the network.
@@ -53,6 +60,12 @@ impl Network {
         let internal = if self.internal { NetworkValue::FLAG_INTERNAL } else { 0 };
         let isolated = if self.isolated { NetworkValue::FLAG_ISOLATED } else { 0 };
         internal | isolated | self.options.flags()
+    }
+
+    /// The part of a segment from which endpoints get addresses that they do not ask for, if it is not all of it.
+    #[must_use]
+    pub fn range_of(&self, segment: &Segment) -> Option<Cidr> {
+        self.ranges.iter().copied().find(|range| segment.subnet.net().contains(&range.net()))
     }
 
     /// Whether its endpoints go out under another address, so that masquerade rules come with it.
@@ -140,6 +153,48 @@ impl Segments {
         self.0.iter().find(|segment| segment.subnet.is_v4() == addr.is_ipv4())
     }
 
+    /// Checks that addresses can be given out from these parts of the prefixes alone.
+    ///
+    /// # Errors
+    /// When one is not part of a prefix, holds nothing for an endpoint, or is the second of its family.
+    pub fn check_ranges(&self, ranges: &[Cidr]) -> Result<(), Error> {
+        for (nth, range) in ranges.iter().enumerate() {
+            let bad = |reason: String| Err(Error::Range { range: range.net(), reason });
+            let net = range.net();
+            let Some(segment) = self.iter().find(|it| it.subnet.net().contains(&net)) else {
+                return bad(format!("it is no part of {}", list(self.subnets())));
+            };
+            if ranges[..nth].iter().any(|other| other.net().addr().is_ipv4() == net.addr().is_ipv4()) {
+                return bad("a family has one range".to_owned());
+            }
+            let is_usable = |addr: IpAddr| segment.subnet.is_host(addr) && addr != segment.gateway;
+            // Of a prefix of several addresses, at most the first and the last are none, and the gateway.
+            if net.hosts().take(3).all(|addr| !is_usable(addr)) {
+                return bad(format!("no endpoint can have an address of it in {}", segment.subnet));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that addresses can be reserved.
+    ///
+    /// # Errors
+    /// When no endpoint could have one of them.
+    pub fn check_reserved(&self, reserved: &[IpAddr]) -> Result<(), Error> {
+        for (nth, &addr) in reserved.iter().enumerate() {
+            let bad = |reason: String| Err(Error::Reserved { addr, reason });
+            match self.iter().find(|segment| segment.subnet.is_host(addr)) {
+                None => return bad(format!("no endpoint of {} can have it", list(self.subnets()))),
+                Some(segment) if segment.gateway == addr => {
+                    return bad(format!("it is the gateway of {}", segment.subnet));
+                }
+                Some(_) if reserved[..nth].contains(&addr) => return bad("it is named twice".to_owned()),
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Whether one of them is IPv6.
     #[must_use]
     pub fn has_v6(&self) -> bool {
@@ -201,6 +256,43 @@ mod tests {
         ] {
             assert!(segments(subnets, gateways).is_err(), "{subnets:?} {gateways:?}");
         }
+    }
+
+    #[test]
+    fn ranges_and_reservations_are_part_of_the_prefixes() {
+        let both = segments(&["10.1.0.0/24", "fd01::/64"], &[]).unwrap();
+        let ranges = |texts: &[&str]| {
+            let ranges: Vec<Cidr> = texts.iter().map(|text| text.parse().unwrap()).collect();
+            both.check_ranges(&ranges).map_err(|error| error.to_string())
+        };
+        for good in [
+            &[][..],
+            &["10.1.0.128/25"],
+            &["fd01::100/120", "10.1.0.0/30"],
+            &["10.1.0.9/32"],
+            &["10.1.0.0/24"],
+        ] {
+            assert_eq!(ranges(good), Ok(()), "{good:?}");
+        }
+        for bad in [
+            &["10.2.0.0/25"][..],
+            &["10.1.0.0/16"],
+            &["10.1.0.0/25", "10.1.0.128/25"],
+            &["10.1.0.0/31"],
+            &["10.1.0.255/32"],
+            &["fd01::1/128"],
+        ] {
+            assert!(ranges(bad).is_err(), "{bad:?}");
+        }
+        let reserved = |texts: &[&str]| {
+            let addresses: Vec<IpAddr> = texts.iter().map(|text| text.parse().unwrap()).collect();
+            both.check_reserved(&addresses)
+        };
+        assert!(reserved(&["10.1.0.2", "fd01::2", "10.1.0.254"]).is_ok());
+        for bad in ["10.1.0.1", "10.1.0.0", "10.1.0.255", "10.2.0.2", "fd01::1", "fd01::"] {
+            assert!(reserved(&[bad]).is_err(), "{bad}");
+        }
+        assert!(reserved(&["10.1.0.2", "10.1.0.2"]).is_err());
     }
 
     #[test]

@@ -171,6 +171,12 @@ impl Transaction {
         self.all(ENDPOINTS)
     }
 
+    /// The names of all endpoints.
+    pub fn endpoint_names(&self) -> Result<Vec<String>, Error> {
+        let table = self.inner.open_table(ENDPOINTS)?;
+        table.iter()?.map(|entry| Ok(entry?.0.value().to_owned())).collect()
+    }
+
     /// How many endpoints there are.
     pub fn count_endpoints(&self) -> Result<u64, Error> {
         Ok(self.inner.open_table(ENDPOINTS)?.len()?)

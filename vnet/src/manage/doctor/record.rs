@@ -62,7 +62,9 @@ fn of_endpoint(endpoint: &Endpoint, differences: &[Difference]) -> Option<Found>
     };
     let remove = format!("`vnet ns rm {name}`");
     let fix = match endpoint.namespace {
-        Namespace::Own => format!("bring it back with `vnet up`, or take it out of the record with {remove}"),
+        Namespace::Own | Namespace::Host | Namespace::Shared { .. } => {
+            format!("bring it back with `vnet up`, or take it out of the record with {remove}")
+        }
         Namespace::Foreign { .. } => format!(
             "bring it back with `vnet up`; if its namespace is another by now, {remove} and attach it again"
         ),

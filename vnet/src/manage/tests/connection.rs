@@ -356,3 +356,79 @@ async fn a_description_adds_links_and_takes_only_those_away_that_are_to_go() {
     assert_eq!(world.apply(&text, Unnamed::Goes).await.unwrap().ops, [], "{text}");
     assert_eq!(world.record(), record);
 }
+
+fn in_namespace(text: &str, namespace: Namespace) -> EndpointRequest {
+    EndpointRequest { namespace, places: Vec::new(), ..endpoint(text) }
+}
+
+fn shared(with: &str) -> Namespace {
+    Namespace::Shared { with: name(with), path: std::path::PathBuf::new() }
+}
+
+#[tokio::test]
+async fn an_endpoint_in_the_namespace_of_another_means_that_one_and_keeps_it() {
+    let world = World::new();
+    has_networks(&world).await;
+    let create = async |text: &str, namespace: Namespace| {
+        world.manager().create_endpoint(&in_namespace(text, namespace)).await
+    };
+    assert_eq!(create("side", shared("net1")).await.unwrap().ops, []);
+    // Whoever shares with that one shares with whom it shares.
+    let done = create("more", shared("side")).await.unwrap();
+    assert!(done.value.shares_with(&name("net1")) && done.value.links.is_empty());
+    let path = crate::plan::expand::namespace_path(&done.value).unwrap();
+    assert_eq!(path, std::path::Path::new("/run/netns/net1"));
+    create("side", shared("net1")).await.unwrap();
+    let mapping = world.publish("80", "more:80").await.unwrap().value;
+    assert_eq!((mapping.endpoint.as_str(), mapping.targets.len()), ("net1", 2));
+    let error = message(world.manager().remove_endpoint(&name("net1")).await);
+    assert!(error.contains("shares its namespace with more side") && error.contains("vnet ns rm"), "{error}");
+    let connect = ConnectRequest { endpoint: name("side"), ..connect("blue") };
+    let error = message(world.manager().connect(&connect).await);
+    assert!(error.contains("it shares the namespace of endpoint net1; name that"), "{error}");
+    let error = message(world.manager().set_limits(&name("side"), LimitChange::NONE_LEFT).await);
+    assert!(error.contains("endpoint net1"), "{error}");
+    for (text, namespace, words) in [
+        ("web", shared("nobody"), "no endpoint nobody"),
+        ("net1", shared("net1"), "cannot share its own namespace"),
+        ("side", Namespace::Host, "with mode container:net1"),
+    ] {
+        let error = message(create(text, namespace).await);
+        assert!(error.contains(words), "{error}");
+    }
+    let text = world.exported();
+    assert!(text.contains("mode = \"container:net1\""), "{text}");
+    assert_eq!(world.apply(&text, Unnamed::Goes).await.unwrap().ops, []);
+    assert_eq!(world.bring_up(Mode::Apply).await.unwrap().ops, []);
+    for text in ["side", "more", "net1"] {
+        world.manager().remove_endpoint(&name(text)).await.unwrap();
+    }
+    world.apply(&text, Unnamed::Stays).await.unwrap();
+    assert_eq!(world.exported(), text, "whatever comes first in the file");
+    world.down().await.unwrap();
+    assert_eq!(world.fake.snapshot(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_endpoint_in_the_hosts_namespace_has_nothing_to_publish() {
+    let world = World::new();
+    is_up(&world).await;
+    let before = world.fake.snapshot();
+    let create = async |text: &str, namespace: Namespace| {
+        world.manager().create_endpoint(&in_namespace(text, namespace)).await
+    };
+    create("tool", Namespace::Host).await.unwrap();
+    assert_eq!(world.fake.snapshot(), before);
+    for error in [
+        message(world.publish("80", "tool:80").await),
+        message(create("side", shared("tool")).await),
+        message(world.manager().set_limits(&name("tool"), LimitChange::NONE_LEFT).await),
+    ] {
+        assert!(error.contains("endpoint tool has the host's namespace"), "{error}");
+    }
+    let text = world.exported();
+    assert!(text.contains("mode = \"host\""), "{text}");
+    assert_eq!(world.apply(&text, Unnamed::Goes).await.unwrap().ops, []);
+    world.manager().remove_endpoint(&name("tool")).await.unwrap();
+    assert_eq!(world.fake.snapshot(), before);
+}
