@@ -15,6 +15,7 @@
 //!     unmasqueraded           prefix of destinations -> prefix
 //!     floating                address of the host -> Floating
 //!     floating_of             address of an endpoint -> address of the host       (index)
+//!     direct                  names of two endpoints -> DirectLink
 //!     host_addresses          address -> interface: what the data path was told
 //! ```
 //!
@@ -26,6 +27,7 @@
 //! wanted is committed before the kernel is touched: a command killed at any point leaves a record that the same
 //! command, or `down`, finds.
 
+mod direct;
 mod floating;
 mod lock;
 mod port_maps;

@@ -4,7 +4,7 @@
 //! Kernel --+-- programs       maps and programs: loaded, pinned, exchanged    -- object, features, cgroup, pins
 //!          +-- attachment, xdp   programs on interfaces
 //!          +-- entries        resources that are one entry of a map           -- maps
-//!          +-- bridge, veth, hold, limit   interfaces and what is set on them       -- interface, netlink (dump), sysctl
+//!          +-- bridge, veth, direct, hold, limit   interfaces and what is set on them       -- interface, netlink (dump), sysctl
 //!          +-- live           tables and routing, for packets that are only described, read only   -- maps, probe
 //!          +-- netns          namespaces
 //!          +-- netfilter      the rules of the host's firewall, read only        -- dump
@@ -19,6 +19,7 @@ mod batch;
 mod bridge;
 mod capabilities;
 mod cgroup;
+mod direct;
 mod dump;
 mod entries;
 mod error;
@@ -207,6 +208,7 @@ impl Kernel {
             }
             Resource::Namespace { name } => netns::state(name),
             Resource::Veth(veth) => veth::state(&self.netlink, veth).await,
+            Resource::Direct(pair) => direct::state(pair).await,
             Resource::Limit(shaper) => limit::state(&self.netlink, shaper).await,
             Resource::Hold { entrance, exit } => Hold { entrance, exit }.state(&self.netlink).await,
             Resource::Config { .. }
@@ -314,6 +316,7 @@ impl Kernel {
             }
             Resource::Namespace { name } => netns::create(name).await,
             Resource::Veth(veth) => veth::create(&self.netlink, veth).await,
+            Resource::Direct(pair) => direct::create(pair).await,
             Resource::Limit(shaper) => limit::create(&self.netlink, shaper).await,
             Resource::Hold { entrance, exit } => Hold { entrance, exit }.create(&self.netlink).await,
             Resource::Config { .. }
@@ -345,6 +348,7 @@ impl Kernel {
             Resource::Bridge { name, .. } => bridge::remove(&self.netlink, name).await,
             Resource::Namespace { name } => netns::remove(name),
             Resource::Veth(veth) => veth::remove(&self.netlink, veth).await,
+            Resource::Direct(pair) => direct::remove(pair).await,
             Resource::Limit(shaper) => limit::remove(&self.netlink, shaper).await,
             Resource::Hold { entrance, exit } => Hold { entrance, exit }.remove(&self.netlink).await,
             Resource::Config { .. }

@@ -340,6 +340,13 @@ impl<M: Machine> Manager<M> {
                 Err(failure) => failures.push(format!("endpoint {}: {failure}", endpoint.name)),
             }
         }
+        for link in transaction.directs()? {
+            let plan = self.plan_recorded(vec![expand::direct(&link)]).await?;
+            match self.settle(&plan).await {
+                Ok(()) => ops.extend(plan.ops),
+                Err(failure) => failures.push(format!("direct link {link}: {failure}")),
+            }
+        }
         for mapping in transaction.port_maps()? {
             let plan = self.plan_recorded(expand::port_map(&mapping)).await?;
             match self.settle(&plan).await {
@@ -566,6 +573,7 @@ fn everything(transaction: &Transaction) -> Result<Vec<Resource>, Error> {
     }
     expand::order_of_going(&mut endpoints);
     resources.extend(endpoints);
+    resources.extend(transaction.directs()?.iter().map(expand::direct));
     resources.extend(going::resources(&transaction.going()?));
     resources.retain(|resource| !resource.is_map_entry());
     Ok(resources)
