@@ -18,17 +18,22 @@
 //!
 //! Nothing here touches the network namespace of the machine.
 
+mod consistency;
+mod docker;
 mod endpoint;
 mod gso;
 mod maps;
 mod netns;
 mod process;
 mod snapshot;
+mod traced;
 mod wait;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -37,10 +42,12 @@ use nix::mount::{MntFlags, MsFlags};
 use crate::peer::Ping;
 use crate::report::report;
 
+pub use docker::Docker;
 pub use endpoint::Endpoint;
 pub use netns::Netns;
 pub use process::{Background, Output};
 pub use snapshot::Snapshot;
+pub use traced::{Call, End};
 pub use wait::{PATIENCE, eventually};
 
 /// The address of `outside`.
@@ -69,6 +76,8 @@ pub struct Lab {
     dir: PathBuf,
     outside: Netns,
     host: Netns,
+    /// The vnet that runs here.
+    binary: Mutex<PathBuf>,
 }
 
 impl Lab {
@@ -85,6 +94,7 @@ impl Lab {
         let lab = Self {
             outside: Netns::named(&format!("{name}-outside")),
             host: Netns::named(&format!("{name}-host")),
+            binary: Mutex::new(vnet_binary()),
             name,
             dir,
         };
@@ -154,10 +164,25 @@ impl Lab {
     }
 
     /// Runs vnet on the host; it must succeed. The numbers of the system calls it makes, those of its start among them.
+    ///
+    /// # Panics
+    /// When it does not succeed.
     #[must_use]
     pub fn system_calls_of_vnet(&self, args: &[&str]) -> Vec<u64> {
+        let mut calls = Vec::new();
+        let end = self.vnet_followed(args, |call| {
+            calls.push(call.number());
+            ControlFlow::Continue(())
+        });
+        assert_eq!(end, End::Exited(0), "expected success of `vnet {}`", args.join(" "));
+        calls
+    }
+
+    /// Runs vnet on the host and shows `before` each system call that any of its threads is about to make; kills it,
+    /// whole, when that says so.
+    pub fn vnet_followed(&self, args: &[&str], before: impl FnMut(&Call) -> ControlFlow<()> + Send) -> End {
         let (argv, environment) = (self.vnet_argv(args), self.environment());
-        self.host.enter(|| process::system_calls_of(&argv, &environment))
+        self.host.enter(|| traced::follow(&argv, &environment, before))
     }
 
     /// Runs vnet with `--json`; it must succeed.
@@ -234,10 +259,25 @@ impl Lab {
         ]
     }
 
+    /// Runs another vnet from now on; gives the one before.
+    ///
+    /// # Panics
+    /// Never, unless another thread that used the lab did.
+    pub fn use_binary(&self, binary: PathBuf) -> PathBuf {
+        std::mem::replace(&mut *self.binary.lock().expect("nobody panics who has it"), binary)
+    }
+
     /// Everything of the host that vnet could change.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::take(self)
+    }
+
+    /// Likewise, and all that vnet recorded and wrote into its maps; the instance must be up. Flows, counters and what
+    /// is numbered anew each time are left out.
+    #[must_use]
+    pub fn snapshot_with_contents(&self) -> Snapshot {
+        Snapshot::take_with_contents(self)
     }
 
     fn directories_of_vnet(&self) -> [(&'static str, PathBuf); 2] {
@@ -245,7 +285,8 @@ impl Lab {
     }
 
     fn vnet_argv(&self, args: &[&str]) -> Vec<String> {
-        let binary = vnet_binary().to_str().expect("a path in UTF-8").to_owned();
+        let binary = self.binary.lock().expect("nobody panics who has it");
+        let binary = binary.to_str().expect("a path in UTF-8").to_owned();
         std::iter::once(binary).chain(args.iter().map(|&arg| arg.to_owned())).collect()
     }
 

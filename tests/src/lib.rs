@@ -7,3 +7,4 @@ pub mod lab;
 pub mod peer;
 pub mod report;
 pub mod runner;
+pub mod terminal;

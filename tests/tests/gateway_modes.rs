@@ -62,6 +62,9 @@ fn an_unprotected_network_is_addressed_directly_and_goes_out_as_the_host() {
         Ask::tcp((host, 8088).into()).in_netns(lab.outside());
     }
     assert_eq!(lab.dropped("direct-access"), 0);
+    assert!(
+        lab.vnet_ok(&["status"]).stdout.contains("endpoints directly: those of default (nat-unprotected)")
+    );
     // And from now on no more.
     lab.vnet_ok(&["network", "set", "default", "--gateway-mode", "nat"]);
     lab.vnet_ok(&["flow", "flush"]);

@@ -346,4 +346,10 @@ fn the_doctor_names_an_endpoint_whose_namespace_is_gone() {
         || "the doctor to miss it".to_owned(),
     );
     assert!(found.contains("`vnet up`") && !found.contains(net2.name()), "{found}");
+    lab.vnet_ok(&["up"]);
+    for endpoint in [&net1, &net2] {
+        Ping::to(OUTSIDE_V4).in_netns(endpoint);
+    }
+    let found = lab.vnet(&["doctor"]).stdout;
+    assert!(!found.contains(net1.name()), "{found}");
 }

@@ -169,6 +169,19 @@ fn what_an_endpoint_sends_leaves_as_traced() {
         // One that does not fit the way.
         let ping = self::trace(&lab, &[icmp, &inside.to_string(), &outside.to_string(), "--length", "1600"]);
         assert_eq!(ping["verdict"], "too-big", "{ping:#}");
+        assert!(ping["text"].as_str().is_some_and(|text| text.contains("may not be cut")), "{ping:#}");
+        // One that may be cut: of IPv6 no router may.
+        let length = ["--length", "1600", "--fragmentable"];
+        let ping =
+            self::trace(&lab, &[&[icmp, &inside.to_string(), &outside.to_string()], &length[..]].concat());
+        assert_eq!(ping["verdict"], if outside.is_ipv4() { "forwarded" } else { "too-big" }, "{ping:#}");
+        if outside.is_ipv4() {
+            let text = ping["way"][0]["text"].as_str().expect("a sentence");
+            assert!(text.contains("cuts it into fragments"), "{ping:#}");
+            assert_eq!((&ping["way"][1]["hook"], &ping["interface"]), (&"to_uplink".into(), &UPLINK.into()));
+            assert_eq!(ping["becomes"]["source"], host.to_string(), "it leaves translated: {ping:#}");
+            Ping::to(outside).packet_size(1600).in_netns(&net1);
+        }
         // One that would not get any further.
         let ping = self::trace(&lab, &[icmp, &inside.to_string(), &outside.to_string(), "--ttl", "1"]);
         assert_eq!(ping["verdict"], "hop-limit", "{ping:#}");
@@ -350,4 +363,62 @@ fn drops_are_chosen_by_reason_and_program() {
     assert!(text.contains("direct-access: Publish the port with `vnet portmap add`"), "{text}");
     lab.vnet(&["drops", "--reason", "because"]).fails_with(2, &["because", "direct-access"]);
     lab.vnet(&["drops", "--hook", "from_below"]).fails_with(2, &["from_below", "from_endpoint"]);
+}
+
+#[test]
+fn the_host_reaches_endpoints_by_their_own_addresses_as_traced() {
+    let lab = Lab::up();
+    let web = web(&lab);
+    let _server = Server::echo(&web, "[::]:80");
+    for inside in [web.v4(), web.v6()] {
+        let mut networks = lab.vnet_list(&["network", "ls"], "networks").remove(0);
+        let gateways = networks["gateways"].take();
+        let of_family =
+            |gateway: &&Value| gateway.as_str().is_some_and(|it| it.contains(':') == inside.is_ipv6());
+        let gateway = gateways.as_array().expect("gateways").iter().find(of_family).expect("of each family");
+        let gateway: IpAddr = gateway.as_str().expect("an address").parse().expect("an address");
+        let echo = if inside.is_ipv4() { "icmp" } else { "icmpv6" };
+        for args in [
+            vec!["tcp".to_owned(), at(gateway, 5555), at(inside, 80)],
+            vec!["udp".to_owned(), at(gateway, 5555), at(inside, 80)],
+            vec![echo.to_owned(), gateway.to_string(), inside.to_string()],
+        ] {
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            let trace = trace(&lab, &args);
+            assert_eq!(
+                (&trace["from"], &trace["verdict"]),
+                (&"host".into(), &"delivered".into()),
+                "{trace:#}"
+            );
+            assert_eq!((&trace["endpoint"], &trace["interface"]), (&web.name().into(), &"vnet0".into()));
+            let hooks: Vec<&Value> =
+                trace["way"].as_array().expect("a way").iter().map(|leg| &leg["hook"]).collect();
+            assert_eq!(hooks, ["host_connect", "to_bridge"]);
+            assert_says(&trace, "host", &["the host itself sends it"]);
+            assert_eq!(trace["becomes"]["destination"], inside.to_string());
+        }
+        Ask::tcp((inside, 80).into()).in_netns(lab.host());
+        Ping::to(inside).in_netns(lab.host());
+    }
+    // Nobody has that address; and what is for the rest of the world is the host's affair.
+    let nobody = trace(&lab, &["tcp", "192.168.0.1:5555", "192.168.0.200:80"]);
+    assert_eq!((&nobody["verdict"], &nobody["endpoint"]), (&"bridge".into(), &Value::Null), "{nobody:#}");
+    let world = trace(&lab, &["tcp", &at(HOST_V4, 5555), &at(OUTSIDE_V4, 80)]);
+    assert_eq!(world["verdict"], "not-ours", "{world:#}");
+}
+
+#[test]
+fn words_of_a_trace_name_no_new_endpoint() {
+    let lab = Lab::up();
+    let web = web(&lab);
+    for name in ["host", "outside"] {
+        lab.vnet(&["ns", "create", name]).fails_with(2, &[name, "--from", "choose another name"]);
+        let asked =
+            lab.vnet(&["trace", "udp", "192.168.0.2:4000", "9.9.9.9:53", "--from", &format!("ns:{name}")]);
+        asked.fails_with(1, &["there is no endpoint", name, web.name()]);
+    }
+    let from = format!("ns:{}", web.name());
+    let trace = trace(&lab, &["udp", &at(web.v4(), 4000), &at(OUTSIDE_V4, 53), "--from", &from]);
+    assert_eq!((&trace["from"], &trace["verdict"]), (&web.name().into(), &"forwarded".into()), "{trace:#}");
+    lab.vnet(&["trace", "udp", "192.168.0.2:1", "9.9.9.9:2", "--from", "ns:"]).fails_with(2, &["ns:NAME"]);
 }

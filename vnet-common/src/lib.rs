@@ -16,6 +16,7 @@
 #![warn(missing_docs)]
 
 mod addr;
+mod capture;
 mod config;
 mod conntrack;
 mod drop;
@@ -31,6 +32,7 @@ mod portmap;
 mod tuple;
 
 pub use addr::{Addr, Mac};
+pub use capture::{CaptureFilter, CaptureHeader, MAX_SNAPLEN};
 pub use config::{DatapathConfig, PortRange, features};
 pub use conntrack::{CtEntry, CtState, EndpointUse, FlowHand, Origin, bpf_spin_lock};
 pub use drop::{DropKey, DropReason};

@@ -44,9 +44,13 @@ pub const CONFIG: &str = "config";
 pub const DROPS: &str = "drops";
 /// `Event` records.
 pub const EVENTS: &str = "events";
+/// 0 -> `CaptureFilter`.
+pub const CAPTURE: &str = "capture";
+/// CPU -> the perf event through which it hands over captured packets, each a `CaptureHeader` and its bytes.
+pub const CAPTURED: &str = "captured";
 
 /// Every map, in the order in which they are listed to people.
-pub const ALL: [&str; 22] = [
+pub const ALL: [&str; 24] = [
     CONFIG,
     UPLINKS,
     HOST_ADDRESSES,
@@ -69,6 +73,8 @@ pub const ALL: [&str; 22] = [
     FLOOD_SOURCES,
     DROPS,
     EVENTS,
+    CAPTURE,
+    CAPTURED,
 ];
 
 /// Directions of confirmed flows that can be tracked at once: two for each flow.
@@ -97,8 +103,8 @@ pub const ALLOW_FROM_ENTRIES: usize = 65_536;
 pub const ENDPOINT_ENTRIES: usize = 16_384;
 /// Prefixes of networks.
 pub const NETWORK_ENTRIES: usize = 1_024;
-/// Masquerade rules.
-pub const MASQUERADE_ENTRIES: usize = 1_024;
+/// Masquerade rules, and one more for each floating address.
+pub const MASQUERADE_ENTRIES: usize = 1_024 + FLOATING_ENTRIES;
 /// Blocks of published ports.
 pub const PORT_MAP_ENTRIES: usize = 131_072;
 /// Uplinks.

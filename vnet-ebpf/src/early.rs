@@ -9,7 +9,7 @@ use vnet_datapath::early::{self, Early};
 
 use crate::verdict::{self, Dropped};
 use crate::xdp::Frame;
-use crate::{Maps, maps};
+use crate::{Maps, maps, steps};
 
 /// Of so many drops for one reason, on each CPU, one is told of: telling takes a lock that all CPUs share.
 const TOLD: u64 = 1_024;
@@ -26,6 +26,8 @@ pub fn run(context: *mut xdp_md) -> u32 {
     if verdict::count(&dropped).is_multiple_of(TOLD) {
         verdict::tell(&frame, &dropped);
     }
+    // SAFETY: the context is valid for the call.
+    unsafe { steps::vnet_dropped_early(context.cast(), reason as u32, Hook::XdpUplink as u32) };
     xdp_action::XDP_DROP
 }
 

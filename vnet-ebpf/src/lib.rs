@@ -5,6 +5,8 @@
 #![no_std]
 
 #[cfg(target_arch = "bpf")]
+pub mod capture;
+#[cfg(target_arch = "bpf")]
 pub mod early;
 #[cfg(target_arch = "bpf")]
 pub mod environment;

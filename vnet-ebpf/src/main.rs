@@ -4,7 +4,7 @@
 #[cfg(target_arch = "bpf")]
 mod programs {
     use aya_ebpf::EbpfContext as _;
-    use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC};
+    use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_md};
     use aya_ebpf::macros::{cgroup_sock_addr, classifier, xdp};
     use aya_ebpf::programs::{SockAddrContext, TcContext, XdpContext};
     use vnet_common::Hook;
@@ -12,9 +12,11 @@ mod programs {
     use vnet_ebpf::sk_addr::{self, Family};
     use vnet_ebpf::skb::Skb;
     use vnet_ebpf::steps::Outlined;
+    use vnet_ebpf::xdp::Frame;
     use vnet_ebpf::{early, maps, verdict};
 
     vnet_ebpf::steps!(__sk_buff, Skb::new);
+    vnet_ebpf::shown!(vnet_dropped_early(xdp_md), Frame::new);
 
     #[classifier]
     fn from_endpoint(context: TcContext) -> i32 {

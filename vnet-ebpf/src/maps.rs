@@ -2,7 +2,9 @@
 //! `bpftool map dump` prints fields by name.
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya_ebpf::btf_maps::{
+    Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, PerfEventByteArray, RingBuf,
+};
 use aya_ebpf::macros::btf_map;
 use vnet_common::maps::{
     ALLOW_FROM_ENTRIES, CONNTRACK_ENTRIES, DENIED_ENTRIES, DROP_ENTRIES, ENDPOINT_ENTRIES, EVENT_BYTES,
@@ -11,9 +13,9 @@ use vnet_common::maps::{
     UNCONFIRMED_ENTRIES, UNMASQUERADED_ENTRIES, UPLINK_ENTRIES,
 };
 use vnet_common::{
-    Addr, AllowFrom, CtEntry, DatapathConfig, DropKey, EndpointUse, EndpointValue, Event, FloatingValue,
-    FlowHand, FragmentKey, FragmentValue, HostAddressValue, LocalFlowKey, LocalFlowValue, MappingEntry,
-    MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, Tuple, UplinkValue,
+    Addr, AllowFrom, CaptureFilter, CtEntry, DatapathConfig, DropKey, EndpointUse, EndpointValue, Event,
+    FloatingValue, FlowHand, FragmentKey, FragmentValue, HostAddressValue, LocalFlowKey, LocalFlowValue,
+    MappingEntry, MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, Tuple, UplinkValue,
 };
 use vnet_datapath::Scratch;
 use vnet_datapath::answer::{Budget, MAX_QUOTE};
@@ -114,6 +116,14 @@ pub static DROPS: PerCpuHashMap<DropKey, u64, DROP_ENTRIES> = PerCpuHashMap::new
 /// What is told to whoever listens.
 #[btf_map(name = "events")]
 pub static EVENTS: RingBuf<Event, { EVENT_BYTES as usize }> = RingBuf::new();
+
+/// Which dropped packets are captured.
+#[btf_map(name = "capture")]
+pub static CAPTURE: Array<CaptureFilter, 1> = Array::new();
+
+/// Where they are handed over. It has entries only while somebody captures: they go with his descriptor of the map.
+#[btf_map(name = "captured")]
+pub static CAPTURED: PerfEventByteArray = PerfEventByteArray::new();
 
 /// Working memory of the packet that this CPU deals with. Not pinned: nobody else has any use for it.
 #[btf_map(name = "scratch")]

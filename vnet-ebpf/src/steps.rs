@@ -36,6 +36,8 @@ unsafe extern "C" {
     pub(crate) fn vnet_confirm_half(scratch: *mut Scratch) -> i32;
     pub(crate) fn vnet_find_target(scratch: *mut Scratch) -> i32;
     pub(crate) fn vnet_admit(scratch: *mut Scratch) -> i32;
+    pub(crate) fn vnet_dropped(context: *mut c_void, reason: u32, hook: u32) -> i32;
+    pub(crate) fn vnet_dropped_early(context: *mut c_void, reason: u32, hook: u32) -> i32;
 }
 
 /// Calls the steps for the packet of a program's context.
@@ -254,6 +256,8 @@ macro_rules! steps {
             $crate::fragments::straggler(&$crate::Maps::without_context(), scratch, hook).code
         }
 
+        $crate::shown!(vnet_dropped($context), $packet);
+
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn vnet_option(context: *mut $context, at: u32) -> u32 {
@@ -290,6 +294,21 @@ macro_rules! step {
             // SAFETY: the caller's working memory, or nothing.
             let Some($scratch) = (unsafe { $crate::maps::handed_on(scratch) }) else { return 0 };
             $body
+        }
+    };
+}
+
+/// Defines the function that shows dropped packets to whoever captures: one of its own, so that it takes none of the
+/// stack of the programs.
+#[macro_export]
+macro_rules! shown {
+    ($name:ident($context:ty), $packet:path) => {
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $name(context: *mut $context, reason: u32, hook: u32) -> i32 {
+            let packet = $packet(context);
+            $crate::capture::show(context.cast(), &packet, packet.ifindex(), reason, hook);
+            0
         }
     };
 }

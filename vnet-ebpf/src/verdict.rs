@@ -1,5 +1,7 @@
 //! What a verdict is to the kernel, and what happens to what is dropped.
 
+use core::ffi::c_void;
+
 use aya_ebpf::bindings::{BPF_ANY, BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::helpers::generated::{
     bpf_ktime_get_boot_ns, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type,
@@ -80,7 +82,9 @@ pub fn tc(skb: &mut Skb, hook: Hook, scratch: &mut Scratch, step: Step) -> i32 {
         return unsafe { bpf_redirect(scratch.place.arrived, u64::from(BPF_F_INGRESS)) as i32 };
     }
     if let Some(reason) = step.reason() {
-        let dropped = drop(skb, &Dropped { ifindex: skb.ifindex(), hook, reason, tuple: &scratch.tuple });
+        let context = skb.context().cast();
+        let dropped = Dropped { ifindex: skb.ifindex(), hook, reason, tuple: &scratch.tuple };
+        let dropped = drop(skb, context, &dropped);
         return if scratch.answering.is_wanted() { answer(skb, scratch) } else { dropped };
     }
     let Scratch { tuple, decided, .. } = &*scratch;
@@ -96,7 +100,8 @@ pub fn tc(skb: &mut Skb, hook: Hook, scratch: &mut Scratch, step: Step) -> i32 {
     let delivery = decided.delivery();
     if delivery.routed && skb.store(0, &link_addresses(&delivery)).is_none() {
         let reason = DropReason::Rewrite;
-        return drop(skb, &Dropped { ifindex: skb.ifindex(), hook, reason, tuple });
+        let context = skb.context().cast();
+        return drop(skb, context, &Dropped { ifindex: skb.ifindex(), hook, reason, tuple });
     }
     // Frames between neighbours are addressed past this interface; the receiver would not take them.
     if skb.packet_type() != PACKET_HOST {
@@ -165,7 +170,7 @@ pub fn xdp(frame: &mut Frame, hook: Hook, scratch: &Scratch, step: Step) -> u32 
     }
     let (ifindex, Scratch { tuple, decided, .. }) = (frame.ifindex(), scratch);
     if let Some(reason) = step.reason() {
-        drop(frame, &Dropped { ifindex, hook, reason, tuple });
+        drop(frame, frame.context().cast(), &Dropped { ifindex, hook, reason, tuple });
         return xdp_action::XDP_DROP;
     }
     let kind = if step == Step::DONE { decided.kind() } else { Decided::PASS };
@@ -177,7 +182,8 @@ pub fn xdp(frame: &mut Frame, hook: Hook, scratch: &Scratch, step: Step) -> u32 
     }
     let delivery = decided.delivery();
     if delivery.routed && frame.store(0, &link_addresses(&delivery)).is_none() {
-        drop(frame, &Dropped { ifindex, hook, reason: DropReason::Rewrite, tuple });
+        let reason = DropReason::Rewrite;
+        drop(frame, frame.context().cast(), &Dropped { ifindex, hook, reason, tuple });
         return xdp_action::XDP_DROP;
     }
     xdp_action::XDP_REDIRECT
@@ -189,11 +195,13 @@ fn link_addresses(delivery: &Delivery) -> [u8; 12] {
     [a, b, c, d, e, f, g, h, i, j, k, l]
 }
 
-/// Counts a drop and tells whoever listens.
+/// Counts a drop, tells whoever listens, and shows the packet to whoever captures.
 #[inline(always)]
-fn drop<P: Packet>(packet: &P, dropped: &Dropped<'_>) -> i32 {
+fn drop<P: Packet>(packet: &P, context: *mut c_void, dropped: &Dropped<'_>) -> i32 {
     count(dropped);
     tell(packet, dropped);
+    // SAFETY: the context is valid for the call.
+    unsafe { steps::vnet_dropped(context, dropped.reason as u32, dropped.hook as u32) };
     TC_ACT_SHOT
 }
 

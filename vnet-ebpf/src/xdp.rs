@@ -23,6 +23,12 @@ impl Frame {
         Self(context)
     }
 
+    /// The context.
+    #[inline(always)]
+    pub fn context(&self) -> *mut xdp_md {
+        self.0
+    }
+
     /// Index of the interface that received it.
     #[inline(always)]
     pub fn ifindex(&self) -> u32 {

@@ -12,13 +12,15 @@
 //! `VNET_BPFFS` moves `/sys/fs/bpf`, `VNET_RUN` moves `/run/vnet`.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-/// Names and paths of one instance.
+/// Names and paths of one instance, and how long a command waits for its turn there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
     name: String,
     run: PathBuf,
     bpffs: PathBuf,
+    wait: Option<Duration>,
 }
 
 /// Why a word cannot name an instance.
@@ -50,7 +52,19 @@ impl Instance {
         if name.is_empty() || name.len() > 32 || !name.chars().all(fits) {
             return Err(BadInstanceName { name: name.to_owned() });
         }
-        Ok(Self { name: name.to_owned(), run, bpffs })
+        Ok(Self { name: name.to_owned(), run, bpffs, wait: None })
+    }
+
+    /// It, for a command that waits for the lock so long and no longer; without a bound as long as it takes.
+    #[must_use]
+    pub fn waiting(self, wait: Option<Duration>) -> Self {
+        Self { wait, ..self }
+    }
+
+    /// How long a command waits for the lock; as long as it takes without.
+    #[must_use]
+    pub fn wait(&self) -> Option<Duration> {
+        self.wait
     }
 
     /// Its name.

@@ -3,6 +3,10 @@
 //! ```text
 //! cli                     what people type; output: what they read
 //!  |-> events             what happens, for as many readers as there are
+//!  |-> graph              the topology as a drawing: pure
+//!  |-> run                the resident part: hears what happens around an instance, and has it repaired
+//!  |    '-> metrics       what Prometheus is told: pure
+//!  |-> top                what goes on, as tables: counted elsewhere, drawn here
 //!  |-> file               an instance described in TOML: read, written, compared: pure
 //!  '-> manage             the verbs: what each command does to an instance, whoever asks
 //!       |-> store         what was asked for, on disk
@@ -22,14 +26,19 @@ pub mod events;
 pub mod file;
 pub mod firewall;
 pub mod flow;
+pub mod graph;
 pub mod instance;
 pub mod ipam;
 pub mod kernel;
 pub mod manage;
+pub mod metrics;
 pub mod ours;
 pub mod output;
 pub mod plan;
 pub mod reconcile;
+pub mod run;
+pub mod runtime;
 pub mod spec;
 pub mod store;
+pub mod top;
 pub mod trace;

@@ -8,7 +8,9 @@ mod flow;
 #[cfg(test)]
 mod golden;
 mod object;
+mod pcapng;
 mod reachable;
+mod run;
 mod stats;
 mod table;
 mod trace;
@@ -19,9 +21,11 @@ pub use object::{
     Denied, DirectLink, Endpoint, Excluded, Floating, Lease, Limit, Link, Masquerade, Masquerades, Network,
     PortMap, Program, Settings, Status,
 };
+pub use pcapng::{DroppedPacket, PacketFile};
 pub use reachable::{Firewall, Reachable, Uplink};
+pub use run::{Level, News, RunEvent};
 pub use stats::{EndpointStats, FlowStats, Forecast, PortStats, StateStats, TableStats};
-pub use table::{age, bytes};
+pub use table::{age, bit_rate, bytes, count_rate, print as print_table, words};
 pub use trace::{ChangeLine, Decision, Leg, Trace, Vocabulary};
 
 use std::io::{self, Write};

@@ -7,14 +7,15 @@
 pub(crate) mod fake;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use vnet_common::{CtEntry, Proto, Tuple};
 
 use crate::firewall::Netfilter;
-use crate::flow::Tables;
-use crate::kernel::{self, Addressed, BoundSocket, Interface, Kernel, Process, Route};
-use crate::plan::{Op, Plan, Resource, State};
+use crate::flow::{Room, Stats, Tables};
+use crate::kernel::{self, Addressed, BoundSocket, Environment, Interface, Kernel, Process, Route};
+use crate::plan::{Op, Plan, Resource, State, TableSizes, Veth};
 
 /// Something whose resources can be observed and changed: the kernel, or a test's model of it.
 #[allow(async_fn_in_trait, reason = "one thread, no `Send` bound is wanted")]
@@ -66,6 +67,10 @@ pub trait Machine {
     fn netfilter(&self) -> Result<Netfilter, Self::Error>;
     /// The tracked flows.
     fn flow_tables(&self) -> Result<Tables, Self::Error>;
+    /// What flows use of what there is; `endpoints` are those to count for, with their names and addresses.
+    fn flow_stats(&self, endpoints: &[(String, Vec<IpAddr>)], room: Room) -> Result<Stats, Self::Error>;
+    /// What of it matters beside what it cannot do without.
+    fn environment(&self) -> Result<Environment, Self::Error>;
     /// Forgets the flows for which `doomed` holds.
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, Self::Error>;
     /// The host's sockets that hold one of these ports.
@@ -76,12 +81,24 @@ pub trait Machine {
     ) -> Result<Vec<BoundSocket>, Self::Error>;
     /// A process that has a socket.
     fn holder_of(&self, socket: &BoundSocket) -> Option<Process>;
+    /// Whether both ends of an endpoint's pair are there and in their places, though not all of it may be as described.
+    async fn is_whole(&self, veth: &Veth) -> Result<bool, Self::Error>;
     /// Whether it has what fragments wait in for the first of their datagram.
     async fn can_hold_fragments(&self) -> Result<bool, Self::Error>;
     /// Whether it speaks IPv6 at all.
     fn has_ipv6(&self) -> bool;
     /// The number of its network namespace.
     fn namespace(&self) -> Result<u64, Self::Error>;
+    /// What there is of an instance, as far as that can be found without its record.
+    async fn without_record(&self) -> Result<Vec<Resource>, Self::Error> {
+        let data_path = Resource::DataPath(TableSizes::default());
+        let is_there = self.state(&data_path).await? != State::Absent;
+        Ok(is_there.then_some(data_path).into_iter().collect())
+    }
+    /// Refuses tables of another version that are in use.
+    fn check_version(&self) -> Result<(), Self::Error> {
+        Ok(())
+    }
 }
 
 impl Machine for Kernel {
@@ -135,6 +152,14 @@ impl Machine for Kernel {
         Self::flow_tables(self)
     }
 
+    fn flow_stats(&self, endpoints: &[(String, Vec<IpAddr>)], room: Room) -> Result<Stats, kernel::Error> {
+        Self::flow_stats(self, endpoints, room)
+    }
+
+    fn environment(&self) -> Result<Environment, kernel::Error> {
+        Self::environment(self)
+    }
+
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, kernel::Error> {
         Self::forget_flows(self, doomed)
     }
@@ -151,6 +176,10 @@ impl Machine for Kernel {
         Self::holder_of(socket)
     }
 
+    async fn is_whole(&self, veth: &Veth) -> Result<bool, kernel::Error> {
+        Self::is_whole(self, veth).await
+    }
+
     async fn can_hold_fragments(&self) -> Result<bool, kernel::Error> {
         Self::can_hold_fragments(self).await
     }
@@ -161,6 +190,14 @@ impl Machine for Kernel {
 
     fn namespace(&self) -> Result<u64, kernel::Error> {
         Self::namespace(self)
+    }
+
+    async fn without_record(&self) -> Result<Vec<Resource>, kernel::Error> {
+        Self::without_record(self).await
+    }
+
+    fn check_version(&self) -> Result<(), kernel::Error> {
+        Self::check_version(self)
     }
 }
 
@@ -265,7 +302,9 @@ pub async fn tear_down<M: Machine>(machine: &M, plan: &Plan) -> Result<(), Failu
 async fn do_all<M: Machine>(machine: &M, ops: &[Op]) -> Vec<FailedOp> {
     let mut failed = Vec::new();
     for mut ops in ops.chunk_by(Op::joins) {
-        while let Err((nth, error)) = machine.apply_joined(ops).await {
+        while !ops.is_empty()
+            && let Err((nth, error)) = machine.apply_joined(ops).await
+        {
             failed.push(FailedOp { op: ops[nth].clone(), error: Box::new(error) });
             ops = &ops[nth + 1..];
         }

@@ -23,22 +23,26 @@
 //! no question a command asks reads more than the answer: one mapping added beside fifty thousand others looks at
 //! its neighbour only.
 //!
-//! Every command opens the state under the exclusive lock of its instance, so two commands at once queue. What is
+//! Every command opens the state under the exclusive lock of its instance, so two commands at once queue. Whoever waits
+//! for more than a second says for whom, and the lock of one that dies is free at once. What is
 //! wanted is committed before the kernel is touched: a command killed at any point leaves a record that the same
 //! command, or `down`, finds.
 
+mod damage;
 mod direct;
 mod floating;
 mod lock;
 mod port_maps;
 mod tables;
 
+pub use damage::tell_of_damage;
 pub use lock::Lock;
 pub use port_maps::PortMapTables;
 pub use tables::{Savepoint, Transaction};
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use redb::backends::InMemoryBackend;
 use redb::{Database, DatabaseError};
@@ -59,8 +63,22 @@ pub enum Error {
         /// What names the instance on the command line, unless it is the default.
         arguments: String,
     },
+    /// Another command is not done yet.
+    #[error(
+        "instance {instance} is being changed by {holder}, which this command was to wait for {} s and no longer: \
+         run it again, or wait longer with --wait",
+        waited.as_secs()
+    )]
+    Busy {
+        /// The instance.
+        instance: String,
+        /// Whose the lock is.
+        holder: String,
+        /// How long it waited.
+        waited: Duration,
+    },
     /// A file or directory.
-    #[error("{doing} {}", path.display())]
+    #[error("{doing} {}{}", path.display(), way_out(source))]
     File {
         /// What was attempted.
         doing: &'static str,
@@ -94,7 +112,10 @@ pub enum Error {
         found: u32,
     },
     /// The database failed at work.
-    #[error("state file")]
+    #[error("state file{}", match &**.0 {
+        redb::Error::Io(source) => way_out(source),
+        _ => "",
+    })]
     Database(#[source] Box<redb::Error>),
     /// A value is not what this version writes.
     #[error("the state file's entry for {key} cannot be understood")]
@@ -122,6 +143,19 @@ impl Error {
         let name = instance.name();
         let arguments = if name == "default" { String::new() } else { format!("--instance {name} ") };
         Self::NotUp { instance: name.to_owned(), arguments }
+    }
+}
+
+/// What to do where the file system does not take what is to be written.
+fn way_out(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            " (make room there and run the command again; what is up goes on)"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            " (make it writable and run the command again; what is up goes on)"
+        }
+        _ => "",
     }
 }
 
@@ -160,6 +194,28 @@ impl Store {
         Self::open_locked(instance, lock)
     }
 
+    /// Opens the state of an instance that is up; nothing if a command is changing it at the moment.
+    ///
+    /// # Errors
+    /// When it is not up, or its state cannot be read.
+    pub fn open_if_free(instance: &Instance) -> Result<Option<Self>, Error> {
+        if !Self::exists(instance)? {
+            return Err(Error::not_up(instance));
+        }
+        let Some(lock) = Lock::take_if_free(instance)? else { return Ok(None) };
+        if !Self::exists(instance)? {
+            return Err(Error::not_up(instance));
+        }
+        Self::open_locked(instance, lock).map(Some)
+    }
+
+    /// Who is changing an instance at the moment, for people; nothing if that is not known.
+    #[must_use]
+    pub fn holder(instance: &Instance) -> Option<String> {
+        let owner = std::fs::read_to_string(instance.lock_file()).ok()?;
+        (!owner.trim().is_empty()).then(|| format!("process {}", owner.trim()))
+    }
+
     /// Whether an instance has a state.
     ///
     /// # Errors
@@ -176,8 +232,12 @@ impl Store {
     /// When it can be neither read nor made.
     pub fn create(instance: &Instance) -> Result<Self, Error> {
         let lock = Lock::take(instance)?;
-        if !Self::exists(instance)? {
-            make_file(&instance.state_file())?;
+        if !Self::exists(instance)?
+            && let Err(error) = make_file(&instance.state_file())
+        {
+            // Best effort: the error to report is the first one.
+            let _ = delete_files(instance);
+            return Err(error);
         }
         Self::open_locked(instance, lock)
     }
@@ -316,7 +376,6 @@ fn unify(error: impl Into<redb::Error>) -> Error {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
-    use std::time::Duration;
 
     use tempfile::TempDir;
 
@@ -462,6 +521,18 @@ mod tests {
             assert!(matches!(hear.recv().unwrap(), Err(Error::NotUp { .. })));
         });
         assert!(!instance(&directory).run_dir().exists());
+    }
+
+    #[test]
+    fn who_waits_no_longer_than_so_long_is_told_for_whom() {
+        let directory = TempDir::new().unwrap();
+        let _first = Store::create(&instance(&directory)).unwrap();
+        for wait in [Duration::ZERO, Duration::from_millis(20)] {
+            let error = Store::open(&instance(&directory).waiting(Some(wait))).unwrap_err();
+            assert!(matches!(&error, Error::Busy { waited, .. } if *waited == wait), "{error:?}");
+            let holder = format!("process {} (vnet", std::process::id());
+            assert!(error.to_string().contains(&holder) && error.to_string().contains("--wait"), "{error}");
+        }
     }
 
     #[test]

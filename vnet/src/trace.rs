@@ -20,6 +20,7 @@ mod steps;
 use std::net::IpAddr;
 
 use bytemuck::Zeroable as _;
+use etherparse::{NetSlice, SlicedPacket};
 use vnet_common::{Addr, DropReason, Hook, Mac, Port, Proto, Tuple};
 use vnet_datapath::buffer::Buffer;
 use vnet_datapath::early;
@@ -86,7 +87,9 @@ pub enum Onward {
     Bridge(u32),
     /// It is forwarded, if the host's firewall lets it.
     Forwarded(NextHop),
-    /// It does not fit the way there: its sender is told so, or it is cut into fragments.
+    /// It does not fit the way there, and is forwarded in fragments.
+    Cut(NextHop),
+    /// It does not fit the way there and may not be cut into fragments: its sender is told so.
     TooBig(NextHop),
     /// It is not forwarded: its hop limit has run out.
     HopLimit,
@@ -114,7 +117,7 @@ pub enum End {
     Host,
     /// A bridge switches it.
     Bridge(u32),
-    /// The host's stack answers that it is too big, or cuts it.
+    /// The host's stack answers that it is too big.
     TooBig,
     /// The host's stack answers that its hop limit has run out.
     HopLimit,
@@ -143,7 +146,9 @@ impl Trace {
                 End::Delivered(ifindex)
             }
             (Ok(Verdict::Pass), Some(Onward::Bridge(ifindex))) => End::Bridge(ifindex),
-            (Ok(Verdict::Pass), Some(Onward::Forwarded(next_hop))) => End::Forwarded(next_hop),
+            (Ok(Verdict::Pass), Some(Onward::Forwarded(next_hop) | Onward::Cut(next_hop))) => {
+                End::Forwarded(next_hop)
+            }
             (Ok(Verdict::Pass), Some(Onward::TooBig(_))) => End::TooBig,
             (Ok(Verdict::Pass), Some(Onward::HopLimit)) => End::HopLimit,
             (Ok(Verdict::Pass), Some(Onward::Nowhere)) => End::Nowhere,
@@ -172,7 +177,9 @@ impl Trace {
         let before = self.legs.iter().rev().nth(1).and_then(|leg| leg.onward);
         match (met, before) {
             (Met::Program(Hook::ToBridge, ifindex), _) => End::Delivered(ifindex),
-            (Met::Program(Hook::ToUplink, _), Some(Onward::Forwarded(next_hop))) => End::Forwarded(next_hop),
+            (Met::Program(Hook::ToUplink, _), Some(Onward::Forwarded(next_hop) | Onward::Cut(next_hop))) => {
+                End::Forwarded(next_hop)
+            }
             _ => End::NotOurs,
         }
     }
@@ -240,16 +247,30 @@ pub fn dial<L: Live>(live: &L, described: &Described) -> Result<Trace, L::Error>
         (Some(_), Some(receiver)) => Some(Onward::Bridge(receiver.bridge)),
         (Some(_), None) => Some(Onward::Nowhere),
         (None, _) if own.is_loopback() || overlay.is_local(&own) => Some(Onward::Host),
-        (None, _) => None,
+        // One that is asked for by the address it has: the bridge leads there, as to any neighbour of the host.
+        (None, _) => overlay.network(&own).map(|network| Onward::Bridge(network.bridge)),
     };
+    let somebody = overlay.endpoint(target.as_ref().map_or(&own, |(addr, _)| addr)).is_some();
     let _ = overlay.facts()?;
     // What the host's stack then sends; the source may be of another family than what was dialled.
     let talks_to =
         target.map_or(described.destination, |(addr, port)| (IpAddr::from(addr), port.number()).into());
     let sent = Described { destination: talks_to, ..described.clone() };
     let frame = sent.frame(Mac::new([0; 6]), Mac::new([0; 6])).unwrap_or_default();
-    let leg = Leg { met: Met::Dial, facts, verdict: Ok(Verdict::Pass), frame, answer: None, onward };
-    Ok(Trace { legs: vec![leg], changes: overlay.changes() })
+    let leg = |met, facts, onward| Leg {
+        met,
+        facts,
+        verdict: Ok(Verdict::Pass),
+        frame: frame.clone(),
+        answer: None,
+        onward,
+    };
+    let mut legs = vec![leg(Met::Dial, facts, onward)];
+    if let Some(Onward::Bridge(bridge)) = onward {
+        let left = if somebody { None } else { onward };
+        legs.push(leg(Met::Program(Hook::ToBridge, bridge), vec![Fact::HostsOwn], left));
+    }
+    Ok(Trace { legs, changes: overlay.changes() })
 }
 
 /// A program of the data path.
@@ -308,12 +329,19 @@ fn stack<L: Live>(
             let route = |length| overlay.route(&RouteQuery { tuple: &tuple, length, bridge, source });
             match (route(headers.wire_length), route(1)) {
                 (Route::Via(next_hop, _), _) => Onward::Forwarded(next_hop),
+                (Route::Stack, Route::Via(next_hop, _)) if may_be_cut(&leg.frame) => Onward::Cut(next_hop),
                 (Route::Stack, Route::Via(next_hop, _)) => Onward::TooBig(next_hop),
                 (Route::Stack, Route::Stack) => Onward::Nowhere,
             }
         }
     };
     overlay.facts().map(|_| Some(onward))
+}
+
+/// Whether routers may cut an IP packet into fragments.
+fn may_be_cut(frame: &[u8]) -> bool {
+    let headers = SlicedPacket::from_ethernet(frame).ok().and_then(|packet| packet.net);
+    matches!(headers, Some(NetSlice::Ipv4(packet)) if !packet.header().dont_fragment())
 }
 
 /// The program that a forwarded packet meets next.
@@ -323,7 +351,9 @@ fn next_program<L: Live>(
     leg: &Leg,
     onward: Onward,
 ) -> Option<Arrival> {
-    let Onward::Forwarded(NextHop { ifindex, .. }) = onward else { return None };
+    let (Onward::Forwarded(NextHop { ifindex, .. }) | Onward::Cut(NextHop { ifindex, .. })) = onward else {
+        return None;
+    };
     let mut tuple = Tuple::zeroed();
     let _ = parse(&Buffer::plain(leg.frame.clone()), &mut bytemuck::Zeroable::zeroed(), &mut tuple);
     let arrived = match arrival.hook {

@@ -1,16 +1,14 @@
 //! `cargo xtask bench`: vnet measured beside its rivals, and the page `docs/benchmarks` written from that.
 
-use crate::apt;
 use crate::build::{self, Profile};
-use crate::debian::OsRelease;
 use crate::process;
 use crate::programs;
 use crate::setup;
 use crate::steps::Steps;
+use crate::unpacked::{Found, Unpacked};
 use crate::workspace::Workspace;
-use anyhow::{Context, Result, bail};
-use std::fs;
-use std::path::{Path, PathBuf};
+use anyhow::{Result, bail};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// What can be measured.
@@ -30,36 +28,30 @@ const CASES: [&str; 11] = [
 /// How traffic can be measured.
 const KINDS: [&str; 6] = ["rr", "crr", "stream1", "stream8", "udp", "ladder"];
 
-/// A rival out of a package of Debian's that is only unpacked: installed, some would start daemons that change the
-/// machine's interfaces and rules.
-struct Unpacked {
-    package: &'static str,
-    /// What of the package is measured.
-    program: &'static str,
-    /// Where it is in the package; the same where that is installed.
-    places: &'static [&'static str],
-    /// What tells the benchmark where it is; its version is told by the same with `_VERSION`.
-    variable: &'static str,
-}
-
-const UNPACKED: [Unpacked; 3] = [
+const RIVALS: [Unpacked; 3] = [
     Unpacked {
         package: "docker.io",
-        program: "docker-proxy",
+        file: "docker-proxy",
         places: &["usr/sbin", "usr/bin", "usr/libexec/docker"],
         variable: "VNET_DOCKER_PROXY",
+        why: "a rival in benchmarks",
+        installed_will_do: true,
     },
     Unpacked {
         package: "containernetworking-plugins",
-        program: "portmap",
+        file: "portmap",
         places: &["usr/lib/cni"],
         variable: "VNET_CNI_PORTMAP",
+        why: "a rival in benchmarks",
+        installed_will_do: true,
     },
     Unpacked {
         package: "netavark",
-        program: "netavark",
+        file: "netavark",
         places: &["usr/lib/podman", "usr/libexec/podman"],
         variable: "VNET_NETAVARK",
+        why: "a rival in benchmarks",
+        installed_will_do: true,
     },
 ];
 
@@ -91,7 +83,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut steps = Steps::default();
     let workspace = setup::ensure(&mut steps)?.workspace;
     programs::ensure(&mut steps)?;
-    let rivals = UNPACKED.map(|rival| (rival.ensure(&workspace, &mut steps), rival));
+    let rivals = RIVALS.map(|rival| (rival.ensure(&workspace, &mut steps), rival));
     build::vnet(&workspace, Profile::Release, &mut steps)?;
     steps.step("building the benchmark", || {
         let mut cargo = workspace.cargo("build");
@@ -112,7 +104,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             }
             Ok(None) => {}
             // The page says that it was not measured.
-            Err(error) => eprintln!("{} will not be measured: {error:#}", rival.program),
+            Err(error) => eprintln!("{} will not be measured: {error:#}", rival.file),
         }
     }
     process::become_command(&mut bench)
@@ -126,63 +118,11 @@ fn commit(workspace: &Workspace) -> Option<String> {
     String::from_utf8(said.stdout).ok().map(|commit| commit.trim().to_owned())
 }
 
-/// A program out of a package that is not installed.
-struct Found {
-    path: PathBuf,
-    version: String,
-}
-
-impl Unpacked {
-    /// Makes sure of it; nothing is returned if it is installed.
-    fn ensure(&self, workspace: &Workspace, steps: &mut Steps) -> Result<Option<Found>> {
-        let Self { package, program, .. } = self;
-        if process::program_path(program).is_some() || self.below(Path::new("/")).is_some() {
-            return Ok(None);
-        }
-        let dir = workspace.tools()?.join(package);
-        if let Some(found) = self.unpacked(&dir)? {
-            return Ok(Some(found));
-        }
-        if !OsRelease::read().is_debian() {
-            bail!("it is not installed, and this is no Debian to get {package} from");
-        }
-        steps.step(
-            &format!("unpacking Debian's {package} into target/tools: {program} is a rival in benchmarks"),
-            || {
-                fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-                let file = apt::download(package, &dir)?;
-                let mut unpack = Command::new("dpkg-deb");
-                process::output(unpack.arg("--extract").arg(&file).arg(dir.join("root")))?;
-                let mut query = Command::new("dpkg-deb");
-                let version = process::output(query.arg("--field").arg(&file).arg("Version"))?;
-                // Last, because by this file it is known that everything is there.
-                fs::write(dir.join("version"), version.trim()).context("write the version")?;
-                fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))
-            },
-        )?;
-        self.unpacked(&dir)?.map(Some).with_context(|| format!("{package} has no {program}"))
-    }
-
-    /// What was unpacked before, if it was.
-    fn unpacked(&self, dir: &Path) -> Result<Option<Found>> {
-        let version = dir.join("version");
-        if !version.exists() {
-            return Ok(None);
-        }
-        let version = fs::read_to_string(&version).with_context(|| format!("read {}", version.display()))?;
-        Ok(self.below(&dir.join("root")).map(|path| Found { path, version }))
-    }
-
-    /// The program in one of its places below a directory.
-    fn below(&self, root: &Path) -> Option<PathBuf> {
-        let mut places = self.places.iter().map(|place| root.join(place).join(self.program));
-        places.find(|path| path.is_file())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::path::Path;
 
     #[test]
     fn the_benchmark_knows_every_case() {

@@ -22,6 +22,7 @@ mod setup;
 mod steps;
 mod test;
 mod toolchain;
+mod unpacked;
 mod workspace;
 
 /// Set up, build, run, test and check vnet.

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -10,16 +9,13 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use nix::libc;
-use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::wait::{PATIENCE, eventually};
 
 /// How long a program may run before the lab kills it and fails.
-const TIME_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// What a program did.
 #[derive(Clone, Debug)]
@@ -113,56 +109,6 @@ pub(super) fn run(argv: &[String], environment: &[(String, String)]) -> Output {
         status: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
-}
-
-/// Runs a program of one thread to its end, which must be a good one. The numbers of its system calls.
-pub(super) fn system_calls_of(argv: &[String], environment: &[(String, String)]) -> Vec<u64> {
-    let command = shown(argv);
-    let mut traced = Command::new(&argv[0]);
-    traced.args(&argv[1..]).envs(environment.iter().cloned());
-    traced.stdin(Stdio::null()).stdout(Stdio::null());
-    // SAFETY: between fork and exec it makes one system call, and allocates nothing.
-    unsafe { traced.pre_exec(|| ptrace::traceme().map_err(Into::into)) };
-    // Who traces is the thread that starts it.
-    #[allow(clippy::zombie_processes, reason = "who follows its system calls waits for it")]
-    let child = traced.spawn().unwrap_or_else(|e| panic!("start `{command}`: {e}"));
-    let pid = pid_of(&child);
-    let (ended, watched) = mpsc::channel::<()>();
-    thread::spawn(move || {
-        if watched.recv_timeout(TIME_LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
-            let _ = kill(pid, Signal::SIGKILL);
-        }
-    });
-    let calls = follow_system_calls(pid).unwrap_or_else(|e| panic!("trace `{command}`: {e}"));
-    drop(ended);
-    calls
-}
-
-/// Lets a traced program run to its end, from one system call to the next.
-fn follow_system_calls(pid: Pid) -> anyhow::Result<Vec<u64>> {
-    let mut calls = Vec::new();
-    loop {
-        let signal = match waitpid(pid, None)? {
-            // It begins.
-            WaitStatus::Stopped(_, Signal::SIGTRAP) => {
-                ptrace::setoptions(pid, Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_EXITKILL)?;
-                None
-            }
-            // It is about to make one, or has made it.
-            WaitStatus::PtraceSyscall(_) => {
-                let info = ptrace::syscall_info(pid)?;
-                if info.op == libc::PTRACE_SYSCALL_INFO_ENTRY {
-                    // SAFETY: this is what is there before a system call.
-                    calls.push(unsafe { info.u.entry.nr });
-                }
-                None
-            }
-            WaitStatus::Stopped(_, signal) => Some(signal),
-            WaitStatus::Exited(_, 0) => return Ok(calls),
-            ended => anyhow::bail!("it ended otherwise: {ended:?}"),
-        };
-        ptrace::syscall(pid, signal)?;
     }
 }
 
@@ -263,12 +209,12 @@ fn spawn(argv: &[String], environment: &[(String, String)]) -> Child {
     command.spawn().unwrap_or_else(|e| panic!("run `{}`: {e} (`cargo xtask setup` installs it)", shown(argv)))
 }
 
-fn pid_of(child: &Child) -> Pid {
+pub(super) fn pid_of(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).expect("process ids fit"))
 }
 
 /// The command as somebody would type it.
-fn shown(argv: &[String]) -> String {
+pub(super) fn shown(argv: &[String]) -> String {
     let mut words = argv.to_vec();
     if let Some(name) = Path::new(&words[0]).file_name().and_then(|name| name.to_str()) {
         words[0] = name.to_owned();

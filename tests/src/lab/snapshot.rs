@@ -1,10 +1,28 @@
 //! Everything of a host that vnet could change, to be compared.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
+use vnet_common::maps;
 
 use super::{Lab, Netns, everything_below, namespaces_of};
+
+/// The maps that hold what commands ask for.
+const OF_COMMANDS: [&str; 11] = [
+    maps::CONFIG,
+    maps::UPLINKS,
+    maps::HOST_ADDRESSES,
+    maps::NETWORKS,
+    maps::ENDPOINTS,
+    maps::MASQUERADE,
+    maps::UNMASQUERADED,
+    maps::FLOATING,
+    maps::DENIED,
+    maps::PORT_MAP,
+    maps::ALLOW_FROM,
+];
+/// Fields of their keys and values that number interfaces.
+const INTERFACES: [&str; 3] = ["ifindex", "bridge", "hold"];
 
 /// A host at one moment: one line for each thing.
 ///
@@ -43,21 +61,77 @@ impl Snapshot {
         Self { lines }
     }
 
+    pub(super) fn take_with_contents(lab: &Lab) -> Self {
+        let mut snapshot = Self { lines: Self::take(lab).lines.into_iter().map(without_chance).collect() };
+        let mut add = |kind: &str, texts: Vec<String>| {
+            snapshot.lines.extend(texts.into_iter().map(|text| format!("{kind}: {text}")));
+        };
+        add("record", owned(&lab.vnet_ok(&["export"]).stdout));
+        let hosts = [lab.host().name(), lab.outside().name()];
+        for name in namespaces_of(lab.instance()).iter().filter(|name| !hosts.contains(&name.as_str())) {
+            add(&format!("in {name}"), inside(&Netns::named(name)));
+        }
+        let names = interface_names(lab.host());
+        for map in OF_COMMANDS {
+            add(&format!("entry of {map}"), entries(lab, map, &names));
+        }
+        snapshot
+    }
+
     /// Compares with an earlier one.
     ///
     /// # Panics
     /// With the differences, if there are any.
     #[track_caller]
     pub fn assert_same_as(&self, earlier: &Self) {
+        if let Some(differences) = self.differences_to(earlier) {
+            panic!("{differences}");
+        }
+    }
+
+    /// What differs from an earlier one, if anything does.
+    #[must_use]
+    pub fn differences_to(&self, earlier: &Self) -> Option<String> {
         let gone: Vec<_> = earlier.lines.difference(&self.lines).collect();
         let new: Vec<_> = self.lines.difference(&earlier.lines).collect();
-        assert!(gone.is_empty() && new.is_empty(), "the host changed\ngone: {gone:#?}\nnew: {new:#?}");
+        let same = gone.is_empty() && new.is_empty();
+        (!same).then(|| format!("the host changed\ngone: {gone:#?}\nnew: {new:#?}"))
     }
 
     /// Whether any line contains all of `words`.
     #[must_use]
     pub fn mentions(&self, words: &[&str]) -> bool {
         self.lines.iter().any(|line| words.iter().all(|word| line.contains(word)))
+    }
+}
+
+/// A line without what an interface has by chance, and another one of its name has not: its index, the hardware address
+/// of a veth pair, the numbers of its XDP program.
+fn without_chance(line: String) -> String {
+    match line.split_once(": ") {
+        Some(("address", text)) => {
+            format!("address: {}", text.trim_start_matches(|c: char| c.is_ascii_digit()))
+        }
+        Some(("link", text)) => {
+            let text = replaced(text, "xdp ", " altnames", &|xdp| {
+                let xdp: Value = serde_json::from_str(xdp).unwrap_or_default();
+                format!("mode {} program {}", xdp["mode"], xdp["prog"]["name"])
+            });
+            if !text.contains("kind \"veth\"") {
+                return format!("link: {text}");
+            }
+            format!("link: {}", replaced(&text, "address ", " mtu", &|_| "of its own".to_owned()))
+        }
+        _ => line,
+    }
+}
+
+/// A text with another one between the first `begin` and what comes `end` after it.
+fn replaced(text: &str, begin: &str, end: &str, other: &dyn Fn(&str) -> String) -> String {
+    let found = text.split_once(begin).and_then(|(before, rest)| Some((before, rest.split_once(end)?)));
+    match found {
+        Some((before, (old, after))) => format!("{before}{begin}{}{end}{after}", other(old)),
+        None => text.to_owned(),
     }
 }
 
@@ -108,4 +182,65 @@ fn sysctls(host: &Netns) -> Vec<String> {
 
 fn owned(text: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
+}
+
+/// What an endpoint finds in its namespace.
+fn inside(netns: &Netns) -> Vec<String> {
+    let rules = ["-4 rule", "-6 rule"].map(|args| owned(&netns.ip(args).stdout)).concat();
+    let addresses = addresses(netns).into_iter().map(|line| without_chance(format!("address: {line}")));
+    [links(netns), addresses.collect(), routes(netns), rules, qdiscs(netns)].concat()
+}
+
+fn interface_names(host: &Netns) -> BTreeMap<u64, String> {
+    let links = host.ip("-j link").json();
+    let links = links.as_array().expect("a list").iter();
+    links.filter_map(|link| Some((link["ifindex"].as_u64()?, link["ifname"].as_str()?.to_owned()))).collect()
+}
+
+/// The entries of a pinned map, by the names of their fields.
+fn entries(lab: &Lab, map: &str, names: &BTreeMap<u64, String>) -> Vec<String> {
+    let pin = lab.pin_dir().join(map);
+    let dump = lab.host().run(&["bpftool", "-j", "map", "dump", "pinned", pin.to_str().expect("a path")]);
+    let dump = dump.ok().json();
+    let mut entries: Vec<Value> = dump
+        .as_array()
+        .unwrap_or_else(|| panic!("no entries of {map} in {dump:#}"))
+        .iter()
+        .map(|entry| entry["formatted"].clone())
+        .collect();
+    for entry in &mut entries {
+        match map {
+            maps::UPLINKS => name_interface(&mut entry["key"], names),
+            // A mapping gets a number of its own, also when it is made once more.
+            maps::PORT_MAP => entry["value"]["id"] = Value::Null,
+            maps::ALLOW_FROM => entry["key"]["data"]["mapping"] = Value::Null,
+            _ => {}
+        }
+        name_interfaces(entry, names);
+    }
+    entries.iter().map(ToString::to_string).collect()
+}
+
+/// Gives the interfaces that an entry numbers their names.
+fn name_interfaces(value: &mut Value, names: &BTreeMap<u64, String>) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|item| name_interfaces(item, names)),
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                if INTERFACES.contains(&name.as_str()) {
+                    name_interface(field, names);
+                } else {
+                    name_interfaces(field, names);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn name_interface(value: &mut Value, names: &BTreeMap<u64, String>) {
+    let name = value.as_u64().and_then(|index| names.get(&index));
+    if let Some(name) = name {
+        *value = Value::String(name.clone());
+    }
 }

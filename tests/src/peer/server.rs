@@ -1,5 +1,6 @@
 //! Servers that say whom they see.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
@@ -134,16 +135,25 @@ pub fn serve_until_killed(listen: &str, service: &Service) -> std::io::Result<()
 }
 
 fn serve(listener: &TcpListener, service: &Service, stop: &PipeReader, seen: &Seen) {
-    let mut connections: Vec<TcpStream> = Vec::new();
-    while readable(listener, stop) {
+    // Those that are open, to be ended with the server.
+    let connections: Arc<Mutex<HashMap<u64, TcpStream>>> = Arc::default();
+    for number in 0.. {
+        if !readable(listener, stop) {
+            break;
+        }
         let Ok((stream, from)) = listener.accept() else { continue };
         let greeting = greeting(from, seen);
-        connections.extend(stream.try_clone());
-        let service = service.clone();
-        // Whatever goes wrong with one client is for that client to notice.
-        thread::spawn(move || attend(&stream, &greeting, &service));
+        if let Ok(another) = stream.try_clone() {
+            connections.lock().expect("a server panicked").insert(number, another);
+        }
+        let (service, connections) = (service.clone(), Arc::clone(&connections));
+        thread::spawn(move || {
+            // Whatever goes wrong with one client is for that client to notice.
+            let _ = attend(&stream, &greeting, &service);
+            connections.lock().expect("a server panicked").remove(&number);
+        });
     }
-    for connection in connections {
+    for connection in connections.lock().expect("a server panicked").values() {
         let _ = connection.shutdown(Shutdown::Both);
     }
 }

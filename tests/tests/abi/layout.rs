@@ -4,10 +4,10 @@ use std::mem::offset_of;
 
 use bytemuck::Zeroable;
 use vnet_common::{
-    Addr, AllowFrom, AllowFromKey, CtEntry, DatapathConfig, DropKey, EndpointUse, EndpointValue, Event,
-    FloatingValue, FlowHand, FragmentKey, FragmentValue, HostAddressValue, LocalFlowKey, LocalFlowValue, Mac,
-    MappingEntry, MasqueradeValue, NetworkValue, Port, PortMapKey, PortMapValue, PortRange, PrefixKey, Proto,
-    Tuple, UplinkValue, Zone, bpf_spin_lock,
+    Addr, AllowFrom, AllowFromKey, CaptureFilter, CaptureHeader, CtEntry, DatapathConfig, DropKey,
+    EndpointUse, EndpointValue, Event, FloatingValue, FlowHand, FragmentKey, FragmentValue, HostAddressValue,
+    LocalFlowKey, LocalFlowValue, Mac, MappingEntry, MasqueradeValue, NetworkValue, Port, PortMapKey,
+    PortMapValue, PortRange, PrefixKey, Proto, Tuple, UplinkValue, Zone, bpf_spin_lock,
 };
 
 /// A type.
@@ -121,6 +121,8 @@ pub(super) fn layouts() -> Vec<Layout> {
             reserved
         }),
         layout!(DropKey { ifindex, reason, hook, reserved }),
+        layout!(CaptureFilter { reasons, hooks, snaplen }),
+        layout!(CaptureHeader { time, ifindex, length, captured, reason, hook, reserved }),
         layout!(Event { time, tuple, translated, ifindex, length, reason, hook, reserved }),
     ]
 }

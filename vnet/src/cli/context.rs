@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, BufWriter, StdoutLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -24,6 +24,10 @@ pub(super) struct Global {
     /// The instance: one for each network namespace that plays a host.
     #[arg(long, global = true, env = "VNET_INSTANCE", value_name = "NAME", default_value = "default", value_parser = instance)]
     instance: Instance,
+    /// Wait for other commands of the instance so many seconds and no longer, 0 for not at all [default: as long as
+    /// they take].
+    #[arg(long, global = true, env = "VNET_WAIT", value_name = "SECONDS")]
+    wait: Option<u32>,
     /// Print one JSON object instead of a table.
     #[arg(long, global = true)]
     json: bool,
@@ -48,7 +52,7 @@ impl DryRun {
 }
 
 /// The instance a command is about, and for whom it prints.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Context {
     pub(super) instance: Instance,
     pub(super) format: Format,
@@ -60,7 +64,8 @@ impl Context {
     pub(super) fn new(global: Global) -> Self {
         let format = if global.json { Format::Json } else { Format::Table };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        Self { instance: global.instance, format, now }
+        let wait = global.wait.map(|seconds| Duration::from_secs(seconds.into()));
+        Self { instance: global.instance.waiting(wait), format, now }
     }
 
     /// Where the answer goes.
@@ -211,30 +216,30 @@ pub(super) fn already(ops: &[Op]) -> &'static str {
     if ops.iter().all(Op::is_by_the_way) { " (already)" } else { "" }
 }
 
-/// Hands each event to `each` as it comes, until that fails or nobody wants any more.
+/// Hands each event to `each` as it comes, until that fails, has had enough, or nobody wants any more.
 pub(super) async fn follow(
     context: &Context,
     kernel: &Kernel,
-    mut each: impl FnMut(&Event) -> anyhow::Result<()>,
+    mut each: impl FnMut(&Event) -> anyhow::Result<bool>,
 ) -> anyhow::Result<()> {
-    let mut result = Ok(());
+    let mut result = Ok(true);
     let mut take = |event: &Event| {
         result = each(event);
-        result.is_ok()
+        matches!(result, Ok(true))
     };
     tokio::select! {
         ended = events::follow(&context.instance, kernel, &mut take) => ended?,
-        interrupted = interrupted() => interrupted?,
+        interrupted = interrupted(true) => interrupted?,
     }
-    result
+    result.map(drop)
 }
 
-/// Waits for Ctrl-C, for SIGTERM, or until whoever read standard output has had enough.
-async fn interrupted() -> io::Result<()> {
+/// Waits for Ctrl-C, for SIGTERM, or, of what `prints`, until whoever read standard output has had enough.
+pub(super) async fn interrupted(prints: bool) -> io::Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted,
         _ = terminated.recv() => Ok(()),
-        () = Kernel::output_closed() => Ok(()),
+        () = Kernel::output_closed(), if prints => Ok(()),
     }
 }

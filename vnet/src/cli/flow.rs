@@ -8,15 +8,15 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use tokio::time::{MissedTickBehavior, interval};
-use vnet_common::{CtState, DatapathConfig, EndpointUse, Event, Proto};
+use vnet_common::{CtState, DatapathConfig, Event, Proto};
 
 use super::context::{Context, DryRun, Record, follow, note, places};
 use super::namespace::existing;
-use crate::flow::{self, Counted, Filter, Flow, OfMapping, Room, Stats, Told, Watch};
+use crate::flow::{self, Filter, Flow, OfMapping, Told, Watch};
 use crate::kernel::Kernel;
-use crate::manage::Mode;
+use crate::manage::{self, Mode};
 use crate::output::{self, FlowEvent, FlowStats, Names};
-use crate::spec::{Name, TableSizes};
+use crate::spec::Name;
 
 /// How often a watcher looks at the flow tables.
 const LOOK: Duration = Duration::from_secs(1);
@@ -252,7 +252,7 @@ impl WatchFlows {
             Ok(())
         };
         tokio::select! {
-            ended = follow(context, &kernel, |event| watching.borrow_mut().hear(event)) => ended,
+            ended = follow(context, &kernel, |event| watching.borrow_mut().hear(event).map(|()| true)) => ended,
             ended = looks => ended,
         }
     }
@@ -343,32 +343,7 @@ impl Flush {
 async fn stats(context: &Context) -> anyhow::Result<()> {
     let record = context.record()?;
     let endpoints = record.transaction.endpoints()?;
-    let TableSizes { flows, unanswered } = record.settings.tables;
-    let room = Room { confirmed: flows as usize, unanswered: unanswered as usize };
     let kernel = context.kernel().await?;
-    let config = config(&kernel)?;
-    let mut used: Vec<(String, EndpointUse)> = Vec::new();
-    for endpoint in &endpoints {
-        for (nth, link) in endpoint.links.iter().enumerate() {
-            let addresses: Vec<_> = link.addrs().collect();
-            let it = kernel.endpoint_use(&addresses)?.unwrap_or(EndpointUse::NOTHING);
-            // Its quota is each link's.
-            let name = if nth == 0 {
-                endpoint.name.to_string()
-            } else {
-                format!("{}/{}", endpoint.name, link.network)
-            };
-            used.push((name, it));
-        }
-    }
-    let (flows, mappings) = (flow::pair(&kernel.flow_tables()?), kernel.mappings()?);
-    let counted = Counted {
-        flows: &flows,
-        mappings: &mappings,
-        fragments: kernel.fragments()?,
-        endpoints: &used,
-        room,
-    };
-    let stats = Stats::count(&counted, &config, Kernel::now());
+    let stats = kernel.flow_stats(&manage::named(&endpoints), manage::room(&record.settings))?;
     Ok(FlowStats::from(&stats).print(&mut context.out(), context.format)?)
 }

@@ -1,14 +1,14 @@
 //! `vnet up`, `vnet down`, `vnet status`.
 
+use std::path::PathBuf;
+
 use clap::Args;
-use vnet_common::Hook;
 
 use super::context::{Context, DryRun, already, note};
 use crate::firewall::Netfilter;
 use crate::kernel::Kernel;
 use crate::manage::{self, Manager, Mode, UpRequest, UplinkReach};
 use crate::output::{self, Format, Program};
-use crate::plan::{Resource, State, expand};
 use crate::spec::{
     Firewall, InterfaceName, PortMap, Ports, Settings, SettingsChange, Subnet, TableSizes, TimeoutSetting,
     XdpSetting, parse_nat_ports,
@@ -160,12 +160,20 @@ impl Down {
 
 /// Show how the instance is doing, and what of it is not as recorded.
 #[derive(Debug, Args)]
-pub(super) struct Status {}
+pub(super) struct Status {
+    /// Draw the topology into a file as well, as `vnet graph` does.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
 
 impl Status {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let status = if Store::exists(&context.instance)? {
-            gather(context, &context.kernel().await?).await?
+            let kernel = context.kernel().await?;
+            if let Some(path) = &self.svg {
+                super::graph::draw_to(context, &kernel, path).await?;
+            }
+            gather(context, &kernel).await?
         } else {
             output::Status::not_up(context.instance.name())
         };
@@ -180,7 +188,9 @@ impl Status {
 async fn gather(context: &Context, kernel: &Kernel) -> anyhow::Result<output::Status> {
     let record = context.record()?;
     manage::check_namespace(&context.instance, kernel, Some(&record.settings))?;
-    let (programs, problems) = examine(kernel, &record.transaction, &record.settings).await?;
+    let examination = manage::examine(kernel, &record.transaction, &record.settings).await?;
+    let endpoints = manage::named(&record.transaction.endpoints()?);
+    let stats = kernel.flow_stats(&endpoints, manage::room(&record.settings))?;
     let reachable = reachable(kernel, &record.transaction, &record.settings).await?;
     Ok(output::Status {
         up: true,
@@ -190,9 +200,10 @@ async fn gather(context: &Context, kernel: &Kernel) -> anyhow::Result<output::St
         endpoints: record.transaction.count_endpoints()?,
         portmaps: record.transaction.count_port_maps()?,
         floating: record.transaction.count_floatings()?,
-        flows: kernel.flows().map_or(0, |entries| entries.len() as u64 / 2),
-        programs,
-        problems,
+        flows: stats.flows(),
+        filling: stats.warnings(),
+        programs: examination.present.iter().filter_map(Program::of).collect(),
+        problems: examination.differences.iter().map(ToString::to_string).collect(),
         reachable,
         settings: Some(output::Settings::from(&record.settings)),
         warnings: manage::missing_addresses(&record.transaction, &kernel.addressed(&[]).await?)?,
@@ -228,43 +239,9 @@ async fn reachable(
             from: "world",
             uplinks: reach.uplinks.into_iter().map(uplink).collect(),
             networks: reach.networks.iter().map(ToString::to_string).collect(),
-            firewall: Some(output::Firewall::from(&verdict)),
+            firewall: Some(output::Firewall::new(&verdict, settings.firewall == Firewall::Respect)),
             ..by_host
         }
     };
     Ok(mappings.iter().map(shown).collect())
-}
-
-/// The programs that are attached to uplinks, and everything of the instance itself and its networks that is not
-/// as recorded.
-async fn examine(
-    kernel: &Kernel,
-    transaction: &Transaction,
-    settings: &Settings,
-) -> anyhow::Result<(Vec<Program>, Vec<String>)> {
-    let mut resources = expand::instance(settings, transaction.port_blocks()?);
-    resources.extend(settings.uplinks.iter().flat_map(expand::uplink));
-    resources.extend(settings.xdp.iter().filter_map(|(uplink, mode)| expand::xdp(uplink, *mode)));
-    if settings.firewall == Firewall::Respect {
-        resources.extend(settings.uplinks.iter().map(expand::forwarding));
-    }
-    resources.extend(transaction.networks()?.iter().flat_map(expand::network));
-    let mut programs = Vec::new();
-    let mut problems = Vec::new();
-    for resource in resources {
-        match (kernel.state(&resource).await, &resource) {
-            (Ok(State::Present), Resource::Attachment { hook, interface }) => {
-                programs.push(Program { hook: hook.name().to_owned(), interface: interface.clone() });
-            }
-            (Ok(State::Present), Resource::Xdp { interface, .. }) => {
-                let hook = Hook::XdpUplink.name().to_owned();
-                programs.push(Program { hook, interface: interface.clone() });
-            }
-            (Ok(State::Present), _) => {}
-            (Ok(State::Absent), _) => problems.push(format!("{resource}: missing")),
-            (Ok(State::Differs(how)), _) => problems.push(format!("{resource}: {how}")),
-            (Err(error), _) => problems.push(format!("{resource}: {:#}", anyhow::Error::from(error))),
-        }
-    }
-    Ok((programs, problems))
 }

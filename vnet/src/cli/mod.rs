@@ -10,6 +10,7 @@ mod doctor;
 mod drops;
 mod floating;
 mod flow;
+mod graph;
 mod instance;
 mod limit;
 mod lines;
@@ -18,6 +19,8 @@ mod masquerade;
 mod namespace;
 mod network;
 mod portmap;
+mod run;
+mod top;
 mod trace;
 
 use std::io;
@@ -29,7 +32,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use self::context::{Context, Global};
-use crate::{file, manage, spec};
+use crate::{file, manage, spec, store};
 
 /// Networks for namespaces on eBPF: addresses, masquerade, published ports. Without iptables, without a daemon.
 #[derive(Debug, Parser)]
@@ -89,7 +92,10 @@ enum Command {
     #[command(subcommand)]
     Flow(flow::Command),
     Drops(drops::Drops),
+    Graph(graph::Draw),
     Trace(trace::Trace),
+    Run(run::Run),
+    Top(top::Top),
     Completions(completions::Completions),
 }
 
@@ -112,7 +118,10 @@ impl Command {
             Self::Deny(command) => command.run(context).await,
             Self::Flow(command) => command.run(context).await,
             Self::Drops(command) => command.run(context).await,
+            Self::Graph(command) => command.run(context).await,
             Self::Trace(command) => command.run(context).await,
+            Self::Run(command) => command.run(context).await,
+            Self::Top(command) => command.run(context).await,
             Self::Completions(command) => command.run(),
         }
     }
@@ -123,6 +132,7 @@ impl Command {
 pub fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
     let context = Context::new(global);
+    store::tell_of_damage(&context.instance);
     let result = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -199,6 +209,8 @@ mod tests {
             "up --xdp native --flood-rate 100 --flood-total 5000",
             "up --xdp eth0=generic --xdp eth1=off --dry-run",
             "--instance blue down --dry-run",
+            "--wait 5 ns create net1",
+            "portmap rm 8088 --wait 0",
             "status --json",
             "doctor",
             "doctor --json",
@@ -271,11 +283,24 @@ mod tests {
             "drops",
             "drops -f",
             "drops --hook from_uplink --reason direct-access,denied",
+            "drops -f --count 10 --duration 1m --endpoint net1",
+            "drops --pcapng drops.pcapng --snaplen 128 --max-size 10m --count 1000 --duration 90s",
+            "graph",
+            "graph --format dot -o vnet.dot --interval 0",
+            "graph --format mermaid --interval 0.5 --json",
+            "status --svg vnet.svg",
+            "top",
+            "top --once --limit 5",
+            "top -n 60 --interval 0.5 --json --show flows,drops",
             "trace tcp 203.0.113.2:5555 203.0.113.1:8088",
             "trace tcp [2001:db8::2]:5555 [2001:db8::1]:8088 --from outside --uplink eth0 --flags syn,ack --json",
             "trace udp 192.168.0.2:4000 9.9.9.9:53 --from net1 --ttl 1",
             "trace icmp 192.168.0.2 9.9.9.9 --id 7 --reply --length 1600",
             "trace sctp 127.0.0.1:5555 127.0.0.1:3868 --from host",
+            "run",
+            "run --metrics 127.0.0.1:9464 --check 10 --hook-check 0 --drops --log-level debug --json",
+            "run --metrics 0.0.0.0:9464 --metrics-remote",
+            "run --metrics unix:/run/vnet/metrics.sock",
             "completions bash",
         ] {
             let words = std::iter::once("vnet").chain(line.split(' '));
@@ -291,6 +316,7 @@ mod tests {
             "",
             "nonsense",
             "--instance a/b status",
+            "status --wait soon",
             "up --subnet 192.168.0.5/24",
             "up --bridge a-name-that-is-too-long",
             "up --nat-ports 50000",
@@ -359,6 +385,18 @@ mod tests {
             "apply",
             "apply vnet.toml",
             "drops --reason because",
+            "drops --snaplen 64",
+            "drops --pcapng x --snaplen 100000",
+            "drops --pcapng x --count 0",
+            "graph --format png",
+            "top --once -n 2",
+            "top -n 0",
+            "top --show cats",
+            "graph --interval -1",
+            "run --metrics 9464",
+            "run --metrics-remote",
+            "run --check 0",
+            "run --log-level loud",
             "trace",
             "trace tcp 203.0.113.2:5555",
             "trace igmp 203.0.113.2 224.0.0.1",

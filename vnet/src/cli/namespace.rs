@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use vnet_common::Mac;
 
@@ -12,6 +13,7 @@ use crate::kernel::{self, Kernel};
 use crate::manage::{EndpointRequest, LimitChange, Mode, Place, RemovedEndpoint, check_namespace};
 use crate::output::{self, Format};
 use crate::plan::expand;
+use crate::runtime::{self, Runtime};
 use crate::spec::{self, Endpoint, ExtraRoute, Floating, InterfaceName, LinkMode, Name, Namespace, PortMap};
 
 #[derive(Debug, Subcommand)]
@@ -72,6 +74,7 @@ pub(super) struct Create {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  vnet ns attach web --container web             a running container of Docker, Podman or containerd
   vnet ns attach web --pid 4711
   vnet ns attach web --netns /run/netns/web --network blue")]
 pub(super) struct Attach {
@@ -79,6 +82,9 @@ pub(super) struct Attach {
     name: Name,
     #[command(flatten)]
     namespace: NamespaceArgs,
+    /// Whose container it is [default: of whichever runtime knows it].
+    #[arg(long, value_name = "R", requires = "container", value_parser = runtime_parser())]
+    runtime: Option<Runtime>,
     #[command(flatten)]
     place: PlaceArgs,
     #[command(flatten)]
@@ -94,6 +100,31 @@ struct NamespaceArgs {
     /// The namespace at this path.
     #[arg(long, value_name = "PATH")]
     netns: Option<PathBuf>,
+    /// The namespace of this running container: a name or identifier of Docker's or Podman's, an identifier of
+    /// containerd's.
+    #[arg(long, value_name = "CONTAINER")]
+    container: Option<String>,
+}
+
+fn runtime_parser() -> impl TypedValueParser<Value = Runtime> {
+    PossibleValuesParser::new(Runtime::WORDS.map(|(word, _)| word)).map(|word| {
+        let named = Runtime::WORDS.iter().find(|(known, _)| *known == word);
+        named.map_or(Runtime::Docker, |(_, runtime)| *runtime)
+    })
+}
+
+impl NamespaceArgs {
+    /// Where the namespace can be opened.
+    async fn path(self, runtime: Option<Runtime>) -> anyhow::Result<PathBuf> {
+        let path = match self {
+            Self { container: Some(name), .. } => {
+                runtime::Places::of_environment()?.find(&name, runtime).await?.namespace
+            }
+            Self { pid: Some(pid), .. } => runtime::of_process(pid),
+            Self { netns, .. } => netns.unwrap_or_default(),
+        };
+        Ok(std::path::absolute(path)?)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -181,10 +212,7 @@ impl Create {
 
 impl Attach {
     async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let NamespaceArgs { pid, netns } = self.namespace;
-        let of_process = |pid: u32| PathBuf::from(format!("/proc/{pid}/ns/net"));
-        let path = pid.map(of_process).or(netns).unwrap_or_default();
-        let path = std::path::absolute(&path)?;
+        let path = self.namespace.path(self.runtime).await?;
         let request = EndpointRequest {
             name: self.name,
             namespace: Namespace::Foreign { path },

@@ -22,9 +22,11 @@ const IDENTIFIER: u16 = 1;
 /// What most hosts send with.
 const HOP_LIMIT: u8 = 64;
 const SYN: &str = "syn";
-/// Words of `--from`.
-const OUTSIDE: &str = "outside";
-const HOST: &str = "host";
+/// Words of `--from`, which name no new endpoint ([`Name::RESERVED`]).
+const OUTSIDE: &str = Name::OUTSIDE;
+const HOST: &str = Name::HOST;
+/// What stands before an endpoint's name that could be one of these words.
+const ENDPOINT: &str = "ns:";
 
 /// Show what would become of a packet, and why: each decision in the order taken. Nothing is sent, nothing changed.
 ///
@@ -39,7 +41,8 @@ Examples:
   vnet trace udp 192.168.0.2:4000 9.9.9.9:53                how does an endpoint's question leave?
   vnet trace tcp 127.0.0.1:5555 127.0.0.1:8088              and a program of the host?
   vnet trace tcp 203.0.113.2:80 203.0.113.1:51234 --flags syn,ack
-  vnet trace icmp 192.168.0.2 203.0.113.2 --length 1600
+  vnet trace icmp 192.168.0.2 203.0.113.2 --length 1600     too big for the way; --fragmentable if it may be cut
+  vnet trace tcp 192.168.0.1:5555 192.168.0.2:80            from the host to an endpoint's own address
   vnet trace tcp 192.168.0.9:1 203.0.113.2:80 --from net1   what if net1 sent with another's address?")]
 pub(super) struct Trace {
     /// Its protocol.
@@ -51,7 +54,8 @@ pub(super) struct Trace {
     /// Its destination, likewise.
     #[arg(value_name = "DESTINATION")]
     destination: String,
-    /// Where it comes from: `outside`, `host`, or an endpoint's name [default: whose the source address is].
+    /// Where it comes from: `outside`, `host`, or an endpoint's name, also as `ns:NAME` [default: whose the source address
+    /// is].
     #[arg(long, value_name = "WHERE")]
     from: Option<String>,
     /// The uplink by which it comes in from outside [default: the only one].
@@ -72,6 +76,9 @@ pub(super) struct Trace {
     /// Its length in bytes, network header included [default: as short as it can be].
     #[arg(long, value_name = "BYTES")]
     length: Option<u16>,
+    /// Of IPv4: it may be cut into fragments on its way, as most hosts do not allow.
+    #[arg(long)]
+    fragmentable: bool,
 }
 
 fn flag_parser() -> impl clap::builder::TypedValueParser<Value = u8> {
@@ -179,6 +186,7 @@ impl Trace {
             reply: self.reply,
             hop_limit: self.ttl.unwrap_or(HOP_LIMIT),
             length: self.length,
+            fragmentable: self.fragmentable,
         };
         // What makes no sense is said before anything is looked at.
         self.frame(&described, Mac::new([0; 6]), Mac::new([0; 6]))?;
@@ -191,10 +199,12 @@ impl Trace {
             None if self.uplink.is_none() => return Ok(None),
             None | Some(OUTSIDE) => return Ok(Some(Named::Outside)),
             Some(HOST) => return Ok(Some(Named::Host)),
-            Some(name) => name,
+            Some(name) => name.strip_prefix(ENDPOINT).unwrap_or(name),
         };
         let name: Name = name.parse().map_err(|error: spec::Error| {
-            usage(&format!("--from is `outside`, `host` or an endpoint's name: {error}"))
+            usage(&format!(
+                "--from is `outside`, `host` or an endpoint's name, perhaps as `ns:NAME`: {error}"
+            ))
         })?;
         let endpoint = existing(record, &name)?;
         let addresses = endpoint.addresses().collect();

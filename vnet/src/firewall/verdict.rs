@@ -45,15 +45,26 @@ impl Verdict {
     }
 }
 
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Verdict {
+    /// On what it depends, if it does.
+    #[must_use]
+    pub fn depends_on(&self) -> Option<&str> {
         match self {
-            Self::Open => f.write_str("would let it pass"),
-            Self::Blocked(block) => write!(f, "would block it: {block}"),
-            Self::Undecided { why, block: None } => write!(f, "undecided: depends on {why}"),
-            Self::Undecided { why, block: Some(block) } => {
-                write!(f, "would block it, depending on {why}: {block}")
-            }
+            Self::Open | Self::Blocked(_) => None,
+            Self::Undecided { why, .. } => Some(why),
+        }
+    }
+
+    /// In words: what the firewall does, if it is asked, or else what it would do.
+    #[must_use]
+    pub fn in_words(&self, asked: bool) -> String {
+        let blocks = if asked { "blocks it" } else { "would block it" };
+        match self {
+            Self::Open if asked => "lets it pass".to_owned(),
+            Self::Open => "would let it pass".to_owned(),
+            Self::Blocked(block) => format!("{blocks}: {block}"),
+            Self::Undecided { why, block: None } => format!("undecided: depends on {why}"),
+            Self::Undecided { why, block: Some(block) } => format!("{blocks}, depending on {why}: {block}"),
         }
     }
 }
@@ -107,6 +118,23 @@ impl Block {
                 format!("{} -I {chain} -p {protocol} --dport {range} -j ACCEPT", self.iptables())
             }
             Owner::Nft => format!("{} {protocol} dport {ports} accept", self.nft_insert()),
+        }
+    }
+
+    /// The command that lets connections to these ports be forwarded there.
+    #[must_use]
+    pub fn allow_forwarded(&self, protocol: Protocol, ports: Ports) -> String {
+        match self.owner {
+            Owner::Ufw => {
+                let range = ports.to_string().replace('-', ":");
+                format!("ufw route allow proto {protocol} to any port {range}")
+            }
+            // Zones are asked about what comes in; between two of them, policies are.
+            Owner::Firewalld => format!(
+                "firewall-cmd --permanent --new-policy=vnet && firewall-cmd --permanent --policy=vnet \
+                 --add-ingress-zone=ANY --add-egress-zone=ANY --add-port={ports}/{protocol} && firewall-cmd --reload"
+            ),
+            Owner::Iptables | Owner::IptablesLegacy | Owner::Nft => self.allow(protocol, ports),
         }
     }
 

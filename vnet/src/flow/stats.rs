@@ -40,7 +40,7 @@ pub struct Room {
 }
 
 /// How much is used of something of which there is only so much.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// What is in use.
     pub used: u64,
@@ -163,6 +163,14 @@ impl Stats {
             endpoints: counting.endpoints(),
             ports: counting.ports(),
         }
+    }
+
+    /// How many flows the tables hold, whether they are over or not.
+    #[must_use]
+    pub fn flows(&self) -> u64 {
+        let flows =
+            self.tables.iter().filter(|fill| [maps::CONNTRACK, maps::UNCONFIRMED].contains(&fill.map));
+        flows.map(|fill| fill.usage.used + fill.over).sum()
     }
 
     /// What is nearly all in use, and what happens then.

@@ -9,12 +9,13 @@
 //! A link whose interface went away stays pinned without doing anything, and the interface's name may belong to
 //! a new one since; so what counts is what the kernel says is attached to the interface of that name now.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, Link, LinkError, PinnedLink};
 use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError};
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
+use aya::programs::{LinkOrder, ProgramError, ProgramInfo, SchedClassifier, TcAttachType};
 use aya::sys::SyscallError;
 use netlink_packet_route::tc::TcHandle;
 use nix::libc;
@@ -46,6 +47,33 @@ pub(super) fn pinned_in(links: &Path) -> Result<Vec<(Hook, String)>, Error> {
     found.dedup();
     Ok(found)
 }
+
+/// The interface that an attachment's pin is named for; `None` if the pin is another.
+pub(super) fn interface_of_pin(name: &str) -> Option<String> {
+    parse(name).map(|(_, interface)| interface)
+}
+
+/// What is attached where an instance's attachments are pinned for: the kernel's count of changes there, and the
+/// programs' numbers. Nothing is known of filters, of which there are news, and of interfaces that are gone.
+pub(super) fn attached(instance: &Instance) -> Result<BTreeMap<AttachedAt, Option<Attached>>, Error> {
+    let links = instance.link_pin("", "").with_file_name("");
+    let query = |hook: Hook, interface: &str| {
+        let (revision, programs) = SchedClassifier::query_tcx(interface, direction(hook)).ok()?;
+        Some((revision, programs.iter().map(ProgramInfo::id).collect()))
+    };
+    let pinned = pinned_in(&links)?.into_iter().filter(|(hook, _)| *hook != Hook::XdpUplink);
+    Ok(pinned
+        .map(|(hook, interface)| {
+            let attached = query(hook, &interface);
+            ((hook.name(), interface), attached)
+        })
+        .collect())
+}
+
+/// A program's name, and the interface that it is attached to.
+pub(super) type AttachedAt = (&'static str, String);
+/// The kernel's count of changes, and the numbers of the programs in their order.
+pub(super) type Attached = (u64, Vec<u32>);
 
 /// Whether a link's pin is that of a program attached to an interface, or a mark that goes with one.
 pub(super) fn is_pin(path: &Path) -> bool {

@@ -18,7 +18,7 @@ use crate::plan::TableSizes;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The process may not do what vnet does.
-    #[error("vnet must be run as root; missing: {missing}")]
+    #[error("run vnet as root, or grant it what is missing: {missing}")]
     Capabilities {
         /// The capabilities, each with what it is for.
         missing: String,
@@ -438,6 +438,15 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Dropped packets cannot be captured.
+    #[error("capture dropped packets")]
+    Capture {
+        /// Why.
+        source: io::Error,
+    },
+    /// There is one capture at a time.
+    #[error("another `vnet drops --pcapng` is capturing what this instance drops: end that first")]
+    CaptureUnderWay,
     /// A pinned program cannot be used.
     #[error("open program {}", pin.display())]
     OpenProgram {
@@ -533,6 +542,20 @@ pub enum Error {
     /// The events cannot be read.
     #[error("read the events")]
     Events {
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel's news cannot be heard.
+    #[error("listen to the kernel's news of interfaces, addresses and routes")]
+    Watch {
+        /// Why.
+        source: io::Error,
+    },
+    /// A directory cannot be watched.
+    #[error("watch {} (how many a user may is the parameter fs.inotify.max_user_watches)", path.display())]
+    WatchDirectory {
+        /// The directory.
+        path: PathBuf,
         /// Why.
         source: io::Error,
     },

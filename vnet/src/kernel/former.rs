@@ -8,6 +8,9 @@ use std::path::PathBuf;
 use super::error::Error;
 use crate::instance::Instance;
 
+/// Where they are, below the instance's directory.
+const DIRECTORY: &str = "sysctl";
+
 /// A note of what was before.
 #[derive(Debug)]
 pub(super) struct Former {
@@ -18,7 +21,22 @@ pub(super) struct Former {
 impl Former {
     /// The note of that name, whether it has been made or not.
     pub(super) fn of(instance: &Instance, name: &str) -> Self {
-        Self { directory: instance.run_dir().join("sysctl"), name: name.to_owned() }
+        Self { directory: instance.run_dir().join(DIRECTORY), name: name.to_owned() }
+    }
+
+    /// The names of those that have been made.
+    pub(super) fn names(instance: &Instance) -> Result<Vec<String>, Error> {
+        let path = instance.run_dir().join(DIRECTORY);
+        let names = fs::read_dir(&path).and_then(|entries| {
+            entries
+                .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+                .collect::<io::Result<Vec<_>>>()
+        });
+        match names {
+            Ok(names) => Ok(names),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(source) => Err(Error::ReadFile { path, source }),
+        }
     }
 
     /// Where it is.

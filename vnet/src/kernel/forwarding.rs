@@ -11,14 +11,26 @@ use super::error::Error;
 use super::former::Former;
 use super::sysctl::Setting;
 use crate::instance::Instance;
-use crate::plan::State;
+use crate::plan::{Resource, State};
+
+/// How the notes are named, before the interface.
+const PREFIX: &str = "forwarding@";
 
 fn settings(interface: &str) -> [Setting; 2] {
     [Setting::v4(interface, "forwarding", "1"), Setting::v6_if_known(interface, "force_forwarding", "1")]
 }
 
 fn former(instance: &Instance, interface: &str) -> Former {
-    Former::of(instance, &format!("forwarding@{interface}"))
+    Former::of(instance, &format!("{PREFIX}{interface}"))
+}
+
+/// The interfaces of which it is noted what was before.
+pub(super) fn noted(instance: &Instance) -> Result<Vec<Resource>, Error> {
+    let names = Former::names(instance)?;
+    let interfaces = names.iter().filter_map(|name| name.strip_prefix(PREFIX));
+    // One whose note was being written has not been changed as yet.
+    let interfaces = interfaces.filter(|interface| !interface.ends_with("+new"));
+    Ok(interfaces.map(|interface| Resource::Forwarding { interface: interface.to_owned() }).collect())
 }
 
 /// How it stands.

@@ -17,14 +17,16 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{self, IterableMap, Map, MapData, MapError};
 use aya::sys::SyscallError;
+use bytemuck::Zeroable as _;
 use vnet_common::{
     Addr, AllowFromKey, CtEntry, DatapathConfig, DropKey, EndpointUse, EndpointValue, FloatingValue,
-    FlowHand, FragmentKey, FragmentValue, HostAddressValue, MappingEntry, MasqueradeValue, NetworkValue,
-    PortMapKey, PortMapValue, PrefixKey, Tuple, UplinkValue,
+    FlowHand, FragmentKey, FragmentValue, HostAddressValue, LocalFlowKey, LocalFlowValue, MappingEntry,
+    MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, PrefixKey, Tuple, UplinkValue,
 };
 
 use super::batch;
 use super::error::Error;
+use crate::flow::Usage;
 use crate::instance::Instance;
 use crate::plan::State;
 
@@ -63,8 +65,10 @@ pub(super) struct Maps {
     pub(super) flood_sources: Table<Addr, u64>,
     pub(super) endpoint_use: Table<u32, EndpointUse>,
     pub(super) fragments: Table<FragmentKey, FragmentValue>,
+    pub(super) local_flows: Table<LocalFlowKey, LocalFlowValue>,
     drops: PathBuf,
     events: PathBuf,
+    captured: PathBuf,
 }
 
 impl Maps {
@@ -91,8 +95,10 @@ impl Maps {
             flood_sources: Table::new(instance, names::FLOOD_SOURCES),
             endpoint_use: Table::new(instance, names::ENDPOINT_USE),
             fragments: Table::new(instance, names::FRAGMENTS),
+            local_flows: Table::new(instance, names::LOCAL_FLOWS),
             drops: instance.map_pin(names::DROPS),
             events: instance.map_pin(names::EVENTS),
+            captured: instance.map_pin(names::CAPTURED),
         }
     }
 
@@ -117,6 +123,7 @@ impl Maps {
         self.flood_sources.close();
         self.endpoint_use.close();
         self.fragments.close();
+        self.local_flows.close();
     }
 
     /// The drop counters, summed over the CPUs.
@@ -133,12 +140,45 @@ impl Maps {
         counters.iter().map(sum).collect::<Result<_, _>>().map_err(|source| read_error(name, source))
     }
 
+    /// How much of each map whose entries are counted by nobody else is in use: all but the flow tables, and those of
+    /// one entry.
+    pub(super) fn usage(&self) -> Result<Vec<(&'static str, Usage)>, Error> {
+        let usages = [
+            self.uplinks.usage(|_, _| true)?,
+            self.host_addresses.usage(|_, _| true)?,
+            self.networks.usage(|_, _| true)?,
+            self.endpoints.usage(|_, _| true)?,
+            self.masquerade.usage(|_, _| true)?,
+            self.unmasqueraded.usage(|_, _| true)?,
+            self.floating.usage(|_, _| true)?,
+            self.denied.usage(|_, _| true)?,
+            self.port_map.usage(|_, _| true)?,
+            self.allow_from.usage(|_, _| true)?,
+            self.mappings.usage(|_, _| true)?,
+            // An array: those in use hold something.
+            self.flow_slots.usage(|_, tuple| *tuple != Tuple::zeroed())?,
+            self.endpoint_use.usage(|_, _| true)?,
+            self.fragments.usage(|_, _| true)?,
+            self.local_flows.usage(|_, _| true)?,
+            self.flood_sources.usage(|_, _| true)?,
+        ];
+        Ok(usages.into_iter().flatten().collect())
+    }
+
     /// The ring buffer of events.
     pub(super) fn events(&self) -> Result<maps::RingBuf<MapData>, Error> {
         let name = vnet_common::maps::EVENTS;
         let data = open(&self.events).map_err(|source| read_error(name, source))?;
         let data = data.ok_or_else(|| Error::NoMap { map: name, pin: self.events.clone() })?;
         maps::RingBuf::try_from(Map::RingBuf(data)).map_err(|source| read_error(name, source))
+    }
+
+    /// The perf events of captured packets.
+    pub(super) fn captured(&self) -> Result<maps::PerfEventArray<MapData>, Error> {
+        let name = vnet_common::maps::CAPTURED;
+        let data = open(&self.captured).map_err(|source| read_error(name, source))?;
+        let data = data.ok_or_else(|| Error::NoMap { map: name, pin: self.captured.clone() })?;
+        maps::PerfEventArray::try_from(Map::PerfEventArray(data)).map_err(|source| read_error(name, source))
     }
 }
 
@@ -214,6 +254,31 @@ where
             if all { Ok(entries) } else { walk(map) }
         });
         entries.map(Option::unwrap_or_default).map_err(|source| read_error(self.name, source))
+    }
+
+    /// How many entries there are for which `counts` holds, and how many the map has room for; `None` if it does not
+    /// exist.
+    pub(super) fn usage(
+        &self,
+        counts: impl Fn(&K, &V) -> bool,
+    ) -> Result<Option<(&'static str, Usage)>, Error> {
+        self.close();
+        let usage = self.with(|map| {
+            let room = IterableMap::map(map).info()?.max_entries().into();
+            let mut used = 0;
+            let all = batch::read(descriptor(map), |key: K, value: V| {
+                used += u64::from(counts(&key, &value));
+                true
+            });
+            let all = all.map_err(|io_error| SyscallError { call: "BPF_MAP_LOOKUP_BATCH", io_error })?;
+            if !all {
+                used = walk(map)?.iter().filter(|(key, value)| counts(key, value)).count() as u64;
+            }
+            Ok(Usage { used, room })
+        });
+        self.close();
+        let usage = usage.map_err(|source| read_error(self.name, source))?;
+        Ok(usage.map(|usage| (self.name, usage)))
     }
 
     /// Writes an entry.

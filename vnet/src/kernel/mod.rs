@@ -6,7 +6,10 @@
 //!          +-- entries        resources that are one entry of a map           -- maps
 //!          +-- bridge, veth, direct, hold, limit   interfaces and what is set on them       -- interface, netlink (dump), sysctl
 //!          +-- live           tables and routing, for packets that are only described, read only   -- maps, probe
+//!          +-- capture        what the programs drop, for whoever asks for the packets    -- maps
+//!          +-- traffic        what interfaces count                                   -- netlink
 //!          +-- netns          namespaces
+//!          +-- watch          what happens beside vnet                           -- netlink, inotify
 //!          +-- netfilter      the rules of the host's firewall, read only        -- dump
 //!          +-- reserved_ports, forwarding   parameters of the host                -- sysctl, former
 //!          '-- sockets        of the host's own programs                         -- dump
@@ -18,10 +21,12 @@ mod attachment;
 mod batch;
 mod bridge;
 mod capabilities;
+mod capture;
 mod cgroup;
 mod direct;
 mod dump;
 mod entries;
+mod environment;
 mod error;
 mod events;
 mod exec;
@@ -45,11 +50,14 @@ mod reserved_ports;
 mod sockets;
 mod stdout;
 mod sysctl;
+mod traffic;
 mod veth;
+mod watch;
 mod xdp;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
+use std::io;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -57,12 +65,17 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use nix::time::{ClockId, clock_gettime};
 use vnet_common::{
-    Addr, CtEntry, DatapathConfig, DropKey, EndpointUse, Event, Mac, MappingEntry, PortRange, Proto, Tuple,
+    Addr, CaptureFilter, CtEntry, DatapathConfig, DropKey, EndpointUse, Event, Mac, MappingEntry, PortRange,
+    Proto, Tuple,
 };
 
+pub use capture::{Capture, Captured};
+pub use environment::Environment;
 pub use error::{Error, NetlinkError};
 pub use live::Live;
 pub use object::{GENERATOR, OBJECT, PROBE, RUNNERS};
+pub use traffic::InterfaceTraffic;
+pub use watch::{Change, Hooks, Watch};
 
 use self::attachment::Attachment;
 use self::bridge::Bridge;
@@ -71,9 +84,9 @@ use self::maps::Maps;
 use self::netlink::Netlink;
 use self::xdp::XdpAttachment;
 use crate::firewall::Netfilter;
-use crate::flow::Tables;
+use crate::flow::{self, Counted, Room, Stats, Tables, Usage};
 use crate::instance::Instance;
-use crate::plan::{GsoSizes, Op, Resource, State};
+use crate::plan::{GsoSizes, Op, Resource, State, TableSizes, Veth};
 
 /// An interface of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -423,6 +436,44 @@ impl Kernel {
         Ok(addressed)
     }
 
+    /// What interfaces of the host have received and sent, by name.
+    ///
+    /// # Errors
+    /// When the kernel does not list them.
+    pub async fn traffic(&self, names: &[&str]) -> Result<HashMap<String, InterfaceTraffic>, Error> {
+        traffic::of_interfaces(&self.netlink, names).await
+    }
+
+    /// What endpoints have received and sent, by the host's ends of their links.
+    ///
+    /// # Errors
+    /// When the kernel does not list them.
+    pub async fn traffic_of_endpoints(
+        &self,
+        links: &[&str],
+    ) -> Result<HashMap<String, InterfaceTraffic>, Error> {
+        traffic::of_far_ends(&self.netlink, links).await
+    }
+
+    /// The names of the host's interfaces, by number.
+    ///
+    /// # Errors
+    /// When the kernel does not list them.
+    pub fn interface_names(&self) -> Result<BTreeMap<u32, String>, Error> {
+        let names = nix::net::if_::if_nameindex();
+        let names = names.map_err(|errno| Error::ReadInterfaces { source: io::Error::from(errno).into() })?;
+        let names = names.to_slice().iter();
+        Ok(names.map(|it| (it.index(), it.name().to_string_lossy().into_owned())).collect())
+    }
+
+    /// How many entries a map has room for; `None` when there is no data path.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub fn room(&self, map: &'static str) -> Result<Option<u32>, Error> {
+        maps::room(&self.instance.map_pin(map), map)
+    }
+
     /// Whether the host has an interface of this name.
     ///
     /// # Errors
@@ -523,6 +574,40 @@ impl Kernel {
         Ok(None)
     }
 
+    /// What flows use of what there is, counted now; `endpoints` are those to count for, with their names and addresses.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn flow_stats(&self, endpoints: &[(String, Vec<IpAddr>)], room: Room) -> Result<Stats, Error> {
+        // Without a data path there are no flows.
+        let config = self.datapath_config()?.unwrap_or(DatapathConfig::DEFAULT);
+        let mut used: Vec<(String, EndpointUse)> = Vec::with_capacity(endpoints.len());
+        for (name, addresses) in endpoints {
+            used.push((name.clone(), self.endpoint_use(addresses)?.unwrap_or(EndpointUse::NOTHING)));
+        }
+        let (flows, mappings) = (flow::pair(&self.flow_tables()?), self.mappings()?);
+        let fragments = self.fragments()?;
+        let counted = Counted { flows: &flows, mappings: &mappings, fragments, endpoints: &used, room };
+        Ok(Stats::count(&counted, &config, Self::now()))
+    }
+
+    /// What of the machine matters to vnet beside what it cannot do without.
+    ///
+    /// # Errors
+    /// When the kernel's release, or the instance's own files, cannot be looked at.
+    pub fn environment(&self) -> Result<Environment, Error> {
+        environment::of(&self.instance)
+    }
+
+    /// How much is in use of each map whose entries can be counted, but for the flow tables; nothing when there is no
+    /// data path.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn map_usage(&self) -> Result<Vec<(&'static str, Usage)>, Error> {
+        self.maps.usage()
+    }
+
     /// The configuration of the data path; `None` when there is none.
     ///
     /// # Errors
@@ -562,6 +647,14 @@ impl Kernel {
         self.xdp(interface, false).is_pinned()
     }
 
+    /// Whether both ends of an endpoint's pair are there and in their places, though not all of it may be as described.
+    ///
+    /// # Errors
+    /// When they cannot be looked at.
+    pub async fn is_whole(&self, veth: &Veth) -> Result<bool, Error> {
+        veth::is_whole(&self.netlink, veth).await
+    }
+
     /// Whether the kernel has what fragments wait in for the first of their datagram.
     ///
     /// # Errors
@@ -574,6 +667,30 @@ impl Kernel {
     #[must_use]
     pub fn has_ipv6() -> bool {
         sysctl::has_ipv6()
+    }
+
+    /// What there is of the instance, as far as that can be found without its record: maps and programs, and parameters
+    /// of the host of which it is noted what they were before.
+    ///
+    /// # Errors
+    /// When it cannot be looked for.
+    pub async fn without_record(&self) -> Result<Vec<Resource>, Error> {
+        let mut found = Vec::new();
+        let data_path = Resource::DataPath(TableSizes::default());
+        if self.state(&data_path).await? != State::Absent {
+            found.push(data_path);
+        }
+        found.extend(reserved_ports::noted(&self.instance)?);
+        found.extend(forwarding::noted(&self.instance)?);
+        Ok(found)
+    }
+
+    /// Refuses maps of another version of vnet that are in use.
+    ///
+    /// # Errors
+    /// When they are that, with the way out.
+    pub fn check_version(&self) -> Result<(), Error> {
+        programs::check_version(&self.instance)
     }
 
     /// The number of the host's network namespace: no other has it until the next boot.
@@ -604,6 +721,30 @@ impl Kernel {
     /// When there is no data path, or the ring buffer cannot be read.
     pub async fn events(&self, each: &mut dyn FnMut(&Event) -> bool) -> Result<(), Error> {
         events::read(self.maps.events()?, each).await
+    }
+
+    /// Captures the packets that are dropped from now on, of one that the filter selects its first bytes.
+    ///
+    /// # Errors
+    /// When there is no data path, somebody else captures, or the kernel has no memory for it.
+    pub fn capture(&self, filter: &CaptureFilter) -> Result<Capture, Error> {
+        Capture::begin(&self.instance, &self.maps, filter)
+    }
+
+    /// Begins to listen to what happens around the instance. Needs a tokio runtime with I/O.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn watch(instance: &Instance) -> Result<Watch, Error> {
+        Watch::open(instance)
+    }
+
+    /// What is attached now where the instance's attachments are pinned for.
+    ///
+    /// # Errors
+    /// When the pins cannot be listed.
+    pub fn hooks(instance: &Instance) -> Result<Hooks, Error> {
+        watch::hooks(instance)
     }
 
     /// Waits until nobody can read standard output any more: for ever if it is a file.

@@ -35,7 +35,7 @@ use super::dump::DumpSocket;
 
 pub(super) use self::address::Address;
 pub(super) use self::filter::BpfFilter;
-pub(super) use self::link::{AttachedXdp, Link, OtherEnd, gso_attributes};
+pub(super) use self::link::{AttachedXdp, Counters, Link, OtherEnd, gso_attributes};
 pub(super) use self::queue::TokenBucket;
 pub(super) use self::route::{Existing, Hop, MAIN, NewRoute};
 pub(super) use self::rule::SourceRule;

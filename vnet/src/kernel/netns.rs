@@ -15,13 +15,14 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 
+use super::capabilities::check_namespaces;
 use super::error::Error;
 use super::interface::change_error;
 use super::netlink::Netlink;
 use crate::plan::State;
 
 /// Where `ip netns` keeps its namespaces.
-const DIRECTORY: &str = "/run/netns";
+pub(super) const DIRECTORY: &str = "/run/netns";
 /// The loopback's index: it is the first interface of every namespace.
 const LOOPBACK: u32 = 1;
 
@@ -64,6 +65,7 @@ impl Namespace {
 
     /// Moves the calling thread into it, for good.
     pub(super) fn enter(&self) -> Result<(), Error> {
+        check_namespaces()?;
         setns(&self.file, CloneFlags::CLONE_NEWNET)
             .map_err(|errno| Error::EnterNamespace { path: self.path.clone(), source: errno.into() })
     }
@@ -113,6 +115,9 @@ pub(super) async fn create(name: &str) -> Result<(), Error> {
 /// Removes the namespace of that name. It lives on while processes are in it, without the name.
 pub(super) fn remove(name: &str) -> Result<(), Error> {
     let path = path_of(name);
+    if path.exists() {
+        check_namespaces()?;
+    }
     let failed = |source| Error::RemoveNamespace { path: path.clone(), source };
     match umount2(&path, MntFlags::MNT_DETACH) {
         // EINVAL: a file on which nothing is mounted, left by a creation that was killed.
@@ -137,6 +142,7 @@ fn is_namespace(file: &File) -> bool {
 /// that was killed between the file and the mount.
 fn make(path: &Path) -> Result<Namespace, Error> {
     let failed = |source| Error::MakeNamespace { path: path.to_owned(), source };
+    check_namespaces()?;
     make_directory().map_err(failed)?;
     match File::create_new(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),

@@ -14,6 +14,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::attachment;
+use super::capabilities::check_namespaces;
 use super::error::Error;
 
 /// What happens to links to interfaces when their pins are removed.
@@ -33,6 +34,7 @@ pub(super) fn mount_bpffs(path: &Path) -> Result<(), Error> {
     if in_private_mounts() {
         return Err(Error::PrivateMounts { path: path.to_owned() });
     }
+    check_namespaces()?;
     let failed = |source| Error::MountBpffs { path: path.to_owned(), source };
     if !path.exists() {
         make_directory(path).map_err(failed)?;
@@ -136,11 +138,56 @@ fn remove_directory(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// `BPF_OBJ_GET` and `BPF_LINK_DETACH` (`include/uapi/linux/bpf.h`): aya has neither the second nor the
-/// descriptor it needs.
 fn detach_link(pin: &Path) -> io::Result<()> {
-    const OBJ_GET: libc::c_long = 7;
     const LINK_DETACH: libc::c_long = 34;
+    let link = open(pin)?;
+    let link_fd = link.as_raw_fd() as u32;
+    // SAFETY: the attribute is the only member of BPF_LINK_DETACH, a descriptor that lives until the call is over.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, LINK_DETACH, &raw const link_fd, size_of::<u32>()) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Whether a pinned link to a cgroup has been detached from it: it has no cgroup any more
+/// (`bpf_cgroup_link_fill_link_info`).
+pub(super) fn has_lost_its_cgroup(pin: &Path) -> io::Result<bool> {
+    const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+    /// The beginning of `struct bpf_link_info`, as it is for links to cgroups.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        kind: u32,
+        id: u32,
+        program: u32,
+        padding: u32,
+        cgroup: u64,
+        attached: u32,
+        padding_at_end: u32,
+    }
+    #[repr(C)]
+    struct Attribute {
+        fd: u32,
+        length: u32,
+        info: u64,
+    }
+    let link = open(pin)?;
+    let mut info = Info::default();
+    let attribute = Attribute {
+        fd: link.as_raw_fd() as u32,
+        length: size_of::<Info>() as u32,
+        info: (&raw mut info) as u64,
+    };
+    // SAFETY: the attribute is the `info` member of BPF_OBJ_GET_INFO_BY_FD; the kernel writes at most `length` bytes to
+    // `info`, which lives until the call is over.
+    let done = unsafe {
+        libc::syscall(libc::SYS_bpf, OBJ_GET_INFO_BY_FD, &raw const attribute, size_of::<Attribute>())
+    };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(info.cgroup == 0) }
+}
+
+/// Opens what is pinned at a path. Like the other commands of `bpf` here (`include/uapi/linux/bpf.h`), aya does this only
+/// without giving the descriptor away, or not at all.
+fn open(pin: &Path) -> io::Result<OwnedFd> {
+    const OBJ_GET: libc::c_long = 7;
     let path = CString::new(pin.as_os_str().as_bytes())?;
     let pathname = path.as_ptr() as u64;
     // SAFETY: the attribute is the pathname member of BPF_OBJ_GET, which the kernel reads up to its zero byte;
@@ -150,9 +197,5 @@ fn detach_link(pin: &Path) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the call succeeded, so this is a descriptor of ours alone; the kernel opens it with O_CLOEXEC.
-    let link = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-    let link_fd = link.as_raw_fd() as u32;
-    // SAFETY: the attribute is the only member of BPF_LINK_DETACH, a descriptor that lives until the call is over.
-    let done = unsafe { libc::syscall(libc::SYS_bpf, LINK_DETACH, &raw const link_fd, size_of::<u32>()) };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }

@@ -25,6 +25,7 @@ use nix::libc;
 use vnet_common::{ABI_VERSION, DatapathConfig, Hook, features, maps};
 
 use super::attachment::{self, Attachment};
+use super::capabilities::check_loading;
 use super::error::Error;
 use super::maps::{self as tables, Table};
 use super::netlink::Netlink;
@@ -108,7 +109,6 @@ impl<'a> Place<'a> {
 
     /// What is missing of what every complete set has.
     fn gap(&self) -> Option<String> {
-        let map = |name: &&str| (!self.map(name).exists()).then(|| format!("map {name} is not pinned"));
         let program =
             |name: &str| (!self.program(name).exists()).then(|| format!("program {name} is not pinned"));
         let link = |name: &&str| {
@@ -116,8 +116,25 @@ impl<'a> Place<'a> {
                 .then(|| format!("program {name} is not attached to the root cgroup"))
         };
         let names = Hook::ALL.iter().map(|hook| hook.name()).chain(HOST_PROGRAMS);
-        let gap = maps::ALL.iter().find_map(map);
-        gap.or_else(|| names.into_iter().find_map(program)).or_else(|| HOST_PROGRAMS.iter().find_map(link))
+        self.missing_map()
+            .or_else(|| names.into_iter().find_map(program))
+            .or_else(|| HOST_PROGRAMS.iter().find_map(link))
+    }
+
+    /// A map that every complete set has, and this one has not.
+    fn missing_map(&self) -> Option<String> {
+        let missing = maps::ALL.iter().find(|name| !self.map(name).exists());
+        missing.map(|name| format!("map {name} is not pinned"))
+    }
+
+    /// A program whose link to the root cgroup is pinned, but links it no more.
+    fn detached(&self) -> Option<String> {
+        let detached = |name: &&&str| {
+            // Not knowing is no reason to do anything about it.
+            pins::has_lost_its_cgroup(&self.cgroup_link(name)).unwrap_or(false)
+        };
+        let found = HOST_PROGRAMS.iter().find(detached);
+        found.map(|name| format!("program {name} was detached from the root cgroup"))
     }
 
     /// The ABI version of its maps, if it can be read.
@@ -161,8 +178,21 @@ pub(super) fn state(instance: &Instance) -> State {
     match (live.mark(), object::build()) {
         (Some(mark), Some(build)) if mark != build => State::Differs("programs of another build".to_owned()),
         (None, Some(_)) => State::Differs("loading was interrupted".to_owned()),
-        _ => State::Present,
+        _ => live.detached().map_or(State::Present, State::Differs),
     }
+}
+
+/// Refuses maps of another version of vnet that are in use: what this one would write there, the programs that use them
+/// would not understand, and to make them anew would end every flow.
+pub(super) fn check_version(instance: &Instance) -> Result<(), Error> {
+    let live = Place::live(instance);
+    if live.abi_version() == Some(ABI_VERSION) || !live.map(maps::CONFIG).exists() {
+        return Ok(());
+    }
+    if attachment::pinned_in(&links_of(instance))?.is_empty() {
+        return Ok(());
+    }
+    Err(Error::ForeignVersion { pins: live.root, wanted: ABI_VERSION })
 }
 
 /// Loads what is missing. Maps that are there keep their sizes.
@@ -220,17 +250,13 @@ async fn remove_live(instance: &Instance, netlink: &Netlink) -> Result<(), Error
     pins::remove_tree(&instance.pin_dir(), InterfaceLinks::Detach)
 }
 
-/// The set in use, if its maps can be kept; otherwise removes what there is of it.
+/// The set in use, if its maps can be kept, whatever else of it is missing; otherwise removes what there is of it.
 async fn take_over<'a>(live: &Place<'a>, netlink: &Netlink) -> Result<Option<Place<'a>>, Error> {
     let version = live.abi_version();
-    if live.gap().is_none() && version == Some(ABI_VERSION) {
+    if live.missing_map().is_none() && version == Some(ABI_VERSION) {
         return Ok(Some(Place::live(live.instance)));
     }
-    let attached = !attachment::pinned_in(&links_of(live.instance))?.is_empty();
-    let foreign = live.map(maps::CONFIG).exists() && version != Some(ABI_VERSION);
-    if foreign && attached {
-        return Err(Error::ForeignVersion { pins: live.root.clone(), wanted: ABI_VERSION });
-    }
+    check_version(live.instance)?;
     remove_live(live.instance, netlink).await?;
     Ok(None)
 }
@@ -294,6 +320,7 @@ fn load(object: &[u8], kept: Option<&Place<'_>>, sizes: TableSizes) -> Result<Eb
         None => None,
     };
     let flow_slots = flow_slots.unwrap_or(sizes.flows);
+    check_loading()?;
     let mut loader = EbpfLoader::new();
     loader.override_global(features::SYMBOL, &bits, false);
     loader.override_global(maps::FLOW_SLOTS_SYMBOL, &flow_slots, false);

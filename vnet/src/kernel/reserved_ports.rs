@@ -13,7 +13,7 @@ use super::error::Error;
 use super::former::Former;
 use super::sysctl;
 use crate::instance::Instance;
-use crate::plan::State;
+use crate::plan::{Resource, State};
 
 const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 const AUTOMATIC: &str = "/proc/sys/net/ipv4/ip_local_port_range";
@@ -155,6 +155,12 @@ pub(super) fn state(instance: &Instance, range: PortRange) -> Result<State, Erro
         None => State::Absent,
         Some(Record { ours, .. }) => State::Differs(format!("{ours} was reserved; the list is now {now}")),
     })
+}
+
+/// A reservation that is noted, whatever its record.
+pub(super) fn noted(instance: &Instance) -> Result<Option<Resource>, Error> {
+    let range = load(instance)?.and_then(|record| record.ours.ranges.first().copied());
+    Ok(range.map(|(first, last)| Resource::ReservedPorts { first, last }))
 }
 
 /// Reserves the range.

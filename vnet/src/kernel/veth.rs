@@ -55,6 +55,13 @@ pub(super) async fn state(netlink: &Netlink, veth: &Veth) -> Result<State, Error
     Ok(difference.map_or(State::Present, State::Differs))
 }
 
+/// Whether both ends are there, one of them under its name in its namespace.
+pub(super) async fn is_whole(netlink: &Netlink, veth: &Veth) -> Result<bool, Error> {
+    let Some(host) = find(netlink, &veth.host).await? else { return Ok(false) };
+    let Some(namespace) = Namespace::open_if_any(&veth.namespace)? else { return Ok(false) };
+    Ok(host.is(KIND) && other_end(&namespace.netlink()?, veth, &host).await?.is_some())
+}
+
 fn host_difference(veth: &Veth, host: &Link, bridge: Option<&Link>) -> Option<String> {
     if bridge.is_none() || host.master != bridge.map(|bridge| bridge.index) {
         return Some(format!("{} is not in {}", veth.host, veth.bridge));

@@ -365,7 +365,8 @@ impl<M: Machine> Manager<M> {
         }
         let mappings: Vec<PortMap> = noted.new.into_iter().map(|(_, mapping)| mapping).collect();
         draft.notes.extend(mappings.iter().flat_map(restrictions));
-        draft.notes.extend(self.firewall_notes(settings, addresses, &mappings));
+        let networks = transaction.networks()?;
+        draft.notes.extend(self.firewall_notes(settings, addresses, &networks, &mappings));
         Ok(())
     }
 }

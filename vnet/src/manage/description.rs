@@ -92,7 +92,7 @@ impl Description {
         let known: Endpoints = endpoints.map(|endpoint| (endpoint.name.clone(), endpoint)).collect();
         let masquerades = transaction.masquerades()?.into_iter().filter(|rule| rule.network.is_none());
         Ok(Self {
-            uplinks: settings.uplinks.clone(),
+            uplinks: if settings.follows_default_route { Vec::new() } else { settings.uplinks.clone() },
             change: change(&settings),
             networks: transaction.networks()?.into_iter().map(|it| network(instance, it)).collect(),
             port_maps: transaction.port_maps()?.into_iter().map(|it| port_map(&known, it)).collect(),
@@ -145,7 +145,7 @@ fn network(instance: &str, network: Network) -> NetworkRequest {
         ranges: network.ranges,
         reserved: network.reserved,
         bridge: Some(network.bridge).filter(|bridge| usual.as_ref() != Some(bridge)),
-        mtu: Some(network.mtu),
+        mtu: (!network.follows_uplink).then_some(network.mtu),
         internal: network.internal,
         isolated: network.isolated,
         options: NetworkChange {

@@ -2,15 +2,22 @@
 //!
 //! A check is an entry of [`CHECKS`]: a name and a function of what was found out about the host.
 
-use super::host::Addresses;
-use super::reachable::{firewall_says, in_full, is_for_the_host_alone, link, ports};
+mod firewall;
+mod host;
+mod record;
+mod usage;
+
+use super::examine::{Difference, Examination, examine, examine_endpoint, examine_mappings, examine_rules};
+use super::flows::{named, room};
+use super::host::Host;
+use super::masquerade::missing_addresses;
+use super::reachable::in_full;
 use super::{Error, Manager, kernel};
-use crate::firewall::{Block, Connection, Families, Hook, Netfilter, Verdict, judge};
-use crate::kernel::Addressed;
-use crate::plan::{Resource, Shaper, State, expand};
+use crate::firewall::Netfilter;
+use crate::kernel::{Addressed, Environment};
+use crate::plan::Resource;
 use crate::reconcile::Machine;
-use crate::spec::{Firewall, InterfaceName, Name, Network, PortMap, Ports, Protocol, Settings};
-use crate::store::Transaction;
+use crate::spec::{Endpoint, Network, PortMap, Settings};
 
 /// Something that is not as somebody would expect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,12 +44,22 @@ struct Facts {
     settings: Settings,
     networks: Vec<Network>,
     mappings: Vec<PortMap>,
+    host: Host,
     interfaces: Vec<Addressed>,
     netfilter: Result<Netfilter, String>,
-    /// Endpoints of which something is gone, and what.
-    gone: Vec<(Name, Vec<Resource>)>,
-    /// Limits of endpoints that are not as recorded, by the endpoint's name.
-    limits: Vec<(Name, Shaper, State)>,
+    environment: Result<Environment, String>,
+    /// What is recorded of the instance, its networks and rules, what is published and what floats.
+    examined: Examination,
+    /// Endpoints of which something is not as recorded.
+    endpoints: Vec<(Endpoint, Vec<Difference>)>,
+    /// How many entries the endpoints have in the map of their addresses.
+    endpoint_entries: usize,
+    /// Addresses that rules translate to and the host has not.
+    missing_addresses: Vec<String>,
+    /// How many things are to be gone and are not yet.
+    going: bool,
+    /// What flows have nearly all in use.
+    flows: Result<Vec<String>, String>,
 }
 
 /// A check. It fails when what it needs to know could not be found out.
@@ -58,13 +75,21 @@ struct Found {
 }
 
 /// Every check there is.
-const CHECKS: [Check; 6] = [
-    Check { name: "firewall", run: input_policy },
-    Check { name: "docker-user", run: docker_user },
-    Check { name: "forward", run: forward_policy },
-    Check { name: "br_netfilter", run: bridged_frames },
-    Check { name: "endpoints", run: endpoints },
-    Check { name: "limits", run: limits },
+const CHECKS: [Check; 14] = [
+    Check { name: "kernel", run: host::kernel },
+    Check { name: "permissions", run: host::permissions },
+    Check { name: "uplinks", run: host::uplinks },
+    Check { name: "record", run: record::record },
+    Check { name: "endpoints", run: record::endpoints },
+    Check { name: "limits", run: record::limits },
+    Check { name: "addresses", run: record::addresses },
+    Check { name: "routes", run: host::routes },
+    Check { name: "mtu", run: host::mtu },
+    Check { name: "room", run: usage::room },
+    Check { name: "firewall", run: firewall::published },
+    Check { name: "docker-user", run: firewall::docker_user },
+    Check { name: "forward", run: firewall::forward_policy },
+    Check { name: "br_netfilter", run: firewall::bridged_frames },
 ];
 
 /// The names of all checks.
@@ -79,62 +104,42 @@ impl<M: Machine> Manager<M> {
     /// When the record or the host's interfaces cannot be read.
     pub async fn diagnose(&self) -> Result<Diagnosis, Error> {
         let (transaction, settings) = self.begin()?;
-        let host = Addresses::observe(&self.machine, &settings).await?;
+        let host = Host::observe(&self.machine).await?;
+        let uplinks: Vec<&str> = settings.uplinks.iter().map(|uplink| uplink.as_str()).collect();
+        let interfaces =
+            self.machine.addressed(&uplinks).await.map_err(kernel("list the host's addresses"))?;
+        let mut examined = examine(&self.machine, &transaction, &settings).await?;
+        examined.extend(examine_rules(&self.machine, &transaction).await?);
+        examined.extend(examine_mappings(&self.machine, &transaction).await?);
+        let recorded = transaction.endpoints()?;
+        let mut endpoints = Vec::new();
+        let mut endpoint_entries = 0;
+        for endpoint in &recorded {
+            let Examination { present, differences } =
+                examine_endpoint(&self.machine, &transaction, endpoint).await?;
+            let is_entry = |resource: &&Resource| matches!(resource, Resource::Endpoint { .. });
+            endpoint_entries += present.iter().filter(is_entry).count();
+            if !differences.is_empty() {
+                endpoints.push((endpoint.clone(), differences));
+            }
+        }
+        let flows = self.machine.flow_stats(&named(&recorded), room(&settings));
         let facts = Facts {
-            settings,
             networks: transaction.networks()?,
             mappings: transaction.port_maps()?,
-            interfaces: host.interfaces,
+            missing_addresses: missing_addresses(&transaction, &interfaces)?,
+            host,
+            interfaces,
             netfilter: self.machine.netfilter().map_err(|error| in_full(&error)),
-            gone: self.lost_links(&transaction).await?,
-            limits: self.lost_limits(&transaction).await?,
+            environment: self.machine.environment().map_err(|error| in_full(&error)),
+            examined,
+            endpoints,
+            endpoint_entries,
+            going: !transaction.going()?.is_empty(),
+            flows: flows.map(|stats| stats.warnings()).map_err(|error| in_full(&error)),
+            settings,
         };
         Ok(run(&facts))
-    }
-
-    /// The endpoints whose namespaces or links are gone.
-    async fn lost_links(&self, transaction: &Transaction) -> Result<Vec<(Name, Vec<Resource>)>, Error> {
-        let mut lost = Vec::new();
-        for endpoint in transaction.endpoints()? {
-            let networks = transaction.networks_of(&endpoint)?;
-            let mut gone = Vec::new();
-            for resource in expand::endpoint(&endpoint, &networks) {
-                if !matches!(resource, Resource::Namespace { .. } | Resource::Veth(_)) {
-                    continue;
-                }
-                let is_there = self.machine.is_there(&resource).await;
-                if !is_there.map_err(kernel("look for endpoints"))? {
-                    gone.push(resource);
-                }
-            }
-            if !gone.is_empty() {
-                lost.push((endpoint.name, gone));
-            }
-        }
-        Ok(lost)
-    }
-
-    /// The limits of endpoints that are there, which are not as recorded.
-    async fn lost_limits(&self, transaction: &Transaction) -> Result<Vec<(Name, Shaper, State)>, Error> {
-        let mut lost = Vec::new();
-        for endpoint in transaction.endpoints()?.into_iter().filter(|endpoint| !endpoint.limits.is_empty()) {
-            let mut is_there = true;
-            for link in &endpoint.links {
-                let found = self.machine.has_interface(link.host_interface.as_str()).await;
-                is_there &= found.map_err(kernel("look for interfaces of the host"))?;
-            }
-            if !is_there {
-                continue;
-            }
-            for resource in expand::limits(&endpoint, &transaction.networks_of(&endpoint)?) {
-                let state = self.machine.state(&resource).await;
-                let state = state.map_err(kernel("look at the limits of endpoints"))?;
-                if let (Resource::Limit(shaper), State::Absent | State::Differs(_)) = (resource, &state) {
-                    lost.push((endpoint.name.clone(), shaper, state));
-                }
-            }
-        }
-        Ok(lost)
     }
 }
 
@@ -151,185 +156,4 @@ fn run(facts: &Facts) -> Diagnosis {
         }
     }
     diagnosis
-}
-
-impl Facts {
-    fn netfilter(&self) -> Result<&Netfilter, String> {
-        self.netfilter.as_ref().map_err(String::clone)
-    }
-
-    /// The mappings that the world reaches.
-    fn open_mappings(&self) -> impl Iterator<Item = &PortMap> {
-        self.mappings.iter().filter(|mapping| !is_for_the_host_alone(mapping))
-    }
-
-    fn network_of(&self, mapping: &PortMap) -> Option<&Network> {
-        self.networks.iter().find(|network| network.number == mapping.number)
-    }
-
-    /// A new TCP connection that the host forwards.
-    fn forwarded(&self, from: &InterfaceName, to: &InterfaceName, v4: bool) -> Connection {
-        Connection {
-            hook: Hook::Forward,
-            input: link(&self.interfaces, from),
-            output: Some(link(&self.interfaces, to)),
-            v4,
-            destination: None,
-            protocol: Protocol::Tcp,
-            ports: Ports::ALL,
-        }
-    }
-}
-
-/// Published ports that the host's firewall would block, did it see them.
-fn input_policy(facts: &Facts) -> Result<Vec<Found>, String> {
-    if facts.settings.firewall == Firewall::Respect {
-        return Ok(Vec::new());
-    }
-    let netfilter = facts.netfilter()?;
-    let unrestricted = facts.open_mappings().filter(|mapping| mapping.allow_from.is_empty());
-    let found = unrestricted.filter_map(|mapping| {
-        let verdict = firewall_says(netfilter, &facts.interfaces, &facts.settings, mapping);
-        let block = verdict.block()?;
-        let unless = match &verdict {
-            Verdict::Undecided { why, .. } => format!(" unless {why} makes a difference,"),
-            _ => String::new(),
-        };
-        Some(Found {
-            problem: format!(
-                "port {} is open to the world; the host's firewall would block it{unless} by {block}, but is not asked",
-                ports(mapping)
-            ),
-            fix: format!(
-                "publish it again with --allow-from CIDR or on 127.0.0.1, or let the firewall decide with `vnet up \
-                 --firewall respect`; if it is meant to be open: `{}`",
-                block.allow(mapping.protocol, mapping.published.ports)
-            ),
-        })
-    });
-    Ok(found.collect())
-}
-
-/// Rules that somebody made for Docker's published ports, and that mean vnet's as well to him.
-fn docker_user(facts: &Facts) -> Result<Vec<Found>, String> {
-    const CHAIN: &str = "DOCKER-USER";
-    let netfilter = facts.netfilter()?;
-    let found = facts.open_mappings().filter_map(|mapping| {
-        let bridge = &facts.network_of(mapping)?.bridge;
-        let verdicts = facts.settings.uplinks.iter().flat_map(|uplink| {
-            mapping.targets.iter().map(|target| {
-                let connection = Connection {
-                    destination: Some(*target),
-                    protocol: mapping.protocol,
-                    ports: mapping.target_ports,
-                    ..facts.forwarded(uplink, bridge, target.is_ipv4())
-                };
-                judge(netfilter, &connection)
-            })
-        });
-        let verdict = verdicts.fold(Verdict::Open, Verdict::worse);
-        verdict.block().filter(|block| block.chain == CHAIN)?;
-        Some(Found {
-            problem: format!(
-                "port {} is open to the world; chain {CHAIN} would block it, but is asked about Docker's ports only",
-                ports(mapping)
-            ),
-            fix: "publish it again with --allow-from CIDR or on 127.0.0.1".to_owned(),
-        })
-    });
-    Ok(found.collect())
-}
-
-/// Endpoints whose namespace or link somebody else has removed.
-fn endpoints(facts: &Facts) -> Result<Vec<Found>, String> {
-    let found = facts.gone.iter().map(|(name, gone)| {
-        let gone: Vec<String> = gone.iter().map(ToString::to_string).collect();
-        Found {
-            problem: format!("endpoint {name} is not there: gone is {}", gone.join("; ")),
-            fix: format!(
-                "bring it back with `vnet up`, or take it out of the record with `vnet ns rm {name}`"
-            ),
-        }
-    });
-    Ok(found.collect())
-}
-
-/// Limits that somebody has taken away or changed: whoever has `CAP_NET_ADMIN` in an endpoint's namespace can.
-fn limits(facts: &Facts) -> Result<Vec<Found>, String> {
-    let found = facts.limits.iter().map(|(name, shaper, state)| {
-        let limit = Resource::Limit(shaper.clone());
-        let how = match state {
-            State::Differs(how) => how,
-            State::Absent | State::Present => "it is gone",
-        };
-        let inside = shaper.namespace.as_ref().map_or(
-            "",
-            |_| "; if it was changed inside the namespace, keep CAP_NET_ADMIN from what runs there",
-        );
-        Found {
-            problem: format!("endpoint {name}: {limit} is not in force: {how}"),
-            fix: format!("bring it back with `vnet up`{inside}"),
-        }
-    });
-    Ok(found.collect())
-}
-
-/// The host's firewall does not forward what endpoints send.
-fn forward_policy(facts: &Facts) -> Result<Vec<Found>, String> {
-    let outwards = |network: &Network, v4| {
-        let connections =
-            facts.settings.uplinks.iter().map(|uplink| facts.forwarded(&network.bridge, uplink, v4));
-        connections.collect()
-    };
-    let found = forwarding(facts, |network| !network.internal, outwards)?;
-    Ok(found.into_iter().map(|(block, bridge)| Found {
-        problem: format!(
-            "what endpoints on {bridge} send to the world would be dropped by {block}. The fast path is not affected; \
-             what it leaves to the host's stack is lost: packets with IP options, and those that have to be cut into \
-             fragments"
-        ),
-        fix: format!("nothing, unless endpoints send such packets; if they do: `{}`", block.allow_forwarding(&bridge)),
-    }).collect())
-}
-
-/// Frames within a network that are shown to the host's firewall, and which it drops.
-fn bridged_frames(facts: &Facts) -> Result<Vec<Found>, String> {
-    let bridged = facts.netfilter()?.bridged;
-    let within = |network: &Network, v4| {
-        let shown = if v4 { bridged.v4 } else { bridged.v6 };
-        if shown { vec![facts.forwarded(&network.bridge, &network.bridge, v4)] } else { Vec::new() }
-    };
-    let found = forwarding(facts, |network| !network.isolated, within)?;
-    Ok(found.into_iter().map(|(block, bridge)| {
-        let parameter = if block.families == Families::V6 { "ip6tables" } else { "iptables" };
-        Found {
-            problem: format!(
-                "br_netfilter shows frames on {bridge} to the host's firewall, where they would be dropped by {block}. \
-                 Endpoints reach each other past the bridge; what it floods for them, such as multicast, is lost"
-            ),
-            fix: format!(
-                "`sysctl -w net.bridge.bridge-nf-call-{parameter}=0`, or `{}`",
-                block.allow_forwarding(&bridge)
-            ),
-        }
-    }).collect())
-}
-
-/// What stops connections over the bridges of some networks: each block once for each bridge.
-fn forwarding(
-    facts: &Facts,
-    concerns: fn(&&Network) -> bool,
-    connections: impl Fn(&Network, bool) -> Vec<Connection>,
-) -> Result<Vec<(Block, String)>, String> {
-    let netfilter = facts.netfilter()?;
-    let mut found = Vec::new();
-    for network in facts.networks.iter().filter(concerns) {
-        let families: Vec<bool> = network.segments.iter().map(|segment| segment.gateway.is_ipv4()).collect();
-        for connection in families.into_iter().flat_map(|v4| connections(network, v4)) {
-            let verdict = judge(netfilter, &connection);
-            let each = verdict.block().map(|block| (block.clone(), network.bridge.to_string()));
-            found.extend(each.filter(|each| !found.contains(each)));
-        }
-    }
-    Ok(found)
 }

@@ -179,7 +179,7 @@ impl<M: Machine> Manager<M> {
                 endpoint.clone()
             }
             None => Endpoint {
-                name: request.name.clone(),
+                name: request.name.of_new_endpoint()?.clone(),
                 namespace: request.namespace.clone(),
                 links: Vec::new(),
                 created: self.now,

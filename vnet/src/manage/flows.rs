@@ -1,10 +1,34 @@
 //! Flows.
 
+use std::net::IpAddr;
+
 use vnet_common::{CtEntry, Tuple};
 
 use super::{Error, Manager, Mode, kernel};
-use crate::flow::{self, Doomed, Filter};
+use crate::flow::{self, Doomed, Filter, Room};
 use crate::reconcile::Machine;
+use crate::spec::{Endpoint, Settings, TableSizes};
+
+/// For how many flows an instance has room.
+#[must_use]
+pub fn room(settings: &Settings) -> Room {
+    let TableSizes { flows, unanswered } = settings.tables;
+    Room { confirmed: flows as usize, unanswered: unanswered as usize }
+}
+
+/// The links of endpoints, as [`Machine::flow_stats`] asks for them: each with its addresses and the endpoint's name, and
+/// beyond the first link its network's. A quota is each link's.
+#[must_use]
+pub fn named(endpoints: &[Endpoint]) -> Vec<(String, Vec<IpAddr>)> {
+    let links = endpoints.iter().flat_map(|endpoint| {
+        endpoint.links.iter().enumerate().map(|(nth, link)| {
+            let Endpoint { name, .. } = endpoint;
+            let name = if nth == 0 { name.to_string() } else { format!("{name}/{}", link.network) };
+            (name, link.addrs().collect())
+        })
+    });
+    links.collect()
+}
 
 impl<M: Machine> Manager<M> {
     /// Forgets the flows that are asked for, unless this is a dry run, and says how many those are. Those that go on are

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use vnet_common::Addr;
+use vnet_common::{Addr, Zone};
 
 use super::error::there_are;
 use super::{Claim, Error, Manager, Wanted, kernel};
@@ -95,7 +95,7 @@ impl Host {
     }
 
     /// What of the host uses a prefix. The default route leads everywhere, so it does not count.
-    fn occupant(&self, subnet: IpNet) -> Option<String> {
+    pub(super) fn occupant(&self, subnet: IpNet) -> Option<String> {
         let address = self.interfaces.iter().find_map(|interface| {
             let address = interface.addresses.iter().find(|address| overlap(address.trunc(), subnet))?;
             Some(format!("the address {address} of {}", interface.name))
@@ -171,17 +171,24 @@ impl<M: Machine> Manager<M> {
         Ok(refresh)
     }
 
-    /// Forgets the addresses of the host that the data path has forgotten.
-    pub(super) fn forget_host_addresses(&self, gone: &[IpAddr]) -> Result<(), Error> {
+    /// Forgets the addresses of the host that the data path has forgotten, and ends the flows that had them: nobody
+    /// answers there any more, and whoever has such an address next is to be asked anew. Says how many entries went.
+    pub(super) fn forget_host_addresses(&self, gone: &[IpAddr]) -> Result<usize, Error> {
         if gone.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let transaction = self.store.begin()?;
         for addr in gone {
             transaction.remove_host_address(*addr)?;
         }
         transaction.commit()?;
-        Ok(())
+        let gone: HashSet<Addr> = gone.iter().copied().map(Addr::from).collect();
+        self.forget(|tuple, entry| {
+            // To the address from outside, or from an endpoint to what is published there. That an endpoint goes to
+            // whoever has the address now is another flow.
+            let arrives = gone.contains(&tuple.dst) && (tuple.zone == Zone::WORLD || entry.mapping != 0);
+            arrives || gone.contains(&entry.translated.src) && entry.translated.zone == Zone::WORLD
+        })
     }
 }
 

@@ -19,6 +19,7 @@ mod direct;
 mod doctor;
 mod endpoint;
 mod error;
+mod examine;
 mod floating;
 mod flows;
 mod going;
@@ -30,6 +31,7 @@ mod network;
 mod pool;
 mod port_map;
 mod reachable;
+mod repair;
 mod repoint;
 mod up;
 
@@ -43,12 +45,15 @@ pub use direct::DirectRequest;
 pub use doctor::{Diagnosis, Finding, checks};
 pub use endpoint::{EndpointRequest, Place, RemovedEndpoint};
 pub use error::{Error, Refused, RefusedPart};
+pub use examine::{Difference, Examination, examine};
 pub use floating::FloatingRequest;
+pub use flows::{named, room};
 pub use limit::LimitChange;
 pub use masquerade::{MasqueradeRequest, missing_addresses};
 pub use network::NetworkRequest;
 pub use port_map::PortMapRequest;
 pub use reachable::{Reach, UplinkReach, reach};
+pub use repair::{Object, Repair, Repaired, Scope};
 pub use repoint::MoveRequest;
 pub use up::{Downed, Instantiated, UpRequest, down};
 
@@ -146,6 +151,15 @@ impl<M: Machine> Manager<M> {
         Ok(Self::on(Store::open(instance)?, instance, machine, mode, now))
     }
 
+    /// As [`Self::open`]; nothing if a command is changing the instance at the moment.
+    ///
+    /// # Errors
+    /// When it is not up or its record cannot be read.
+    pub fn open_if_free(instance: &Instance, machine: M, now: u64) -> Result<Option<Self>, Error> {
+        let store = Store::open_if_free(instance)?;
+        Ok(store.map(|store| Self::on(store, instance, machine, Mode::Apply, now)))
+    }
+
     fn on(store: Store, instance: &Instance, machine: M, mode: Mode, now: u64) -> Self {
         Self { instance: instance.clone(), machine, store, mode, now }
     }
@@ -160,7 +174,13 @@ impl<M: Machine> Manager<M> {
         let transaction = self.store.begin()?;
         let settings = transaction.settings()?.ok_or_else(|| store::Error::not_up(&self.instance))?;
         check_namespace(&self.instance, &self.machine, Some(&settings))?;
+        self.check_version()?;
         Ok((transaction, settings))
+    }
+
+    /// Refuses to go on with maps of another version, before anything is noted.
+    fn check_version(&self) -> Result<(), Error> {
+        self.machine.check_version().map_err(kernel("look at the maps"))
     }
 
     /// Makes what is wanted and takes away what is obsolete, or nothing at all.

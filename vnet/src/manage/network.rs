@@ -135,6 +135,7 @@ impl<M: Machine> Manager<M> {
             bridge: self.choose_bridge(transaction, host, request)?,
             mac: self.choose_bridge_mac(transaction, &request.name, &networks)?,
             mtu,
+            follows_uplink: request.mtu.is_none(),
             gso: uplinks.gso,
             internal: request.internal,
             isolated: request.isolated,
@@ -428,9 +429,9 @@ pub(super) fn list(items: &[impl ToString]) -> String {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OfUplinks {
     /// The MTU of the first one that is there; Ethernet's if there is none.
-    mtu: u32,
+    pub(super) mtu: u32,
     /// What all of them can be handed at once: more would be cut by software on its way to the wire.
-    gso: GsoSizes,
+    pub(super) gso: GsoSizes,
 }
 
 impl OfUplinks {
@@ -447,7 +448,7 @@ impl OfUplinks {
 /// The largest MTU of a veth pair, and of the data path's field.
 const MAX_MTU: u32 = 65535;
 
-fn check_mtu(mtu: u32, segments: &Segments) -> Result<(), Error> {
+pub(super) fn check_mtu(mtu: u32, segments: &Segments) -> Result<(), Error> {
     let bad = |reason| Err(Error::Mtu { mtu, reason });
     match mtu {
         0..68 => bad("IPv4 needs 68 bytes (RFC 791)"),

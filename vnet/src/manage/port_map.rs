@@ -159,8 +159,9 @@ impl<M: Machine> Manager<M> {
             wanted.extend(Claim::Recorded.on([expand::config(&settings, transaction.port_blocks()?)]));
         }
         let mappings: Vec<PortMap> = mappings.into_iter().map(|(mapping, _)| mapping).collect();
+        let networks = transaction.networks()?;
         let ops = self.make(transaction, &what(&mappings), wanted, obsolete).await?;
-        notes.extend(self.firewall_notes(&settings, &host, &mappings));
+        notes.extend(self.firewall_notes(&settings, &host, &networks, &mappings));
         Ok(Done { value: mappings, ops, notes })
     }
 

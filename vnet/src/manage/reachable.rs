@@ -19,7 +19,8 @@ pub struct Reach {
     pub uplinks: Vec<UplinkReach>,
     /// The networks whose endpoints reach it by the host's addresses.
     pub networks: Vec<Name>,
-    /// What the host's firewall would have said to the world; `None` for what is not open to the world.
+    /// What the host's firewall says to the world, or would say if it were asked; `None` for what is not open to the
+    /// world.
     pub firewall: Option<Verdict>,
 }
 
@@ -54,35 +55,66 @@ pub fn reach(
     Reach {
         uplinks: settings.uplinks.iter().map(uplink).collect(),
         networks: networks.iter().filter(has_family).map(|network| network.name.clone()).collect(),
-        firewall: Some(firewall_says(netfilter, interfaces, settings, mapping)),
+        firewall: Some(firewall_says(netfilter, interfaces, settings, networks, mapping)),
     }
 }
 
-/// What the host's firewall would do to a client out there, if the mapping were a program of the host: the gravest
-/// of what it says at all uplinks and for all families.
+/// What the host's firewall does to a client out there, the gravest of what it says at all uplinks and for all families:
+/// where it is respected, to the packets that are forwarded for the mapping; where it is not asked, what it would do if
+/// the mapping were a program of the host.
 #[must_use]
 pub(super) fn firewall_says(
     netfilter: &Netfilter,
     interfaces: &[Addressed],
     settings: &Settings,
+    networks: &[Network],
     mapping: &PortMap,
 ) -> Verdict {
     if netfilter.is_empty() {
         return Verdict::Open;
     }
-    let connections = settings.uplinks.iter().flat_map(|uplink| {
-        let families = [true, false].into_iter().filter(|v4| leads_to(mapping, *v4));
-        families.map(|v4| Connection {
-            hook: Hook::Input,
-            input: link(interfaces, uplink),
-            output: None,
-            v4,
-            destination: addresses(interfaces, uplink, mapping).into_iter().find(|addr| addr.is_ipv4() == v4),
-            protocol: mapping.protocol,
-            ports: mapping.published.ports,
-        })
+    let connections = settings.uplinks.iter().flat_map(|uplink| match settings.firewall {
+        Firewall::Respect => forwarded(interfaces, uplink, networks, mapping),
+        Firewall::Bypass => received(interfaces, uplink, mapping),
     });
     connections.map(|connection| judge(netfilter, &connection)).fold(Verdict::Open, Verdict::worse)
+}
+
+/// The connections that a mapping's clients would have to a program of the host.
+fn received(interfaces: &[Addressed], uplink: &InterfaceName, mapping: &PortMap) -> Vec<Connection> {
+    let families = [true, false].into_iter().filter(|v4| leads_to(mapping, *v4));
+    let connection = |v4| Connection {
+        hook: Hook::Input,
+        input: link(interfaces, uplink),
+        output: None,
+        v4,
+        destination: addresses(interfaces, uplink, mapping).into_iter().find(|addr| addr.is_ipv4() == v4),
+        protocol: mapping.protocol,
+        ports: mapping.published.ports,
+    };
+    families.map(connection).collect()
+}
+
+/// The connections that a mapping's clients have to its targets, once they are translated.
+pub(super) fn forwarded(
+    interfaces: &[Addressed],
+    uplink: &InterfaceName,
+    networks: &[Network],
+    mapping: &PortMap,
+) -> Vec<Connection> {
+    let network = networks.iter().find(|network| network.number == mapping.number);
+    let connection = |(network, target): (&Network, &IpAddr)| Connection {
+        hook: Hook::Forward,
+        input: link(interfaces, uplink),
+        output: Some(link(interfaces, &network.bridge)),
+        v4: target.is_ipv4(),
+        destination: Some(*target),
+        protocol: mapping.protocol,
+        ports: mapping.target_ports,
+    };
+    let targets =
+        network.iter().flat_map(|network| mapping.targets.iter().map(move |target| (*network, target)));
+    targets.map(connection).collect()
 }
 
 /// An interface as rules may name it; one that is not there has no index.
@@ -119,11 +151,9 @@ impl<M: Machine> Manager<M> {
         &self,
         settings: &Settings,
         host: &Addresses,
+        networks: &[Network],
         mappings: &[PortMap],
     ) -> Vec<String> {
-        if settings.firewall == Firewall::Respect {
-            return Vec::new();
-        }
         // Who says which clients may use it has thought of strangers.
         let open = |mapping: &&PortMap| !is_for_the_host_alone(mapping) && mapping.allow_from.is_empty();
         let open: Vec<&PortMap> = mappings.iter().filter(open).collect();
@@ -142,7 +172,8 @@ impl<M: Machine> Manager<M> {
             return Vec::new();
         }
         let says = |mapping: &&PortMap| {
-            note(mapping, &firewall_says(&netfilter, &host.interfaces, settings, mapping))
+            let verdict = firewall_says(&netfilter, &host.interfaces, settings, networks, mapping);
+            note(mapping, &verdict, settings.firewall)
         };
         let mut notes: Vec<String> = open.iter().filter_map(says).collect();
         let left_out = notes.len().saturating_sub(MAX_NOTES);
@@ -165,12 +196,21 @@ fn more(others: usize) -> String {
 }
 
 /// The ways out, for somebody who would rather have it as the firewall says.
-const WAYS_OUT: &str = "restrict it with --allow-from CIDR, publish it on 127.0.0.1 for this host alone, or let the \
-                        firewall decide with `vnet up --firewall respect`";
+const WAYS_OUT: &str = "restrict it with --allow-from CIDR, publish it on 127.0.0.1 for this host alone, or have \
+                        the host's rules for forwarded packets decide with `vnet up --firewall respect`";
 
 /// What to tell about a verdict; nothing if the port is as open as the firewall lets people think.
-fn note(mapping: &PortMap, verdict: &Verdict) -> Option<String> {
+fn note(mapping: &PortMap, verdict: &Verdict, firewall: Firewall) -> Option<String> {
     let ports = ports(mapping);
+    if firewall == Firewall::Respect {
+        let block = verdict.block()?;
+        let unless =
+            verdict.depends_on().map(|why| format!(" unless {why} makes a difference")).unwrap_or_default();
+        return Some(format!(
+            "the host's firewall blocks {ports}{unless}, by {block}: `{}` opens it",
+            block.allow_forwarded(mapping.protocol, mapping.target_ports)
+        ));
+    }
     let (says, allow) = match verdict {
         Verdict::Open => return None,
         Verdict::Blocked(block) => (format!("would block {ports}, by {block}"), Some(block)),

@@ -4,6 +4,7 @@ mod addresses;
 mod apply;
 mod connection;
 mod direct;
+mod doctor;
 mod firewall;
 mod limit;
 mod xdp;

@@ -9,14 +9,15 @@ use super::host::{Addresses, Host, Refresh};
 use super::network::{OfUplinks, list, network_resources, note_network, without_rule};
 use super::pool::default_subnets;
 use super::port_map::mapping_name;
+use super::repair::object_parts;
 use super::{Claim, Done, Error, Manager, Mode, NetworkRequest, Steps, Wanted, check_namespace, kernel};
 use crate::instance::Instance;
 use crate::ours;
 use crate::plan::{self, Op, Plan, Resource, State, expand};
-use crate::reconcile::{self, Failure, Machine};
+use crate::reconcile::{self, Machine};
 use crate::spec::{
-    Firewall, FloodLimits, Hold, InterfaceName, Name, Namespace, Network, Settings, SettingsChange, Subnet,
-    TableSizes, TimeoutSetting, Xdp,
+    Firewall, FloodLimits, Hold, InterfaceName, Name, Network, Settings, SettingsChange, Subnet, TableSizes,
+    TimeoutSetting, Xdp,
 };
 use crate::store::{self, Store, Transaction};
 
@@ -126,9 +127,12 @@ impl<M: Machine> Manager<M> {
         with_gone.uplinks.extend(noted.gone.iter().cloned());
         transaction.set_settings(&with_gone)?;
 
+        let before = self.follow_uplinks(&transaction, &host, &noted.settings, &mut noted.notes)?;
+        let network = transaction.network(&network.name)?.unwrap_or(network);
         noted.notes.extend(idle_limits(&transaction, &noted.settings)?);
         let claim = Claim::of(noted.recorded.as_ref());
         let mut steps = self.foundation(&transaction, &Addresses::from(&host), &noted, |_| claim)?;
+        steps.former.extend(before.iter().flat_map(expand::network));
         steps.obsolete.splice(0..0, noted.gone.iter().flat_map(expand::uplink));
         let mut ops = self.change(transaction, "the instance", steps).await?;
         let Noted { settings, recorded, gone, notes } = noted;
@@ -151,15 +155,23 @@ impl<M: Machine> Manager<M> {
         recorded: Option<Settings>,
         wish: InstanceWish<'_>,
     ) -> Result<Noted, Error> {
-        let InstanceWish { base, uplinks, change } = wish;
+        let InstanceWish { base, uplinks: named, change } = wish;
+        self.check_version()?;
+        if recorded.is_none() {
+            // Before anything else is said of what is left of an instance whose record is lost.
+            self.plan(Claim::New.on([Resource::DataPath(TableSizes::default())]), Vec::new()).await?;
+        }
         let settings = self.settings(transaction, recorded.as_ref(), base, change)?;
         let Uplinks { uplinks, gone, mut notes } =
-            self.choose_uplinks(transaction, host, &settings.uplinks, uplinks)?;
+            self.choose_uplinks(transaction, host, &settings.uplinks, named)?;
         let hold = self.choose_hold(transaction, host, settings.hold).await?;
         if hold.is_none() {
             notes.push(NO_HOLD.to_owned());
         }
-        let mut settings = Settings { uplinks, hold, ..settings };
+        // Whoever names one has chosen; what was there before is chosen with it.
+        let follows_default_route =
+            named.is_empty() && recorded.as_ref().is_none_or(|recorded| recorded.follows_default_route);
+        let mut settings = Settings { uplinks, follows_default_route, hold, ..settings };
         settings.xdp.retain(|name, _| settings.uplinks.contains(name));
         for setting in &change.xdp {
             settings.set_xdp(setting).map_err(|name| not_an_uplink(name, &settings))?;
@@ -321,58 +333,19 @@ impl<M: Machine> Manager<M> {
         if self.mode == Mode::Apply {
             self.finish_going().await?;
         }
-        let transaction = self.store.begin()?;
+        let parts = object_parts(&self.store.begin()?)?;
         let mut ops = Vec::new();
         let mut failures = Vec::new();
-        for endpoint in transaction.endpoints()? {
-            let networks = transaction.networks_of(&endpoint)?;
-            let plan = self.plan_recorded(expand::endpoint(&endpoint, &networks)).await?;
-            // A foreign namespace is known by a path, and another may be behind it by now.
-            if matches!(endpoint.namespace, Namespace::Foreign { .. }) && touches_namespace(&plan) {
-                failures.push(format!(
-                    "endpoint {0}: its namespace may be another by now; run `vnet ns rm {0}` and attach it again",
-                    endpoint.name
-                ));
-                continue;
-            }
-            match self.settle(&plan).await {
-                Ok(()) => ops.extend(plan.ops),
-                Err(failure) => failures.push(format!("endpoint {}: {failure}", endpoint.name)),
-            }
-        }
-        for link in transaction.directs()? {
-            let plan = self.plan_recorded(vec![expand::direct(&link)]).await?;
-            match self.settle(&plan).await {
-                Ok(()) => ops.extend(plan.ops),
-                Err(failure) => failures.push(format!("direct link {link}: {failure}")),
-            }
-        }
-        for mapping in transaction.port_maps()? {
-            let plan = self.plan_recorded(expand::port_map(&mapping)).await?;
-            match self.settle(&plan).await {
-                Ok(()) => ops.extend(plan.ops),
-                Err(failure) => failures.push(format!("mapping {mapping}: {failure}")),
-            }
-        }
-        for floating in transaction.floatings()? {
-            let plan = self.plan_recorded(expand::floating(&floating)).await?;
-            match self.settle(&plan).await {
-                Ok(()) => ops.extend(plan.ops),
-                Err(failure) => failures.push(format!("floating address {floating}: {failure}")),
-            }
+        for part in parts {
+            let Some(repair) = self.settle_part(part).await else { continue };
+            ops.extend(repair.ops);
+            failures.extend(repair.failure.map(|failure| format!("{}: {failure}", repair.object)));
         }
         if failures.is_empty() { Ok(ops) } else { Err(Error::Incomplete { failures }) }
     }
 
     pub(super) async fn plan_recorded(&self, resources: Vec<Resource>) -> Result<Plan, Error> {
         self.plan(Claim::Recorded.on(resources), Vec::new()).await
-    }
-
-    async fn settle(&self, plan: &Plan) -> Result<(), Failure> {
-        match self.mode {
-            Mode::DryRun => Ok(()),
-            Mode::Apply => reconcile::apply(&self.machine, plan).await,
-        }
     }
 }
 
@@ -429,7 +402,7 @@ pub(super) fn idle_limits(transaction: &Transaction, settings: &Settings) -> Res
 }
 
 /// That the uplinks forward, where the host's stack has to.
-fn forwarding(settings: &Settings) -> Vec<Resource> {
+pub(super) fn forwarding(settings: &Settings) -> Vec<Resource> {
     match settings.firewall {
         Firewall::Bypass => Vec::new(),
         Firewall::Respect => settings.uplinks.iter().map(expand::forwarding).collect(),
@@ -471,14 +444,10 @@ fn check_tables(wanted: TableSizes, are: TableSizes) -> Result<(), Error> {
 }
 
 /// The masquerade rules that no network brought.
-fn free_rules(transaction: &Transaction) -> Result<Vec<Wanted>, Error> {
+pub(super) fn free_rules(transaction: &Transaction) -> Result<Vec<Wanted>, Error> {
     let rules = transaction.masquerades()?;
     let free = rules.iter().filter(|rule| rule.network.is_none());
     Ok(Claim::Recorded.on(free.map(expand::masquerade)))
-}
-
-fn touches_namespace(plan: &Plan) -> bool {
-    plan.ops.iter().any(|op| matches!(op, Op::Create(Resource::Veth(_)) | Op::Change(Resource::Veth(_))))
 }
 
 fn same_default_network(request: &UpRequest, network: Network) -> Result<Network, Error> {
@@ -580,12 +549,12 @@ fn everything(transaction: &Transaction) -> Result<Vec<Resource>, Error> {
 }
 
 async fn remove_leftovers<M: Machine>(machine: &M, mode: Mode) -> Result<Done<Downed>, Error> {
-    let data_path = Resource::DataPath(TableSizes::default());
-    let state = machine.state(&data_path).await.map_err(kernel("look for maps and programs"))?;
-    if state == State::Absent {
+    let found = machine.without_record().await.map_err(kernel("look for maps and programs"))?;
+    if found.is_empty() {
         return Ok(Done::new(Downed::Nothing, Vec::new()));
     }
-    let plan = plan::plan(&[], &[(data_path, state)]);
+    let found: Vec<_> = found.into_iter().map(|resource| (resource, State::Present)).collect();
+    let plan = plan::plan(&[], &found);
     if mode == Mode::Apply {
         let what = "the instance".to_owned();
         reconcile::tear_down(machine, &plan)

@@ -28,7 +28,9 @@ pub struct Side {
 }
 
 impl Side {
-    pub(super) fn new(tuple: &Tuple, networks: &Networks) -> Self {
+    /// The ends of a tuple.
+    #[must_use]
+    pub fn new(tuple: &Tuple, networks: &Networks) -> Self {
         Self {
             zone: networks.name(tuple.zone),
             source: tuple.src.into(),
@@ -55,7 +57,9 @@ fn socket(addr: IpAddr, port: u16) -> String {
 pub struct Networks(pub BTreeMap<u16, String>);
 
 impl Networks {
-    pub(super) fn name(&self, zone: Zone) -> String {
+    /// The name of a side.
+    #[must_use]
+    pub fn name(&self, zone: Zone) -> String {
         match zone {
             Zone::WORLD => "world".to_owned(),
             Zone { id } => self.0.get(&id).cloned().unwrap_or_else(|| format!("network {id}")),
@@ -73,7 +77,9 @@ pub struct Names {
 }
 
 impl Names {
-    pub(super) fn endpoint(&self, zone: Zone, addr: Addr) -> Option<String> {
+    /// Whose an address is.
+    #[must_use]
+    pub fn endpoint(&self, zone: Zone, addr: Addr) -> Option<String> {
         self.endpoints.get(&(zone, addr)).cloned()
     }
 }
@@ -375,12 +381,12 @@ impl fmt::Display for DropEvent {
     }
 }
 
-fn wall_clock() -> f64 {
+pub(super) fn wall_clock() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// Hours, minutes and seconds of a day in UTC.
-fn clock(time: f64) -> String {
+pub(super) fn clock(time: f64) -> String {
     let millis = (time * 1000.0) as u64 % 86_400_000;
     let (seconds, millis) = (millis / 1000, millis % 1000);
     format!("{:02}:{:02}:{:02}.{millis:03}Z", seconds / 3600, seconds / 60 % 60, seconds % 60)

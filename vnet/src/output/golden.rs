@@ -30,6 +30,7 @@ fn network() -> spec::Network {
         bridge: "vnet0".parse().unwrap(),
         mac: Mac::new([2, 0, 0, 0, 0, 1]),
         mtu: 1500,
+        follows_uplink: true,
         gso: spec::GsoSizes { v4: 65_536, v6: 196_608 },
         internal: false,
         isolated: true,
@@ -546,7 +547,7 @@ fn status() {
         String::from_utf8(out).unwrap(),
         "{\"version\":1,\"instance\":\"default\",\"up\":false,\"created\":null,\"uplinks\":[],\"networks\":[],\
          \"endpoints\":0,\"portmaps\":0,\"flows\":0,\"programs\":[],\"problems\":[],\"reachable\":[],\"floating\":0,\
-         \"settings\":null,\"warnings\":[]}\n"
+         \"settings\":null,\"warnings\":[],\"filling\":[]}\n"
     );
     let settings = Settings::from(&spec::Settings::new(1, 2));
     assert_eq!(
@@ -590,14 +591,15 @@ fn reachable() {
         from: "world",
         uplinks: vec![uplink],
         networks: vec!["default".to_owned()],
-        firewall: Some(Firewall::from(&Verdict::Blocked(block))),
+        firewall: Some(Firewall::new(&Verdict::Blocked(block), false)),
         ..by_host
     };
     let printed = serde_json::to_string(&by_world).unwrap();
     let expected = "\"from\":\"world\",\"allow_from\":[],\"uplinks\":[{\"interface\":\"eth0\",\"addresses\":[\"203.0.113.1\"]}],\
                     \"networks\":[\"default\"],\"firewall\":{\"verdict\":\"blocked\",\"owner\":\"nft\",\
                     \"table\":\"inet filter\",\"chain\":\"input\",\"by\":\"policy\",\"why\":null,\
-                    \"text\":\"would block it: the policy of chain input in table inet filter (nft)\"}}";
+                    \"text\":\"would block it: the policy of chain input in table inet filter (nft)\",\
+                    \"asked\":false}}";
     assert!(printed.ends_with(expected), "{printed}");
 }
 

@@ -6,10 +6,11 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 
 use serde::Serialize;
+use vnet_common::Hook;
 
 use super::table::words;
 use super::{Format, Listed, Reachable, VERSION, age, print_json, print_list, reachable, table};
-use crate::plan::expand;
+use crate::plan::{Resource, expand};
 use crate::spec;
 
 /// A network.
@@ -705,6 +706,19 @@ pub struct Program {
     pub interface: String,
 }
 
+impl Program {
+    /// The program that a resource stands for, if it does.
+    #[must_use]
+    pub fn of(resource: &Resource) -> Option<Self> {
+        let (hook, interface) = match resource {
+            Resource::Attachment { hook, interface } => (*hook, interface),
+            Resource::Xdp { interface, .. } => (Hook::XdpUplink, interface),
+            _ => return None,
+        };
+        Some(Self { hook: hook.name().to_owned(), interface: interface.clone() })
+    }
+}
+
 /// How an instance is doing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Status {
@@ -730,7 +744,8 @@ pub struct Status {
     pub programs: Vec<Program>,
     /// What is not as recorded; `vnet up` brings it back.
     pub problems: Vec<String>,
-    /// From where each mapping is reached. Endpoints themselves are not: all of them are behind NAT.
+    /// From where each mapping is reached. Endpoints themselves are, by whoever has a route to them, where their network's
+    /// `gateway_mode` is `nat-unprotected`.
     pub reachable: Vec<Reachable>,
     /// How many floating addresses it has.
     pub floating: u64,
@@ -738,6 +753,8 @@ pub struct Status {
     pub settings: Option<Settings>,
     /// What is as recorded and will not work: addresses that the host has not.
     pub warnings: Vec<String>,
+    /// What flows have nearly all in use, and what happens when it is full.
+    pub filling: Vec<String>,
 }
 
 impl Status {
@@ -760,6 +777,7 @@ impl Status {
             floating: 0,
             settings: None,
             warnings: Vec::new(),
+            filling: Vec::new(),
         }
     }
 
@@ -788,7 +806,7 @@ impl Status {
         self.settings.iter().try_for_each(|settings| settings.print(out))?;
         writeln!(out)?;
         table::print(out, Network::HEADER, self.networks.iter().map(Network::row))?;
-        reachable::print(out, &self.reachable)?;
+        reachable::print(out, &self.reachable, &self.networks)?;
         if !self.problems.is_empty() {
             writeln!(out, "\nnot as recorded; `vnet up` brings it back:")?;
         }
@@ -796,6 +814,10 @@ impl Status {
         if !self.warnings.is_empty() {
             writeln!(out, "\nanswers do not arrive unless somebody routes them here:")?;
         }
-        self.warnings.iter().try_for_each(|warning| writeln!(out, "  {warning}"))
+        self.warnings.iter().try_for_each(|warning| writeln!(out, "  {warning}"))?;
+        if !self.filling.is_empty() {
+            writeln!(out, "\nfills up; `vnet flow stats` says who has it:")?;
+        }
+        self.filling.iter().try_for_each(|filling| writeln!(out, "  {filling}"))
     }
 }

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::table;
 use super::table::words;
+use super::{Network, table};
 use crate::firewall::{By, Verdict};
-use crate::spec;
+use crate::spec::{self, GatewayMode};
 
 /// A mapping and whom it serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -31,7 +31,7 @@ pub struct Reachable {
     pub uplinks: Vec<Uplink>,
     /// The networks whose endpoints reach it.
     pub networks: Vec<String>,
-    /// What the host's own firewall would have said to the world, did it see the packets.
+    /// What the host's own firewall says to the world, or would say if it were asked.
     pub firewall: Option<Firewall>,
 }
 
@@ -44,7 +44,7 @@ pub struct Uplink {
     pub addresses: Vec<IpAddr>,
 }
 
-/// What the host's firewall would have said.
+/// What the host's firewall says, or would say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Firewall {
     /// `open`, `blocked` or `undecided`.
@@ -61,15 +61,20 @@ pub struct Firewall {
     pub why: Option<String>,
     /// All of it in a sentence.
     pub text: String,
+    /// Whether it is asked: with `--firewall respect` its rules for forwarded packets decide, otherwise those for
+    /// received ones would.
+    pub asked: bool,
 }
 
-impl From<&Verdict> for Firewall {
-    fn from(verdict: &Verdict) -> Self {
+impl Firewall {
+    /// A verdict, and whether it counts.
+    #[must_use]
+    pub fn new(verdict: &Verdict, asked: bool) -> Self {
         let block = verdict.block();
-        let (word, why) = match verdict {
-            Verdict::Open => ("open", None),
-            Verdict::Blocked(_) => ("blocked", None),
-            Verdict::Undecided { why, .. } => ("undecided", Some(why.clone())),
+        let word = match verdict {
+            Verdict::Open => "open",
+            Verdict::Blocked(_) => "blocked",
+            Verdict::Undecided { .. } => "undecided",
         };
         Self {
             verdict: word,
@@ -77,8 +82,9 @@ impl From<&Verdict> for Firewall {
             table: block.map(|block| format!("{} {}", block.families.name(), block.table)),
             chain: block.map(|block| block.chain.clone()),
             by: block.map(|block| if block.by == By::Policy { "policy" } else { "rule" }),
-            why,
-            text: verdict.to_string(),
+            why: verdict.depends_on().map(str::to_owned),
+            text: verdict.in_words(asked),
+            asked,
         }
     }
 }
@@ -126,9 +132,17 @@ fn summary(reachable: &[Reachable]) -> String {
 /// How many mappings are shown to people; programs get all of them.
 const SHOWN: usize = 20;
 
+/// Which networks' endpoints are reached by their own addresses, by whoever has a route to them.
+fn direct(networks: &[Network]) -> String {
+    let open = |network: &&Network| network.gateway_mode == GatewayMode::NatUnprotected && !network.internal;
+    let open: Vec<String> =
+        networks.iter().filter(open).map(|it| format!("{} ({})", it.name, it.gateway_mode)).collect();
+    if open.is_empty() { "none (nat)".to_owned() } else { format!("those of {}", open.join(", ")) }
+}
+
 /// Prints the section for people.
-pub(super) fn print(out: &mut impl Write, reachable: &[Reachable]) -> io::Result<()> {
-    writeln!(out, "\nreachable: {}; endpoints directly: none (nat)", summary(reachable))?;
+pub(super) fn print(out: &mut impl Write, reachable: &[Reachable], networks: &[Network]) -> io::Result<()> {
+    writeln!(out, "\nreachable: {}; endpoints directly: {}", summary(reachable), direct(networks))?;
     if reachable.is_empty() {
         return Ok(());
     }
@@ -155,13 +169,13 @@ mod tests {
             allow_from: Vec::new(),
             uplinks: vec![Uplink { interface: "eth0".to_owned(), addresses: vec![[203, 0, 113, 1].into()] }],
             networks: vec!["default".to_owned()],
-            firewall: Some(Firewall::from(&Verdict::Open)),
+            firewall: Some(Firewall::new(&Verdict::Open, false)),
         }
     }
 
     fn printed(list: &[Reachable]) -> String {
         let mut out = Vec::new();
-        print(&mut out, list).unwrap();
+        print(&mut out, list, &[]).unwrap();
         String::from_utf8(out).unwrap()
     }
 

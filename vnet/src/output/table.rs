@@ -3,7 +3,10 @@
 use std::io::{self, Write};
 
 /// Prints rows under a header, each column as wide as its widest cell.
-pub(super) fn print(
+///
+/// # Errors
+/// When they cannot be written.
+pub fn print(
     out: &mut impl Write,
     header: &[&str],
     rows: impl Iterator<Item = Vec<String>>,
@@ -49,8 +52,39 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// Bits in a second in the unit that leaves one to three digits before the point.
+#[must_use]
+pub fn bit_rate(bits: f64) -> String {
+    let (value, unit) = scaled(bits);
+    if unit.is_empty() { format!("{value:.0} bit/s") } else { format!("{value:.1} {unit}bit/s") }
+}
+
+/// How many in a second, likewise.
+#[must_use]
+pub fn count_rate(count: f64) -> String {
+    let (value, unit) = scaled(count);
+    match unit {
+        "" if count == 0.0 => "0/s".to_owned(),
+        "" => format!("{value:.1}/s"),
+        unit => format!("{value:.1}{unit}/s"),
+    }
+}
+
+/// A number and what it counts thousands of.
+fn scaled(mut value: f64) -> (f64, &'static str) {
+    const UNITS: [&str; 5] = ["", "k", "M", "G", "T"];
+    let mut unit = 0;
+    // What rounds to a thousand is one of the next.
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    (value, UNITS[unit])
+}
+
 /// The items, or a dash for none.
-pub(super) fn words(items: impl IntoIterator<Item = impl ToString>) -> String {
+#[must_use]
+pub fn words(items: impl IntoIterator<Item = impl ToString>) -> String {
     let words = items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(" ");
     if words.is_empty() { "-".to_owned() } else { words }
 }
@@ -73,6 +107,18 @@ mod tests {
             [(0, "0s"), (59, "59s"), (250, "4m10s"), (3 * 3600 + 60, "3h01m"), (90_000_000, "1041d")]
         {
             assert_eq!(age(seconds), text);
+        }
+        for (bits, text) in [
+            (0.0, "0 bit/s"),
+            (999.0, "999 bit/s"),
+            (1_000.0, "1.0 kbit/s"),
+            (999_960.0, "1.0 Mbit/s"),
+            (2.55e9, "2.5 Gbit/s"),
+        ] {
+            assert_eq!(bit_rate(bits), text);
+        }
+        for (count, text) in [(0.0, "0/s"), (0.25, "0.2/s"), (12.0, "12.0/s"), (12_340.0, "12.3k/s")] {
+            assert_eq!(count_rate(count), text);
         }
         for (count, text) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (2 << 30, "2.0 GiB")] {
             assert_eq!(bytes(count), text);

@@ -279,6 +279,9 @@ fn decision(fact: &Fact, met: Met, words: &Vocabulary) -> Option<Decision> {
             "no TCP or UDP port is published there for programs of the host: the socket dials as it asks"
                 .to_owned(),
         ),
+        Fact::HostsOwn => {
+            ("host", "the host itself sends it: only what comes from elsewhere is looked at".to_owned())
+        }
         Fact::Endpoint(_, None) | Fact::Network(_, None) | Fact::Denied(_, false) => return None,
     };
     Some(Decision { about, text })
@@ -388,7 +391,7 @@ fn passed(leg: &trace::Leg, words: &Vocabulary) -> String {
     match (leg.onward, leg.met) {
         (Some(Onward::Host), _) => "left to the host's stack: it is for the host itself".to_owned(),
         (Some(Onward::Bridge(index)), Met::Dial) => {
-            format!("its packets go to the endpoint by {}, as to any neighbour", words.interface(index))
+            format!("the host's routes lead its packets to {}, as to any neighbour", words.interface(index))
         }
         (Some(Onward::Bridge(index)), _) => {
             format!(
@@ -400,8 +403,14 @@ fn passed(leg: &trace::Leg, words: &Vocabulary) -> String {
             "left to the host's stack, which sends it to {} if the host's firewall lets it",
             words.next_hop(&next_hop)
         ),
+        (Some(Onward::Cut(next_hop)), _) => format!(
+            "left to the host's stack, which cuts it into fragments, as it is too big for the way to {}, and sends those \
+             if the host's firewall lets it",
+            words.next_hop(&next_hop)
+        ),
         (Some(Onward::TooBig(next_hop)), _) => format!(
-            "left to the host's stack: it is too big for the way to {}, and cut into fragments if it may be",
+            "left to the host's stack, which answers that it is too big for the way to {}: it may not be cut into \
+             fragments",
             words.next_hop(&next_hop)
         ),
         (Some(Onward::HopLimit), _) => {

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Laws, tested below: a plan of things that are all as described is empty; doing any beginning of a plan and
-//! planning again reaches the same end; what is obsolete goes in reverse order and before anything is made.
+//! planning again reaches the same end; what is obsolete goes in reverse order and before anything is made; what hangs
+//! on something that is not as described, and may have to be made anew, is done again.
 
 mod blocks;
 pub mod expand;
@@ -60,10 +61,20 @@ pub fn plan(desired: &[(Resource, State)], obsolete: &[(Resource, State)]) -> Pl
     let removals =
         obsolete.iter().rev().filter(|(resource, state)| *state != State::Absent && !wanted(resource));
     let removals = removals.map(|(resource, _)| Op::Remove(resource.clone()));
+    // A pair of interfaces that is not as described may have to be made anew, or be on its way out with its namespace;
+    // and so may the maps: what stands on it as described now would go with it.
+    let carries = |resource: &Resource| {
+        matches!(resource, Resource::Veth(_) | Resource::Hold { .. } | Resource::DataPath(_))
+    };
+    let unsteady = desired.iter().filter(|(resource, state)| carries(resource) && *state != State::Present);
+    let unsteady: Vec<&Resource> = unsteady.map(|(resource, _)| resource).collect();
     let additions = desired.iter().filter_map(|(resource, state)| match state {
         State::Absent => Some(Op::Create(resource.clone())),
         State::Differs(_) => Some(Op::Change(resource.clone())),
-        State::Present => None,
+        State::Present => {
+            let again = unsteady.iter().any(|other| resource.hangs_on(other));
+            again.then(|| Op::Change(resource.clone()))
+        }
     });
     Plan { ops: removals.chain(additions).collect(), former: Vec::new() }
 }
@@ -185,6 +196,45 @@ mod tests {
             plan.ops[..done].iter().for_each(|op| apply(&mut after, op));
             plan.undo(done).iter().for_each(|op| apply(&mut after, op));
             prop_assert_eq!(sorted(&after), sorted(&world));
+        }
+    }
+
+    #[test]
+    fn what_hangs_on_a_pair_that_is_not_as_described_is_done_again() {
+        let veth = |nth: u8| Veth {
+            host: format!("v{nth}"),
+            bridge: "b".to_owned(),
+            namespace: format!("/run/netns/n{nth}").into(),
+            ifname: "eth0".to_owned(),
+            mac: Mac::new([2, 0, 0, 0, 0, nth]),
+            mtu: 1500,
+            gso: GsoSizes::LEGACY,
+            addresses: Vec::new(),
+            gateways: Vec::new(),
+            routes: Vec::new(),
+            by_source: None,
+            siblings: Vec::new(),
+        };
+        let attachment = |interface: &str| {
+            let interface = interface.to_owned();
+            Resource::Attachment { hook: Hook::FromEndpoint, interface }
+        };
+        let limit = |interface: &str, namespace: Option<&str>| {
+            let (interface, namespace) = (interface.to_owned(), namespace.map(Into::into));
+            let rate = crate::spec::Rate::try_from(1_000_000).unwrap();
+            Resource::Limit(Shaper { interface, namespace, rate, burst: 10_000, queue: 10_000 })
+        };
+        let of_first = [attachment("v1"), limit("v1", None), limit("eth0", Some("/run/netns/n1"))];
+        let of_second = [attachment("v2"), limit("v2", None), limit("eth0", Some("/run/netns/n2"))];
+        let bridge = attachment("b");
+        for state in [State::Differs("it has another end".to_owned()), State::Absent] {
+            let mut desired =
+                vec![(Resource::Veth(veth(1)), state.clone()), (Resource::Veth(veth(2)), State::Present)];
+            let others = of_first.iter().chain(&of_second).chain([&bridge]);
+            desired.extend(others.map(|other| (other.clone(), State::Present)));
+            let ops = plan(&desired, &[]).ops;
+            let again: Vec<Op> = of_first.iter().cloned().map(Op::Change).collect();
+            assert_eq!(ops[1..], again, "{state:?}");
         }
     }
 

@@ -356,6 +356,28 @@ impl Resource {
         )
     }
 
+    /// Whether it is lost, or wrong, when the other is made anew: what is on one end of a pair of interfaces or numbers
+    /// one, and what is in a map or runs a program.
+    #[must_use]
+    pub fn hangs_on(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Attachment { .. } | Self::Xdp { .. }, Self::DataPath(_)) => true,
+            (entry, Self::DataPath(_)) => entry.is_map_entry(),
+            (Self::Attachment { interface, .. } | Self::Endpoint { interface, .. }, Self::Veth(veth)) => {
+                *interface == veth.host
+            }
+            (Self::Limit(Shaper { interface, namespace: Some(path), .. }), Self::Veth(veth)) => {
+                *interface == veth.ifname && *path == veth.namespace
+            }
+            (Self::Limit(Shaper { interface, namespace: None, .. }), Self::Veth(veth)) => {
+                *interface == veth.host
+            }
+            (Self::Attachment { interface, .. }, Self::Hold { exit, .. }) => interface == exit,
+            (Self::Config { hold: Some(hold), .. }, Self::Hold { entrance, .. }) => hold == entrance,
+            _ => false,
+        }
+    }
+
     /// The address, if it is one of the host's.
     #[must_use]
     pub fn as_host_address(&self) -> Option<IpAddr> {

@@ -1,18 +1,18 @@
 //! A machine in memory that minds the order of things as the kernel does, and fails where a test says.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
 use ipnet::IpNet;
-use vnet_common::{CtEntry, Mac, Proto, Tuple};
+use vnet_common::{CtEntry, DatapathConfig, Mac, Proto, Tuple};
 
 use super::Machine;
 use crate::firewall::Netfilter;
-use crate::flow::Tables;
-use crate::kernel::{Addressed, BoundSocket, Interface, Process, Route};
+use crate::flow::{self, Counted, Room, Stats, Tables};
+use crate::kernel::{Addressed, BoundSocket, Environment, Interface, Process, Route};
 use crate::plan::{Direct, GsoSizes, Op, Resource, Shaper, State, Veth};
 
 /// How a step fails.
@@ -37,6 +37,8 @@ pub(crate) struct Fake {
     pub(crate) namespace: Cell<u64>,
     /// The host's own firewall; `None` if it cannot be read.
     pub(crate) netfilter: RefCell<Option<Netfilter>>,
+    /// What of the machine matters besides.
+    pub(crate) environment: RefCell<Environment>,
     /// Fragments have nowhere to wait.
     pub(crate) no_hold: Cell<bool>,
     /// How often it was asked or told something, by what.
@@ -59,6 +61,7 @@ impl Fake {
             interface(3, "eth1", Some(2), &["198.51.100.1/24"]),
         ];
         *fake.netfilter.borrow_mut() = Some(Netfilter::default());
+        fake.environment.borrow_mut().forwards_v6 = true;
         *fake.routes.borrow_mut() = vec![route("0.0.0.0/0", "eth0"), route("203.0.113.0/24", "eth0")];
         fake
     }
@@ -265,6 +268,18 @@ impl Machine for Fake {
         Ok(Tables { confirmed: self.flows.borrow().iter().copied().collect(), ..Tables::default() })
     }
 
+    fn flow_stats(&self, _endpoints: &[(String, Vec<IpAddr>)], room: Room) -> Result<Stats, FakeError> {
+        self.called("flow_stats");
+        let flows = flow::pair(&self.flow_tables()?);
+        let mappings = HashMap::new();
+        let counted = Counted { flows: &flows, mappings: &mappings, fragments: 0, endpoints: &[], room };
+        Ok(Stats::count(&counted, &DatapathConfig::DEFAULT, 0))
+    }
+
+    fn environment(&self) -> Result<Environment, FakeError> {
+        Ok(self.environment.borrow().clone())
+    }
+
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, FakeError> {
         self.called("forget_flows");
         let mut flows = self.flows.borrow_mut();
@@ -283,6 +298,11 @@ impl Machine for Fake {
     fn holder_of(&self, socket: &BoundSocket) -> Option<Process> {
         self.called("holder_of");
         (socket.inode != 0).then(|| Process { name: "nginx".to_owned(), pid: 123 })
+    }
+
+    async fn is_whole(&self, veth: &Veth) -> Result<bool, FakeError> {
+        self.called("is_whole");
+        Ok(self.find(&Resource::Veth(veth.clone())).is_some())
     }
 
     async fn can_hold_fragments(&self) -> Result<bool, FakeError> {
@@ -335,6 +355,14 @@ impl Machine for &Fake {
         (**self).flow_tables()
     }
 
+    fn flow_stats(&self, endpoints: &[(String, Vec<IpAddr>)], room: Room) -> Result<Stats, FakeError> {
+        (**self).flow_stats(endpoints, room)
+    }
+
+    fn environment(&self) -> Result<Environment, FakeError> {
+        (**self).environment()
+    }
+
     fn forget_flows(&self, doomed: &dyn Fn(&Tuple, &CtEntry) -> bool) -> Result<usize, FakeError> {
         (**self).forget_flows(doomed)
     }
@@ -345,6 +373,10 @@ impl Machine for &Fake {
 
     fn holder_of(&self, socket: &BoundSocket) -> Option<Process> {
         (**self).holder_of(socket)
+    }
+
+    async fn is_whole(&self, veth: &Veth) -> Result<bool, FakeError> {
+        (**self).is_whole(veth).await
     }
 
     async fn can_hold_fragments(&self) -> Result<bool, FakeError> {

@@ -13,6 +13,14 @@ pub enum Error {
         /// What was given.
         text: String,
     },
+    /// A word that means something else.
+    #[error(
+        "an endpoint cannot be called {name}: to `vnet trace --from` that is not an endpoint; choose another name"
+    )]
+    ReservedName {
+        /// The name.
+        name: super::Name,
+    },
     /// Not an interface's name.
     #[error("{text:?} cannot name an interface: use 1 to {max} visible characters other than '/' and ':'", max = super::InterfaceName::MAX)]
     InterfaceName {

@@ -15,6 +15,23 @@ pub struct Name(String);
 impl Name {
     /// Most characters a name has.
     pub const MAX: usize = 64;
+    /// What `vnet trace --from` calls the rest of the world.
+    pub const OUTSIDE: &str = "outside";
+    /// What it calls the host.
+    pub const HOST: &str = "host";
+    /// What no new endpoint is called, because it means something else.
+    pub const RESERVED: [&str; 2] = [Self::HOST, Self::OUTSIDE];
+
+    /// The name as that of a new endpoint.
+    ///
+    /// # Errors
+    /// When it is reserved.
+    pub fn of_new_endpoint(&self) -> Result<&Self, Error> {
+        if Self::RESERVED.contains(&self.as_str()) {
+            return Err(Error::ReservedName { name: self.clone() });
+        }
+        Ok(self)
+    }
 
     /// The name of the network that `vnet up` makes.
     #[must_use]
@@ -110,6 +127,18 @@ mod tests {
         }
         for bad in ["", ".", "..", "-a", "_a", "a/b", "a b", "ä", "a\0", "../x", &"x".repeat(65)] {
             assert!(bad.parse::<Name>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn words_of_traces_name_no_new_endpoint() {
+        for name in ["host", "outside"] {
+            let name: Name = name.parse().unwrap();
+            let error = name.of_new_endpoint().unwrap_err().to_string();
+            assert!(error.contains(name.as_str()) && error.contains("--from"), "{error}");
+        }
+        for name in ["hosts", "Host", "world"] {
+            name.parse::<Name>().unwrap().of_new_endpoint().unwrap();
         }
     }
 

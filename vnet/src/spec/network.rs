@@ -31,6 +31,10 @@ pub struct Network {
     pub mac: Mac,
     /// MTU of the bridge and its endpoints.
     pub mtu: u32,
+    /// Whether nobody has chosen it: it is the first uplink's, also when that changes. Of a record that does not say,
+    /// somebody has.
+    #[serde(default)]
+    pub follows_uplink: bool,
     /// Most bytes that the bridge and its endpoints are handed at once.
     #[serde(default)]
     pub gso: GsoSizes,

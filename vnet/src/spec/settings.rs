@@ -15,6 +15,9 @@ use super::{Error, InterfaceName, Ports};
 pub struct Settings {
     /// The interfaces that lead to the world.
     pub uplinks: Vec<InterfaceName>,
+    /// Whether nobody has named them: they are those with a default route. Of a record that does not say, somebody has.
+    #[serde(default)]
+    pub follows_default_route: bool,
     /// Source ports kept for masquerade: neither the host's own choice nor published.
     pub nat_ports: Ports,
     /// Which network namespace plays its host.
@@ -60,6 +63,7 @@ impl Settings {
         let PortRange { first, last } = DatapathConfig::DEFAULT.nat_ports;
         Self {
             uplinks: Vec::new(),
+            follows_default_route: false,
             nat_ports: Ports::reserved(first, last),
             namespace,
             created,
@@ -76,8 +80,8 @@ impl Settings {
     /// The same instance with everything as documented that can be changed, but for its uplinks.
     #[must_use]
     pub fn as_documented(&self) -> Self {
-        let Self { uplinks, namespace, created, tables, hold, .. } = self.clone();
-        Self { uplinks, tables, hold, ..Self::new(namespace, created) }
+        let Self { uplinks, follows_default_route, namespace, created, tables, hold, .. } = self.clone();
+        Self { uplinks, follows_default_route, tables, hold, ..Self::new(namespace, created) }
     }
 
     /// How an uplink runs its XDP program.

@@ -1,7 +1,7 @@
 //! The lock of an instance: one command at a time.
 
 use std::fs::{DirBuilder, File, TryLockError};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -35,13 +35,35 @@ impl Lock {
                     }
                     other => other.map_err(failed("open", &path))?,
                 };
-            wait(&mut file, instance.name()).map_err(failed("lock", &path))?;
+            wait(&mut file, instance, &path)?;
             // A `down` removes the file while others wait for it: they hold a lock that nobody else will meet.
             if is_still(&file, &path) {
-                note_owner(&file).map_err(failed("write", &path))?;
+                // Best effort: it is only for those who wait, and where there is no room left for it, `down` must go on.
+                let _ = note_owner(&file);
                 return Ok(Self { _file: file });
             }
         }
+    }
+}
+
+impl Lock {
+    /// Takes the lock of an instance that is up, if nobody has it.
+    pub(super) fn take_if_free(instance: &Instance) -> Result<Option<Self>, Error> {
+        let path = instance.lock_file();
+        let file = match File::options().read(true).write(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(failed("open", &path))?,
+        };
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
+            Ok(()) => {}
+        }
+        if !is_still(&file, &path) {
+            return Ok(None);
+        }
+        note_owner(&file).map_err(failed("write", &path))?;
+        Ok(Some(Self { _file: file }))
     }
 }
 
@@ -56,24 +78,50 @@ fn make_directory(directory: &Path) -> Result<(), Error> {
 }
 
 /// Waits for the lock; says so when it takes long.
-fn wait(file: &mut File, instance: &str) -> io::Result<()> {
+fn wait(file: &mut File, instance: &Instance, path: &Path) -> Result<(), Error> {
     let begin = Instant::now();
-    while begin.elapsed() < PATIENCE {
+    let patience = instance.wait().map_or(PATIENCE, |wait| wait.min(PATIENCE));
+    if try_until(file, begin + patience).map_err(failed("lock", path))? {
+        return Ok(());
+    }
+    let Some(wait) = instance.wait() else {
+        say_for_whom(file, instance).map_err(failed("read", path))?;
+        return file.lock().map_err(failed("lock", path));
+    };
+    if wait > patience {
+        say_for_whom(file, instance).map_err(failed("read", path))?;
+        if try_until(file, begin + wait).map_err(failed("lock", path))? {
+            return Ok(());
+        }
+    }
+    let holder = holder(file).map_err(failed("read", path))?;
+    Err(Error::Busy { instance: instance.name().to_owned(), holder, waited: wait })
+}
+
+/// Tries to take the lock until then, and once at least; says whether it has got it.
+fn try_until(file: &File, end: Instant) -> io::Result<bool> {
+    loop {
         match file.try_lock() {
-            Ok(()) => return Ok(()),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(INTERVAL),
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) if Instant::now() < end => std::thread::sleep(INTERVAL),
+            Err(TryLockError::WouldBlock) => return Ok(false),
             Err(TryLockError::Error(error)) => return Err(error),
         }
     }
-    let mut owner = String::new();
-    file.read_to_string(&mut owner)?;
-    let owner = if owner.trim().is_empty() {
-        "another command".to_owned()
-    } else {
-        format!("process {}", owner.trim())
-    };
-    eprintln!("vnet: waiting for {owner}, which is changing instance {instance}");
-    file.lock()
+}
+
+fn say_for_whom(file: &mut File, instance: &Instance) -> io::Result<()> {
+    eprintln!("vnet: waiting for {}, which is changing instance {}", holder(file)?, instance.name());
+    Ok(())
+}
+
+/// Whose the lock is, as he noted himself.
+fn holder(file: &mut File) -> io::Result<String> {
+    let mut holder = String::new();
+    file.rewind()?;
+    file.read_to_string(&mut holder)?;
+    let holder = holder.trim();
+    Ok(if holder.is_empty() { "another command".to_owned() } else { format!("process {holder}") })
 }
 
 fn is_still(file: &File, path: &Path) -> bool {

@@ -171,6 +171,12 @@ impl Transaction {
         self.all(ENDPOINTS)
     }
 
+    /// The names of all endpoints.
+    pub fn endpoint_names(&self) -> Result<Vec<String>, Error> {
+        let table = self.inner.open_table(ENDPOINTS)?;
+        table.iter()?.map(|entry| Ok(entry?.0.value().to_owned())).collect()
+    }
+
     /// How many endpoints there are.
     pub fn count_endpoints(&self) -> Result<u64, Error> {
         Ok(self.inner.open_table(ENDPOINTS)?.len()?)
@@ -232,6 +238,18 @@ impl Transaction {
     /// Whether an interface is one of the instance's.
     pub fn has_interface(&self, name: &str) -> Result<bool, Error> {
         Ok(self.inner.open_table(INTERFACES)?.get(name)?.is_some())
+    }
+
+    /// Every interface of the instance's on the host.
+    pub fn interfaces(&self) -> Result<Vec<String>, Error> {
+        let table = self.inner.open_table(INTERFACES)?;
+        table.iter()?.map(|entry| Ok(entry?.0.value().to_owned())).collect()
+    }
+
+    /// The name of the network or the endpoint that has an interface.
+    pub fn owner_of_interface(&self, name: &str) -> Result<Option<String>, Error> {
+        let table = self.inner.open_table(INTERFACES)?;
+        Ok(table.get(name)?.map(|owner| owner.value().to_owned()))
     }
 
     /// Notes the interfaces between which fragments wait.

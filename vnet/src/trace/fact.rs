@@ -89,6 +89,8 @@ pub enum Fact {
     Denied(Addr, bool),
     /// A socket of the host is pointed elsewhere when it dials, or is not.
     Dialled(Option<(Addr, Port)>),
+    /// The host itself sends the packet, which its programs let through.
+    HostsOwn,
 }
 
 /// What a frame is.

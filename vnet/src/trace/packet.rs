@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use etherparse::{IpHeaders, IpNumber, PacketBuilder, PacketBuilderStep};
+use etherparse::{IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, PacketBuilder, PacketBuilderStep};
 use vnet_common::{Mac, Proto};
 use vnet_datapath::wire::tcp;
 
@@ -33,6 +33,8 @@ pub struct Described {
     pub hop_limit: u8,
     /// Length in bytes, network header included; as short as it can be if nothing is said.
     pub length: Option<u16>,
+    /// Whether routers may cut it into fragments, of IPv4; of IPv6 they never do.
+    pub fragmentable: bool,
 }
 
 /// Why there is no such packet.
@@ -71,7 +73,14 @@ impl Described {
         let link = PacketBuilder::ethernet2(from.bytes, to.bytes);
         let network = match (self.source.ip(), self.destination.ip()) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                link.ipv4(source.octets(), destination.octets(), self.hop_limit)
+                let mut header = Ipv4Header {
+                    time_to_live: self.hop_limit,
+                    source: source.octets(),
+                    destination: destination.octets(),
+                    ..Ipv4Header::default()
+                };
+                header.dont_fragment = !self.fragmentable;
+                link.ip(IpHeaders::Ipv4(header, Ipv4Extensions::default()))
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 link.ipv6(source.octets(), destination.octets(), self.hop_limit)
@@ -176,7 +185,16 @@ mod tests {
 
     fn described(proto: Proto, source: &str, destination: &str) -> Described {
         let [source, destination] = [source, destination].map(|text| text.parse().expect("a socket address"));
-        Described { proto, source, destination, flags: tcp::SYN, reply: false, hop_limit: 9, length: None }
+        Described {
+            proto,
+            source,
+            destination,
+            flags: tcp::SYN,
+            reply: false,
+            hop_limit: 9,
+            length: None,
+            fragmentable: false,
+        }
     }
 
     fn read(frame: &[u8]) -> (Headers, Tuple) {
@@ -227,6 +245,17 @@ mod tests {
         let all = FLAGS.iter().fold(0, |all, (_, bit)| all | bit);
         let it = Described { flags: all, ..described(Proto::TCP, "192.0.2.1:7", "198.51.100.2:9") };
         assert_eq!(read(&it.frame(FROM, TO).unwrap()).0.tcp_flags() & 0x1f, all);
+    }
+
+    #[test]
+    fn ipv4_says_whether_it_may_be_cut() {
+        const FLAGS_AT: usize = 14 + 6;
+        for (fragmentable, flags) in [(false, 0x40), (true, 0)] {
+            let it = described(Proto::UDP, "192.0.2.1:7", "198.51.100.2:9");
+            let frame = Described { fragmentable, ..it }.frame(FROM, TO).unwrap();
+            assert_eq!(frame[FLAGS_AT], flags);
+            read(&frame);
+        }
     }
 
     #[test]

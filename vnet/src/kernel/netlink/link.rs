@@ -10,6 +10,7 @@ use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use vnet_common::Mac;
 
 use super::{Netlink, Result};
+use crate::flow::Traffic;
 use crate::plan::GsoSizes;
 
 /// The XDP program of an interface.
@@ -91,6 +92,39 @@ impl Link {
     }
 }
 
+/// What an interface has received and sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::kernel) struct Counters {
+    /// Of the interface, in its namespace.
+    pub(in crate::kernel) index: u32,
+    pub(in crate::kernel) name: String,
+    pub(in crate::kernel) received: Traffic,
+    pub(in crate::kernel) sent: Traffic,
+    /// The number of the namespace in which the other end is, and its index there, if it is in another namespace.
+    pub(in crate::kernel) other_end: Option<(i32, u32)>,
+}
+
+impl Counters {
+    fn from_message(message: LinkMessage) -> Self {
+        let mut counters = Self { index: message.header.index, ..Self::default() };
+        let (mut namespace, mut index) = (None, None);
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => counters.name = name,
+                LinkAttribute::Link(other) => index = Some(other),
+                LinkAttribute::LinkNetNsId(id) => namespace = Some(id),
+                LinkAttribute::Stats64(stats) => {
+                    counters.received = Traffic { packets: stats.rx_packets, bytes: stats.rx_bytes };
+                    counters.sent = Traffic { packets: stats.tx_packets, bytes: stats.tx_bytes };
+                }
+                _ => {}
+            }
+        }
+        counters.other_end = namespace.zip(index);
+        counters
+    }
+}
+
 /// The XDP program that an interface has. With several, in the driver and in the hardware, the number is none's.
 fn attached_xdp(parts: &[LinkXdp]) -> Option<AttachedXdp> {
     let program = parts.iter().find_map(|part| match part {
@@ -128,6 +162,30 @@ impl Netlink {
         message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
         let answer = self.request(RouteNetlinkMessage::GetLink(message), NLM_F_DUMP).await?;
         Ok(answer.into_iter().filter_map(link).collect())
+    }
+
+    /// What all interfaces have received and sent.
+    pub(in crate::kernel) async fn counters(&self) -> Result<Vec<Counters>> {
+        let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let answer = self.request(question, NLM_F_DUMP).await?;
+        Ok(answer.into_iter().filter_map(counters).collect())
+    }
+
+    /// What an interface of another namespace has received and sent; nothing if there is none of that index.
+    pub(in crate::kernel) async fn counters_in(
+        &self,
+        namespace: i32,
+        index: u32,
+    ) -> Result<Option<Counters>> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes.push(LinkAttribute::IfNetnsId(namespace));
+        match self.request(RouteNetlinkMessage::GetLink(message), 0).await {
+            Ok(answer) => Ok(answer.into_iter().find_map(counters)),
+            // The namespace may have gone meanwhile.
+            Err(error) if error.is(libc::ENODEV) || error.is(libc::EINVAL) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes a bridge, down.
@@ -233,6 +291,13 @@ pub(in crate::kernel) fn gso_attributes(from: GsoSizes, to: GsoSizes) -> Vec<Lin
     let v6 = (from.v6 != to.v6).then_some(LinkAttribute::GsoMaxSize(to.v6));
     let v4 = (from != to).then_some(LinkAttribute::GsoIpv4MaxSize(to.v4));
     v6.into_iter().chain(v4).collect()
+}
+
+fn counters(message: RouteNetlinkMessage) -> Option<Counters> {
+    match message {
+        RouteNetlinkMessage::NewLink(message) => Some(Counters::from_message(message)),
+        _ => None,
+    }
 }
 
 fn link(message: RouteNetlinkMessage) -> Option<Link> {

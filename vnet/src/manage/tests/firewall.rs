@@ -68,10 +68,8 @@ async fn a_firewall_that_cannot_be_read_is_no_reason_not_to_publish() {
     assert!(notes[0].contains("8088/tcp is not known: no rules for you"), "{notes:?}");
     let diagnosis = world.manager().diagnose().await.unwrap();
     assert_eq!(diagnosis.findings, []);
-    // All but those that have nothing to do with it.
-    let of_the_firewall = checks().filter(|check| !["endpoints", "limits"].contains(check));
-    let failed: Vec<String> = of_the_firewall.map(|check| format!("{check}: no rules for you")).collect();
-    assert_eq!(diagnosis.failed, failed);
+    let of_the_firewall = ["firewall", "docker-user", "forward", "br_netfilter"];
+    assert_eq!(diagnosis.failed, of_the_firewall.map(|check| format!("{check}: no rules for you")));
 }
 
 #[tokio::test]
@@ -88,20 +86,6 @@ async fn the_doctor_finds_nothing_on_a_host_without_rules() {
     let world = world_with(Vec::new()).await;
     world.publish("8088", "net1:80").await.unwrap();
     assert_eq!(world.manager().diagnose().await.unwrap(), Diagnosis::default());
-}
-
-#[tokio::test]
-async fn the_doctor_misses_endpoints_that_somebody_else_has_removed() {
-    let world = world_with(Vec::new()).await;
-    let link = |resource: &Resource| matches!(resource, Resource::Veth(_));
-    world.fake.present.borrow_mut().retain(|resource| !link(resource));
-    let found = findings(&world).await;
-    let [finding] = &found[..] else { panic!("{found:#?}") };
-    assert_eq!(finding.check, "endpoints");
-    assert!(finding.problem.starts_with("endpoint net1 is not there: gone is veth vn-net1"), "{found:#?}");
-    assert!(finding.fix.contains("`vnet up`"), "{found:#?}");
-    world.bring_up(Mode::Apply).await.unwrap();
-    assert_eq!(findings(&world).await, []);
 }
 
 #[tokio::test]
@@ -141,6 +125,31 @@ async fn the_doctor_knows_that_rules_for_docker_do_not_count() {
     let of_docker: Vec<&Finding> = found.iter().filter(|finding| finding.check == "docker-user").collect();
     assert_eq!(of_docker.len(), 1, "{found:#?}");
     assert!(of_docker[0].problem.contains("8088/tcp"), "{of_docker:?}");
+}
+
+#[tokio::test]
+async fn a_firewall_that_is_respected_is_asked_about_what_is_forwarded() {
+    let input = drops(Hook::Input, "INPUT", Vec::new());
+    let mut forward = drops(Hook::Forward, "FORWARD", vec![accepts_port(80)]);
+    forward.name = "security".to_owned();
+    let world = world_with(vec![input, forward]).await;
+    let respect = SettingsChange { firewall: Some(Firewall::Respect), ..SettingsChange::default() };
+    world.bring_up_as(&UpRequest { change: respect, ..UpRequest::default() }, Mode::Apply).await.unwrap();
+    assert_eq!(world.publish("8088", "net1:80").await.unwrap().notes, [""; 0], "the target's port decides");
+    let notes = world.publish("80", "net1:8080").await.unwrap().notes;
+    let [note] = &notes[..] else { panic!("{notes:?}") };
+    assert!(note.starts_with("the host's firewall blocks 80/tcp, by the policy of chain FORWARD"), "{note}");
+    assert!(note.contains("`iptables -I FORWARD -p tcp --dport 8080 -j ACCEPT`"), "{note}");
+    let found = findings(&world).await;
+    let of_ports: Vec<&str> =
+        found.iter().filter(|it| it.check == "firewall").map(|it| it.problem.as_str()).collect();
+    let [problem] = of_ports[..] else { panic!("{found:#?}") };
+    assert!(
+        problem.starts_with("port 80/tcp is published, and the host's firewall blocks it by"),
+        "{problem}"
+    );
+    let forward = found.iter().find(|it| it.check == "forward").unwrap();
+    assert!(forward.problem.contains("answers to published ports unless"), "{forward:?}");
 }
 
 #[tokio::test]

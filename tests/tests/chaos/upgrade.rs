@@ -1,0 +1,324 @@
+//! Another build of vnet takes over while traffic runs, and the first one takes over again: programs are exchanged in
+//! place, maps and what is attached are kept, and nothing is lost.
+//!
+//! The other build is the one under test with one letter of its eBPF object changed, in what names the compiler: the
+//! same programs, in an object that is not the same, as after an upgrade that changed nothing of the ABI.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use aya::maps::{HashMap, Map, MapData};
+use nix::sys::socket::{setsockopt, sockopt};
+use tempfile::TempDir;
+use vnet_common::{DatapathConfig, maps};
+use vnet_tests::lab::{HOST_V4, HOST_V6, Lab, Netns, OUTSIDE_V4, OUTSIDE_V6, eventually, vnet_binary};
+use vnet_tests::peer::{Ask, Ping, Server};
+use vnet_tests::report::report;
+use vnet_tests::runner::Abi;
+
+use super::{Extent, extent};
+
+/// How often one build takes over from the other.
+const TIMES: usize = 6;
+/// How often, if all is to be tried.
+const ALL_TIMES: usize = 60;
+/// How long a datagram or an answer may take. Longer than any exchange, so that what is late is not taken for lost.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two questions of a socket.
+const TICK: Duration = Duration::from_millis(1);
+
+/// The vnet under test as another build.
+pub(super) struct OtherBuild {
+    _directory: TempDir,
+    pub(super) path: PathBuf,
+}
+
+impl OtherBuild {
+    pub(super) fn new() -> Self {
+        const COMPILER: &[u8] = b"clang LLVM (rustc version";
+        let mut binary = fs::read(vnet_binary()).expect("read vnet");
+        let objects: Vec<usize> =
+            places_of(&binary, b"\x7fELF\x02\x01\x01").filter(|at| is_for_bpf(&binary[*at..])).collect();
+        let object = objects.iter().enumerate().find_map(|(nth, begin)| {
+            let end = objects.get(nth + 1).copied().unwrap_or(binary.len());
+            let is_ours = places_of(&binary[*begin..end], b"from_endpoint\0").next().is_some();
+            is_ours.then_some(*begin..end)
+        });
+        let object = object.expect("vnet has an object with its programs");
+        let place =
+            places_of(&binary[object.clone()], COMPILER).next().expect("the object names its compiler");
+        binary[object.start + place] = b'C';
+        let directory = TempDir::new().expect("a directory");
+        let path = directory.path().join("vnet");
+        fs::write(&path, binary).expect("write it");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("make it a program");
+        Self { _directory: directory, path }
+    }
+}
+
+fn places_of<'a>(text: &'a [u8], what: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+    text.windows(what.len()).enumerate().filter(move |(_, window)| *window == what).map(|(at, _)| at)
+}
+
+/// Whether an ELF file is for BPF (`EM_BPF`).
+fn is_for_bpf(file: &[u8]) -> bool {
+    file.get(18..20) == Some(&247_u16.to_le_bytes()[..])
+}
+
+/// The mark of the build whose programs are in use.
+fn mark(lab: &Lab) -> String {
+    let names = fs::read_dir(lab.pin_dir()).expect("list pins").flatten();
+    let mut names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.find(|name| name.starts_with("build-")).expect("a mark")
+}
+
+/// What was asked and what was answered.
+#[derive(Default)]
+struct Count {
+    asked: AtomicU64,
+    answered: AtomicU64,
+}
+
+/// Clients of one kind, until they are told to stop.
+struct Load {
+    what: String,
+    count: Arc<Count>,
+    thread: JoinHandle<()>,
+}
+
+impl Load {
+    fn start(
+        netns: &Netns,
+        what: &str,
+        over: &Arc<AtomicBool>,
+        run: impl FnOnce(&Count, &AtomicBool) + Send + 'static,
+    ) -> Self {
+        let count = Arc::new(Count::default());
+        let (for_thread, over) = (Arc::clone(&count), Arc::clone(over));
+        let thread = netns.spawn(move || run(&for_thread, &over));
+        Self { what: format!("{what} from {}", netns.name()), count, thread }
+    }
+
+    /// Waits until it has been answered that often more.
+    fn answered_again(&self, times: u64) {
+        let begin = self.count.answered.load(Ordering::Relaxed);
+        eventually(
+            || (self.count.answered.load(Ordering::Relaxed) >= begin + times).then_some(()),
+            || format!("{times} more answers to {}", self.what),
+        );
+    }
+}
+
+/// One connection, a line and its echo after the other.
+fn one_connection(target: SocketAddr) -> impl FnOnce(&Count, &AtomicBool) + Send + 'static {
+    move |count, over| {
+        let mut stream = connect(target);
+        let mut lines = BufReader::new(stream.try_clone().expect("another handle"));
+        let mut line = String::new();
+        lines.read_line(&mut line).expect("the server's greeting");
+        while !over.load(Ordering::Relaxed) {
+            let number = count.asked.fetch_add(1, Ordering::Relaxed);
+            writeln!(stream, "{number}").unwrap_or_else(|e| panic!("write to {target}: {e}"));
+            line.clear();
+            lines.read_line(&mut line).unwrap_or_else(|e| panic!("read from {target}: {e}"));
+            assert_eq!(line.trim_end(), number.to_string(), "from {target}");
+            count.answered.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(TICK);
+        }
+    }
+}
+
+/// One connection after the other, each with one question.
+fn new_connections(target: SocketAddr) -> impl FnOnce(&Count, &AtomicBool) + Send + 'static {
+    move |count, over| {
+        while !over.load(Ordering::Relaxed) {
+            count.asked.fetch_add(1, Ordering::Relaxed);
+            let mut lines = BufReader::new(connect(target));
+            let mut line = String::new();
+            lines.read_line(&mut line).unwrap_or_else(|e| panic!("read from {target}: {e}"));
+            assert!(!line.is_empty(), "{target} hung up");
+            count.answered.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(TICK);
+        }
+    }
+}
+
+fn connect(target: SocketAddr) -> TcpStream {
+    let stream =
+        TcpStream::connect_timeout(&target, PATIENCE).unwrap_or_else(|e| panic!("connect to {target}: {e}"));
+    stream.set_read_timeout(Some(PATIENCE)).expect("a limit of time");
+    stream.set_nodelay(true).expect("no delay");
+    stream
+}
+
+/// A datagram every millisecond, whether those before have been answered or not.
+fn ticker(target: SocketAddr) -> impl FnOnce(&Count, &AtomicBool) + Send + 'static {
+    move |count, over| {
+        let any: SocketAddr = if target.is_ipv4() {
+            (Ipv4Addr::UNSPECIFIED, 0).into()
+        } else {
+            "[::]:0".parse().expect("an address")
+        };
+        let socket = roomy(any);
+        socket.connect(target).expect("connect a datagram socket");
+        let answers = socket.try_clone().expect("another handle");
+        answers.set_read_timeout(Some(Duration::from_millis(200))).expect("a limit of time");
+        let sending = AtomicBool::new(true);
+        let still = &sending;
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut buffer = [0; 64];
+                let mut last = Instant::now();
+                loop {
+                    match answers.recv(&mut buffer) {
+                        Ok(_) => {
+                            count.answered.fetch_add(1, Ordering::Relaxed);
+                            last = Instant::now();
+                        }
+                        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                        Err(e) => panic!("receive from {target}: {e}"),
+                    }
+                    let all = count.answered.load(Ordering::Relaxed) == count.asked.load(Ordering::Relaxed);
+                    if !still.load(Ordering::Relaxed) && (all || last.elapsed() > PATIENCE) {
+                        return;
+                    }
+                }
+            });
+            while !over.load(Ordering::Relaxed) {
+                let number = count.asked.fetch_add(1, Ordering::Relaxed);
+                socket.send(&number.to_le_bytes()).unwrap_or_else(|e| panic!("send to {target}: {e}"));
+                thread::sleep(TICK);
+            }
+            still.store(false, Ordering::Relaxed);
+        });
+    }
+}
+
+/// A datagram socket with room for seconds of what arrives while its thread has no processor.
+fn roomy(addr: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind(addr).unwrap_or_else(|e| panic!("bind {addr}: {e}"));
+    setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20)).expect("room for datagrams");
+    socket
+}
+
+/// Sends every datagram back, until told to stop.
+fn reflector(netns: &Netns, port: u16, over: &Arc<AtomicBool>) -> JoinHandle<()> {
+    let socket = netns.enter(|| roomy(SocketAddr::new("::".parse().expect("an address"), port)));
+    socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a limit of time");
+    let over = Arc::clone(over);
+    thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while !over.load(Ordering::Relaxed) {
+            if let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                // An error of one client's is that client's.
+                let _ = socket.send_to(&buffer[..length], from);
+            }
+        }
+    })
+}
+
+#[test]
+fn builds_take_over_from_each_other_under_load_and_nothing_is_lost() {
+    let lab = Lab::new();
+    lab.vnet_ok(&["up", "--xdp", "native"]);
+    let other = OtherBuild::new();
+    let net1 = lab.endpoint("net1");
+    let _servers = [Server::echo(&net1, "[::]:80"), Server::echo(lab.outside(), "[::]:7")];
+    lab.vnet_ok(&["portmap", "add", "8088", &format!("{}:80", net1.name())]);
+    lab.vnet_ok(&["portmap", "add", "5353", &format!("{}:53", net1.name()), "--proto", "udp"]);
+    let (over, reflected) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let reflectors = [reflector(&net1, 53, &reflected), reflector(lab.outside(), 9, &reflected)];
+    let mut loads = Vec::new();
+    for (outside, host) in [(OUTSIDE_V4, HOST_V4), (OUTSIDE_V6, HOST_V6)] {
+        let at = |addr: IpAddr, port| SocketAddr::new(addr, port);
+        for (netns, tcp, udp) in [
+            (lab.outside(), at(host, 8088), at(host, 5353)),
+            (&*net1, at(outside, 7), at(outside, 9)),
+            (lab.host(), at(host, 8088), at(host, 5353)),
+        ] {
+            loads.push(Load::start(netns, &format!("a connection to {tcp}"), &over, one_connection(tcp)));
+            loads.push(Load::start(netns, &format!("connections to {tcp}"), &over, new_connections(tcp)));
+            loads.push(Load::start(netns, &format!("datagrams to {udp}"), &over, ticker(udp)));
+        }
+    }
+    loads.iter().for_each(|load| load.answered_again(20));
+    let before = lab.snapshot_with_contents();
+    let marks = [mark(&lab), {
+        lab.use_binary(other.path.clone());
+        lab.vnet_ok(&["up"]);
+        mark(&lab)
+    }];
+    assert_ne!(marks[0], marks[1], "another build");
+    let times = if extent() == Extent::Some { TIMES } else { ALL_TIMES };
+    for nth in 0..times {
+        lab.use_binary(if nth % 2 == 0 { vnet_binary() } else { other.path.clone() });
+        lab.vnet_ok(&["up"]);
+        assert_eq!(mark(&lab), marks[nth % 2]);
+        loads.iter().for_each(|load| load.answered_again(20));
+    }
+    lab.use_binary(vnet_binary());
+    lab.vnet_ok(&["up"]);
+    over.store(true, Ordering::Relaxed);
+    let (mut total, mut lost) = (0, Vec::new());
+    for Load { what, count, thread } in loads {
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let (asked, answered) = (count.asked.load(Ordering::Relaxed), count.answered.load(Ordering::Relaxed));
+        total += asked;
+        if asked != answered {
+            lost.push(format!("{what}: {answered} of {asked}"));
+        }
+    }
+    reflected.store(true, Ordering::Relaxed);
+    reflectors.into_iter().for_each(|reflector| reflector.join().expect("it ends by itself"));
+    assert!(lost.is_empty(), "not all was answered: {lost:#?}");
+    lab.snapshot_with_contents().assert_same_as(&before);
+    lab.assert_consistent();
+    report(format_args!("{} builds took over from each other: {total} questions, all answered", times + 2));
+}
+
+#[test]
+fn maps_of_another_abi_are_refused_with_the_way_out_and_go_on() {
+    let lab = Lab::up();
+    let net1 = lab.endpoint("net1");
+    let _server = Server::echo(&net1, "[::]:80");
+    lab.vnet_ok(&["portmap", "add", "8088", &format!("{}:80", net1.name())]);
+    set_abi_version(&lab.pin_dir().join(maps::CONFIG), 1);
+    let before = lab.snapshot_with_contents();
+    let (name, target) = (lab.name("net2"), format!("{}:81", net1.name()));
+    for args in [
+        &["up"][..],
+        &["ns", "create", &name],
+        &["portmap", "add", "81", &target],
+        &["portmap", "rm", "8088"],
+    ] {
+        lab.vnet(args).fails_with(1, &["another version of vnet", "ABI version", "`vnet down` first"]);
+        lab.snapshot_with_contents().assert_same_as(&before);
+        Ping::to(OUTSIDE_V4).in_netns(&net1);
+        Ask::tcp((HOST_V4, 8088).into()).in_netns(lab.outside());
+    }
+    // What can be described is described, and made again of that.
+    let described = lab.vnet_ok(&["export"]).stdout;
+    lab.vnet_ok(&["down"]);
+    let file = tempfile::NamedTempFile::with_suffix(".toml").expect("a file");
+    fs::write(file.path(), described).expect("write it");
+    lab.vnet_ok(&["apply", "-f", file.path().to_str().expect("a path")]);
+    let net1 = lab.endpoint("net1");
+    let _server = Server::echo(&net1, "[::]:80");
+    Ask::tcp((HOST_V4, 8088).into()).in_netns(lab.outside());
+}
+
+/// Has a map of configuration be of another version.
+fn set_abi_version(pin: &Path, version: u32) {
+    let data = MapData::from_pin(pin).expect("open the map");
+    let mut map: HashMap<MapData, u32, Abi<DatapathConfig>> =
+        Map::HashMap(data).try_into().expect("its types");
+    let Abi(config) = map.get(&0, 0).expect("its entry");
+    map.insert(0, Abi(DatapathConfig { abi_version: version, ..config }), 0).expect("write it");
+}
