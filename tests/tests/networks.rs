@@ -410,3 +410,97 @@ fn prefixes_are_chosen_where_nobody_is_and_leases_are_shown() {
     assert!(all.contains("172.24.2.2") && all.contains("(reserved)") && all.contains(web.name()), "{all}");
     lab.vnet(&["network", "leases", "red"]).fails_with(1, &["no network red", "blue"]);
 }
+
+#[test]
+fn two_namespaces_are_joined_directly() {
+    let lab = Lab::up();
+    let (one, two) = (lab.name("one"), lab.name("two"));
+    for name in [&one, &two] {
+        lab.vnet_ok(&["ns", "create", name, "--mode", "none"]);
+    }
+    let before = lab.snapshot();
+    let ends =
+        ["--ip", "192.168.1.1/24", "--ip", "192.168.1.2/24", "--ip", "fd01::1/64", "--ip", "fd01::2/64"];
+    let create = [&["link", "create", &one, &two], &ends[..]].concat();
+    let said = lab.vnet_ok(&create).stdout;
+    assert!(said.contains("link0 192.168.1.1/24 fd01::1/64 and link0 192.168.1.2/24 fd01::2/64"), "{said}");
+    assert!(lab.vnet_ok(&create).stdout.ends_with("(already)\n"));
+    // Nothing of it is on the host.
+    lab.snapshot().assert_same_as(&before);
+    let (one, two) = (Endpoint::observe(&one), Endpoint::observe(&two));
+    let _server = Server::echo(&two, "[::]:80");
+    let works = || {
+        for (own, other) in [("192.168.1.1", "192.168.1.2"), ("fd01::1", "fd01::2")] {
+            let (own, other): (IpAddr, IpAddr) = (own.parse().unwrap(), other.parse().unwrap());
+            assert_eq!(Ask::tcp((other, 80).into()).in_netns(&one).seen.ip(), own);
+            Ping::to(other).in_netns(&one);
+            Ping::to(own).in_netns(&two);
+        }
+    };
+    works();
+    let links = lab.vnet_list(&["link", "ls"], "links");
+    assert_eq!((links[0]["ends"][0]["endpoint"].as_str(), links.len()), (Some(one.name()), 1));
+    assert!(lab.vnet_ok(&["ns", "inspect", two.name()]).stdout.contains("direct link   "));
+
+    // Brought back when it has gone, in part or altogether.
+    for damage in ["link set link0 down", "addr del 192.168.1.1/24 dev link0", "link del link0"] {
+        one.ip(damage);
+        lab.vnet_ok(&["up"]);
+        works();
+        assert!(lab.vnet_ok(&["up", "--dry-run"]).stdout.contains("nothing to do"), "after {damage}");
+    }
+    let text = lab.vnet_ok(&["export"]).stdout;
+    assert!(text.contains("[[direct]]"), "{text}");
+    lab.vnet_ok(&["link", "rm", two.name(), one.name()]);
+    assert!(!one.ip("link").stdout.contains("link0") && !two.ip("link").stdout.contains("link0"));
+    // Somebody else's interface of that name is left alone.
+    one.ip("link add link0 type veth peer name other0");
+    lab.vnet(&create).fails_with(1, &["is not vnet's"]);
+    assert!(one.ip("link").stdout.contains("link0"));
+    one.ip("link del link0");
+    lab.vnet_ok(&create);
+    let said = lab.vnet_ok(&["ns", "rm", one.name()]).stdout;
+    assert!(said.contains("direct link") && said.contains("removed"), "{said}");
+    assert!(!two.ip("link").stdout.contains("link0"));
+}
+
+#[test]
+fn a_killed_connection_is_completed_by_the_same_command_and_a_disconnection_by_any() {
+    let lab = lab_with_blue();
+    let web = lab.endpoint("web");
+    let _outside = Server::echo(lab.outside(), "[::]:7");
+    let connect = ["network", "connect", "blue", web.name(), "--default-route"];
+    let disconnect = ["network", "disconnect", "blue", web.name()];
+    let time = |args: &[&str]| {
+        let begun = std::time::Instant::now();
+        lab.vnet_ok(args);
+        begun.elapsed()
+    };
+    let whole = [time(&connect), time(&disconnect)];
+    let mut killed = 0;
+    for nth in 1..=10 {
+        for (args, whole) in [(connect.as_slice(), whole[0]), (&disconnect, whole[1])] {
+            let mut child = lab.vnet_start(args);
+            // Not to wait for anything: this is when it is killed.
+            std::thread::sleep(whole * nth / 11);
+            if child.is_running() {
+                child.signal(nix::sys::signal::Signal::SIGKILL);
+            }
+            killed += u32::from(child.wait() != Some(0));
+            lab.vnet_ok(args);
+            let connected = args == connect;
+            let expected = if connected { "eth1" } else { "eth0" };
+            assert_eq!(default_interfaces(&web), [expected; 2], "killed at {nth}/11");
+            assert_eq!(rules(&web).len(), if connected { 2 } else { 0 }, "killed at {nth}/11");
+            for (outside, _) in FAMILIES {
+                for from in
+                    addresses_on(&web, "eth0").into_iter().filter(|it| it.is_ipv4() == outside.is_ipv4())
+                {
+                    Ask::tcp((outside, 7).into()).from((from, 0).into()).in_netns(&web);
+                }
+            }
+            assert!(lab.vnet_ok(&["up", "--dry-run"]).stdout.contains("nothing to do"), "killed at {nth}/11");
+        }
+    }
+    assert!(killed >= 5, "only {killed} commands were killed before they were done");
+}

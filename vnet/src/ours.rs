@@ -77,6 +77,11 @@ pub fn endpoint_macs(
     macs(&kind, instance, endpoint)
 }
 
+/// Candidates for the hardware address of an endpoint's end of its direct link to another.
+pub fn direct_macs(instance: &str, endpoint: &Name, other: &Name) -> impl Iterator<Item = Mac> + use<> {
+    macs(&format!("direct link to {other}"), instance, endpoint)
+}
+
 /// Number of the routing table for what an endpoint sends from its addresses on a network: none of those that people
 /// give, which are small, and as good as never that of another link in the same namespace.
 #[must_use]

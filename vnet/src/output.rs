@@ -18,8 +18,8 @@ mod trace;
 pub use finding::Finding;
 pub use flow::{Drop, DropEvent, Flow, FlowEvent, Names, Networks, Side};
 pub use object::{
-    Denied, Endpoint, Excluded, Floating, Lease, Limit, Link, Masquerade, Masquerades, Network, PortMap,
-    Program, Settings, Status,
+    Denied, DirectLink, Endpoint, Excluded, Floating, Lease, Limit, Link, Masquerade, Masquerades, Network,
+    PortMap, Program, Settings, Status,
 };
 pub use pcapng::{DroppedPacket, PacketFile};
 pub use reachable::{Firewall, Reachable, Uplink};

@@ -15,6 +15,7 @@
 //!     unmasqueraded           prefix of destinations -> prefix
 //!     floating                address of the host -> Floating
 //!     floating_of             address of an endpoint -> address of the host       (index)
+//!     direct                  names of two endpoints -> DirectLink
 //!     host_addresses          address -> interface: what the data path was told
 //! ```
 //!
@@ -28,6 +29,7 @@
 //! command, or `down`, finds.
 
 mod damage;
+mod direct;
 mod floating;
 mod lock;
 mod port_maps;

@@ -14,6 +14,7 @@ mod graph;
 mod instance;
 mod limit;
 mod lines;
+mod link;
 mod masquerade;
 mod namespace;
 mod network;
@@ -69,6 +70,9 @@ enum Command {
     /// Endpoints: network namespaces with a link to a network.
     #[command(subcommand)]
     Ns(namespace::Command),
+    /// Direct links: two endpoints joined by a pair of interfaces of their own.
+    #[command(subcommand)]
+    Link(link::Command),
     /// Published ports: ports of the host that lead to an endpoint.
     #[command(subcommand)]
     Portmap(portmap::Command),
@@ -106,6 +110,7 @@ impl Command {
             Self::Export(command) => command.run(context),
             Self::Network(command) => command.run(context).await,
             Self::Ns(command) => command.run(context).await,
+            Self::Link(command) => command.run(context).await,
             Self::Portmap(command) => command.run(context).await,
             Self::Masquerade(command) => command.run(context).await,
             Self::Floating(command) => command.run(context).await,
@@ -261,6 +266,9 @@ mod tests {
             "limit set net1 --egress none --ingress 1.5gbit --burst 256k --dry-run",
             "limit rm net1 --json",
             "limit ls",
+            "link create a b --ip 192.168.1.1/24 --ip 192.168.1.2/24 --ifname l0 --ifname l1 --mtu 9000 --dry-run",
+            "link rm a b --json",
+            "link ls",
             "deny add 198.51.100.0/24 2001:db8::/32 --dry-run",
             "deny rm 198.51.100.0/24",
             "deny ls --json",
@@ -325,6 +333,10 @@ mod tests {
             "up --xdp eth0=fast",
             "up --flood-rate many",
             "limit set net1",
+            "link create a b",
+            "link create a --ip 192.168.1.1/24",
+            "link create a b --ip 192.168.1.1/24 --mtu 100",
+            "link rm a",
             "limit set net1 --burst 64k",
             "limit set net1 --egress 50",
             "limit set net1 --ingress 50mbit --burst 0",

@@ -261,8 +261,10 @@ async fn remove(context: &Context, name: &Name, dry_run: DryRun) -> anyhow::Resu
     let done = manager.remove_endpoint(name).await?;
     let line = match &done.value {
         None => format!("no endpoint {name}: nothing to remove"),
-        Some(RemovedEndpoint { mappings, floating, .. }) => {
-            format!("endpoint {name} removed{}", and_with_it(mappings, floating))
+        Some(RemovedEndpoint { mappings, floating, directs, .. }) => {
+            let directs = directs.iter().map(|link| format!("; direct link {link} removed"));
+            let directs: String = directs.collect();
+            format!("endpoint {name} removed{}{directs}", and_with_it(mappings, floating))
         }
     };
     context.print_removed(dry_run.mode(), &done, &line)
@@ -296,6 +298,10 @@ fn inspect(context: &Context, name: &Name) -> anyhow::Result<()> {
             mappings
                 .iter()
                 .try_for_each(|mapping| context.print_line(&format!("published     {mapping}")))?;
+            for link in record.transaction.directs_of(name)? {
+                let described = output::DirectLink::from(&link).described();
+                context.print_line(&format!("direct link   {link}: {described}"))?;
+            }
             if !recorded.limits.is_empty() {
                 context.print_line(&format!("limited       {}", recorded.limits))?;
             }

@@ -155,6 +155,11 @@ fn twice(description: &Description, spots: &Spots, places: &Places) -> Vec<Probl
             }
         }
     }
+    let mut directs = Alone::new("the direct link between");
+    for (nth, request) in description.directs.iter().enumerate() {
+        let [a, b] = &request.endpoints;
+        directs.take(format!("{} and {}", a.min(b), a.max(b)), at(spots, Part::Direct(nth)));
+    }
     let mut rules = Alone::new("masquerade of");
     for (nth, rule) in description.masquerades.iter().enumerate() {
         rules.take(rule.subnet, at(spots, Part::Masquerade(nth)));
@@ -171,8 +176,17 @@ fn twice(description: &Description, spots: &Spots, places: &Places) -> Vec<Probl
     for (nth, prefix) in description.denied.iter().enumerate() {
         denied.take(*prefix, at(spots, Part::Denied(nth)));
     }
-    [bridges.found, addresses.found, macs.found, rules.found, floating.found, excluded.found, denied.found]
-        .concat()
+    [
+        bridges.found,
+        addresses.found,
+        macs.found,
+        directs.found,
+        rules.found,
+        floating.found,
+        excluded.found,
+        denied.found,
+    ]
+    .concat()
 }
 
 /// Endpoints that have two links to one network.
@@ -217,6 +231,14 @@ fn unknown(description: &Description, places: &Places, known: &Known, named: &Na
         {
             let message = format!("there is no endpoint {with}: describe it as [endpoints.{with}]");
             missing(Part::Endpoint(nth), Key::Mode, message);
+        }
+    }
+    for (nth, request) in description.directs.iter().enumerate() {
+        for name in &request.endpoints {
+            if !named.endpoints.contains_key(name) && !known.endpoints.contains(name) {
+                let message = format!("there is no endpoint {name}: describe it as [endpoints.{name}]");
+                missing(Part::Direct(nth), Key::Target, message);
+            }
         }
     }
     let port_maps = description.port_maps.iter().enumerate();

@@ -160,6 +160,10 @@ fn parts(description: &Description) -> Parts {
         let own = ["publish", "protocol"];
         add("portmap", name, said(it).into_iter().filter(|(key, _)| !own.contains(&key.as_str())).collect());
     }
+    for it in &model.direct {
+        let fields = said(it).into_iter().filter(|(key, _)| key != "between").collect();
+        add("direct", it.between.join(" "), fields);
+    }
     for it in &model.masquerades {
         let fields = said(it).into_iter().filter(|(key, _)| key != "sources").collect();
         add("masquerade", it.sources.clone(), fields);

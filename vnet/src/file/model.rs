@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::manage::{
-    Description, EndpointRequest, FloatingRequest, MasqueradeRequest, NetworkRequest, Place, PortMapRequest,
+    Description, DirectRequest, EndpointRequest, FloatingRequest, MasqueradeRequest, NetworkRequest, Place,
+    PortMapRequest,
 };
 use crate::spec::{InterfaceName, Limit, LinkMode, Namespace, Ports, Protocol, SettingsChange};
 
@@ -37,6 +38,9 @@ pub struct Model {
     /// Endpoints by name: network namespaces with a link to a network.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub endpoints: BTreeMap<String, Endpoint>,
+    /// Direct links between endpoints.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub direct: Vec<Direct>,
     /// Masquerade rules beside those that networks bring.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub masquerades: Vec<Masquerade>,
@@ -219,6 +223,25 @@ pub struct Link {
     pub routes: Vec<String>,
 }
 
+/// Two endpoints joined by a pair of interfaces of their own, without a bridge.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Direct {
+    /// The two endpoints.
+    #[schemars(length(min = 2, max = 2))]
+    pub between: Vec<String>,
+    /// Addresses with the lengths of their prefixes: of each family the first endpoint's, then the second's.
+    pub addresses: Vec<String>,
+    /// Names of both interfaces [default: the first of link0, link1, ... that is free].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
+    pub ifnames: Vec<String>,
+    /// MTU in bytes [default: 1500].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1280, max = 65535))]
+    pub mtu: Option<u32>,
+}
+
 /// Published ports: what arrives there goes to an endpoint.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -290,6 +313,7 @@ impl From<&Description> for Model {
             change,
             networks,
             endpoints,
+            directs,
             port_maps,
             masquerades,
             excluded,
@@ -305,6 +329,7 @@ impl From<&Description> for Model {
             instance: Some(instance(uplinks, change)),
             networks: networks.iter().map(named).collect(),
             endpoints: endpoints.iter().map(placed).collect(),
+            direct: directs.iter().map(Direct::from).collect(),
             masquerades: masquerades.iter().map(Masquerade::from).collect(),
             floating: floating.iter().map(Floating::from).collect(),
             portmaps: port_maps.iter().map(PortMap::from).collect(),
@@ -432,6 +457,19 @@ impl From<&PortMapRequest> for PortMap {
             target: target.to_string(),
             protocol: Some(*protocol).filter(|it| *it != Protocol::default()).map(|it| it.to_string()),
             allow_from: texts(allow_from),
+        }
+    }
+}
+
+impl From<&DirectRequest> for Direct {
+    fn from(request: &DirectRequest) -> Self {
+        let usual = |name: &Option<InterfaceName>| name.as_ref().is_none_or(|name| name.as_str() == "link0");
+        let named: Vec<String> = request.ifnames.iter().flatten().map(ToString::to_string).collect();
+        Self {
+            between: texts(&request.endpoints),
+            addresses: texts(&request.addresses),
+            ifnames: if request.ifnames.iter().all(usual) { Vec::new() } else { named },
+            mtu: request.mtu,
         }
     }
 }

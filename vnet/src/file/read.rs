@@ -13,8 +13,8 @@ use super::conflicts;
 use super::model::VERSION;
 use super::problem::{Problem, Problems, Source, Spot};
 use crate::manage::{
-    Description, EndpointRequest, FloatingRequest, LimitChange, MasqueradeRequest, NetworkRequest, Part,
-    Place, PortMapRequest, RefusedPart,
+    Description, DirectRequest, EndpointRequest, FloatingRequest, LimitChange, MasqueradeRequest,
+    NetworkRequest, Part, Place, PortMapRequest, RefusedPart,
 };
 use crate::spec::{
     self, Bytes, Limit, LinkMode, Name, Namespace, NetworkChange, Protocol, RateSetting, Seconds, TableSizes,
@@ -162,6 +162,7 @@ impl Reader {
         self.each_named(&mut top, "networks", Self::network);
         self.each_named(&mut top, "endpoints", Self::endpoint);
         self.each(&mut top, "portmaps", "a mapping", Self::port_map);
+        self.each(&mut top, "direct", "a direct link", Self::direct);
         self.each(&mut top, "masquerades", "a masquerade rule", Self::masquerade);
         self.each(&mut top, "floating", "a floating address", Self::floating);
         for (offset, prefix) in self.list(&mut top, "excluded", str::parse::<spec::Cidr>) {
@@ -426,6 +427,37 @@ impl Reader {
             let request = PortMapRequest { published, target, protocol, allow_from };
             self.description.port_maps.push(request);
         }
+    }
+
+    fn direct(&mut self, mut fields: Fields<'_, '_>) {
+        let part = Part::Direct(self.description.directs.len());
+        let between = self.list(&mut fields, "between", str::parse::<Name>);
+        let whole = fields.table.get("between").is_some();
+        if let Some(value) = fields.table.get("between") {
+            self.places.insert((part, Key::Target), self.spot(value.span().start));
+        }
+        let addresses = self.list(&mut fields, "addresses", with_prefix);
+        let mut ifnames = self.list(&mut fields, "ifnames", str::parse).into_iter().map(|(_, name)| name);
+        let mtu = fields.get("mtu").and_then(|value| self.number(value, 1280..=65535));
+        self.unknown(&fields);
+        let endpoints: Vec<Name> = between.into_iter().map(|(_, name)| name).collect();
+        let Ok(endpoints) = <[Name; 2]>::try_from(endpoints) else {
+            if !whole {
+                self.missing::<()>(&fields, "between", "[\"web\", \"db\"]");
+            } else {
+                let message = "a direct link is between two endpoints: name both".to_owned();
+                self.problems.push(Problem { spot: fields.spot, message, other: None });
+            }
+            return;
+        };
+        if fields.table.get("addresses").is_none() {
+            self.missing::<()>(&fields, "addresses", "[\"192.168.1.1/24\", \"192.168.1.2/24\"]");
+            return;
+        }
+        let addresses: Vec<ipnet::IpNet> = addresses.into_iter().map(|(_, net)| net).collect();
+        let ifnames = [ifnames.next(), ifnames.next()];
+        self.spots.insert(part, fields.spot);
+        self.description.directs.push(DirectRequest { endpoints, addresses, ifnames, mtu });
     }
 
     fn masquerade(&mut self, mut fields: Fields<'_, '_>) {
@@ -715,6 +747,12 @@ fn kind(value: &Value<'_>) -> &'static str {
 fn address(text: &str) -> Result<std::net::IpAddr, String> {
     std::net::IpAddr::from_str(text).map_err(|_| {
         format!("{text:?} is not an address: write it like 192.168.0.2 or fd00::2, without a prefix")
+    })
+}
+
+fn with_prefix(text: &str) -> Result<ipnet::IpNet, String> {
+    text.parse().map_err(|_| {
+        format!("{text:?} is not an address with the length of its prefix: write it like 192.168.1.1/24")
     })
 }
 

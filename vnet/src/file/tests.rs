@@ -30,7 +30,7 @@ fn every_kind_of_problem_has_a_place_a_reason_and_a_way_out() {
         (
             "prot = 1",
             "1:1: \"prot\" is not known: a file may have version, instance, networks, endpoints, portmaps, \
-             masquerades, floating, excluded, denied",
+             direct, masquerades, floating, excluded, denied",
         ),
         ("instance = 1", "1:12: this is a number and is to be a table"),
         ("[instance]\nuplinks = \"eth0\"", "2:11: uplinks is a list, not a string: put it in brackets"),
@@ -155,6 +155,16 @@ fn every_kind_of_problem_has_a_place_a_reason_and_a_way_out() {
             "[[masquerades]]\nsources = \"10.0.0.0/8\"\n[[masquerades]]\nsources = \"10.0.0.0/8\"",
             "3:1: masquerade of 10.0.0.0/8 is there twice: change one of the two, see vnet.toml:1:1",
         ),
+        ("[[direct]]\naddresses = []", "1:1: a direct link needs between: write between = "),
+        ("[[direct]]\nbetween = [\"web\"]", "1:1: a direct link is between two endpoints: name both"),
+        (
+            "[endpoints.a]\n[endpoints.b]\n[[direct]]\nbetween = [\"a\", \"b\"]",
+            "3:1: a direct link needs addresses: write addresses = ",
+        ),
+        (
+            "[endpoints.a]\n[[direct]]\nbetween = [\"a\", \"b\"]\naddresses = [\"10.0.0.0/31\", \"10.0.0.1/31\"]",
+            "3:11: there is no endpoint b: describe it as [endpoints.b]",
+        ),
         ("[[masquerades]]\nto = \"203.0.113.1\"", "1:1: a masquerade rule needs sources: write sources = "),
         (
             "[[floating]]\ntarget = \"192.168.0.2\"",
@@ -217,6 +227,10 @@ fn the_schema_has_the_keys_that_are_read() {
         ("[networks.default]\nx = 1", "/$defs/Network"),
         ("[endpoints.web]\nx = 1", "/$defs/Endpoint"),
         ("[[portmaps]]\npublish = 80\ntarget = \"192.168.0.2:80\"\nx = 1", "/$defs/PortMap"),
+        (
+            "[endpoints.a]\n[endpoints.b]\n[[direct]]\nbetween = [\"a\", \"b\"]\naddresses = []\nx = 1",
+            "/$defs/Direct",
+        ),
         ("[[masquerades]]\nsources = \"10.0.0.0/8\"\nx = 1", "/$defs/Masquerade"),
         ("[[floating]]\nexternal = \"203.0.113.5\"\ntarget = \"192.168.0.2\"\nx = 1", "/$defs/Floating"),
     ] {

@@ -4,7 +4,7 @@
 //! Kernel --+-- programs       maps and programs: loaded, pinned, exchanged    -- object, features, cgroup, pins
 //!          +-- attachment, xdp   programs on interfaces
 //!          +-- entries        resources that are one entry of a map           -- maps
-//!          +-- bridge, veth, hold, limit   interfaces and what is set on them       -- interface, netlink (dump), sysctl
+//!          +-- bridge, veth, direct, hold, limit   interfaces and what is set on them       -- interface, netlink (dump), sysctl
 //!          +-- live           tables and routing, for packets that are only described, read only   -- maps, probe
 //!          +-- capture        what the programs drop, for whoever asks for the packets    -- maps
 //!          +-- traffic        what interfaces count                                   -- netlink
@@ -23,6 +23,7 @@ mod bridge;
 mod capabilities;
 mod capture;
 mod cgroup;
+mod direct;
 mod dump;
 mod entries;
 mod environment;
@@ -220,6 +221,7 @@ impl Kernel {
             }
             Resource::Namespace { name } => netns::state(name),
             Resource::Veth(veth) => veth::state(&self.netlink, veth).await,
+            Resource::Direct(pair) => direct::state(pair).await,
             Resource::Limit(shaper) => limit::state(&self.netlink, shaper).await,
             Resource::Hold { entrance, exit } => Hold { entrance, exit }.state(&self.netlink).await,
             Resource::Config { .. }
@@ -327,6 +329,7 @@ impl Kernel {
             }
             Resource::Namespace { name } => netns::create(name).await,
             Resource::Veth(veth) => veth::create(&self.netlink, veth).await,
+            Resource::Direct(pair) => direct::create(pair).await,
             Resource::Limit(shaper) => limit::create(&self.netlink, shaper).await,
             Resource::Hold { entrance, exit } => Hold { entrance, exit }.create(&self.netlink).await,
             Resource::Config { .. }
@@ -358,6 +361,7 @@ impl Kernel {
             Resource::Bridge { name, .. } => bridge::remove(&self.netlink, name).await,
             Resource::Namespace { name } => netns::remove(name),
             Resource::Veth(veth) => veth::remove(&self.netlink, veth).await,
+            Resource::Direct(pair) => direct::remove(pair).await,
             Resource::Limit(shaper) => limit::remove(&self.netlink, shaper).await,
             Resource::Hold { entrance, exit } => Hold { entrance, exit }.remove(&self.netlink).await,
             Resource::Config { .. }

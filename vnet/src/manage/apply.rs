@@ -29,8 +29,8 @@ use super::{
 use crate::plan::{Identity, Op, Resource, expand};
 use crate::reconcile::Machine;
 use crate::spec::{
-    Cidr, Endpoint, Going, Link, Name, Namespace, Network, NetworkChange, NetworkOptions, Networks, PortMap,
-    Protocol, Published, Settings,
+    Cidr, DirectLink, Endpoint, Going, Link, Name, Namespace, Network, NetworkChange, NetworkOptions,
+    Networks, PortMap, Protocol, Published, Settings,
 };
 use crate::store::Transaction;
 
@@ -172,6 +172,12 @@ impl<M: Machine> Manager<M> {
             draft.take(Part::Denied(nth), note_denied(transaction, &settings, host, *sources))?;
         }
         self.note_endpoints(task, draft).await?;
+        for (nth, request) in wish.directs.iter().enumerate() {
+            let noted = self.note_direct(transaction, request);
+            if let Some((link, claim)) = draft.take(Part::Direct(nth), noted)? {
+                draft.steps.wanted.extend(claim.on([expand::direct(&link)]));
+            }
+        }
         for (nth, request) in wish.floating.iter().enumerate() {
             self.replace_floating(transaction, request, &mut draft.going)?;
             let noted = self.note_floating(transaction, addresses, request);
@@ -399,6 +405,14 @@ fn take_out(transaction: &Transaction, wish: &Description, going: &mut Going) ->
         transaction.remove_denied(sources)?;
         going.denied.push(sources);
     }
+    let is_named = |link: &DirectLink| {
+        let named = |endpoint: &&Name| link.endpoints().contains(endpoint);
+        wish.directs.iter().any(|request| request.endpoints.iter().all(|it| named(&it)))
+    };
+    for link in transaction.directs()?.into_iter().filter(|link| !is_named(link)) {
+        transaction.remove_direct(&link)?;
+        going.directs.push(link);
+    }
     take_out_places(transaction, wish, going)
 }
 
@@ -422,6 +436,10 @@ fn take_out_places(transaction: &Transaction, wish: &Description, going: &mut Go
                 transaction.remove_floating(&floating)?;
                 going.floatings.push(floating);
             }
+        }
+        for link in transaction.directs_of(&endpoint.name)? {
+            transaction.remove_direct(&link)?;
+            going.directs.push(link);
         }
         transaction.remove_endpoint(&endpoint)?;
         going.endpoints.push((endpoint, networks));

@@ -5,13 +5,13 @@ use std::fmt;
 
 use super::port_map::{WhichLink, target_name};
 use super::{
-    EndpointRequest, Error, FloatingRequest, LimitChange, MasqueradeRequest, NetworkRequest, Place,
-    PortMapRequest,
+    DirectRequest, EndpointRequest, Error, FloatingRequest, LimitChange, MasqueradeRequest, NetworkRequest,
+    Place, PortMapRequest,
 };
 use crate::ours;
 use crate::spec::{
-    Cidr, Endpoint, Floating, InterfaceName, Link, Name, Network, NetworkChange, NetworkOptions, PortMap,
-    Settings, SettingsChange, Target, TargetHost, XdpSetting,
+    Cidr, DirectLink, Endpoint, Floating, InterfaceName, Link, Name, Network, NetworkChange, NetworkOptions,
+    PortMap, Settings, SettingsChange, Target, TargetHost, XdpSetting,
 };
 use crate::store::Transaction;
 
@@ -26,6 +26,8 @@ pub struct Description {
     pub networks: Vec<NetworkRequest>,
     /// Its endpoints.
     pub endpoints: Vec<EndpointRequest>,
+    /// Its direct links.
+    pub directs: Vec<DirectRequest>,
     /// Its published ports.
     pub port_maps: Vec<PortMapRequest>,
     /// Its masquerade rules, but for those that its networks bring.
@@ -47,6 +49,8 @@ pub enum Part {
     Network(usize),
     /// An endpoint.
     Endpoint(usize),
+    /// A direct link.
+    Direct(usize),
     /// Published ports.
     PortMap(usize),
     /// A masquerade rule.
@@ -65,6 +69,7 @@ impl fmt::Display for Part {
             Self::Instance => return f.write_str("the instance"),
             Self::Network(nth) => ("network", nth),
             Self::Endpoint(nth) => ("endpoint", nth),
+            Self::Direct(nth) => ("direct link", nth),
             Self::PortMap(nth) => ("mapping", nth),
             Self::Masquerade(nth) => ("masquerade rule", nth),
             Self::Excluded(nth) => ("exclusion", nth),
@@ -97,6 +102,7 @@ impl Description {
             excluded: transaction.unmasqueraded()?,
             floating: transaction.floatings()?.into_iter().map(|it| floating(&known, it)).collect(),
             denied: transaction.denied()?,
+            directs: transaction.directs()?.into_iter().map(direct).collect(),
             endpoints: known.into_values().map(|it| endpoint(instance, it)).collect(),
         })
     }
@@ -149,6 +155,16 @@ fn network(instance: &str, network: Network) -> NetworkRequest {
             filtering: other(filtering, default.filtering),
         },
         name: network.name,
+    }
+}
+
+fn direct(link: DirectLink) -> DirectRequest {
+    let DirectLink { ends: [first, second], mtu } = link;
+    DirectRequest {
+        endpoints: [first.endpoint, second.endpoint],
+        addresses: [first.addresses, second.addresses].concat(),
+        ifnames: [Some(first.ifname), Some(second.ifname)],
+        mtu: other(mtu, DirectRequest::MTU),
     }
 }
 

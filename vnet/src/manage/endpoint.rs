@@ -15,8 +15,8 @@ use super::{Claim, Done, Error, LimitChange, Manager, Wanted, kernel};
 use crate::plan::expand;
 use crate::reconcile::Machine;
 use crate::spec::{
-    Endpoint, ExtraRoute, Floating, InterfaceName, Limits, Link, LinkMode, Name, Namespace, Network, PortMap,
-    Segment, TargetHost,
+    DirectLink, Endpoint, ExtraRoute, Floating, InterfaceName, Limits, Link, LinkMode, Name, Namespace,
+    Network, PortMap, Segment, TargetHost,
 };
 use crate::store::Transaction;
 use crate::{ipam, ours};
@@ -67,6 +67,8 @@ pub struct RemovedEndpoint {
     pub mappings: Vec<PortMap>,
     /// Its floating addresses.
     pub floating: Vec<Floating>,
+    /// Its direct links to other endpoints.
+    pub directs: Vec<DirectLink>,
 }
 
 /// An endpoint that is recorded, and its networks.
@@ -353,6 +355,11 @@ impl<M: Machine> Manager<M> {
             obsolete.extend(expand::floating(floating));
             transaction.remove_floating(floating)?;
         }
+        let directs = transaction.directs_of(name)?;
+        for link in &directs {
+            obsolete.push(expand::direct(link));
+            transaction.remove_direct(link)?;
+        }
         transaction.remove_endpoint(&endpoint)?;
         let config = self.config_if_changed(&transaction, &settings, blocks_before)?;
         let what = format!("endpoint {name}");
@@ -362,7 +369,7 @@ impl<M: Machine> Manager<M> {
             let ends = [tuple.src, tuple.dst, entry.translated.src, entry.translated.dst];
             ends.iter().any(|end| addresses.contains(end))
         })?;
-        Ok(Done::new(Some(RemovedEndpoint { endpoint, mappings, floating }), ops))
+        Ok(Done::new(Some(RemovedEndpoint { endpoint, mappings, floating, directs }), ops))
     }
 
     /// An endpoint that must exist, and where its namespace can be opened.

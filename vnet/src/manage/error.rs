@@ -258,6 +258,30 @@ pub enum Error {
         /// The others.
         others: String,
     },
+    /// Both ends of a direct link are one endpoint's.
+    #[error("endpoint {endpoint} cannot be joined to itself: name another one")]
+    JoinsItself {
+        /// The endpoint.
+        endpoint: Name,
+    },
+    /// Another interface of the endpoint has this name.
+    #[error("endpoint {endpoint} has an interface {ifname} already: choose another name with --ifname")]
+    OwnIfnameTaken {
+        /// The endpoint.
+        endpoint: Name,
+        /// The name.
+        ifname: InterfaceName,
+    },
+    /// The endpoint leads to an end of a direct link by another interface.
+    #[error("{net} overlaps {other}, which endpoint {endpoint} has already: choose another prefix with --ip")]
+    DirectOverlaps {
+        /// The endpoint.
+        endpoint: Name,
+        /// The address that was to be.
+        net: IpNet,
+        /// The one that it has.
+        other: IpNet,
+    },
     /// The endpoint is recorded, and gone.
     #[error("endpoint {endpoint} is not there: `vnet up` brings it back, then it can be connected")]
     NotThere {

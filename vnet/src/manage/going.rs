@@ -139,6 +139,7 @@ pub(super) fn resources(going: &Going) -> Vec<Resource> {
         .chain(going.floatings.iter().flat_map(expand::floating))
         .chain(going.port_maps.iter().flat_map(expand::port_map))
         .chain(limits)
+        .chain(going.directs.iter().map(expand::direct))
         .collect()
 }
 
@@ -182,6 +183,9 @@ fn is_kept(transaction: &Transaction, settings: &Settings, resource: &Resource) 
         Identity::Unmasqueraded(subnet) => transaction.is_unmasqueraded(Cidr::try_from(subnet)?)?,
         Identity::Denied(subnet) => transaction.is_denied(Cidr::try_from(subnet)?)?,
         Identity::Limit(..) => is_limited(transaction, resource)?,
+        Identity::Direct(_) => {
+            transaction.directs()?.iter().any(|link| expand::direct(link).same_identity(resource))
+        }
         Identity::Namespace(name) => transaction.endpoint(&name.parse()?)?.is_some(),
         Identity::Endpoint(addr) => transaction.owner_of(addr.into())?.is_some(),
         Identity::PortMap(key) if key.is_reservation() => transaction.is_reserved(&key)?,

@@ -58,6 +58,8 @@ pub enum Object {
     Rules,
     /// An endpoint.
     Endpoint(Name),
+    /// A direct link, as people read it.
+    Direct(String),
     /// Published ports, as people read them.
     PortMap(String),
     /// A floating address.
@@ -66,8 +68,8 @@ pub enum Object {
 
 impl Object {
     /// Every kind.
-    pub const KINDS: [&'static str; 8] =
-        ["instance", "uplink", "addresses", "network", "rules", "endpoint", "portmap", "floating"];
+    pub const KINDS: [&'static str; 9] =
+        ["instance", "uplink", "addresses", "network", "rules", "endpoint", "direct", "portmap", "floating"];
 
     /// What it is, in a word of [`Self::KINDS`].
     #[must_use]
@@ -79,6 +81,7 @@ impl Object {
             Self::Network(_) => "network",
             Self::Rules => "rules",
             Self::Endpoint(_) => "endpoint",
+            Self::Direct(_) => "direct",
             Self::PortMap(_) => "portmap",
             Self::Floating(_) => "floating",
         }
@@ -94,6 +97,7 @@ impl fmt::Display for Object {
             Self::Network(name) => write!(f, "network {name}"),
             Self::Rules => f.write_str("the rules"),
             Self::Endpoint(name) => write!(f, "endpoint {name}"),
+            Self::Direct(link) => write!(f, "direct link {link}"),
             Self::PortMap(mapping) => write!(f, "mapping {mapping}"),
             Self::Floating(external) => write!(f, "floating address {external}"),
         }
@@ -439,6 +443,9 @@ fn foundation_parts(
 /// Everything that is on the networks or leads there.
 pub(super) fn object_parts(transaction: &Transaction) -> Result<Vec<Part>, Error> {
     let mut parts = endpoint_parts(transaction)?;
+    for link in transaction.directs()? {
+        parts.push(Part::new(Object::Direct(link.to_string()), vec![expand::direct(&link)]));
+    }
     parts.extend(
         transaction
             .port_maps()?

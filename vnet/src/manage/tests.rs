@@ -3,6 +3,7 @@
 mod addresses;
 mod apply;
 mod connection;
+mod direct;
 mod doctor;
 mod firewall;
 mod limit;
@@ -67,7 +68,8 @@ impl World {
         let store = Store::open(&self.instance()).unwrap();
         let record = store.begin().unwrap();
         format!(
-            "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:b}",
+            "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:b}",
+            record.directs().unwrap(),
             record.settings().unwrap(),
             record.networks().unwrap(),
             record.endpoints().unwrap(),

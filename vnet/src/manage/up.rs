@@ -542,6 +542,7 @@ fn everything(transaction: &Transaction) -> Result<Vec<Resource>, Error> {
     }
     expand::order_of_going(&mut endpoints);
     resources.extend(endpoints);
+    resources.extend(transaction.directs()?.iter().map(expand::direct));
     resources.extend(going::resources(&transaction.going()?));
     resources.retain(|resource| !resource.is_map_entry());
     Ok(resources)

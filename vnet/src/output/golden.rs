@@ -143,6 +143,26 @@ fn endpoints() {
 }
 
 #[test]
+fn direct_links() {
+    let end = |nth: u8| spec::DirectEnd {
+        endpoint: format!("net{nth}").parse().unwrap(),
+        namespace: format!("/run/netns/net{nth}").into(),
+        addresses: vec![format!("192.168.1.{nth}/24").parse().unwrap()],
+        mac: Mac::new([2, 0, 0, 0, 1, nth]),
+        ifname: "link0".parse().unwrap(),
+    };
+    let link = DirectLink::from(&spec::DirectLink { ends: [end(1), end(2)], mtu: 1500 });
+    assert_eq!(link.described(), "link0 192.168.1.1/24 and link0 192.168.1.2/24");
+    assert_eq!(link.row(), ["net1 net2", "link0 link0", "192.168.1.1/24 192.168.1.2/24", "1500"]);
+    assert_eq!(
+        json(link),
+        "{\"version\":1,\"links\":[{\"ends\":[{\"endpoint\":\"net1\",\"addresses\":[\"192.168.1.1/24\"],\
+         \"mac\":\"02:00:00:00:01:01\",\"ifname\":\"link0\"},{\"endpoint\":\"net2\",\"addresses\":[\"192.168.1.2/24\"],\
+         \"mac\":\"02:00:00:00:01:02\",\"ifname\":\"link0\"}],\"mtu\":1500}]}\n"
+    );
+}
+
+#[test]
 fn portmaps() {
     let mapping = spec::PortMap {
         id: 7,

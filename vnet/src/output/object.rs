@@ -131,6 +131,63 @@ impl Listed for Network {
     }
 }
 
+/// One end of a direct link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DirectEnd {
+    /// The endpoint.
+    pub endpoint: String,
+    /// Its addresses on the link, with their prefixes.
+    pub addresses: Vec<String>,
+    /// Its hardware address there.
+    pub mac: String,
+    /// Name of its interface.
+    pub ifname: String,
+}
+
+/// A direct link between two endpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DirectLink {
+    /// Its ends, by the names of the endpoints.
+    pub ends: Vec<DirectEnd>,
+    /// MTU in bytes.
+    pub mtu: u32,
+}
+
+impl From<&spec::DirectLink> for DirectLink {
+    fn from(link: &spec::DirectLink) -> Self {
+        let end = |end: &spec::DirectEnd| DirectEnd {
+            endpoint: end.endpoint.to_string(),
+            addresses: end.addresses.iter().map(ToString::to_string).collect(),
+            mac: end.mac.to_string(),
+            ifname: end.ifname.to_string(),
+        };
+        Self { ends: link.ends.iter().map(end).collect(), mtu: link.mtu }
+    }
+}
+
+impl DirectLink {
+    /// Both ends, in words.
+    #[must_use]
+    pub fn described(&self) -> String {
+        let end = |end: &DirectEnd| format!("{} {}", end.ifname, words(&end.addresses));
+        self.ends.iter().map(end).collect::<Vec<_>>().join(" and ")
+    }
+}
+
+impl Listed for DirectLink {
+    const NOUN: &'static str = "links";
+    const HEADER: &'static [&'static str] = &["ENDPOINTS", "INTERFACES", "ADDRESSES", "MTU"];
+
+    fn row(&self) -> Vec<String> {
+        vec![
+            words(self.ends.iter().map(|end| &end.endpoint)),
+            words(self.ends.iter().map(|end| &end.ifname)),
+            words(self.ends.iter().flat_map(|end| &end.addresses)),
+            self.mtu.to_string(),
+        ]
+    }
+}
+
 /// An address of a network that is not free.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Lease {

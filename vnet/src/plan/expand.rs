@@ -11,11 +11,11 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use vnet_common::{Addr, AllowFrom, AllowFromKey, EndpointValue, Hook, Port, PortMapKey, PortMapValue, Zone};
 
-use super::{BySource, Hop, Resource, Shaper, Veth, blocks};
+use super::{BySource, Direct, DirectEnd, Hop, Resource, Shaper, Veth, blocks};
 use crate::ours;
 use crate::spec::{
-    Cidr, Endpoint, ExtraRoute, Floating, Hold, InterfaceName, Limit, Link, Masquerade, Namespace, Network,
-    PortMap, Settings, Xdp,
+    Cidr, DirectLink, Endpoint, ExtraRoute, Floating, Hold, InterfaceName, Limit, Link, Masquerade,
+    Namespace, Network, PortMap, Settings, Xdp,
 };
 
 /// What every instance has, whatever its networks.
@@ -176,6 +176,18 @@ fn link_limits(endpoint: &Endpoint, link: &Link, network: &Network) -> Vec<Resou
     let egress = endpoint.limits.egress.map(|limit| shaper(limit, &link.ifname, inside));
     let ingress = endpoint.limits.ingress.map(|limit| shaper(limit, &link.host_interface, None));
     egress.into_iter().chain(ingress).collect()
+}
+
+/// A direct link between two endpoints.
+#[must_use]
+pub fn direct(link: &DirectLink) -> Resource {
+    let ends = link.ends.each_ref().map(|end| DirectEnd {
+        namespace: end.namespace.clone(),
+        ifname: end.ifname.to_string(),
+        mac: end.mac,
+        addresses: end.addresses.clone(),
+    });
+    Resource::Direct(Direct { ends, mtu: link.mtu })
 }
 
 /// What endpoints are made of, in the order whose reverse is that of their removal: with its namespace the kernel takes

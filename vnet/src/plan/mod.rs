@@ -17,7 +17,7 @@ mod resource;
 
 pub use blocks::{Block, blocks};
 pub use op::Op;
-pub use resource::{BySource, Hop, Identity, Resource, Shaper, State, Veth};
+pub use resource::{BySource, Direct, DirectEnd, Hop, Identity, Resource, Shaper, State, Veth};
 
 use std::collections::{HashMap, HashSet};
 

@@ -132,6 +132,8 @@ pub enum Resource {
     },
     /// An endpoint's veth pair: one end in the bridge, the other configured in the namespace.
     Veth(Veth),
+    /// A veth pair between two endpoints, both of whose ends are configured.
+    Direct(Direct),
     /// How much an endpoint may send or receive.
     Limit(Shaper),
     /// An endpoint's address.
@@ -193,6 +195,7 @@ pub enum Identity<'a> {
     Denied(IpNet),
     Floating(IpAddr),
     Veth(&'a str),
+    Direct([(&'a Path, &'a str); 2]),
     Limit(&'a str, Option<&'a Path>),
     Hold(&'a str),
     Endpoint(Addr),
@@ -240,6 +243,28 @@ pub struct BySource {
     pub sources: Vec<IpAddr>,
     /// What the table holds.
     pub routes: Vec<Hop>,
+}
+
+/// A veth pair between two endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Direct {
+    /// Its ends.
+    pub ends: [DirectEnd; 2],
+    /// MTU of both ends, in bytes.
+    pub mtu: u32,
+}
+
+/// One end of a veth pair between two endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectEnd {
+    /// Its namespace, as a path that can be opened.
+    pub namespace: PathBuf,
+    /// Its name there.
+    pub ifname: String,
+    /// Its hardware address.
+    pub mac: Mac,
+    /// Its addresses with their prefixes. IPv6 is switched off where there is none of it.
+    pub addresses: Vec<IpNet>,
 }
 
 /// A route by a link.
@@ -304,6 +329,9 @@ impl Resource {
             Self::Denied { subnet } => Identity::Denied(*subnet),
             Self::Floating { external, .. } => Identity::Floating(*external),
             Self::Veth(veth) => Identity::Veth(&veth.host),
+            Self::Direct(direct) => {
+                Identity::Direct(direct.ends.each_ref().map(|end| (&*end.namespace, &*end.ifname)))
+            }
             Self::Limit(limit) => Identity::Limit(&limit.interface, limit.namespace.as_deref()),
             Self::Hold { entrance, .. } => Identity::Hold(entrance),
             Self::Endpoint { addr, .. } => Identity::Endpoint(*addr),
@@ -323,6 +351,7 @@ impl Resource {
                 | Self::Bridge { .. }
                 | Self::Namespace { .. }
                 | Self::Veth(_)
+                | Self::Direct(_)
                 | Self::Hold { .. }
         )
     }
@@ -425,6 +454,16 @@ impl fmt::Display for Resource {
                 veth.ifname,
                 veth.namespace.display(),
                 list(&veth.addresses)
+            ),
+            Self::Direct(Direct { ends: [a, b], .. }) => write!(
+                f,
+                "veth {} in {}, {}, and {} in {}, {}",
+                a.ifname,
+                a.namespace.display(),
+                list(&a.addresses),
+                b.ifname,
+                b.namespace.display(),
+                list(&b.addresses)
             ),
             Self::Limit(Shaper { interface, namespace, rate, .. }) => {
                 write!(f, "limit of {rate} to what {interface} sends")?;

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 use ipnet::IpNet;
 use vnet_common::{CtEntry, DatapathConfig, Mac, Proto, Tuple};
@@ -12,7 +13,7 @@ use super::Machine;
 use crate::firewall::Netfilter;
 use crate::flow::{self, Counted, Room, Stats, Tables};
 use crate::kernel::{Addressed, BoundSocket, Environment, Interface, Process, Route};
-use crate::plan::{GsoSizes, Op, Resource, Shaper, State, Veth};
+use crate::plan::{Direct, GsoSizes, Op, Resource, Shaper, State, Veth};
 
 /// How a step fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +161,14 @@ impl Fake {
         if let Some(missing) = interfaces.into_iter().find(|name| !has_interface(name)) {
             return Some(format!("interface {missing}"));
         }
+        let missing_namespace = |path: &Path| {
+            let name = path.strip_prefix("/run/netns").ok()?.to_str()?;
+            let there = has(&|other| matches!(other, Resource::Namespace { name: made } if made == name));
+            (!there).then(|| format!("namespace {name}"))
+        };
+        if let Resource::Direct(Direct { ends, .. }) = resource {
+            return ends.iter().find_map(|end| missing_namespace(&end.namespace));
+        }
         let Resource::Veth(veth) = resource else { return None };
         let same_name = |other: &Resource| match other {
             Resource::Veth(other) => {
@@ -186,9 +195,7 @@ impl Fake {
         if has(&clashes) {
             return Some("the default route, which is by another interface".to_owned());
         }
-        let name = veth.namespace.strip_prefix("/run/netns").ok()?.to_str()?;
-        let there = has(&|other| matches!(other, Resource::Namespace { name: made } if made == name));
-        (!there).then(|| format!("namespace {name}"))
+        missing_namespace(&veth.namespace)
     }
 }
 

@@ -112,7 +112,7 @@ impl Schedule {
             look.again.push(object.clone());
             match object {
                 Object::Endpoint(name) => drop(look.scope.names.insert(name.to_string())),
-                Object::PortMap(_) | Object::Floating(_) => look.scope.everything = true,
+                Object::Direct(_) | Object::PortMap(_) | Object::Floating(_) => look.scope.everything = true,
                 _ => {}
             }
         }

@@ -51,6 +51,17 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// An address that cannot be an end of a direct link.
+    #[error("{net} cannot be an end of a direct link: {reason}")]
+    DirectEnds {
+        /// The address.
+        net: IpNet,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A direct link without addresses.
+    #[error("a direct link needs an address for each end: name both, like 192.168.1.1/24 and 192.168.1.2/24")]
+    NoDirectEnds,
     /// Not a mode of an endpoint.
     #[error("{text:?} is not a mode: choose {}", super::LinkMode::WRITTEN)]
     LinkMode {

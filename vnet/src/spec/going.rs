@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cidr, Endpoint, Floating, InterfaceName, Masquerade, Network, PortMap, one_or_many};
+use super::{Cidr, DirectLink, Endpoint, Floating, InterfaceName, Masquerade, Network, PortMap, one_or_many};
 
 /// What was recorded, is recorded no more or in another form, and of which something may be left in the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,8 @@ pub struct Going {
     pub denied: Vec<Cidr>,
     /// Floating addresses, as they were.
     pub floatings: Vec<Floating>,
+    /// Direct links.
+    pub directs: Vec<DirectLink>,
     /// Mappings, as they were.
     pub port_maps: Vec<PortMap>,
     /// Endpoints with limits, as they were, of which some are no more; each with its networks.

@@ -5,6 +5,7 @@
 
 mod choice;
 mod cidr;
+mod direct;
 mod endpoint;
 mod error;
 mod floating;
@@ -21,6 +22,7 @@ mod timeout;
 mod xdp;
 
 pub use cidr::{Cidr, Clients, Subnet};
+pub use direct::{DirectEnd, DirectLink, both_ends};
 pub use endpoint::{Endpoint, ExtraRoute, Link, LinkMode, Namespace};
 pub use error::Error;
 pub use floating::Floating;

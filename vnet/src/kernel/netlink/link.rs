@@ -228,6 +228,29 @@ impl Netlink {
         self.command(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).await
     }
 
+    /// Makes a veth pair by one request, this end here and the other in its namespace, both down.
+    pub(in crate::kernel) async fn create_joined(
+        &self,
+        (name, mac): (&str, Mac),
+        mtu: u32,
+        other: &OtherEnd<'_>,
+    ) -> Result<()> {
+        let mut peer = LinkMessage::default();
+        peer.attributes.push(LinkAttribute::IfName(other.name.to_owned()));
+        peer.attributes.push(LinkAttribute::Address(other.mac.bytes.to_vec()));
+        peer.attributes.push(LinkAttribute::Mtu(mtu));
+        peer.attributes.push(LinkAttribute::NetNsFd(other.namespace));
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        message.attributes.push(LinkAttribute::Address(mac.bytes.to_vec()));
+        message.attributes.push(LinkAttribute::Mtu(mtu));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]));
+        self.command(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).await
+    }
+
     /// Makes a veth pair, both of whose ends are here and down.
     pub(in crate::kernel) async fn create_pair(&self, name: &str, other: &str) -> Result<()> {
         let mut peer = LinkMessage::default();
