@@ -1,7 +1,7 @@
 //! What is killed, crowded, taken away or exchanged under vnet: every case is a row of `docs/chaos.md`.
 //!
-//! Each of these tests does as much as fits into the time that every run of all tests can spare. All of it takes some
-//! twenty minutes: `VNET_CHAOS=all cargo xtask test --test chaos`. With `VNET_CHAOS=calls` commands are killed before every
+//! Each of these tests does as much as fits into the time that every run of all tests can spare. All of it takes half
+//! an hour: `VNET_CHAOS=all cargo xtask test --test chaos`. With `VNET_CHAOS=calls` commands are killed before every
 //! system call there is, those that change nothing among them, which takes hours and shows nothing else.
 
 mod company;
