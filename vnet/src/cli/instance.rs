@@ -17,7 +17,8 @@ use crate::store::{Store, Transaction};
 
 /// Bring the instance up: programs on the uplinks, and the network `default`.
 ///
-/// Run again, it adds uplinks, learns the host's new addresses, and brings back whatever of the instance has gone.
+/// Run again, it adds uplinks, learns the host's new addresses and the uplink's MTU, and brings back whatever of the
+/// instance has gone; `vnet run` does so by itself.
 /// Ports, timeouts, limits of endpoints and the way to treat the firewall can be changed at any time; what is not named
 /// stays as it is. The room for flows is fixed until `vnet down`.
 #[derive(Debug, Args)]

@@ -76,7 +76,7 @@ pub(super) struct Create {
     /// Its bridge [default: vnet-NAME].
     #[arg(long, value_name = "IF")]
     bridge: Option<InterfaceName>,
-    /// Largest packet in bytes [default: the first uplink's].
+    /// Largest packet in bytes [default: that of the first uplink, also when it changes].
     #[arg(long, value_name = "N")]
     mtu: Option<u32>,
     /// Its endpoints reach neither the world nor other networks.

@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use crate::kernel::Change;
 use crate::manage::{Object, Repair, Scope};
 
-/// How long news are waited for to settle: one command of somebody's makes several.
+/// How long it is to be quiet before a look: one command of somebody's makes several news, and one often follows another.
 const SETTLE: Duration = Duration::from_millis(50);
+/// How long a look waits for that.
+const LONGEST: Duration = Duration::from_millis(250);
 /// A look is followed by a pause of so many times as long as it took,
 const REST: u32 = 4;
 /// and of no less than this.
@@ -26,11 +28,19 @@ pub(super) struct Schedule {
     /// Between two looks at everything.
     check: Duration,
     next_check: Instant,
-    /// Where something has happened, and when that began.
-    pending: Option<(Scope, Instant)>,
+    /// Where something has happened.
+    pending: Option<Pending>,
     /// No look begins before.
     rest_until: Instant,
     failing: BTreeMap<Object, Failing>,
+}
+
+/// Where something has happened since the last look.
+#[derive(Clone, Debug)]
+struct Pending {
+    scope: Scope,
+    first: Instant,
+    last: Instant,
 }
 
 /// Something that could not be repaired.
@@ -68,7 +78,7 @@ impl Schedule {
 
     /// Something has happened.
     pub(super) fn heard(&mut self, change: &Change, now: Instant) {
-        let (scope, _) = self.pending.get_or_insert_with(|| (Scope::default(), now));
+        let scope = self.pending(now);
         match change {
             Change::Interface { name } | Change::Attachment { interface: name } => {
                 scope.interfaces.insert(name.clone());
@@ -81,6 +91,14 @@ impl Schedule {
         }
     }
 
+    /// Where something has happened, now again.
+    fn pending(&mut self, now: Instant) -> &mut Scope {
+        let scope = Scope::default();
+        let pending = self.pending.get_or_insert(Pending { scope, first: now, last: now });
+        pending.last = now;
+        &mut pending.scope
+    }
+
     /// Everything is to be looked at as soon as may be, and what could not be repaired is to be tried again.
     pub(super) fn at_once(&mut self, now: Instant) {
         self.next_check = now;
@@ -90,7 +108,8 @@ impl Schedule {
 
     /// When the next look is due.
     pub(super) fn due(&self) -> Instant {
-        let pending = self.pending.as_ref().map(|(_, since)| *since + SETTLE);
+        let pending = self.pending.as_ref();
+        let pending = pending.map(|pending| (pending.last + SETTLE).min(pending.first + LONGEST));
         let again = self.failing.values().map(|failing| failing.again).min();
         let due = [pending, again].into_iter().flatten().fold(self.next_check, Instant::min);
         due.max(self.rest_until)
@@ -98,7 +117,7 @@ impl Schedule {
 
     /// Takes what is due.
     pub(super) fn begin(&mut self, now: Instant) -> Look {
-        let (mut scope, _) = self.pending.take().unwrap_or_else(|| (Scope::default(), now));
+        let mut scope = self.pending.take().map(|pending| pending.scope).unwrap_or_default();
         if self.next_check <= now {
             scope.everything = true;
             self.next_check = now + self.check;
@@ -125,7 +144,7 @@ impl Schedule {
         if look.scope.everything {
             self.next_check = now;
         }
-        let (scope, _) = self.pending.get_or_insert_with(|| (Scope::default(), now));
+        let scope = self.pending(now);
         scope.everything |= look.scope.everything;
         scope.endpoints |= look.scope.endpoints;
         scope.interfaces.extend(look.scope.interfaces);
@@ -220,7 +239,12 @@ mod tests {
         for n in 0..1000 {
             schedule.heard(&interface(if n % 2 == 0 { "eth0" } else { "vn-a" }), now + SETTLE * n / 1000);
         }
-        assert_eq!(schedule.due(), now + SETTLE);
+        assert_eq!(schedule.due(), now + SETTLE * 999 / 1000 + SETTLE);
+        // If it is never quiet, they are not waited for without end.
+        for n in 0..1000 {
+            schedule.heard(&interface("eth0"), now + LONGEST * n / 1000);
+        }
+        assert_eq!(schedule.due(), now + LONGEST);
         let look = schedule.begin(schedule.due());
         assert_eq!(look.scope.interfaces, ["eth0", "vn-a"].map(str::to_owned).into());
         assert!(!look.scope.everything && !look.scope.endpoints);
