@@ -27,6 +27,9 @@ fn what_is_there_is_drawn() {
     let inner = lab.endpoint_with("inner", &["--network", "inner"]);
     let lonely = lab.name("lonely");
     lab.vnet_ok(&["ns", "create", &lonely, "--mode", "none"]);
+    let [near, side] = ["near", "side"].map(|name| lab.name(name));
+    lab.vnet_ok(&["ns", "create", &near, "--mode", "host"]);
+    lab.vnet_ok(&["ns", "create", &side, "--mode", &format!("container:{}", web.name())]);
     lab.vnet_ok(&["portmap", "add", "203.0.113.1:8000-8010", &format!("{}:80-90", web.name())]);
     lab.host().ip("addr add 203.0.113.77/24 dev eth0");
     lab.vnet_ok(&["up"]);
@@ -49,14 +52,21 @@ fn what_is_there_is_drawn() {
     assert_eq!((&drawn["egress_limit"], &drawn["ingress_limit"]), (&50_000_000.into(), &Value::Null));
     assert_eq!(drawn["rates"], Value::Null);
     assert_eq!(endpoint(&graph, inner.name()).0, "inner");
-    assert_eq!(graph["unlinked"][0]["name"], lonely);
+    let unlinked = graph["unlinked"].as_array().expect("endpoints");
+    let of = |it: &Value| [&it["name"], &it["in_host"], &it["shares_with"]].map(Clone::clone);
+    let expected = [
+        [lonely.into(), false.into(), Value::Null],
+        [near.into(), true.into(), Value::Null],
+        [side.into(), false.into(), web.name().into()],
+    ];
+    assert_eq!(unlinked.iter().map(of).collect::<Vec<_>>(), expected);
 
     let dir = tempfile::tempdir().expect("a directory");
     let [svg, status] = ["graph.svg", "status.svg"].map(|name| dir.path().join(name));
     let [svg, status] = [&svg, &status].map(|path| path.to_str().expect("ASCII"));
     lab.vnet_ok(&["graph", "-o", svg, "--interval", "0"]);
     let said = lab.vnet_ok(&["status", "--svg", status]).stdout;
-    assert!(said.contains("endpoints: 3"), "{said}");
+    assert!(said.contains("endpoints: 5"), "{said}");
     for file in [svg, status] {
         let drawing = fs::read_to_string(file).expect("a drawing");
         let words =

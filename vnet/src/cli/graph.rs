@@ -14,7 +14,7 @@ use super::context::{Context, Record};
 use crate::graph::{self, Endpoint, Floating, Graph, Network, Published, Rates, Uplink};
 use crate::kernel::{InterfaceTraffic, Kernel};
 use crate::output::{self, Format};
-use crate::spec::{self, InterfaceName, PortMap};
+use crate::spec::{self, InterfaceName, Namespace, PortMap};
 
 /// Draw the topology: the world, uplinks, networks, endpoints with addresses, published ports, floating addresses, limits
 /// and rates.
@@ -139,6 +139,11 @@ impl Recorded {
         let floating = self.floating.iter().filter(|floating| addresses.contains(&floating.addr));
         Endpoint {
             name: endpoint.name.to_string(),
+            in_host: endpoint.namespace == Namespace::Host,
+            shares_with: match &endpoint.namespace {
+                Namespace::Shared { with, .. } => Some(with.to_string()),
+                _ => None,
+            },
             published: here
                 .map(|it| Published {
                     host: it.published.to_string(),

@@ -50,6 +50,7 @@ pub fn dot(graph: &Graph) -> String {
 pub(super) fn lines_of(endpoint: &Endpoint) -> Vec<String> {
     let mut lines = vec![endpoint.name.clone()];
     lines.extend(endpoint.addresses.iter().map(ToString::to_string));
+    lines.extend(endpoint.namespace());
     lines.extend(endpoint.published.iter().map(|published| published.words()));
     lines.extend(endpoint.floating.iter().map(|floating| floating.words()));
     lines.extend(endpoint.limits());

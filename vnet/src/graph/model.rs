@@ -74,6 +74,10 @@ pub struct Endpoint {
     pub ingress_limit: Option<u64>,
     /// What it sends and receives.
     pub rates: Option<Rates>,
+    /// Whether it has no namespace of its own but the host's.
+    pub in_host: bool,
+    /// The endpoint whose namespace it has, if it has none of its own.
+    pub shares_with: Option<String>,
 }
 
 /// A published port or range of ports.
@@ -158,6 +162,15 @@ impl Floating {
 }
 
 impl Endpoint {
+    /// Whose namespace it has, if that is not its own.
+    pub(super) fn namespace(&self) -> Option<String> {
+        match (&self.shares_with, self.in_host) {
+            (Some(other), _) => Some(format!("in the namespace of {other}")),
+            (None, true) => Some("in the host's namespace".to_owned()),
+            (None, false) => None,
+        }
+    }
+
     /// Its limits for people.
     pub(super) fn limits(&self) -> Option<String> {
         let words = |bits: Option<u64>| {

@@ -106,6 +106,7 @@ impl Card {
     fn of_endpoint(endpoint: &Endpoint) -> Self {
         let mut lines: Vec<Line> =
             endpoint.addresses.iter().map(|addr| Line::new("faint", addr.to_string())).collect();
+        lines.extend(endpoint.namespace().map(|namespace| Line::new("faint", namespace)));
         let published = &endpoint.published;
         // One line more says how many there are beyond; it takes the place of one if that is the last.
         let shown = if published.len() > MOST_PUBLISHED { MOST_PUBLISHED - 1 } else { published.len() };

@@ -27,6 +27,8 @@ fn endpoint(number: usize) -> Endpoint {
         egress_limit: number.is_multiple_of(3).then_some(50_000_000),
         ingress_limit: number.is_multiple_of(6).then_some(200_000_000),
         rates: number.is_multiple_of(2).then(rates),
+        in_host: number == 7,
+        shares_with: (number == 8).then(|| "web0".to_owned()),
     }
 }
 
@@ -164,6 +166,8 @@ fn drawings_are_the_same_each_time_and_say_everything() {
             "203.0.113.77 ⇄ 192.168.0.2",
             "limit ↑ 50mbit  ↓ 200mbit",
             "↑ 1.2 Mbit/s  ↓ 34.0 kbit/s",
+            "in the host's namespace",
+            "in the namespace of web0",
         ] {
             assert!(drawing.contains(word), "no {word:?} in {drawing}");
         }
