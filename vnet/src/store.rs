@@ -49,8 +49,13 @@ use redb::{Database, DatabaseError};
 
 use crate::instance::Instance;
 
-/// Version of the tables.
-const SCHEMA: u32 = 1;
+/// Version of the tables and of what is in them. Raised when an older vnet would misread a newer record.
+///
+/// 2: an endpoint has any number of links. A record of 1 is read as it is; vnet of 1 would take the links of one of 2 for
+/// gone.
+const SCHEMA: u32 = 2;
+/// The oldest version whose records are read as they are.
+const OLDEST_SCHEMA: u32 = 1;
 
 /// Why the state cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -345,12 +350,14 @@ fn make_file(path: &Path) -> Result<(), Error> {
     std::fs::rename(&new, path).map_err(failed("rename", &new))
 }
 
-/// Notes the version in a new database and refuses one of another version.
+/// Notes the version in a database that is new or of an older version, and refuses one of another.
 fn check_schema(database: &Database, path: &Path) -> Result<(), Error> {
     match Transaction::schema(database)? {
         Some(SCHEMA) => Ok(()),
-        Some(found) => Err(Error::Schema { path: path.to_owned(), found }),
-        None => {
+        Some(found) if !(OLDEST_SCHEMA..SCHEMA).contains(&found) => {
+            Err(Error::Schema { path: path.to_owned(), found })
+        }
+        _ => {
             let transaction = Transaction::begin(database)?;
             transaction.set_schema(SCHEMA)?;
             transaction.commit().map(drop)
@@ -500,12 +507,28 @@ mod tests {
         transaction.commit().unwrap();
         drop(store);
         let error = Store::open(&instance(&directory)).unwrap_err();
-        assert!(matches!(error, Error::Schema { found: 2, .. }) && error.to_string().contains("vnet down"));
+        assert!(matches!(error, Error::Schema { .. }) && error.to_string().contains("vnet down"));
 
         std::fs::write(instance(&directory).state_file(), b"nonsense".repeat(1000)).unwrap();
         let error = Store::open(&instance(&directory)).unwrap_err();
         assert!(matches!(error, Error::Damaged { .. }), "{error:?}");
         assert!(error.to_string().contains("move it away"));
+    }
+
+    #[test]
+    fn a_record_of_an_older_version_is_one_of_this_version_from_then_on() {
+        let directory = TempDir::new().unwrap();
+        let store = Store::create(&instance(&directory)).unwrap();
+        let transaction = store.begin().unwrap();
+        transaction.set_schema(OLDEST_SCHEMA).unwrap();
+        transaction.commit().unwrap();
+        drop(store);
+        let store = Store::open(&instance(&directory)).unwrap();
+        assert_eq!(
+            Transaction::schema(&store.database).unwrap(),
+            Some(SCHEMA),
+            "so that an older vnet refuses it"
+        );
     }
 
     #[test]
