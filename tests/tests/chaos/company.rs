@@ -24,12 +24,14 @@ const INTERVAL: Duration = Duration::from_millis(2);
 /// How long a round may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Why a command of this test may be refused: what it is about is not there, or is somebody's already.
-const REFUSALS: [&str; 5] = [
+const REFUSALS: [&str; 6] = [
     "there is no endpoint",
     "there is no network",
     "is taken: ",
     "is in use by",
     "is there already, with network",
+    // Of a network that a command was killed over between the record and the bridge.
+    "`vnet up` brings it back",
 ];
 
 /// One of the commands, about one of few things, so that they meet.

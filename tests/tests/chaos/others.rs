@@ -166,6 +166,8 @@ fn programs_of_others_before_and_after_ours_stay_and_are_passed_by() {
         let lost = Ping::to(OUTSIDE_V4).patience(Duration::from_millis(300)).try_in(&net1);
         assert!(lost.is_err(), "the answer was for the host's stack");
         Ping::to(OUTSIDE_V4).in_netns(lab.host());
+        let told = lab.vnet_ok(&["doctor"]).stdout;
+        assert!(told.contains(&format!("in front of from_uplink on {UPLINK}")), "{told}");
     }
     works();
     // Nothing is out of order for vnet, which leaves them where they are.

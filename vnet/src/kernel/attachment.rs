@@ -70,6 +70,25 @@ pub(super) fn attached(instance: &Instance) -> Result<BTreeMap<AttachedAt, Optio
     Ok(attached)
 }
 
+/// Programs of others that see packets before an instance's own: by hook and interface, their numbers in their order.
+/// Nothing is known of filters, whose order is that of their priorities.
+pub(super) fn in_front(instance: &Instance) -> Result<Vec<(Hook, String, Vec<u32>)>, Error> {
+    let mut found = Vec::new();
+    for ((name, interface), attached) in attached(instance)? {
+        let pin = instance.program_pin(name);
+        let hook = Hook::ALL.into_iter().find(|hook| hook.name() == name);
+        let (Some(hook), Some((_, programs)), Some(program)) = (hook, attached, open_program(&pin)?) else {
+            continue;
+        };
+        let own = program_id(&program, &pin)?;
+        let others: Vec<u32> = programs.iter().copied().take_while(|other| *other != own).collect();
+        if !others.is_empty() && others.len() < programs.len() {
+            found.push((hook, interface, others));
+        }
+    }
+    Ok(found)
+}
+
 /// What is attached to an interface by TCX (`BPF_PROG_QUERY`, Linux 6.6). aya opens each program to tell its number.
 fn query(index: u32, direction: TcAttachType) -> io::Result<Attached> {
     const PROG_QUERY: libc::c_long = 16;

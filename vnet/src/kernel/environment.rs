@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::utsname::uname;
 use nix::unistd::geteuid;
+use vnet_common::Hook;
 
 use super::error::Error;
-use super::pins;
+use super::{attachment, pins};
 use crate::instance::Instance;
 
 /// The machine, as far as somebody has to know about it.
@@ -22,6 +23,8 @@ pub struct Environment {
     pub compiles_bpf: Option<bool>,
     /// Whether the host's stack forwards IPv6 for a bridge that is to forward.
     pub forwards_v6: bool,
+    /// Programs of others that see packets before the instance's own: hook, interface, and their numbers in their order.
+    pub in_front: Vec<(Hook, String, Vec<u32>)>,
     /// Files of the instance that are not only for whoever runs vnet, each with what is wrong.
     pub open_to_others: Vec<(PathBuf, String)>,
 }
@@ -33,6 +36,7 @@ pub(super) fn of(instance: &Instance) -> Result<Environment, Error> {
         version: version(&text(names.release()), &text(names.version())),
         compiles_bpf: parameter("/proc/sys/net/core/bpf_jit_enable").map(|value| value != "0"),
         forwards_v6: forwards_v6(),
+        in_front: attachment::in_front(instance)?,
         open_to_others: open_to_others(instance)?,
     })
 }

@@ -113,7 +113,7 @@ pub enum Error {
         source: io::Error,
     },
     /// There is no such interface.
-    #[error("there is no interface {interface}")]
+    #[error("there is no interface {interface}; if it is the instance's own, `vnet up` brings it back")]
     NoInterface {
         /// The interface.
         interface: String,

@@ -75,10 +75,11 @@ struct Found {
 }
 
 /// Every check there is.
-const CHECKS: [Check; 14] = [
+const CHECKS: [Check; 15] = [
     Check { name: "kernel", run: host::kernel },
     Check { name: "permissions", run: host::permissions },
     Check { name: "uplinks", run: host::uplinks },
+    Check { name: "hooks", run: host::hooks },
     Check { name: "record", run: record::record },
     Check { name: "endpoints", run: record::endpoints },
     Check { name: "limits", run: record::limits },

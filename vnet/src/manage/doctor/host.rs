@@ -116,6 +116,27 @@ pub(super) fn uplinks(facts: &Facts) -> Result<Vec<Found>, String> {
     Ok(found)
 }
 
+/// Programs of others in front of the instance's own: what they keep, vnet never sees.
+pub(super) fn hooks(facts: &Facts) -> Result<Vec<Found>, String> {
+    let environment = facts.environment.as_ref().map_err(String::clone)?;
+    let found = environment.in_front.iter().map(|(hook, interface, programs)| {
+        let numbers: Vec<String> = programs.iter().map(ToString::to_string).collect();
+        Found {
+            problem: format!(
+                "another program is attached in front of {} on {interface} (number {}): packets for which it decides \
+                 anything but to go on are neither translated nor counted by vnet",
+                hook.name(),
+                numbers.join(", ")
+            ),
+            fix: format!(
+                "`bpftool prog show id {}` says what it is; have it return TCX_NEXT, or attach it behind vnet's",
+                numbers[0]
+            ),
+        }
+    });
+    Ok(found.collect())
+}
+
 /// Prefixes of networks that somebody else uses by now.
 pub(super) fn routes(facts: &Facts) -> Result<Vec<Found>, String> {
     let clashes = facts.networks.iter().flat_map(|network| {
@@ -155,7 +176,11 @@ pub(super) fn mtu(facts: &Facts) -> Result<Vec<Found>, String> {
                      big\" or cut into fragments, and senders that ignore that get stuck",
                     network.name, network.mtu, interface.mtu
                 ),
-                fix: format!("make the network again with `--mtu {}`", interface.mtu),
+                fix: if network.follows_uplink && facts.settings.uplinks.first() == Some(uplink) {
+                    "`vnet up`: the network takes over the MTU of the first uplink".to_owned()
+                } else {
+                    format!("make the network again with `--mtu {}`", interface.mtu)
+                },
             });
         }
     }

@@ -148,15 +148,20 @@ async fn what_the_kernel_does_not_do_is_said() {
         version: Some((6, 1, 100)),
         compiles_bpf: Some(false),
         forwards_v6: false,
+        in_front: vec![(vnet_common::Hook::FromUplink, "eth0".to_owned(), vec![7, 9])],
         open_to_others: vec![("/run/vnet/default".into(), "is open to others (mode 0755)".to_owned())],
     };
     *world.fake.environment.borrow_mut() = lacking;
     let found = findings(&world).await;
     let checks: Vec<&str> = found.iter().map(|finding| finding.check).collect();
-    assert_eq!(checks, ["kernel", "kernel", "kernel", "permissions"], "{found:#?}");
-    for (finding, words) in
-        found.iter().zip(["bpf_jit_enable=1", "6.1.139", "ipv6.conf.all.forwarding=1", "chmod go-rwx"])
-    {
+    assert_eq!(checks, ["kernel", "kernel", "kernel", "permissions", "hooks"], "{found:#?}");
+    for (finding, words) in found.iter().zip([
+        "bpf_jit_enable=1",
+        "6.1.139",
+        "ipv6.conf.all.forwarding=1",
+        "chmod go-rwx",
+        "bpftool prog show id 7",
+    ]) {
         assert!(finding.fix.contains(words), "{finding:#?}");
     }
 }
