@@ -504,3 +504,56 @@ fn a_killed_connection_is_completed_by_the_same_command_and_a_disconnection_by_a
     }
     assert!(killed >= 5, "only {killed} commands were killed before they were done");
 }
+
+#[test]
+fn an_mtu_below_that_of_ipv6_is_one_without_ipv6_and_is_raised_again() {
+    let lab = Lab::up();
+    lab.vnet_ok(&["network", "create", "low", "--subnet", "10.70.0.0/24", "--mtu", "1000"]);
+    let low = lab.endpoint_with("low1", &["--network", "low"]);
+    low.run(&["ping", "-c", "1", "-W", "5", "10.70.0.1"]).ok();
+    assert!(lab.vnet_ok(&["up"]).stdout.contains("(already)"));
+    lab.vnet_ok(&["network", "create", "usual", "--subnet", "10.71.0.0/24"]);
+    let usual = lab.endpoint_with("usual1", &["--network", "usual"]);
+    lab.host().ip("link set vnet-usual mtu 1000");
+    usual.run(&["ip", "link", "set", "eth0", "mtu", "1000"]).ok();
+    lab.vnet_ok(&["up"]);
+    assert!(lab.host().ip("link show vnet-usual").stdout.contains("mtu 1500"));
+    usual.run(&["ping", "-c", "1", "-W", "5", "-M", "do", "-s", "1472", "10.71.0.1"]).ok();
+    assert!(lab.vnet_ok(&["up"]).stdout.contains("(already)"));
+}
+
+#[test]
+fn a_network_that_overlaps_an_endpoint_s_direct_link_is_not_connected() {
+    let lab = Lab::up();
+    let (a, b) = (lab.endpoint_with("a", &["--mode", "none"]), lab.endpoint("b"));
+    lab.vnet_ok(&["link", "create", a.name(), b.name(), "--ip", "10.50.0.1/24", "--ip", "10.50.0.2/24"]);
+    lab.vnet_ok(&["network", "create", "over", "--subnet", "10.50.0.0/24"]);
+    lab.vnet(&["network", "connect", "over", b.name()]).fails_with(1, &["overlaps", "10.50.0.2/24"]);
+    a.run(&["ping", "-c", "1", "-W", "5", "10.50.0.2"]).ok();
+    // And the doctor misses it when it is gone.
+    a.run(&["ip", "link", "del", "link0"]).ok();
+    assert!(lab.vnet_ok(&["doctor"]).stdout.contains("missing"), "{}", lab.vnet_ok(&["doctor"]));
+    lab.vnet_ok(&["up"]);
+    a.run(&["ping", "-c", "1", "-W", "5", "10.50.0.2"]).ok();
+}
+
+#[test]
+fn a_namespace_that_cannot_be_opened_is_not_attached() {
+    let lab = Lab::up();
+    let name = lab.name("nowhere");
+    for dry_run in [&["--dry-run"][..], &[]] {
+        let attach = [&["ns", "attach", &name, "--netns", "/run/netns/nowhere"], dry_run].concat();
+        lab.vnet(&attach).fails_with(1, &["/run/netns/nowhere"]);
+    }
+    assert_eq!(lab.vnet_list(&["ns", "ls"], "endpoints"), [] as [serde_json::Value; 0]);
+}
+
+#[test]
+fn the_status_says_what_floating_addresses_open() {
+    let lab = Lab::up();
+    let net1 = lab.endpoint("net1");
+    lab.host().ip("addr add 203.0.113.5/32 dev eth0");
+    lab.vnet_ok(&["floating", "add", "203.0.113.5", net1.name()]);
+    let open = format!("all of {} (192.168.0.2): world by 203.0.113.5", net1.name());
+    assert!(lab.vnet_ok(&["status"]).stdout.contains(&open), "{}", lab.vnet_ok(&["status"]));
+}

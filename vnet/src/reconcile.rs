@@ -9,6 +9,7 @@ pub(crate) mod fake;
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 use vnet_common::{CtEntry, Proto, Tuple};
 
@@ -85,6 +86,8 @@ pub trait Machine {
     async fn is_whole(&self, veth: &Veth) -> Result<bool, Self::Error>;
     /// Whether it has what fragments wait in for the first of their datagram.
     async fn can_hold_fragments(&self) -> Result<bool, Self::Error>;
+    /// Checks that a network namespace can be opened at a path.
+    fn check_namespace(&self, path: &Path) -> Result<(), Self::Error>;
     /// Whether it speaks IPv6 at all.
     fn has_ipv6(&self) -> bool;
     /// The number of its network namespace.
@@ -182,6 +185,10 @@ impl Machine for Kernel {
 
     async fn can_hold_fragments(&self) -> Result<bool, kernel::Error> {
         Self::can_hold_fragments(self).await
+    }
+
+    fn check_namespace(&self, path: &Path) -> Result<(), kernel::Error> {
+        Self::check_namespace(path)
     }
 
     fn has_ipv6(&self) -> bool {

@@ -203,6 +203,7 @@ async fn gather(context: &Context, kernel: &Kernel) -> anyhow::Result<output::St
         floating: record.transaction.count_floatings()?,
         flows: stats.flows(),
         filling: stats.warnings(),
+        floating_addresses: record.transaction.floatings()?.iter().map(output::Floating::from).collect(),
         programs: examination.present.iter().filter_map(Program::of).collect(),
         problems: examination.differences.iter().map(ToString::to_string).collect(),
         reachable,

@@ -73,6 +73,11 @@ impl Bridge<'_> {
         if !link.is(KIND) {
             return Err(taken(self.name, &link, KIND));
         }
+        // Below 1280 bytes an interface has no IPv6, and so no parameters of it.
+        if link.up && link.mtu < self.mtu {
+            let raised = netlink.set_up(link.index, vec![LinkAttribute::Mtu(self.mtu)]).await;
+            raised.map_err(|source| change_error(self.name, "the host", source))?;
+        }
         // While it is down if it is new: it then never has an address of its own making.
         self.settings().iter().try_for_each(Setting::apply)?;
         self.set_addresses(netlink, &link).await?;

@@ -60,7 +60,7 @@ use std::ffi::OsString;
 use std::io;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use nix::time::{ClockId, clock_gettime};
@@ -82,6 +82,7 @@ use self::bridge::Bridge;
 use self::hold::Hold;
 use self::maps::Maps;
 use self::netlink::Netlink;
+use self::netns::Namespace;
 use self::xdp::XdpAttachment;
 use crate::firewall::Netfilter;
 use crate::flow::{self, Counted, Room, Stats, Tables, Usage};
@@ -661,6 +662,14 @@ impl Kernel {
     /// When it cannot be asked.
     pub async fn can_hold_fragments(&self) -> Result<bool, Error> {
         hold::is_possible(&self.netlink).await
+    }
+
+    /// Checks that a network namespace can be opened at a path.
+    ///
+    /// # Errors
+    /// When there is none, something else, or it may not be opened.
+    pub fn check_namespace(path: &Path) -> Result<(), Error> {
+        Namespace::open(path).map(drop)
     }
 
     /// Whether the kernel has IPv6.

@@ -19,6 +19,8 @@ pub(super) struct Setting {
 enum Optional {
     No,
     Yes,
+    /// As long as the interface has no IPv6 at all, as one with an MTU below 1280.
+    WithIpv6,
 }
 
 impl Setting {
@@ -27,9 +29,9 @@ impl Setting {
         Self { path: of_interface("ipv4", interface, key), value, optional: Optional::No }
     }
 
-    /// A parameter of IPv6 for one interface; a kernel without IPv6 does without it.
+    /// A parameter of IPv6 for one interface; a kernel without IPv6 does without it, and so does an interface without.
     pub(super) fn v6(interface: &str, key: &str, value: &'static str) -> Self {
-        let optional = if has_ipv6() { Optional::No } else { Optional::Yes };
+        let optional = if has_ipv6() { Optional::WithIpv6 } else { Optional::Yes };
         Self { path: of_interface("ipv6", interface, key), value, optional }
     }
 
@@ -78,7 +80,12 @@ impl Setting {
     }
 
     fn may_be_missing(&self, error: &io::Error) -> bool {
-        self.optional == Optional::Yes && error.kind() == io::ErrorKind::NotFound
+        let may = match self.optional {
+            Optional::No => false,
+            Optional::Yes => true,
+            Optional::WithIpv6 => self.path.parent().is_some_and(|of_interface| !of_interface.exists()),
+        };
+        may && error.kind() == io::ErrorKind::NotFound
     }
 }
 

@@ -151,6 +151,13 @@ pub(super) async fn create(netlink: &Netlink, veth: &Veth) -> Result<(), Error> 
             attributes.extend(gso_attributes(host.gso, veth.gso));
             let changed = netlink.set_up(host.index, attributes).await;
             changed.map_err(|source| change_error(&veth.host, "the host", source))?;
+            // Below 1280 bytes an interface has no IPv6, and so no parameters of it.
+            if end.mtu < veth.mtu {
+                let raised = inside.set_up(end.index, vec![LinkAttribute::Mtu(veth.mtu)]).await;
+                raised.map_err(|source| {
+                    change_error(&veth.ifname, &veth.namespace.display().to_string(), source)
+                })?;
+            }
             end
         }
         None => make(netlink, &inside, veth, (&bridge, &namespace)).await?,

@@ -120,7 +120,11 @@ fn choose_ifname(
 }
 
 /// Checks that an endpoint leads nowhere by two interfaces.
-fn check_free(transaction: &Transaction, endpoint: &Endpoint, addresses: &[IpNet]) -> Result<(), Error> {
+pub(super) fn check_free(
+    transaction: &Transaction,
+    endpoint: &Endpoint,
+    addresses: &[IpNet],
+) -> Result<(), Error> {
     let directs = transaction.directs_of(&endpoint.name)?;
     let ends = directs.iter().flat_map(|link| &link.ends).filter(|end| end.endpoint == endpoint.name);
     let others: Vec<IpNet> = (endpoint.links.iter().flat_map(|link| &link.addresses))

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use vnet_common::{Addr, Mac};
 
 use super::connection::with_departing;
+use super::direct::check_free;
 use super::error::there_are;
 use super::limit::{check_bursts, note_limits};
 use super::network::list;
@@ -178,13 +179,18 @@ impl<M: Machine> Manager<M> {
                 check_same(request, endpoint, terms.unlinked)?;
                 endpoint.clone()
             }
-            None => Endpoint {
-                name: request.name.of_new_endpoint()?.clone(),
-                namespace: request.namespace.clone(),
-                links: Vec::new(),
-                created: self.now,
-                limits: Limits::default(),
-            },
+            None => {
+                if let Namespace::Foreign { path } = &request.namespace {
+                    self.machine.check_namespace(path).map_err(kernel("look at the namespace to attach"))?;
+                }
+                Endpoint {
+                    name: request.name.of_new_endpoint()?.clone(),
+                    namespace: request.namespace.clone(),
+                    links: Vec::new(),
+                    created: self.now,
+                    limits: Limits::default(),
+                }
+            }
         };
         let first = match terms.unlinked {
             Unlinked::Refused if before.is_some() => None,
@@ -245,6 +251,7 @@ impl<M: Machine> Manager<M> {
                 let network = self.existing_network(transaction, &place.network)?;
                 check_bursts(&endpoint, &network)?;
                 let link = self.describe_link(transaction, &endpoint, place, (&network, terms)).await?;
+                check_free(transaction, &endpoint, &link.addresses)?;
                 endpoint.links.push(link);
                 transaction.put_endpoint(&endpoint)?;
             }

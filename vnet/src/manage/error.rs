@@ -273,7 +273,9 @@ pub enum Error {
         ifname: InterfaceName,
     },
     /// The endpoint leads to an end of a direct link by another interface.
-    #[error("{net} overlaps {other}, which endpoint {endpoint} has already: choose another prefix with --ip")]
+    #[error(
+        "{net} overlaps {other}, which endpoint {endpoint} has already: it would lead there by two interfaces; choose another prefix"
+    )]
     DirectOverlaps {
         /// The endpoint.
         endpoint: Name,

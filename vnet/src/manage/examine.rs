@@ -63,7 +63,7 @@ pub async fn examine<M: Machine>(
     Ok(look_at(machine, resources).await)
 }
 
-/// Looks at the rules of masquerade and of the deny list.
+/// Looks at the rules of masquerade, of the deny list, and at direct links.
 pub(super) async fn examine_rules<M: Machine>(
     machine: &M,
     transaction: &Transaction,
@@ -71,6 +71,7 @@ pub(super) async fn examine_rules<M: Machine>(
     let mut resources: Vec<Resource> = transaction.masquerades()?.iter().map(expand::masquerade).collect();
     resources.extend(transaction.unmasqueraded()?.into_iter().map(expand::unmasqueraded));
     resources.extend(transaction.denied()?.into_iter().map(expand::denied));
+    resources.extend(transaction.directs()?.iter().map(expand::direct));
     Ok(look_at(machine, resources).await)
 }
 

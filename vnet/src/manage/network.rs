@@ -452,7 +452,9 @@ pub(super) fn check_mtu(mtu: u32, segments: &Segments) -> Result<(), Error> {
     let bad = |reason| Err(Error::Mtu { mtu, reason });
     match mtu {
         0..68 => bad("IPv4 needs 68 bytes (RFC 791)"),
-        68..1280 if segments.has_v6() => bad("IPv6 needs 1280 bytes (RFC 8200)"),
+        68..1280 if segments.has_v6() => bad(
+            "IPv6 needs 1280 bytes (RFC 8200); without IPv6, with an IPv4 prefix alone (--subnet), fewer do",
+        ),
         68..=MAX_MTU => Ok(()),
         _ => bad("65535 bytes is the most"),
     }

@@ -547,7 +547,7 @@ fn status() {
         String::from_utf8(out).unwrap(),
         "{\"version\":1,\"instance\":\"default\",\"up\":false,\"created\":null,\"uplinks\":[],\"networks\":[],\
          \"endpoints\":0,\"portmaps\":0,\"flows\":0,\"programs\":[],\"problems\":[],\"reachable\":[],\"floating\":0,\
-         \"settings\":null,\"warnings\":[],\"filling\":[]}\n"
+         \"settings\":null,\"warnings\":[],\"filling\":[],\"floating_addresses\":[]}\n"
     );
     let settings = Settings::from(&spec::Settings::new(1, 2));
     assert_eq!(

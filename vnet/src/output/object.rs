@@ -755,6 +755,8 @@ pub struct Status {
     pub warnings: Vec<String>,
     /// What flows have nearly all in use, and what happens when it is full.
     pub filling: Vec<String>,
+    /// Its floating addresses: the world reaches everything of their endpoints by them.
+    pub floating_addresses: Vec<Floating>,
 }
 
 impl Status {
@@ -778,6 +780,7 @@ impl Status {
             settings: None,
             warnings: Vec::new(),
             filling: Vec::new(),
+            floating_addresses: Vec::new(),
         }
     }
 
@@ -806,7 +809,7 @@ impl Status {
         self.settings.iter().try_for_each(|settings| settings.print(out))?;
         writeln!(out)?;
         table::print(out, Network::HEADER, self.networks.iter().map(Network::row))?;
-        reachable::print(out, &self.reachable, &self.networks)?;
+        reachable::print(out, self)?;
         if !self.problems.is_empty() {
             writeln!(out, "\nnot as recorded; `vnet up` brings it back:")?;
         }

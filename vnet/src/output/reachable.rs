@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::table::words;
-use super::{Network, table};
+use super::{Floating, Network, Status, table};
 use crate::firewall::{By, Verdict};
 use crate::spec::{self, GatewayMode};
 
@@ -141,8 +141,12 @@ fn direct(networks: &[Network]) -> String {
 }
 
 /// Prints the section for people.
-pub(super) fn print(out: &mut impl Write, reachable: &[Reachable], networks: &[Network]) -> io::Result<()> {
+pub(super) fn print(out: &mut impl Write, status: &Status) -> io::Result<()> {
+    let Status { reachable, networks, floating_addresses, .. } = status;
     writeln!(out, "\nreachable: {}; endpoints directly: {}", summary(reachable), direct(networks))?;
+    for Floating { external, endpoint, address } in floating_addresses {
+        writeln!(out, "all of {endpoint} ({address}): world by {external}, a floating address")?;
+    }
     if reachable.is_empty() {
         return Ok(());
     }
@@ -175,7 +179,7 @@ mod tests {
 
     fn printed(list: &[Reachable]) -> String {
         let mut out = Vec::new();
-        print(&mut out, list, &[]).unwrap();
+        print(&mut out, &Status { reachable: list.to_vec(), ..Status::not_up("default") }).unwrap();
         String::from_utf8(out).unwrap()
     }
 

@@ -310,6 +310,14 @@ impl Machine for Fake {
         Ok(!self.no_hold.get())
     }
 
+    fn check_namespace(&self, path: &Path) -> Result<(), FakeError> {
+        if path.starts_with("/nowhere") {
+            Err(FakeError(format!("nothing at {}", path.display())))
+        } else {
+            Ok(())
+        }
+    }
+
     fn has_ipv6(&self) -> bool {
         true
     }
@@ -381,6 +389,10 @@ impl Machine for &Fake {
 
     async fn can_hold_fragments(&self) -> Result<bool, FakeError> {
         (**self).can_hold_fragments().await
+    }
+
+    fn check_namespace(&self, path: &Path) -> Result<(), FakeError> {
+        (**self).check_namespace(path)
     }
 
     fn has_ipv6(&self) -> bool {

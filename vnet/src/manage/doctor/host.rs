@@ -2,7 +2,7 @@
 
 use super::super::host::Host;
 use super::{Facts, Found};
-use crate::spec::{Firewall, Network, Subnet};
+use crate::spec::{Firewall, InterfaceName, Network, Subnet};
 
 /// A Linux release that has a fault mended: from this patch level of its series on.
 type MendedIn = ((u32, u32), u32);
@@ -110,10 +110,19 @@ pub(super) fn uplinks(facts: &Facts) -> Result<Vec<Found>, String> {
                 "the host's default route of {family} leads out by {best}, which is no uplink: what endpoints send \
                  to the world is not translated there and gets no answer"
             ),
-            fix: format!("`vnet up --uplink {best}`"),
+            fix: if best.parse().is_ok_and(|name| can_be_uplink(facts, &name)) {
+                format!("`vnet up --uplink {best}`")
+            } else {
+                format!("have it lead out by an uplink: {best} cannot be one")
+            },
         });
     }
     Ok(found)
+}
+
+/// Whether `vnet up` would take an interface for an uplink.
+fn can_be_uplink(facts: &Facts, name: &InterfaceName) -> bool {
+    facts.networks.iter().all(|network| network.bridge != *name) && facts.host.check_uplink(name).is_ok()
 }
 
 /// Programs of others in front of the instance's own: what they keep, vnet never sees.
