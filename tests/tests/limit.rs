@@ -180,7 +180,7 @@ fn limits_are_listed_kept_and_go_with_their_endpoint() {
     net1.run(&["tc", "qdisc", "del", "dev", "eth0", "root"]);
     let problem = "limit of 50mbit to what eth0 sends";
     let found = lab.vnet_ok(&["doctor"]);
-    for words in [name, problem, "it is gone", "`vnet up`", "CAP_NET_ADMIN"] {
+    for words in [name, problem, "not in force: missing", "`vnet up`", "CAP_NET_ADMIN"] {
         assert!(found.stdout.contains(words), "{words}: {found}");
     }
     lab.vnet_ok(&["up"]);
