@@ -499,7 +499,10 @@ fn a_killed_connection_is_completed_by_the_same_command_and_a_disconnection_by_a
                     Ask::tcp((outside, 7).into()).from((from, 0).into()).in_netns(&web);
                 }
             }
-            assert!(lab.vnet_ok(&["up", "--dry-run"]).stdout.contains("nothing to do"), "killed at {nth}/11");
+            // An address that the host has got meanwhile, by itself, is for the next command to learn.
+            let left = lab.vnet_ok(&["up", "--dry-run"]).stdout;
+            let left: Vec<&str> = left.lines().filter(|line| !line.contains("host address")).collect();
+            assert!(left.is_empty() || left == ["nothing to do"], "killed at {nth}/11: {left:#?}");
         }
     }
     assert!(killed >= 5, "only {killed} commands were killed before they were done");
