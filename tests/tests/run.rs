@@ -7,6 +7,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -342,7 +343,10 @@ fn bridges_links_and_namespaces_that_go_are_there_again() {
     let _ =
         run.line_with(&["noticed", &format!("endpoint {}", net1.name()), &format!("veth {end}"), "missing"]);
     net1.delete();
-    soon("the namespace is there", || net1.exists() && works());
+    // Its name is there a moment before it is mounted there.
+    let device = |path: &Path| fs::metadata(path).map(|about| about.dev()).ok();
+    let is_mounted = || device(&net1.path()).is_some_and(|own| Some(own) != device(Path::new("/run/netns")));
+    soon("the namespace is there", || is_mounted() && works());
     // What an endpoint is inside is its own business, but for what vnet gave it.
     net1.ip(&format!("addr del {}/24 dev eth0", net1.v4()));
     soon("the address is there", works);
