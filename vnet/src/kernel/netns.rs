@@ -5,12 +5,14 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
@@ -104,10 +106,7 @@ pub(super) fn state(name: &str) -> Result<State, Error> {
 /// Makes the namespace of that name, its loopback up. One that is there is left alone.
 pub(super) async fn create(name: &str) -> Result<(), Error> {
     let path = path_of(name);
-    let namespace = match Namespace::open_if_any(&path)? {
-        Some(namespace) => namespace,
-        None => make(&path)?,
-    };
+    let Some(namespace) = Namespace::open_if_any(&path)? else { return make(&path) };
     let loopback = namespace.netlink()?.set_up(LOOPBACK, Vec::new()).await;
     loopback.map_err(|source| change_error("lo", &path.display().to_string(), source))
 }
@@ -140,7 +139,7 @@ fn is_namespace(file: &File) -> bool {
 
 /// Mounts a new namespace at a path, in place of a plain file if there is one: what a creation leaves behind
 /// that was killed between the file and the mount.
-fn make(path: &Path) -> Result<Namespace, Error> {
+fn make(path: &Path) -> Result<(), Error> {
     let failed = |source| Error::MakeNamespace { path: path.to_owned(), source };
     check_namespaces()?;
     make_directory().map_err(failed)?;
@@ -150,6 +149,8 @@ fn make(path: &Path) -> Result<Namespace, Error> {
     }
     let made = in_thread(|| {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| failed(errno.into()))?;
+        // Before anybody finds it: one that has a name is complete.
+        loopback_up().map_err(failed)?;
         let mounted =
             mount(Some("/proc/thread-self/ns/net"), path, None::<&str>, MsFlags::MS_BIND, None::<&str>);
         mounted.map_err(|errno| failed(errno.into()))
@@ -158,7 +159,22 @@ fn make(path: &Path) -> Result<Namespace, Error> {
         // Best effort: the error to report is the first one.
         let _ = fs::remove_file(path);
     }
-    made.and_then(|()| Namespace::open(path))
+    made
+}
+
+/// Sets the loopback interface of the calling thread's namespace up (`SIOCSIFFLAGS`).
+fn loopback_up() -> io::Result<()> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let mut request = libc::ifreq {
+        ifr_name: [0; libc::IFNAMSIZ],
+        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: libc::IFF_UP as libc::c_short },
+    };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    // SAFETY: the request names an interface, ends its name with a zero, and holds the flags that this one reads.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Makes the directory as `ip netns` does: a shared mount, so that a namespace made or removed in one mount
