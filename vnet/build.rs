@@ -83,6 +83,9 @@ impl Recipe {
     fn build(&self, workspace: &Path) -> Result<PathBuf, String> {
         let mut cargo = Command::new(&self.cargo);
         cargo.arg("build").args(["--package", "vnet-ebpf", "--bins"]).args(&self.args).current_dir(workspace);
+        if is_of_other_abi() {
+            cargo.args(["--features", "vnet-common/other-abi"]);
+        }
         if workspace.join("Cargo.lock").exists() {
             cargo.arg("--locked");
         }
@@ -94,6 +97,9 @@ impl Recipe {
         // How vnet itself is optimised must not change the programs, which bpf-linker puts together.
         cargo.env("CARGO_PROFILE_RELEASE_LTO", "false").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
         cargo.envs(self.env.iter().map(|(name, value)| (name, value)));
+        if let Some(dir) = self.target_dir() {
+            cargo.env("CARGO_TARGET_DIR", dir);
+        }
         cargo.env("CARGO_ENCODED_RUSTFLAGS", self.rustflags.join("\x1f"));
         match cargo.status() {
             Ok(status) if status.success() => self.output_dir(),
@@ -103,11 +109,21 @@ impl Recipe {
     }
 
     fn output_dir(&self) -> Result<PathBuf, String> {
-        let target_dir = self.env.iter().find(|(name, _)| name == "CARGO_TARGET_DIR").map(|(_, dir)| dir);
         let triple = self.args.iter().find_map(|arg| arg.strip_prefix("--target="));
-        let dir = target_dir.zip(triple).map(|(dir, triple)| Path::new(dir).join(triple).join("release"));
+        let dir = self.target_dir().zip(triple).map(|(dir, triple)| dir.join(triple).join("release"));
         dir.ok_or_else(|| format!("{RECIPE} names no target directory or no target: `cargo xtask setup`"))
     }
+
+    /// Two builds side by side would take each other's files.
+    fn target_dir(&self) -> Option<PathBuf> {
+        let dir = self.env.iter().find(|(name, _)| name == "CARGO_TARGET_DIR").map(|(_, dir)| dir)?;
+        Some(if is_of_other_abi() { PathBuf::from(format!("{dir}-other-abi")) } else { PathBuf::from(dir) })
+    }
+}
+
+/// Whether this build of vnet is the one that tests take over from.
+fn is_of_other_abi() -> bool {
+    env::var_os("CARGO_FEATURE_OTHER_ABI").is_some()
 }
 
 /// Looks in the target directory this build writes to, then in the workspace's own: a second target directory can use

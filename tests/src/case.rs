@@ -130,6 +130,13 @@ impl Case {
         Self { came_in_by: STRAY, ways: NOT_XDP, ..case }
     }
 
+    /// The host is about to send into network 1, which has no bridge, a frame that it received by the interface that is no
+    /// uplink.
+    pub fn to_network(name: &str, frame: Frame) -> Self {
+        let case = Self::new(Hook::ToNetwork, BRIDGE, name, frame.macs(HOST_MAC, HOST_MAC));
+        Self { came_in_by: STRAY, ways: NOT_XDP, ..case }
+    }
+
     /// A fragment that came from `origin` comes out of where it waits. On the host only: test runs cannot say so.
     pub fn from_hold(origin: Endpoint, name: &str, frame: Frame) -> Self {
         let frame = frame.macs(origin.mac, origin.gateway_mac);
@@ -252,6 +259,13 @@ impl Case {
         self.expects(Expected { frame, ..Expected::only(Fate::Passed) })
     }
 
+    /// It goes on unchanged to the host's stack by the interface of its network. XDP programs, which only stand for the
+    /// others, let it pass.
+    pub fn enters(mut self) -> Self {
+        self.ways = NOT_XDP;
+        self.expects(Expected::only(Fate::Entered))
+    }
+
     /// It waits unchanged for the first of its datagram.
     pub fn waits(self) -> Self {
         self.expects(Expected::only(Fate::Held))
@@ -316,6 +330,13 @@ impl Case {
     /// It appears inside an endpoint exactly as it was sent.
     pub fn switched(self, receiver: Endpoint) -> Self {
         self.expects(Expected { receiver: Some(receiver.ifindex), ..Expected::only(Fate::Delivered) })
+    }
+
+    /// It appears inside an endpoint as it was sent, but from the gateway.
+    pub fn handed(self, receiver: Endpoint, frame: Frame) -> Self {
+        let frame = Some(frame.macs(receiver.gateway_mac, receiver.mac));
+        let receiver = Some(receiver.ifindex);
+        self.expects(Expected { frame, receiver, counted: false, ..Expected::only(Fate::Delivered) })
     }
 
     /// These flows, and no others, are tracked afterwards. Unless a case says so they are those from before.

@@ -416,12 +416,12 @@ fn everything_below(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Namespaces that carry the name of a lab.
+/// Namespaces that carry the name of a lab; that of a router is called like its instance.
 fn namespaces_of(lab: &str) -> Vec<String> {
     let prefix = format!("{lab}-");
     let Ok(entries) = fs::read_dir(NETNS) else { return Vec::new() };
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let mut names: Vec<String> = names.filter(|name| name.starts_with(&prefix)).collect();
+    let mut names: Vec<String> = names.filter(|name| name.starts_with(&prefix) || name == lab).collect();
     names.sort();
     names
 }

@@ -39,7 +39,7 @@ pub struct Arrival<'a> {
     /// The interface whose hook it is.
     pub ifindex: u32,
     /// The interface on which the host received it, 0 if the host itself sends it. Matters to
-    /// [`Hook::ToUplink`] and [`Hook::ToBridge`].
+    /// [`Hook::ToUplink`], [`Hook::ToBridge`] and [`Hook::ToNetwork`].
     pub came_in_by: u32,
     /// Whether it has waited as long as a fragment may for the first of its datagram.
     pub waited: bool,
@@ -54,6 +54,8 @@ pub struct Arrival<'a> {
 pub enum Fate {
     /// It goes on to whatever comes next.
     Passed,
+    /// It goes on to the host's stack by the interface of its network.
+    Entered,
     /// It leaves by an interface of the host.
     Forwarded,
     /// It appears inside an endpoint.
@@ -62,7 +64,7 @@ pub enum Fate {
     Held,
     /// It has waited, and goes back to where it came from.
     Returned,
-    /// One of the last four: a classifier gives the same code for all. Delivered frames get other link addresses,
+    /// One of the last five: a classifier gives the same code for all. Delivered frames get other link addresses,
     /// or, between neighbours, do not change; forwarded frames have one hop less: the bytes tell.
     Redirected,
     /// It is dropped.
@@ -74,7 +76,9 @@ impl Fate {
     #[must_use]
     pub fn agrees_with(self, other: Self) -> bool {
         let coarse = |fate| match fate {
-            Self::Forwarded | Self::Delivered | Self::Held | Self::Returned => Self::Redirected,
+            Self::Entered | Self::Forwarded | Self::Delivered | Self::Held | Self::Returned => {
+                Self::Redirected
+            }
             fate => fate,
         };
         self == other

@@ -40,6 +40,7 @@ fn tc_does_what_the_host_does() {
         Hook::FromUplink,
         Hook::ToUplink,
         Hook::ToBridge,
+        Hook::ToNetwork,
     ];
     Stage::run(|stage| compare(Kernel::tc(stage), hooks));
 }
@@ -114,7 +115,7 @@ impl Counts {
         self.answered += usize::from(outcome.answer.is_some());
         *match outcome.fate {
             Fate::Passed => &mut self.passed,
-            Fate::Forwarded | Fate::Redirected => &mut self.forwarded,
+            Fate::Entered | Fate::Forwarded | Fate::Redirected => &mut self.forwarded,
             Fate::Held | Fate::Returned => &mut self.held,
             Fate::Delivered => &mut self.delivered,
             Fate::Dropped(_) => &mut self.dropped,
@@ -178,6 +179,12 @@ impl Pair {
                     .filter(|endpoint| endpoint.zone == zone)
                     .for_each(|e| e.flags |= flag);
             }
+        }
+        // To XDP programs, which only stand for the others here, there is no difference between both ways on.
+        if self.kernel.way() == Way::Tc && chance.one_in(4) {
+            let zone = chance.pick(&[NET1.zone, NET3.zone]);
+            let its_own = model.endpoints.values_mut().filter(|endpoint| endpoint.zone == zone);
+            its_own.for_each(|endpoint| endpoint.flags |= NetworkValue::FLAG_UNBRIDGED);
         }
         let filtering = chance.pick(&[ADDRESS_AND_PORT, ADDRESS, ENDPOINT_INDEPENDENT]);
         let mapping =

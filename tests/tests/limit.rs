@@ -164,6 +164,9 @@ fn limits_are_listed_kept_and_go_with_their_endpoint() {
     let listed = lab.vnet_list(&["limit", "ls"], "limits");
     let expected = json!({
         "endpoint": name,
+        "cgroup": null,
+        "classid": null,
+        "by": "tbf",
         "egress": 50_000_000,
         "egress_burst": 65_536,
         "ingress": 1_500_000_000,

@@ -51,6 +51,10 @@ fn an_instance_is_changed_with_two_capabilities() {
         &["flow", "ls"],
         &["flow", "flush"],
         &["drops"],
+        &["limit", "set", "--classid", "1:10", "--egress", "50mbit"],
+        &["limit", "set", "--cgroup", "/", "--egress", "1gbit"],
+        &["limit", "rm", "--classid", "1:10"],
+        &["limit", "rm", "--cgroup", "/"],
         &["masquerade", "rm", "10.78.0.0/24"],
         &["portmap", "rm", "8088"],
         &["network", "rm", "blue"],
@@ -66,4 +70,17 @@ fn what_is_missing_is_named_before_anything_is_changed() {
     lacks(&lab, &["net_admin"], &["flow", "ls"], "CAP_BPF");
     lacks(&lab, &EVERY, &["ns", "create", &lab.name("net1")], "CAP_SYS_ADMIN");
     lacks(&lab, &[], &["down"], "CAP_NET_ADMIN");
+}
+
+#[test]
+fn a_router_is_entered_with_the_right_to_enter_namespaces() {
+    let lab = Lab::new();
+    lab.host().ip("link add br-out type bridge");
+    let create = ["router", "create", lab.instance(), "--outside", "br-out", "--address", "16.158.1.100/24"];
+    let all = ["net_admin", "bpf", "perfmon", "sys_admin"];
+    lacks(&lab, &all[..3], &create, "CAP_SYS_ADMIN");
+    ok(&lab, &all, &create);
+    lacks(&lab, &EVERY, &["status"], "CAP_SYS_ADMIN");
+    ok(&lab, &["net_admin", "bpf", "sys_admin"], &["status"]);
+    ok(&lab, &["net_admin", "bpf"], &["router", "ls"]);
 }

@@ -17,7 +17,8 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use nix::sys::signal::Signal;
 use openmetrics_parser::openmetrics::parse_openmetrics;
 use serde_json::Value;
-use vnet_common::{Addr, HostAddressValue, maps};
+use tempfile::TempDir;
+use vnet_common::{Addr, DatapathConfig, HostAddressValue, maps};
 use vnet_tests::lab::{
     Background, FAMILIES, HOST_V4, Lab, Netns, OUTSIDE_V4, OUTSIDE_V6, UPLINK, eventually, vnet_binary,
 };
@@ -690,4 +691,260 @@ fn an_instance_must_be_up_to_be_looked_after() {
     let lab = Lab::new();
     lab.vnet(&["run"]).fails_with(1, &["is not up", "vnet"]);
     assert!(!lab.run_dir().exists());
+}
+
+/// How much the programs of a lab log.
+fn log_level(lab: &Lab) -> u32 {
+    lab.entry::<u32, DatapathConfig>(maps::CONFIG, 0).log_level
+}
+
+/// What `vnet run --json` has told of what the programs log.
+fn logged(run: &Background, log: &str) -> Vec<Value> {
+    let lines = run.lines();
+    let parsed = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    parsed.filter(|event| event["log"] == log).collect()
+}
+
+#[test]
+fn programs_log_flows_and_drops_while_somebody_reads() {
+    let lab = Lab::up();
+    let net1 = lab.endpoint("net1");
+    let _server = Server::tcp(&net1, "[::]:80", Service::Sink);
+    lab.vnet_ok(&["portmap", "add", "8088", &format!("{}:80", net1.name())]);
+    assert_eq!(log_level(&lab), 0, "nothing is logged when nobody reads");
+    let mut run = run(&lab, &["--json", "--program-log", "debug"]);
+    assert_eq!(log_level(&lab), 4);
+    for (_, host) in FAMILIES {
+        let before = logged(&run, "begin").len();
+        drop(lab.outside().enter(|| TcpStream::connect((host, 8088)).expect("connect")));
+        let of_this = |log: &str| {
+            let events = logged(&run, log).into_iter();
+            events.filter(|event| event["packet"]["destination"] == host.to_string()).collect::<Vec<_>>()
+        };
+        let begun = eventually(
+            || of_this("begin").into_iter().next().filter(|_| logged(&run, "begin").len() > before),
+            || format!("a record of a flow to {host}: {:#?}", run.lines()),
+        );
+        assert_eq!((&begun["hook"], &begun["protocol"]), (&"from_uplink".into(), &"tcp".into()), "{begun:#}");
+        assert_eq!(begun["packet"]["destination_port"], 8088, "{begun:#}");
+        assert_eq!(begun["becomes"]["destination"], net1.addr_like(host).to_string(), "{begun:#}");
+        let confirmed =
+            eventually(|| of_this("confirm").into_iter().next(), || format!("{:#?}", run.lines()));
+        assert_eq!((&confirmed["level"], &confirmed["interface"]), (&"debug".into(), &UPLINK.into()));
+    }
+    // A packet with a forged source.
+    net1.ip("addr add 10.9.9.9/32 dev lo");
+    let socket = net1.enter(|| UdpSocket::bind("10.9.9.9:0").expect("bind"));
+    socket.send_to(b"forged", (OUTSIDE_V4, 9)).expect("send");
+    let dropped = eventually(
+        || logged(&run, "drop").into_iter().find(|event| event["reason"] == "source-address"),
+        || format!("a record of the drop: {:#?}", run.lines()),
+    );
+    assert_eq!(dropped["packet"]["source"], "10.9.9.9");
+    assert_eq!(logged(&run, "packet").len(), 0, "that is for the level trace");
+    run.signal(Signal::SIGTERM);
+    assert_eq!(run.wait(), Some(0));
+    assert_eq!(log_level(&lab), 0, "nothing is logged any more");
+    assert_eq!(problems(&lab), [Value::Null; 0]);
+}
+
+#[test]
+fn a_level_that_a_killed_process_has_left_is_put_off_and_lost_records_are_told() {
+    let lab = Lab::up();
+    let net1 = lab.endpoint("net1");
+    let mut killed = run(&lab, &["--program-log", "trace"]);
+    // Whoever changes the configuration leaves the level as it is, while somebody reads.
+    lab.vnet_ok(&["up", "--timeout", "icmp-query=70s"]);
+    assert_eq!(log_level(&lab), 5);
+    killed.signal(Signal::SIGKILL);
+    killed.wait();
+    assert_eq!(log_level(&lab), 5);
+    // Nobody reads: the ring buffer fills up, and packets go on.
+    let count = 4 * maps::LOG_BYTES / 512;
+    let socket = net1.enter(|| UdpSocket::bind("0.0.0.0:0").expect("bind"));
+    for _ in 0..count {
+        socket.send_to(b"into the void", (OUTSIDE_V4, 9)).expect("send");
+    }
+    assert!(reaches_the_world(&net1));
+    lab.vnet_ok(&["up"]);
+    assert_eq!(log_level(&lab), 0);
+    // One that is stopped does not read either, and tells of it afterwards.
+    let slow = run(&lab, &["--program-log", "trace"]);
+    slow.signal(Signal::SIGSTOP);
+    for _ in 0..count {
+        socket.send_to(b"into the void", (OUTSIDE_V4, 9)).expect("send");
+    }
+    slow.signal(Signal::SIGCONT);
+    let line = slow.line_with(&["records of the programs are lost"]);
+    report(format_args!("{line}"));
+    assert!(slow.lines().iter().any(|line| line.contains("packet") && line.contains("forward")));
+    drop(slow);
+    let _quiet = run(&lab, &[]);
+    assert_eq!(log_level(&lab), 0, "the next `vnet run` without a level puts it off as well");
+}
+
+#[test]
+fn files_are_applied_at_the_start_and_on_sighup_all_or_nothing() {
+    let lab = Lab::new();
+    let directory = TempDir::new().expect("a directory");
+    let path = directory.path().to_str().expect("a path");
+    let (web, db) = (lab.name("web"), lab.name("db"));
+    let write = |text: &str| fs::write(directory.path().join("vnet.toml"), text).expect("write");
+    let endpoints = || {
+        let found = lab.vnet_list(&["ns", "ls"], "endpoints");
+        found.iter().map(|it| it["name"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
+    };
+    // What is wrong at the start is said as `vnet apply` says it.
+    write("[endpoints.web]\ncolour = \"red\"\n");
+    let applied = lab.vnet(&["apply", "-f", path]);
+    let run_it = lab.vnet(&["run", "-f", path]);
+    run_it.fails_with(2, &["vnet.toml:2:1", "colour"]);
+    applied.fails_with(2, &["vnet.toml:2:1", "colour"]);
+    lab.vnet(&["run", "-f", "-"]).fails_with(2, &["standard input"]);
+    write(&format!("[endpoints.{web}]\n[endpoints.{db}]\n"));
+    let mut run = run(&lab, &["-f", path, "--prune"]);
+    let _ = run.line_with(&["applied", "added"]);
+    assert_eq!(endpoints().len(), 2);
+    // A second one does not touch anything.
+    write(&format!("[endpoints.{web}]\n"));
+    lab.vnet(&["run", "-f", path, "--prune"]).fails_with(1, &["at work"]);
+    assert_eq!(endpoints().len(), 2);
+    // It is pruned, and looked after.
+    run.signal(Signal::SIGHUP);
+    let _ = run.line_with(&["reloading", "files are applied"]);
+    let _ = run.line_with(&["applied", "1 removed"]);
+    assert_eq!(endpoints(), std::slice::from_ref(&web));
+    lab.host().ip("link set vnet0 down");
+    soon("the bridge is up", || link(lab.host(), "vnet0")["operstate"] != "DOWN");
+    // What is wrong on SIGHUP is told, and changes nothing.
+    let before = lab.snapshot();
+    write(&format!("[endpoints.{db}]\nnetwork = \"nowhere\"\n"));
+    run.signal(Signal::SIGHUP);
+    let line = run.line_with(&["refused", "nowhere"]);
+    assert!(line.contains("everything stays as it was"), "{line}");
+    assert!(line.contains("vnet.toml:2:"), "{line}");
+    lab.snapshot().assert_same_as(&before);
+    assert!(run.is_running());
+    write(&format!("[endpoints.{web}]\n[endpoints.{db}]\n"));
+    run.signal(Signal::SIGHUP);
+    let _ = run.line_with(&["applied", "1 added"]);
+    assert_eq!(endpoints().len(), 2);
+    run.signal(Signal::SIGTERM);
+    assert_eq!(run.wait(), Some(0));
+    assert_eq!(endpoints().len(), 2, "it leaves everything as it is");
+}
+
+/// What of `ip` in a namespace shows.
+fn shows(netns: &Netns, command: &str, words: &[&str]) -> bool {
+    let shown = netns.ip(command).stdout;
+    shown.lines().any(|line| words.iter().all(|word| line.contains(word)))
+}
+
+#[test]
+fn routes_rules_and_direct_links_inside_are_there_again_at_once() {
+    let lab = Lab::up();
+    let (net1, net2) = (lab.endpoint("net1"), lab.endpoint("net2"));
+    let blue = lab.name("blue");
+    lab.vnet_ok(&["network", "create", &blue, "--subnet", "10.55.0.0/24"]);
+    lab.vnet_ok(&["network", "connect", &blue, net1.name(), "--route", "10.77.0.0/16"]);
+    lab.vnet_ok(&[
+        "link",
+        "create",
+        net1.name(),
+        net2.name(),
+        "--ip",
+        "10.66.0.1/30",
+        "--ip",
+        "10.66.0.2/30",
+    ]);
+    let table = |netns: &Netns, table: &str, words: &[&str]| {
+        shows(netns, &format!("route show table {table}"), words)
+    };
+    let route = || table(&net1, "main", &["10.77.0.0/16"]);
+    let rule =
+        || net1.ip("rule show").stdout.lines().filter(|line| line.contains("from 10.55.0.")).count() == 1;
+    assert!(route() && rule());
+    let line =
+        net1.ip("rule show").stdout.lines().find(|line| line.contains("from 10.55.0.")).map(str::to_owned);
+    let line = line.expect("a rule");
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let number =
+        words.iter().position(|word| *word == "lookup").and_then(|at| words.get(at + 1)).expect("a table");
+    let by_source = || table(&net1, number, &["default"]);
+    assert!(by_source(), "{line}");
+    // Nothing is looked at by itself within this test.
+    let run = run(&lab, &["--check", "86400", "--hook-check", "0"]);
+    net1.ip("route del 10.77.0.0/16");
+    soon("an extra route is there", route);
+    net1.ip(&format!("rule del from {} table {number}", words[2]));
+    soon("the rule is there", rule);
+    net1.ip(&format!("route del default table {number}"));
+    soon("the link's own default route is there", by_source);
+    net1.ip("route replace 10.77.0.0/16 via 10.55.0.99");
+    let led = net1.ip("route show 10.77.0.0/16").stdout;
+    soon("the route leads where it should", || {
+        !net1.ip("route show 10.77.0.0/16").stdout.contains("10.55.0.99")
+    });
+    report(format_args!("it was {led:?}"));
+    let links = |netns: &Netns| netns.ip("-j link show").json().as_array().expect("links").len();
+    let before = links(&net1);
+    let direct = net1.ip("-o addr show").stdout;
+    let direct = direct.lines().find(|line| line.contains("10.66.0.")).expect("the direct link");
+    let direct = direct.split_whitespace().nth(1).expect("its name").to_owned();
+    net2.ip(&format!("link show {direct}"));
+    net1.ip(&format!("link del {direct}"));
+    soon("the direct link is there", || {
+        links(&net1) == before && pings(&net1, "10.66.0.2".parse().expect("an address"))
+    });
+    soon("everything is as recorded", || problems(&lab).is_empty());
+    drop(run);
+}
+
+#[test]
+fn links_of_programs_that_are_detached_are_there_again() {
+    let lab = Lab::up();
+    let net1 = lab.endpoint("net1");
+    let _server = Server::echo(&net1, "[::]:80");
+    lab.vnet_ok(&["portmap", "add", "8088", &format!("{}:80", net1.name())]);
+    lab.vnet_ok(&["up", "--xdp", &format!("{UPLINK}=generic")]);
+    let _run = run(&lab, &["--check", "86400"]);
+    for link in ["host_connect4@cgroup".to_owned(), format!("xdp_uplink@{UPLINK}")] {
+        let pin = lab.pin_dir().join("links").join(&link);
+        let number = || {
+            let shown =
+                lab.host().run(&["bpftool", "-j", "link", "show", "pinned", pin.to_str().expect("a path")]);
+            shown.json()["id"].as_u64()
+        };
+        let before = number();
+        lab.host().run(&["bpftool", "link", "detach", "pinned", pin.to_str().expect("a path")]).ok();
+        soon(&format!("{link} is another"), || pin.exists() && number() != before);
+        soon("everything is as recorded", || problems(&lab).is_empty());
+    }
+    for (_, host) in FAMILIES {
+        Ask::tcp((host, 8088).into()).in_netns(lab.host());
+    }
+}
+
+#[test]
+fn parameters_inside_are_found_by_the_check_and_routes_are_counted() {
+    let lab = Lab::up();
+    let net1 = lab.endpoint("net1");
+    let socket = lab.run_dir().join("metrics.sock");
+    let place = format!("unix:{}", socket.display());
+    let run = run(&lab, &["--check", "1", "--metrics", &place, "--log-level", "debug"]);
+    for (name, other, own) in [("accept_ra", "2", "0"), ("autoconf", "1", "0")] {
+        let path = format!("/proc/sys/net/ipv6/conf/eth0/{name}");
+        net1.write(&path, other);
+        soon(&format!("{name} is as recorded"), || net1.read(&path).trim() == own);
+    }
+    let counted = || {
+        let mut stream = UnixStream::connect(&socket).expect("a server");
+        sum(&http(&mut stream, "GET /metrics"), "vnet_changes_total", &["kind=\"route\""])
+    };
+    lab.host().ip("route add 10.99.0.0/16 via 203.0.113.2");
+    let _ = run.line_with(&["heard", "Route"]);
+    soon("a route that came is counted", || counted() >= 1.0);
+    let before = counted();
+    lab.host().ip("route del 10.99.0.0/16");
+    soon("a route that went is counted", || counted() > before);
 }

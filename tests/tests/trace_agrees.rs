@@ -58,6 +58,7 @@ fn trace_says_what_the_programs_do() {
             Hook::FromUplink,
             Hook::ToUplink,
             Hook::ToBridge,
+            Hook::ToNetwork,
         ];
         let seed = chosen("VNET_SEED", SEED);
         let traffic = Traffic::new(seed, hooks);
@@ -340,6 +341,7 @@ impl Compared<'_> {
         let [leg] = &traced.legs[..] else { return Err("more than one program") };
         let fate = match leg.verdict {
             Ok(Verdict::Pass) => Fate::Passed,
+            Ok(Verdict::Enter(_)) => Fate::Entered,
             Ok(Verdict::Forward(_)) => Fate::Forwarded,
             Ok(Verdict::Deliver(_)) => Fate::Delivered,
             Ok(Verdict::Hold) => Fate::Held,
@@ -388,7 +390,7 @@ impl Compared<'_> {
         counts.followed += usize::from(leg.facts.iter().any(|fact| matches!(fact, Fact::Flow(Some(_)))));
         match fate {
             Fate::Passed => counts.passed += 1,
-            Fate::Forwarded | Fate::Redirected => counts.forwarded += 1,
+            Fate::Entered | Fate::Forwarded | Fate::Redirected => counts.forwarded += 1,
             Fate::Delivered => counts.delivered += 1,
             Fate::Held | Fate::Returned => counts.held += 1,
             Fate::Dropped(reason) => *counts.dropped.entry(reason.name()).or_default() += 1,
@@ -433,6 +435,7 @@ fn choose_rules(model: &mut Model, chance: &mut Chance) {
         NetworkValue::FLAG_INTERNAL,
         NetworkValue::FLAG_UNPROTECTED,
         NetworkValue::FLAG_ROUTED,
+        NetworkValue::FLAG_UNBRIDGED,
     ];
     for flag in flags {
         let zone = chance.pick(&[NET1.zone, NET3.zone]);

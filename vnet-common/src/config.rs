@@ -25,6 +25,9 @@ pub struct DatapathConfig {
     pub netns_cookie: u64,
     /// Source ports that masquerade may use.
     pub nat_ports: PortRange,
+    /// How much the programs log: a [`crate::LogLevel`]. Of those that are read for every packet, to be near the others.
+    /// The resident part sets it while it runs, and nothing else does.
+    pub log_level: u32,
     /// Seconds an idle, established TCP flow is kept (RFC 5382 REQ-5: 7440 at least).
     pub tcp_established: u32,
     /// Seconds an idle TCP flow is kept while it opens (RFC 5382 REQ-5: 240 at least; RFC 7857 section 2.1 allows
@@ -62,14 +65,14 @@ pub struct DatapathConfig {
     pub flood_rate: u32,
     /// New flows to published ports that all sources together may begin in a second, likewise. 0 for no limit.
     pub flood_total: u32,
-    /// Zero.
-    pub reserved: u32,
 }
 
 impl DatapathConfig {
     /// The first packets of published flows go through the host's stack once translated, so that the host's rules
     /// for forwarded packets decide on them.
     pub const FLAG_RESPECT_FIREWALL: u32 = 1;
+    /// No flow begins: other maps are about to take these ones' entries over. The same bit of `flags` in every version.
+    pub const FLAG_FROZEN: u32 = 2;
 
     /// Timeouts and ports as documented, of no namespace in particular.
     pub const DEFAULT: Self = Self {
@@ -77,6 +80,7 @@ impl DatapathConfig {
         port_blocks: 0,
         netns_cookie: 0,
         nat_ports: PortRange { first: 49152, last: 65535 },
+        log_level: 0,
         tcp_established: 7440,
         tcp_opening: 240,
         tcp_closing: 240,
@@ -94,7 +98,6 @@ impl DatapathConfig {
         held_fragments: 256,
         flood_rate: 0,
         flood_total: 0,
-        reserved: 0,
     };
 }
 
@@ -110,4 +113,6 @@ pub mod features {
     pub const CHECKSUM_IPV6: u32 = 2;
     /// `bpf_set_retval` in the cgroup hooks on addresses (Linux 6.1): they can say why they refuse.
     pub const SET_RETVAL: u32 = 4;
+    /// `bpf_skb_set_tstamp` (Linux 5.18): a packet can be told from others whose time is that of its arrival.
+    pub const SET_DEPARTURE: u32 = 8;
 }

@@ -15,6 +15,9 @@ use crate::Tuple;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct CtEntry {
+    /// For tests of upgrades: a field that other versions have not.
+    #[cfg(feature = "other-abi")]
+    pub other: u64,
     /// What the packet's tuple becomes. Its `zone` is the side the packet leaves to.
     pub translated: Tuple,
     /// Packets seen in this direction.

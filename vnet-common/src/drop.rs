@@ -101,9 +101,10 @@ drop_reasons! {
     /// The flow table refused a new flow.
     FlowTableFull = 15, "flow-table-full",
         "See `vnet flow stats`; make room with `vnet up --max-flows` and `--max-unanswered`.";
-    /// The published port's target is not an endpoint any more.
+    /// No endpoint has the address: the target of a published port any more, or in a network without a bridge the
+    /// destination itself.
     NoSuchEndpoint = 16, "no-such-endpoint",
-        "Move the port to another endpoint with `vnet portmap move`, or take it back with `vnet portmap rm`.";
+        "Ask `vnet network leases` who has which address; a port is moved by `vnet portmap move`, and taken back by `vnet portmap rm`.";
     /// The hop limit ran out on the way to an endpoint.
     HopLimit = 17, "hop-limit",
         "Look for a routing loop, or let the sender use a higher hop limit (traceroute needs this drop).";
@@ -146,6 +147,12 @@ drop_reasons! {
     /// More new flows to published ports than `--flood-rate` or `--flood-total` allows.
     Flood = 30, "flood",
         "Raise `vnet up --flood-rate` or `--flood-total`, or 0 for no limit.";
+    /// Another version of vnet was taking the maps over, and no flow begins in that moment.
+    Takeover = 31, "takeover",
+        "Nothing: senders try again. If it goes on, a takeover was interrupted: `vnet up` completes it.";
+    /// More waits already of what the sender's cgroup may send than may wait.
+    OverLimit = 32, "over-limit",
+        "Nothing, if senders slow down when packets are lost, as TCP does; otherwise raise the limit with `vnet limit set --cgroup`.";
 }
 
 /// Key of the drop counters: where and why.

@@ -9,9 +9,13 @@ use crate::{Mac, Zone};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct EndpointValue {
+    /// For tests of upgrades: a field elsewhere than in other versions.
+    #[cfg(feature = "other-abi")]
+    pub bridge: u32,
     /// Index of the host-side end of the endpoint's veth pair.
     pub ifindex: u32,
-    /// Index of its network's bridge.
+    /// Index of its network's bridge, or of the interface that it has instead.
+    #[cfg(not(feature = "other-abi"))]
     pub bridge: u32,
     /// The endpoint's hardware address: the only one it may send from.
     pub mac: Mac,

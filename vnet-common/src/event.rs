@@ -50,17 +50,23 @@ pub enum Hook {
     FromHold = 4,
     /// Received by an uplink, before the host's stack has seen it (XDP).
     XdpUplink = 6,
+    /// About to enter a network that has no bridge, from the host itself or having come through its stack.
+    ToNetwork = 7,
+    /// About to leave by an uplink, whoever sends it: where limits of cgroups hold.
+    Shape = 8,
 }
 
 impl Hook {
     /// Every hook.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::FromEndpoint,
         Self::FromUplink,
         Self::ToUplink,
         Self::FromHold,
         Self::ToBridge,
+        Self::ToNetwork,
         Self::XdpUplink,
+        Self::Shape,
     ];
 
     /// The name of the hook and of its program.
@@ -73,6 +79,8 @@ impl Hook {
             Self::ToBridge => "to_bridge",
             Self::FromHold => "from_hold",
             Self::XdpUplink => "xdp_uplink",
+            Self::ToNetwork => "to_network",
+            Self::Shape => "shape",
         }
     }
 
@@ -86,6 +94,8 @@ impl Hook {
             5 => Some(Self::ToBridge),
             4 => Some(Self::FromHold),
             6 => Some(Self::XdpUplink),
+            7 => Some(Self::ToNetwork),
+            8 => Some(Self::Shape),
             _ => None,
         }
     }

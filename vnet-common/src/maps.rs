@@ -40,6 +40,10 @@ pub const HOST_ADDRESSES: &str = "host_addresses";
 pub const LOCAL_FLOWS: &str = "local_flows";
 /// 0 -> `DatapathConfig`.
 pub const CONFIG: &str = "config";
+/// `LimitKey` -> `LimitValue`.
+pub const LIMITS: &str = "limits";
+/// Number of a limit -> `LimitClock`.
+pub const LIMIT_CLOCKS: &str = "limit_clocks";
 /// `DropKey` -> packets, per CPU.
 pub const DROPS: &str = "drops";
 /// `Event` records.
@@ -49,8 +53,13 @@ pub const CAPTURE: &str = "capture";
 /// CPU -> the perf event through which it hands over captured packets, each a `CaptureHeader` and its bytes.
 pub const CAPTURED: &str = "captured";
 
+/// Records that the programs have had to log, per CPU: those that found no room in [`LOGS`] as well.
+pub const LOGGED: &str = "logged";
+/// What they have logged. The name is aya-log's.
+pub const LOGS: &str = "AYA_LOGS";
+
 /// Every map, in the order in which they are listed to people.
-pub const ALL: [&str; 24] = [
+pub const ALL: [&str; 28] = [
     CONFIG,
     UPLINKS,
     HOST_ADDRESSES,
@@ -71,10 +80,14 @@ pub const ALL: [&str; 24] = [
     FRAGMENTS,
     LOCAL_FLOWS,
     FLOOD_SOURCES,
+    LIMITS,
+    LIMIT_CLOCKS,
     DROPS,
     EVENTS,
     CAPTURE,
     CAPTURED,
+    LOGGED,
+    LOGS,
 ];
 
 /// Directions of confirmed flows that can be tracked at once: two for each flow.
@@ -113,7 +126,13 @@ pub const UPLINK_ENTRIES: usize = 64;
 pub const HOST_ADDRESS_ENTRIES: usize = 4_096;
 /// Sockets of the host that talk to published ports.
 pub const LOCAL_FLOW_ENTRIES: usize = 65_536;
+/// How deep in the unified hierarchy a limited cgroup may be, its root counted.
+pub const CGROUP_LEVELS: u32 = 16;
+/// Limits of cgroups.
+pub const LIMIT_ENTRIES: usize = 4_096;
 /// Pairs of interface and drop reason.
 pub const DROP_ENTRIES: usize = 16_384;
 /// Size of the ring buffer, in bytes: a power of two, of whole pages.
 pub const EVENT_BYTES: u32 = 256 * 1024;
+/// Size of the ring buffer of the log, in bytes, likewise: half a kilobyte for each record.
+pub const LOG_BYTES: u32 = 512 * 1024;

@@ -27,7 +27,7 @@ impl PrefixKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct NetworkValue {
-    /// Index of the network's bridge.
+    /// Index of the network's bridge, or of the interface that it has instead.
     pub bridge: u32,
     /// The network's number.
     pub zone: Zone,
@@ -49,6 +49,8 @@ impl NetworkValue {
     /// Endpoints keep their own addresses towards the world, and the ports published for them answer there (gateway
     /// mode `routed`).
     pub const FLAG_ROUTED: u8 = 8;
+    /// Its endpoints are no ports of a bridge: what goes on from them enters the host's stack by the network's interface.
+    pub const FLAG_UNBRIDGED: u8 = 16;
 }
 
 /// How an endpoint's own ports become external ones: bits of [`crate::EndpointValue::mapping`]. None set is

@@ -29,7 +29,7 @@ pub fn begin<T: Tables>(tables: &T, scratch: &mut Scratch, hook: Hook) -> Step {
         Hook::FromUplink => beginning.sent_by_the_world(),
         Hook::ToUplink => beginning.leaving(),
         // Nothing begins there.
-        Hook::ToBridge | Hook::FromHold | Hook::XdpUplink => Ok(Step::PASS),
+        Hook::ToBridge | Hook::ToNetwork | Hook::FromHold | Hook::XdpUplink | Hook::Shape => Ok(Step::PASS),
     })
 }
 
@@ -55,7 +55,10 @@ impl<'a, T: Tables> Beginning<'a, T> {
         if self.tables.host_address(dst).is_some() {
             self.host_bound(sender)
         } else if src.same_prefix(dst, sender.prefix_len) {
-            // The network's own addresses that are nobody's, broadcast among them: the bridge knows best.
+            // The network's own addresses that are nobody's, broadcast among them: the bridge knows best, if there is one.
+            if sender.has(NetworkValue::FLAG_UNBRIDGED) {
+                return Err(Step::drop(DropReason::NoSuchEndpoint));
+            }
             Ok(Step::PASS)
         } else if self.tables.network(dst).is_some() {
             Err(Step::drop(DropReason::OtherNetwork))

@@ -156,13 +156,13 @@ fn is_over<T: Tables>(tables: &T, proto: Proto, flow: &T::Flow<'_>, now: u32) ->
     Some(idle > timeout(tables.config()?, proto, flow.state(), flow.flags()))
 }
 
-/// Removes the flow of which there is an entry at `tuple`; leaves the twin's tuple in `spare`. Evicted halves leave
+/// Removes the flow of which there is an entry at `tuple`, and says whether it did; leaves the twin's tuple in `spare`. Evicted halves leave
 /// tuples behind that another flow may have taken since: its half is not ours to remove.
 ///
 /// The opener's half goes first, as it comes first (see `confirm`): the other alone is that of a flow that ends.
 #[inline(always)]
-pub fn end<T: Tables>(tables: &T, tuple: &Tuple, spare: &mut Tuple) {
-    let Some(flow) = tables.conntrack(tuple) else { return };
+pub fn end<T: Tables>(tables: &T, tuple: &Tuple, spare: &mut Tuple) -> bool {
+    let Some(flow) = tables.conntrack(tuple) else { return false };
     let origin = flow.origin();
     flow.answer(spare);
     let own = tables.conntrack(spare).is_some_and(|twin| twin.leads_to_answer_of(tuple));
@@ -184,6 +184,7 @@ pub fn end<T: Tables>(tables: &T, tuple: &Tuple, spare: &mut Tuple) {
     if ended {
         account(tables, &opener.src, opener.zone, |used, _| used.flows = used.flows.saturating_sub(1));
     }
+    ended
 }
 
 /// Changes what the endpoint that opened a flow has in use; nothing if it was none.
@@ -363,6 +364,7 @@ fn confirm<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     scratch.spare = scratch.tuple;
     scratch.spare.reserved = tag(scratch.entry.created);
     tables.set_slot(scratch.progress.slot, &scratch.spare);
+    scratch.happened |= Scratch::HAPPENED_CONFIRM;
     true
 }
 

@@ -181,7 +181,12 @@ pub fn straggler<T: Tables>(tables: &T, scratch: &mut Scratch, hook: Hook) -> St
             }
         }
         // Its first has not left this way: nothing leaves untranslated.
-        Hook::ToUplink | Hook::ToBridge | Hook::FromHold | Hook::XdpUplink => {
+        Hook::ToUplink
+        | Hook::ToBridge
+        | Hook::ToNetwork
+        | Hook::FromHold
+        | Hook::XdpUplink
+        | Hook::Shape => {
             return Step::drop(DropReason::Fragment);
         }
     }

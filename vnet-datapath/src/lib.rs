@@ -69,6 +69,7 @@ mod properties;
 mod published;
 pub mod related;
 mod scratch;
+pub mod shape;
 pub mod step;
 mod tables;
 mod verdict;

@@ -1,6 +1,6 @@
 //! Beginning a flow: claiming a tuple for its answers, then remembering both directions.
 
-use vnet_common::{CtEntry, CtState, DropReason, Origin, Port, Proto, Zone};
+use vnet_common::{CtEntry, CtState, DatapathConfig, DropReason, Origin, Port, Proto, Zone};
 
 use crate::conntrack;
 use crate::mappings;
@@ -32,7 +32,8 @@ const MAX_RECLAIMS: u32 = 4;
 #[inline(always)]
 pub(crate) fn open<S: Steps>(steps: &mut S, scratch: &mut Scratch) -> Step {
     if !steps.prepare(scratch) {
-        return Step::drop(DropReason::Quota);
+        let frozen = scratch.opening.frozen != 0;
+        return Step::drop(if frozen { DropReason::Takeover } else { DropReason::Quota });
     }
     for attempt in 0..MAX_TRIES {
         scratch.opening.attempt = attempt as u8;
@@ -45,7 +46,7 @@ pub(crate) fn open<S: Steps>(steps: &mut S, scratch: &mut Scratch) -> Step {
 }
 
 /// Charges the endpoint that opens the flow, if one does, and describes the half for the answers; `false` if it has
-/// too many flows.
+/// too many flows, or none begins.
 #[inline(always)]
 pub fn prepare<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
     let now = tables.now();
@@ -84,6 +85,7 @@ pub fn complete<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
         // It may have been confirmed just now, in the other table.
         if !tables.is_confirmed(&scratch.tuple) {
             tables.flow_began(&scratch.tuple, &scratch.entry);
+            scratch.happened |= Scratch::HAPPENED_BEGIN;
             return true;
         }
         tables.remove_unconfirmed(&scratch.tuple);
@@ -113,6 +115,10 @@ pub fn complete<T: Tables>(tables: &T, scratch: &mut Scratch) -> bool {
 fn afford<T: Tables>(tables: &T, scratch: &mut Scratch, now: u32) -> bool {
     let owner = scratch.opening.owner;
     let Some(config) = tables.config() else { return false };
+    scratch.opening.frozen = u8::from(config.flags & DatapathConfig::FLAG_FROZEN != 0);
+    if scratch.opening.frozen != 0 {
+        return false;
+    }
     if owner == 0 || (config.unanswered == 0 && config.endpoint_flows == 0) {
         return true;
     }

@@ -37,6 +37,8 @@ pub fn run<P: Packet, T: Tables>(
 pub fn read<P: Packet>(packet: &P, scratch: &mut Scratch) {
     fragments::forget(scratch);
     scratch.answering.kind = 0;
+    scratch.entrance = 0;
+    scratch.happened = 0;
     // Whoever is told of a malformed packet is told what was read of it, and nothing of another.
     scratch.tuple.src = Addr::ANY_V6;
     scratch.tuple.dst = Addr::ANY_V6;
@@ -60,9 +62,10 @@ pub fn look<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch,
         Hook::FromUplink => from_uplink(tables, scratch),
         Hook::ToUplink => to_uplink(tables, scratch),
         Hook::ToBridge => to_bridge(tables, scratch),
+        Hook::ToNetwork => to_network(tables, scratch),
         Hook::FromHold => Ok(fragments::from_hold(tables, scratch)),
         // Nothing is looked up there but what `early` does.
-        Hook::XdpUplink => Ok(Step::PASS),
+        Hook::XdpUplink | Hook::Shape => Ok(Step::PASS),
     })
 }
 
@@ -78,6 +81,13 @@ pub fn look_leaving<T: Tables>(tables: &T, scratch: &mut Scratch) -> Step {
 #[inline(always)]
 pub fn look_entering<T: Tables>(tables: &T, scratch: &mut Scratch) -> Step {
     Step::of(to_bridge(tables, scratch))
+}
+
+/// [`look`] for [`Hook::ToNetwork`], likewise.
+#[must_use]
+#[inline(always)]
+pub fn look_delivering<T: Tables>(tables: &T, scratch: &mut Scratch) -> Step {
+    Step::of(to_network(tables, scratch))
 }
 
 /// A packet that an endpoint sends, on the host-side end of its veth pair: whatever an endpoint may not do, and
@@ -96,6 +106,9 @@ fn from_endpoint<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scr
     let Some(sender) = sender(tables, headers, &scratch.tuple, ifindex)? else { return Ok(Step::PASS) };
     scratch.tuple.zone = sender.zone;
     scratch.place.arrived = sender.bridge;
+    if sender.has(NetworkValue::FLAG_UNBRIDGED) {
+        scratch.entrance = sender.bridge;
+    }
     if headers.is_source_routed() {
         return Err(Step::drop(DropReason::SourceRoute));
     }
@@ -208,8 +221,20 @@ fn to_bridge<T: Tables>(tables: &T, scratch: &Scratch) -> Result<Step, Step> {
         return Ok(Step::PASS);
     }
     let headers = &scratch.headers;
-    let Tuple { src, dst, dport, proto, .. } = &scratch.tuple;
-    let Some(endpoint) = tables.endpoint(dst) else { return Ok(Step::PASS) };
+    let Some(endpoint) = tables.endpoint(&scratch.tuple.dst) else { return Ok(Step::PASS) };
+    check_access(tables, headers, &scratch.tuple, endpoint)?;
+    Ok(Step::PASS)
+}
+
+/// Whether whoever is neither the host nor in reach of an uplink may address an endpoint directly.
+#[inline(always)]
+fn check_access<T: Tables>(
+    tables: &T,
+    headers: &Headers,
+    tuple: &Tuple,
+    endpoint: &EndpointValue,
+) -> Result<(), DropReason> {
+    let Tuple { src, dst, dport, proto, .. } = tuple;
     let open = if endpoint.has(NetworkValue::FLAG_ROUTED) {
         match published_on(tables, dst, *dport, *proto) {
             Some(target) => check_client(tables, target.mapping, src).map(|()| true)?,
@@ -218,7 +243,33 @@ fn to_bridge<T: Tables>(tables: &T, scratch: &Scratch) -> Result<Step, Step> {
     } else {
         endpoint.has(NetworkValue::FLAG_UNPROTECTED)
     };
-    if open { Ok(Step::PASS) } else { Err(Step::drop(DropReason::DirectAccess)) }
+    if open { Ok(()) } else { Err(DropReason::DirectAccess) }
+}
+
+/// A packet that the host sends into a network without a bridge, or has routed there: nobody but the endpoint of that
+/// address gets it. Who may send it is as for [`to_bridge`]; what is for many is for nobody here.
+#[inline(always)]
+fn to_network<T: Tables>(tables: &T, scratch: &mut Scratch) -> Result<Step, Step> {
+    match scratch.frame {
+        Scratch::FRAME_IP => {}
+        Scratch::FRAME_MALFORMED => return Err(Step::drop(DropReason::Malformed)),
+        _ => return Ok(Step::PASS),
+    }
+    let Scratch { headers, tuple, decided, place, .. } = scratch;
+    if tuple.dst.is_multicast_or_broadcast() {
+        return Ok(Step::PASS);
+    }
+    let Some(endpoint) = tables.endpoint(&tuple.dst).filter(|endpoint| endpoint.bridge == place.ifindex)
+    else {
+        return Err(Step::drop(DropReason::NoSuchEndpoint));
+    };
+    if place.arrived != 0 && place.arrived != place.ifindex && tables.uplink(place.arrived).is_none() {
+        check_access(tables, headers, tuple, endpoint)?;
+    }
+    let (ifindex, dst, src) = (endpoint.ifindex, endpoint.mac, endpoint.gateway_mac);
+    // What leaves by an interface can only be sent out of another, through its queue.
+    decided.keep(Verdict::Deliver(Delivery { ifindex, dst, src, routed: true, queued: true }));
+    Ok(Step::DONE)
 }
 
 /// An ICMP error, to be looked into.
@@ -300,6 +351,11 @@ fn sender<'t, T: Tables>(
 #[inline(always)]
 fn arp<P: Packet, T: Tables>(packet: &P, tables: &T, scratch: &mut Scratch) -> Result<Step, Step> {
     let Some(request) = neighbour::arp(packet, tables, scratch.place.ifindex)? else { return Ok(Step::PASS) };
+    // Without a bridge endpoints have no neighbours but their gateway, which they need not ask for.
+    if request.sender.has(NetworkValue::FLAG_UNBRIDGED) {
+        scratch.entrance = request.sender.bridge;
+        return Ok(Step::PASS);
+    }
     // Nothing of an earlier packet.
     scratch.headers = Headers::zeroed();
     match other(tables, request.sender, &request.target) {
@@ -316,7 +372,8 @@ fn other<'t, T: Tables>(tables: &'t T, sender: &EndpointValue, target: &Addr) ->
     tables.endpoint(target).filter(|sibling| sibling.ifindex != sender.ifindex)
 }
 
-/// To an endpoint of the same network: switched, not routed, so nothing in it changes.
+/// To an endpoint of the same network: switched, not routed, so nothing in it changes but, without a bridge, the link
+/// addresses: its sender has addressed it to the gateway.
 #[inline(always)]
 fn to_sibling(sender: &EndpointValue, sibling: &EndpointValue, scratch: &mut Scratch) -> Result<Step, Step> {
     if sender.zone != sibling.zone {
@@ -329,8 +386,10 @@ fn to_sibling(sender: &EndpointValue, sibling: &EndpointValue, scratch: &mut Scr
     if scratch.headers.wire_length > sibling.mtu {
         return Ok(Step::PASS);
     }
-    let (ifindex, dst, src) = (sibling.ifindex, sibling.mac, sender.mac);
+    let routed = sender.has(NetworkValue::FLAG_UNBRIDGED);
+    let (ifindex, dst, src) =
+        (sibling.ifindex, sibling.mac, if routed { sender.gateway_mac } else { sender.mac });
     let queued = sibling.has(EndpointValue::FLAG_QUEUED);
-    scratch.decided.keep(Verdict::Deliver(Delivery { ifindex, dst, src, routed: false, queued }));
+    scratch.decided.keep(Verdict::Deliver(Delivery { ifindex, dst, src, routed, queued }));
     Ok(Step::DONE)
 }

@@ -102,7 +102,9 @@ fn way<T: Tables>(tables: &T, scratch: &mut Scratch, hook: Hook) -> Result<Step,
             }
         }
         Hook::FromUplink if to_world => return Ok(Step::PASS),
-        Hook::ToBridge | Hook::FromHold | Hook::XdpUplink => return Ok(Step::PASS),
+        Hook::ToBridge | Hook::ToNetwork | Hook::FromHold | Hook::XdpUplink | Hook::Shape => {
+            return Ok(Step::PASS);
+        }
         Hook::FromEndpoint | Hook::FromUplink => ways::deliver(tables, headers, &translated.dst)?,
     });
     Ok(Step::RELAY)

@@ -49,10 +49,17 @@ pub struct Scratch {
     pub decided: Decided,
     /// What kind of frame it is: one of the `FRAME_` constants.
     pub frame: u8,
+    /// What has happened on its way: any of the `HAPPENED_` constants, for whoever logs.
+    pub happened: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
     /// What is said about it, if it is dropped.
     pub answering: Answer,
+    /// The interface by which it enters the host's stack, if it goes on there: that of its network, if this has no
+    /// bridge; 0 where it is.
+    pub entrance: u32,
+    /// Zero.
+    pub padding: [u8; 4],
 }
 
 impl Scratch {
@@ -64,6 +71,11 @@ impl Scratch {
     pub const FRAME_OTHER: u8 = 2;
     /// One that contradicts itself.
     pub const FRAME_MALFORMED: u8 = 3;
+
+    /// A flow began with it.
+    pub const HAPPENED_BEGIN: u8 = 1;
+    /// It confirmed its flow.
+    pub const HAPPENED_CONFIRM: u8 = 2;
 }
 
 /// Where a packet was met.
@@ -105,7 +117,7 @@ impl Decided {
     #[inline(always)]
     pub fn keep(&mut self, verdict: Verdict) {
         match verdict {
-            Verdict::Pass | Verdict::Hold | Verdict::Return => self.kind = Self::PASS,
+            Verdict::Pass | Verdict::Enter(_) | Verdict::Hold | Verdict::Return => self.kind = Self::PASS,
             Verdict::Forward(NextHop { ifindex, addr }) => {
                 self.kind = Self::FORWARD;
                 self.ifindex = ifindex;
@@ -183,8 +195,10 @@ pub struct Opening {
     pub filtering: u8,
     /// Which attempt at finding a source port it is, from 0.
     pub attempt: u8,
+    /// 1 if no flow begins at the moment, whoever opens it.
+    pub frozen: u8,
     /// Zero.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 6],
 }
 
 /// Which source ports a flow may get on its far side.

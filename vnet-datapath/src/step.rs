@@ -80,10 +80,14 @@ impl Step {
     #[inline(always)]
     pub fn verdict(self, scratch: &Scratch) -> Result<Verdict, DropReason> {
         match self {
-            Self::DONE => Ok(scratch.decided.verdict()),
+            Self::DONE if !scratch.decided.is_pass() => Ok(scratch.decided.verdict()),
             Self::HOLD => Ok(Verdict::Hold),
             Self::RETURN => Ok(Verdict::Return),
-            step => step.reason().map_or(Ok(Verdict::Pass), Err),
+            step => match step.reason() {
+                Some(reason) => Err(reason),
+                None if scratch.entrance != 0 => Ok(Verdict::Enter(scratch.entrance)),
+                None => Ok(Verdict::Pass),
+            },
         }
     }
 }

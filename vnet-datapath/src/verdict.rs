@@ -10,6 +10,8 @@ use crate::tables::NextHop;
 pub enum Verdict {
     /// It goes on to whatever comes next: other programs on the hook, then the bridge or the host's stack.
     Pass,
+    /// It goes on to the host's stack as if this interface had received it: that of its network, which has no bridge.
+    Enter(u32),
     /// It leaves by an interface of the host towards a next hop.
     Forward(NextHop),
     /// It appears inside the namespace of an endpoint.

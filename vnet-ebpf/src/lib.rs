@@ -11,7 +11,11 @@ pub mod early;
 #[cfg(target_arch = "bpf")]
 pub mod environment;
 #[cfg(target_arch = "bpf")]
+pub mod log;
+#[cfg(target_arch = "bpf")]
 pub mod maps;
+#[cfg(target_arch = "bpf")]
+pub mod shape;
 #[cfg(target_arch = "bpf")]
 pub mod sk_addr;
 #[cfg(target_arch = "bpf")]

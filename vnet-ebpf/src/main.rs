@@ -13,7 +13,7 @@ mod programs {
     use vnet_ebpf::skb::Skb;
     use vnet_ebpf::steps::Outlined;
     use vnet_ebpf::xdp::Frame;
-    use vnet_ebpf::{early, maps, verdict};
+    use vnet_ebpf::{early, maps, shape, verdict};
 
     vnet_ebpf::steps!(__sk_buff, Skb::new);
     vnet_ebpf::shown!(vnet_dropped_early(xdp_md), Frame::new);
@@ -51,6 +51,11 @@ mod programs {
         scratch.place.arrived = arrived;
         let step = step::run(&mut Outlined::new(context.as_ptr(), Hook::ToUplink), scratch);
         verdict::tc(&mut skb, Hook::ToUplink, scratch, step)
+    }
+
+    #[classifier]
+    fn shape(context: TcContext) -> i32 {
+        shape::run(&mut Skb::new(context.skb.skb))
     }
 
     #[classifier]
@@ -98,6 +103,19 @@ mod programs {
         steps.read(scratch);
         let step = steps.look(scratch);
         verdict::tc(&mut skb, Hook::ToBridge, scratch, step)
+    }
+
+    #[classifier]
+    fn to_network(context: TcContext) -> i32 {
+        let Some(scratch) = maps::scratch() else { return TC_ACT_SHOT };
+        let mut skb = Skb::new(context.skb.skb);
+        scratch.place.ifindex = skb.ifindex();
+        scratch.place.arrived = skb.ingress_ifindex();
+        // There is no other step on this hook either.
+        let mut steps = Outlined::new(context.as_ptr(), Hook::ToNetwork);
+        steps.read(scratch);
+        let step = steps.look(scratch);
+        verdict::tc(&mut skb, Hook::ToNetwork, scratch, step)
     }
 
     #[cgroup_sock_addr(connect4)]

@@ -9,13 +9,14 @@ use aya_ebpf::macros::btf_map;
 use vnet_common::maps::{
     ALLOW_FROM_ENTRIES, CONNTRACK_ENTRIES, DENIED_ENTRIES, DROP_ENTRIES, ENDPOINT_ENTRIES, EVENT_BYTES,
     FLOATING_ENTRIES, FLOOD_SOURCE_ENTRIES, FLOW_SLOTS_ENTRIES, FRAGMENT_ENTRIES, HOST_ADDRESS_ENTRIES,
-    LOCAL_FLOW_ENTRIES, MAPPING_ENTRIES, MASQUERADE_ENTRIES, NETWORK_ENTRIES, PORT_MAP_ENTRIES,
-    UNCONFIRMED_ENTRIES, UNMASQUERADED_ENTRIES, UPLINK_ENTRIES,
+    LIMIT_ENTRIES, LOCAL_FLOW_ENTRIES, MAPPING_ENTRIES, MASQUERADE_ENTRIES, NETWORK_ENTRIES,
+    PORT_MAP_ENTRIES, UNCONFIRMED_ENTRIES, UNMASQUERADED_ENTRIES, UPLINK_ENTRIES,
 };
 use vnet_common::{
     Addr, AllowFrom, CaptureFilter, CtEntry, DatapathConfig, DropKey, EndpointUse, EndpointValue, Event,
-    FloatingValue, FlowHand, FragmentKey, FragmentValue, HostAddressValue, LocalFlowKey, LocalFlowValue,
-    MappingEntry, MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, Tuple, UplinkValue,
+    FloatingValue, FlowHand, FragmentKey, FragmentValue, HostAddressValue, LimitClock, LimitKey, LimitValue,
+    LocalFlowKey, LocalFlowValue, MappingEntry, MasqueradeValue, NetworkValue, PortMapKey, PortMapValue,
+    Tuple, UplinkValue,
 };
 use vnet_datapath::Scratch;
 use vnet_datapath::answer::{Budget, MAX_QUOTE};
@@ -105,6 +106,14 @@ pub static HOST_ADDRESSES: HashMap<Addr, HostAddressValue, HOST_ADDRESS_ENTRIES,
 #[btf_map(name = "local_flows")]
 pub static LOCAL_FLOWS: LruHashMap<LocalFlowKey, LocalFlowValue, LOCAL_FLOW_ENTRIES> = LruHashMap::new();
 
+/// What cgroups may send.
+#[btf_map(name = "limits")]
+pub static LIMITS: HashMap<LimitKey, LimitValue, LIMIT_ENTRIES, ON_DEMAND> = HashMap::new();
+
+/// When the next packet of each of these limits may leave.
+#[btf_map(name = "limit_clocks")]
+pub static LIMIT_CLOCKS: HashMap<u32, LimitClock, LIMIT_ENTRIES, ON_DEMAND> = HashMap::new();
+
 /// The configuration.
 #[btf_map(name = "config")]
 pub static CONFIG: Array<DatapathConfig, 1> = Array::new();
@@ -124,6 +133,10 @@ pub static CAPTURE: Array<CaptureFilter, 1> = Array::new();
 /// Where they are handed over. It has entries only while somebody captures: they go with his descriptor of the map.
 #[btf_map(name = "captured")]
 pub static CAPTURED: PerfEventByteArray = PerfEventByteArray::new();
+
+/// Records that there were to log.
+#[btf_map(name = "logged")]
+pub(crate) static LOGGED: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 /// Working memory of the packet that this CPU deals with. Not pinned: nobody else has any use for it.
 #[btf_map(name = "scratch")]

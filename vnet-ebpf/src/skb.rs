@@ -8,7 +8,7 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{
     bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail,
-    bpf_skb_load_bytes, bpf_skb_store_bytes,
+    bpf_skb_load_bytes, bpf_skb_set_tstamp, bpf_skb_store_bytes,
 };
 use vnet_common::features;
 use vnet_datapath::answer::MAX_QUOTE;
@@ -17,6 +17,9 @@ use vnet_datapath::wire::Front;
 use vnet_datapath::{Covers, L4Checksum, Packet};
 
 use crate::{environment, maps, steps};
+
+/// `BPF_SKB_TSTAMP_DELIVERY_MONO` of `bpf_skb_set_tstamp` (Linux 5.18).
+const BPF_SKB_TSTAMP_DELIVERY_MONO: u32 = 1;
 
 /// `BPF_F_IPV6` of `bpf_l4_csum_replace` (Linux 6.16).
 const BPF_F_IPV6: u64 = 1 << 7;
@@ -113,6 +116,41 @@ impl Skb {
     #[inline(always)]
     pub fn mark(&self) -> u32 {
         field!(self, mark)
+    }
+
+    /// Bytes that it has on the wire: of an aggregate, those of all its segments with their headers. Known where packets
+    /// leave.
+    #[inline(always)]
+    pub fn wire_length(&self) -> u32 {
+        field!(self, wire_len)
+    }
+
+    /// Sets the word by which queueing disciplines know its class.
+    #[inline(always)]
+    pub fn set_priority(&mut self, class: u32) {
+        // SAFETY: as above.
+        unsafe { core::ptr::write_volatile(&raw mut (*self.0).priority, class) };
+    }
+
+    /// Has it leave at this time, in nanoseconds since boot (`CLOCK_MONOTONIC`), unless its sender wants it to leave
+    /// later. A time further away than an hour is of another clock.
+    #[inline(always)]
+    pub fn leave_at(&mut self, at: u64, now: u64) {
+        const HOUR: u64 = 3_600 * 1_000_000_000;
+        let wanted = field!(self, tstamp);
+        if at == now || wanted >= at && wanted.wrapping_sub(now) < HOUR {
+            return;
+        }
+        if environment::has(features::SET_DEPARTURE) {
+            // SAFETY: plain numbers.
+            let failed = unsafe { bpf_skb_set_tstamp(self.0, at, BPF_SKB_TSTAMP_DELIVERY_MONO) };
+            if failed == 0 {
+                return;
+            }
+        }
+        // An older kernel, or neither IPv4 nor IPv6.
+        // SAFETY: classifiers may write this field.
+        unsafe { core::ptr::write_volatile(&raw mut (*self.0).tstamp, at) };
     }
 
     #[inline(always)]

@@ -13,6 +13,7 @@ unsafe extern "C" {
     fn vnet_from_uplink(context: *mut c_void, scratch: *mut Scratch) -> i32;
     fn vnet_to_uplink(scratch: *mut Scratch) -> i32;
     fn vnet_to_bridge(scratch: *mut Scratch) -> i32;
+    fn vnet_to_network(scratch: *mut Scratch) -> i32;
     fn vnet_from_hold(scratch: *mut Scratch) -> i32;
     fn vnet_begin_from_endpoint(scratch: *mut Scratch) -> i32;
     fn vnet_begin_from_uplink(context: *mut c_void, scratch: *mut Scratch) -> i32;
@@ -37,6 +38,14 @@ unsafe extern "C" {
     pub(crate) fn vnet_find_target(scratch: *mut Scratch) -> i32;
     pub(crate) fn vnet_admit(scratch: *mut Scratch) -> i32;
     pub(crate) fn vnet_dropped(context: *mut c_void, reason: u32, hook: u32) -> i32;
+    pub(crate) fn vnet_log(scratch: *mut Scratch, code: u32, hook: u32) -> i32;
+    pub(crate) fn vnet_log_record(
+        tuple: *const Tuple,
+        becomes: *const Tuple,
+        what: u32,
+        number: u32,
+        ifindex: u32,
+    ) -> i32;
     pub(crate) fn vnet_dropped_early(context: *mut c_void, reason: u32, hook: u32) -> i32;
 }
 
@@ -71,8 +80,9 @@ impl Steps for Outlined {
                 Hook::FromUplink => vnet_from_uplink(self.context, scratch),
                 Hook::ToUplink => vnet_to_uplink(scratch),
                 Hook::ToBridge => vnet_to_bridge(scratch),
+                Hook::ToNetwork => vnet_to_network(scratch),
                 Hook::FromHold => vnet_from_hold(scratch),
-                Hook::XdpUplink => Step::PASS.code,
+                Hook::XdpUplink | Hook::Shape => Step::PASS.code,
             }
         };
         Step { code }
@@ -86,7 +96,9 @@ impl Steps for Outlined {
                 Hook::FromEndpoint => vnet_begin_from_endpoint(scratch),
                 Hook::FromUplink => vnet_begin_from_uplink(self.context, scratch),
                 Hook::ToUplink => vnet_begin_to_uplink(scratch),
-                Hook::ToBridge | Hook::FromHold | Hook::XdpUplink => Step::PASS.code,
+                Hook::ToBridge | Hook::ToNetwork | Hook::FromHold | Hook::XdpUplink | Hook::Shape => {
+                    Step::PASS.code
+                }
             }
         };
         Step { code }
@@ -184,6 +196,9 @@ macro_rules! steps {
         $crate::step!(vnet_to_bridge(scratch) => {
             pipeline::look_entering(&Maps::without_context(), scratch).code
         });
+        $crate::step!(vnet_to_network(scratch) => {
+            pipeline::look_delivering(&Maps::without_context(), scratch).code
+        });
         $crate::step!(vnet_from_hold(scratch) => {
             fragments::from_hold(&Maps::without_context(), scratch).code
         });
@@ -260,6 +275,29 @@ macro_rules! steps {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
+        extern "C" fn vnet_log(scratch: *mut $crate::Scratch, code: u32, hook: u32) -> i32 {
+            // SAFETY: the caller's working memory, or nothing.
+            let Some(scratch) = (unsafe { $crate::maps::handed_on(scratch) }) else { return 0 };
+            $crate::log::logged(scratch, code, hook);
+            0
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn vnet_log_record(
+            tuple: *const $crate::Tuple,
+            becomes: *const $crate::Tuple,
+            what: u32,
+            number: u32,
+            ifindex: u32,
+        ) -> i32 {
+            // SAFETY: the caller's tuples, or nothing.
+            unsafe { $crate::log::record(tuple, becomes, what, number, ifindex) };
+            0
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
         extern "C" fn vnet_option(context: *mut $context, at: u32) -> u32 {
             $crate::option_at(&$packet(context), at)
         }
@@ -273,7 +311,9 @@ macro_rules! steps {
             };
             // Before Linux 6.2 the verifier takes no argument of a function for a key.
             *ending = *tuple;
-            $crate::conntrack::end(&$crate::Maps::without_context(), ending, twin);
+            if $crate::conntrack::end(&$crate::Maps::without_context(), ending, twin) {
+                $crate::log::ended(ending, twin);
+            }
             0
         }
     };

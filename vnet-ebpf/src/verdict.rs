@@ -10,6 +10,7 @@ use vnet_common::{DropKey, DropReason, Hook, Tuple};
 use vnet_datapath::step::Step;
 use vnet_datapath::{Decided, Delivery, NextHop, Packet, Scratch};
 
+use crate::log;
 use crate::maps;
 use crate::skb::Skb;
 use crate::steps;
@@ -67,6 +68,7 @@ fn clock() -> u32 {
 /// Carries out a classifier's verdict on the packet of which `scratch` has the tuple, if it has one.
 #[inline(always)]
 pub fn tc(skb: &mut Skb, hook: Hook, scratch: &mut Scratch, step: Step) -> i32 {
+    log::packet(scratch, step, hook as u32);
     if step == Step::HOLD {
         if hook != Hook::FromHold {
             skb.set_mark(skb.ifindex());
@@ -87,7 +89,7 @@ pub fn tc(skb: &mut Skb, hook: Hook, scratch: &mut Scratch, step: Step) -> i32 {
         let dropped = drop(skb, context, &dropped);
         return if scratch.answering.is_wanted() { answer(skb, scratch) } else { dropped };
     }
-    let Scratch { tuple, decided, .. } = &*scratch;
+    let decided = &scratch.decided;
     let kind = if step == Step::DONE { decided.kind() } else { Decided::PASS };
     if kind == Decided::FORWARD {
         skb.set_tc_index(FORWARDED);
@@ -95,13 +97,19 @@ pub fn tc(skb: &mut Skb, hook: Hook, scratch: &mut Scratch, step: Step) -> i32 {
     }
     if kind != Decided::DELIVER {
         skb.set_tc_index(0);
+        if hook == Hook::FromEndpoint && scratch.entrance != 0 {
+            // SAFETY: plain numbers.
+            return unsafe { bpf_redirect(scratch.entrance, u64::from(BPF_F_INGRESS)) as i32 };
+        }
         return TC_ACT_UNSPEC;
     }
     let delivery = decided.delivery();
     if delivery.routed && skb.store(0, &link_addresses(&delivery)).is_none() {
         let reason = DropReason::Rewrite;
+        log::packet(scratch, Step::drop(reason), hook as u32);
         let context = skb.context().cast();
-        return drop(skb, context, &Dropped { ifindex: skb.ifindex(), hook, reason, tuple });
+        let dropped = Dropped { ifindex: skb.ifindex(), hook, reason, tuple: &scratch.tuple };
+        return drop(skb, context, &dropped);
     }
     // Frames between neighbours are addressed past this interface; the receiver would not take them.
     if skb.packet_type() != PACKET_HOST {
@@ -197,7 +205,7 @@ fn link_addresses(delivery: &Delivery) -> [u8; 12] {
 
 /// Counts a drop, tells whoever listens, and shows the packet to whoever captures.
 #[inline(always)]
-fn drop<P: Packet>(packet: &P, context: *mut c_void, dropped: &Dropped<'_>) -> i32 {
+pub(crate) fn drop<P: Packet>(packet: &P, context: *mut c_void, dropped: &Dropped<'_>) -> i32 {
     count(dropped);
     tell(packet, dropped);
     // SAFETY: the context is valid for the call.

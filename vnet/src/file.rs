@@ -21,4 +21,4 @@ mod tests;
 pub use diff::{Action, Change, Field, diff, kept};
 pub use model::{Model, schema};
 pub use problem::{Problem, Problems, Source, Spot};
-pub use read::{File, Known, read};
+pub use read::{File, Known, describes_router, read};

@@ -10,6 +10,7 @@
 
 mod doomed;
 mod filter;
+mod log;
 mod stats;
 mod watch;
 
@@ -23,6 +24,7 @@ use vnet_datapath::conntrack;
 
 pub use doomed::Doomed;
 pub use filter::{Filter, OfMapping};
+pub use log::LogRecord;
 pub use stats::{
     ALARM, Counted, EndpointFill, Fill, Forecast, PortFill, Room, StateShare, Stats, Usage, forecast,
 };

@@ -2,15 +2,19 @@
 //!
 //! ```text
 //! /run/vnet/NAME/lock              held while a command changes anything
+//! /run/vnet/NAME/router            that it is a router, which has a namespace of its own
 //! /run/vnet/NAME/state.redb        what was asked for, and what was there before
 //! /sys/fs/bpf/vnet/NAME/MAP        pinned maps (vnet_common::maps)
 //! /sys/fs/bpf/vnet/NAME/programs/  pinned programs, by name
 //! /sys/fs/bpf/vnet/NAME/links/     pinned attachments, PROGRAM@INTERFACE or PROGRAM@cgroup
+//! /run/netns/NAME                  the namespace of a router
 //! /run/netns/ENDPOINT              the namespaces it made, where `ip netns` looks for them
 //! ```
 //!
 //! `VNET_BPFFS` moves `/sys/fs/bpf`, `VNET_RUN` moves `/run/vnet`.
 
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -89,6 +93,31 @@ impl Instance {
     #[must_use]
     pub fn state_file(&self) -> PathBuf {
         self.run_dir().join("state.redb")
+    }
+
+    /// That the instance may be a router; whether it is says its state.
+    #[must_use]
+    pub fn router_mark(&self) -> PathBuf {
+        self.run_dir().join("router")
+    }
+
+    /// The instances that have a directory of state where this one has its own, by name; their commands wait as long.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn all(&self) -> io::Result<Vec<Self>> {
+        let entries = match fs::read_dir(&self.run) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut all = Vec::new();
+        for entry in entries {
+            let Ok(name) = entry?.file_name().into_string() else { continue };
+            let instance = Self::below(&name, self.run.clone(), self.bpffs.clone());
+            all.extend(instance.map(|instance| instance.waiting(self.wait)));
+        }
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(all)
     }
 
     /// Mount point of the BPF file system.

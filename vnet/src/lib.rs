@@ -32,6 +32,7 @@ pub mod ipam;
 pub mod kernel;
 pub mod manage;
 pub mod metrics;
+pub mod names;
 pub mod ours;
 pub mod output;
 pub mod plan;

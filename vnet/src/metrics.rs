@@ -51,6 +51,8 @@ pub struct Sample {
     pub changes: Vec<(&'static str, u64)>,
     /// Looks at the instance by what came of them.
     pub looks: Vec<(&'static str, u64)>,
+    /// Questions for names by what came of them, if they are answered.
+    pub questions: Vec<(&'static str, u64)>,
     /// The last look.
     pub last: Option<LookSample>,
 }
@@ -186,6 +188,8 @@ impl Sample {
         writer.counters(changes, of("kind", &self.changes))?;
         let looks = ("reconciles", "Comparisons of the instance with its record, by outcome", None);
         writer.counters(looks, of("outcome", &self.looks))?;
+        let questions = ("dns_questions", "Questions for names at the gateways, by outcome", None);
+        writer.counters(questions, of("outcome", &self.questions))?;
         let Some(last) = self.last else { return Ok(()) };
         for (name, help, unit, value) in [
             ("last_reconcile_duration", "How long the last comparison took", Some(&Unit::Seconds), last.took),
@@ -332,6 +336,7 @@ mod tests {
             failing: vec![("network", 15)],
             changes: vec![("route", 16)],
             looks: vec![("ok", 17)],
+            questions: vec![("answered", 19)],
             last: Some(LookSample { time: 18.5, took: 0.25, ok: false }),
         };
         let text = encode(&sample).unwrap();
@@ -351,6 +356,7 @@ mod tests {
             "vnet_unrepaired{kind=\"network\"} 15.0",
             "vnet_changes_total{kind=\"route\"} 16",
             "vnet_reconciles_total{outcome=\"ok\"} 17",
+            "vnet_dns_questions_total{outcome=\"answered\"} 19",
             "vnet_last_reconcile_duration_seconds 0.25",
             "vnet_last_reconcile_success 0.0",
         ] {

@@ -15,24 +15,47 @@ use crate::spec::{InterfaceName, Name};
 
 /// Bridge of the default network.
 const DEFAULT_BRIDGE: &str = "vnet0";
+/// Where `ip netns` keeps namespaces.
+const NAMESPACES: &str = "/run/netns";
 /// How many candidates a walk tries before it gives up: each further one is as good as random.
 pub const ATTEMPTS: u32 = 64;
 
 /// Where a namespace of that name can be opened, and where `ip netns` looks for it.
 #[must_use]
 pub fn namespace_path(name: &Name) -> PathBuf {
-    PathBuf::from("/run/netns").join(name.as_str())
+    PathBuf::from(NAMESPACES).join(name.as_str())
+}
+
+/// Where the namespace of a router of that name can be opened: an instance of its own, called like it.
+#[must_use]
+pub fn home_path(instance: &str) -> PathBuf {
+    PathBuf::from(NAMESPACES).join(instance)
+}
+
+/// Candidates for the host's end of a router's link to the outside: `vr-NAME`.
+pub fn leg_interfaces(instance: &str) -> impl Iterator<Item = InterfaceName> {
+    interface_names("vr-", instance, instance)
+}
+
+/// Candidates for the hardware address of a router outside.
+pub fn leg_macs(instance: &str) -> impl Iterator<Item = Mac> + use<> {
+    macs("router", instance, instance)
 }
 
 /// Candidates for a network's bridge: `vnet0` for the default network, `vnet-NAME` for the others.
 pub fn bridge_names(instance: &str, network: &Name) -> impl Iterator<Item = InterfaceName> {
     let plain = if *network == Name::default_network() { DEFAULT_BRIDGE.parse().ok() } else { None };
-    plain.into_iter().chain(interface_names("vnet-", instance, network))
+    plain.into_iter().chain(interface_names("vnet-", instance, network.as_str()))
+}
+
+/// Candidates for the far end of what a network has in place of a bridge: `vnf-NAME`.
+pub fn far_ends(instance: &str, network: &Name) -> impl Iterator<Item = InterfaceName> {
+    interface_names("vnf-", instance, network.as_str())
 }
 
 /// Candidates for the host's end of an endpoint's veth pair: `vn-NAME`.
 pub fn host_interfaces(instance: &str, endpoint: &Name) -> impl Iterator<Item = InterfaceName> {
-    interface_names("vn-", instance, endpoint)
+    interface_names("vn-", instance, endpoint.as_str())
 }
 
 /// Candidates for the pair of interfaces between which fragments wait: `vfrag0` and `vfrag1`.
@@ -47,15 +70,15 @@ pub fn hold_interfaces(instance: &str) -> impl Iterator<Item = (InterfaceName, I
 }
 
 /// The prefix and the name if they fit, then the prefix, the beginning of the name, and a hash.
-fn interface_names(prefix: &str, instance: &str, name: &Name) -> impl Iterator<Item = InterfaceName> {
+fn interface_names(prefix: &str, instance: &str, name: &str) -> impl Iterator<Item = InterfaceName> {
     let room = InterfaceName::MAX - prefix.len();
-    let plain = (name.as_str().len() <= room).then(|| format!("{prefix}{name}"));
+    let plain = (name.len() <= room).then(|| format!("{prefix}{name}"));
     let hashed = (0..ATTEMPTS).map({
-        let start = &name.as_str()[..name.as_str().len().min(room - 5)];
-        let (prefix, instance, name) = (prefix.to_owned(), instance.to_owned(), name.clone());
+        let start = &name[..name.len().min(room - 5)];
+        let (prefix, instance, name) = (prefix.to_owned(), instance.to_owned(), name.to_owned());
         let start = start.to_owned();
         move |attempt| {
-            let hash = hash(&[prefix.as_bytes(), instance.as_bytes(), name.as_str().as_bytes()], attempt);
+            let hash = hash(&[prefix.as_bytes(), instance.as_bytes(), name.as_bytes()], attempt);
             format!("{prefix}{start}-{:04x}", hash as u16)
         }
     });
@@ -64,7 +87,7 @@ fn interface_names(prefix: &str, instance: &str, name: &Name) -> impl Iterator<I
 
 /// Candidates for the hardware address of a network's bridge.
 pub fn bridge_macs(instance: &str, network: &Name) -> impl Iterator<Item = Mac> {
-    macs("bridge", instance, network)
+    macs("bridge", instance, network.as_str())
 }
 
 /// Candidates for the hardware address of an endpoint; for one of its further links, on a network.
@@ -74,12 +97,12 @@ pub fn endpoint_macs(
     network: Option<&Name>,
 ) -> impl Iterator<Item = Mac> + use<> {
     let kind = network.map_or_else(|| "endpoint".to_owned(), |network| format!("endpoint on {network}"));
-    macs(&kind, instance, endpoint)
+    macs(&kind, instance, endpoint.as_str())
 }
 
 /// Candidates for the hardware address of an endpoint's end of its direct link to another.
 pub fn direct_macs(instance: &str, endpoint: &Name, other: &Name) -> impl Iterator<Item = Mac> + use<> {
-    macs(&format!("direct link to {other}"), instance, endpoint)
+    macs(&format!("direct link to {other}"), instance, endpoint.as_str())
 }
 
 /// Number of the routing table for what an endpoint sends from its addresses on a network: none of those that people
@@ -92,8 +115,8 @@ pub fn routing_table(instance: &str, endpoint: &Name, network: &Name) -> u32 {
 
 /// Locally administered unicast addresses (IEEE 802: the second-lowest bit of the first byte set, the lowest
 /// clear).
-fn macs(kind: &str, instance: &str, name: &Name) -> impl Iterator<Item = Mac> + use<> {
-    let words = [kind.to_owned(), instance.to_owned(), name.as_str().to_owned()];
+fn macs(kind: &str, instance: &str, name: &str) -> impl Iterator<Item = Mac> + use<> {
+    let words = [kind.to_owned(), instance.to_owned(), name.to_owned()];
     (0..ATTEMPTS).map(move |attempt| {
         let [a, b, c, d, e, ..] = hash(&words.each_ref().map(String::as_bytes), attempt).to_be_bytes();
         Mac::new([0x02, a, b, c, d, e])

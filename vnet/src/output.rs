@@ -7,6 +7,7 @@ mod finding;
 mod flow;
 #[cfg(test)]
 mod golden;
+mod log;
 mod object;
 mod pcapng;
 mod reachable;
@@ -17,9 +18,10 @@ mod trace;
 
 pub use finding::Finding;
 pub use flow::{Drop, DropEvent, Flow, FlowEvent, Names, Networks, Side};
+pub use log::LogEvent;
 pub use object::{
     Denied, DirectLink, Endpoint, Excluded, Floating, Lease, Limit, Link, Masquerade, Masquerades, Network,
-    PortMap, Program, Settings, Status,
+    PortMap, Program, Router, Settings, Status,
 };
 pub use pcapng::{DroppedPacket, PacketFile};
 pub use reachable::{Firewall, Reachable, Uplink};

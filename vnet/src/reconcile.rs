@@ -16,7 +16,7 @@ use vnet_common::{CtEntry, Proto, Tuple};
 use crate::firewall::Netfilter;
 use crate::flow::{Room, Stats, Tables};
 use crate::kernel::{self, Addressed, BoundSocket, Environment, Interface, Kernel, Process, Route};
-use crate::plan::{Op, Plan, Resource, State, TableSizes, Veth};
+use crate::plan::{Cgroup, Op, Pacing, Plan, Resource, State, TableSizes, Veth};
 
 /// Something whose resources can be observed and changed: the kernel, or a test's model of it.
 #[allow(async_fn_in_trait, reason = "one thread, no `Send` bound is wanted")]
@@ -86,12 +86,22 @@ pub trait Machine {
     async fn is_whole(&self, veth: &Veth) -> Result<bool, Self::Error>;
     /// Whether it has what fragments wait in for the first of their datagram.
     async fn can_hold_fragments(&self) -> Result<bool, Self::Error>;
+    /// How what limited cgroups send can be made to wait; `None` if it has nothing for it.
+    async fn pacing(&self) -> Result<Option<Pacing>, Self::Error>;
+    /// A cgroup as it is recorded.
+    fn cgroup(&self, asked: Cgroup) -> Result<Cgroup, Self::Error>;
+    /// Whether there is such a cgroup; of a class, whether there are any.
+    fn has_cgroup(&self, asked: &Cgroup) -> Result<bool, Self::Error>;
     /// Checks that a network namespace can be opened at a path.
     fn check_namespace(&self, path: &Path) -> Result<(), Self::Error>;
     /// Whether it speaks IPv6 at all.
     fn has_ipv6(&self) -> bool;
     /// The number of its network namespace.
     fn namespace(&self) -> Result<u64, Self::Error>;
+    /// The interfaces outside of it, if it is a router's and was entered from there.
+    async fn outside(&self) -> Result<Option<Vec<Interface>>, Self::Error>;
+    /// The number of the network namespace there.
+    fn origin(&self) -> Result<Option<u64>, Self::Error>;
     /// What there is of an instance, as far as that can be found without its record.
     async fn without_record(&self) -> Result<Vec<Resource>, Self::Error> {
         let data_path = Resource::DataPath(TableSizes::default());
@@ -101,6 +111,14 @@ pub trait Machine {
     /// Refuses tables of another version that are in use.
     fn check_version(&self) -> Result<(), Self::Error> {
         Ok(())
+    }
+    /// Refuses tables of another version that are in use and cannot be taken over.
+    fn check_takeover(&self) -> Result<(), Self::Error> {
+        Ok(())
+    }
+    /// Whether the programs in use are those of another build of vnet.
+    fn has_other_build(&self) -> bool {
+        false
     }
 }
 
@@ -187,6 +205,18 @@ impl Machine for Kernel {
         Self::can_hold_fragments(self).await
     }
 
+    async fn pacing(&self) -> Result<Option<Pacing>, kernel::Error> {
+        Self::pacing(self).await
+    }
+
+    fn cgroup(&self, asked: Cgroup) -> Result<Cgroup, kernel::Error> {
+        Self::cgroup(asked)
+    }
+
+    fn has_cgroup(&self, asked: &Cgroup) -> Result<bool, kernel::Error> {
+        Self::has_cgroup(asked)
+    }
+
     fn check_namespace(&self, path: &Path) -> Result<(), kernel::Error> {
         Self::check_namespace(path)
     }
@@ -199,12 +229,28 @@ impl Machine for Kernel {
         Self::namespace(self)
     }
 
+    async fn outside(&self) -> Result<Option<Vec<Interface>>, kernel::Error> {
+        Self::outside(self).await
+    }
+
+    fn origin(&self) -> Result<Option<u64>, kernel::Error> {
+        Self::origin(self)
+    }
+
     async fn without_record(&self) -> Result<Vec<Resource>, kernel::Error> {
         Self::without_record(self).await
     }
 
     fn check_version(&self) -> Result<(), kernel::Error> {
         Self::check_version(self)
+    }
+
+    fn check_takeover(&self) -> Result<(), kernel::Error> {
+        Self::check_takeover(self)
+    }
+
+    fn has_other_build(&self) -> bool {
+        Self::has_other_build(self)
     }
 }
 

@@ -11,8 +11,11 @@
 //! a program or a namespace between two looks.
 
 mod account;
+mod files;
 mod gather;
+mod log;
 mod only;
+mod resolver;
 mod schedule;
 mod serve;
 mod service;
@@ -23,15 +26,22 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
+use vnet_common::LogLevel;
 
+use self::files::Files;
+pub use self::files::forget_resolver;
 use self::gather::Gatherer;
+pub use self::log::silence;
+use self::log::{Labels, ProgramLog};
 use self::only::Only;
+use self::resolver::{OUTCOMES, Resolver};
 use self::schedule::{Look, Schedule};
 pub use self::serve::Listen;
 use self::service::Service;
@@ -40,7 +50,7 @@ use crate::instance::Instance;
 use crate::kernel::{self, Change, Hooks, Kernel, Watch};
 use crate::manage::{self, Manager, Object, Repair, Repaired};
 use crate::metrics::LookSample;
-use crate::output::{DropEvent, Level, Networks, News, RunEvent};
+use crate::output::{DropEvent, Level, LogEvent, News, RunEvent};
 use crate::store::{self, Store};
 
 /// How long a look may take to finish when the process is to end. What it leaves half done is finished by the next one,
@@ -62,6 +72,10 @@ pub struct Options {
     pub drops: bool,
     /// How much is told.
     pub level: Level,
+    /// How much the programs log, as long as this runs.
+    pub program_log: LogLevel,
+    /// The domain below which names of endpoints are answered at the gateways; they are not without.
+    pub resolver: Option<String>,
 }
 
 /// Something that is told.
@@ -71,6 +85,8 @@ pub enum Told {
     News(RunEvent),
     /// A packet that was dropped.
     Drop(DropEvent),
+    /// What a program has logged.
+    Log(LogEvent),
 }
 
 /// Why there is no resident part.
@@ -89,6 +105,12 @@ pub enum Error {
         instance: String,
         /// Its process.
         pid: String,
+    },
+    /// Somebody has the instance for too long.
+    #[error("wait for a command that is changing instance {instance}: try again")]
+    Busy {
+        /// The instance.
+        instance: String,
     },
     /// A file of its own.
     #[error("lock {}", path.display())]
@@ -118,6 +140,8 @@ struct Counts {
     repairs: BTreeMap<&'static str, u64>,
     looks: BTreeMap<&'static str, u64>,
     failing: BTreeMap<&'static str, u64>,
+    /// Questions for names, by what came of them.
+    questions: BTreeMap<&'static str, u64>,
     last: Option<LookSample>,
 }
 
@@ -129,6 +153,7 @@ impl Counts {
             repairs: Object::KINDS.into_iter().map(|kind| (kind, 0)).collect(),
             looks: ["ok", "repaired", "failed", "busy"].into_iter().map(|outcome| (outcome, 0)).collect(),
             failing: Object::KINDS.into_iter().map(|kind| (kind, 0)).collect(),
+            questions: BTreeMap::new(),
             last: None,
         }
     }
@@ -136,12 +161,28 @@ impl Counts {
 
 type Tell = Rc<dyn Fn(Told)>;
 
-/// Runs until it is told to end, or the instance is taken down.
+/// Applies files: gives what is to be said of that, or why it cannot be done and everything is as it was.
+pub type Apply = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Vec<String>, String>>>>>;
+
+/// Runs until it is told to end, or the instance is taken down. `apply` is called when it is told to apply files again.
 ///
 /// # Errors
 /// When the instance is not up, another process does this for it, or the kernel tells nothing.
-pub async fn run(instance: &Instance, options: Options, tell: impl Fn(Told) + 'static) -> Result<(), Error> {
-    LocalSet::new().run_until(Resident::start(instance, options, Rc::new(tell))).await
+pub async fn run(
+    instance: &Instance,
+    options: Options,
+    apply: Option<Apply>,
+    tell: impl Fn(Told) + 'static,
+) -> Result<(), Error> {
+    LocalSet::new().run_until(Resident::start(instance, options, apply, Rc::new(tell))).await
+}
+
+/// Refuses to be a second one for an instance.
+///
+/// # Errors
+/// When there is one.
+pub fn check_only(instance: &Instance) -> Result<(), Error> {
+    if Only::is_taken(instance) { Only::take(instance).map(drop) } else { Ok(()) }
 }
 
 struct Resident {
@@ -161,10 +202,18 @@ struct Resident {
     stamp: Option<Stamp>,
     /// Since when somebody else has had the instance, and whether that was said.
     busy: Option<(Instant, bool)>,
+    log: ProgramLog,
+    apply: Option<Apply>,
+    resolver: Option<Resolver>,
 }
 
 /// Tells one version of a file from another.
 type Stamp = (u64, i64, i64, u64);
+
+fn stamp_of(instance: &Instance) -> Option<Stamp> {
+    let metadata = fs::metadata(instance.state_file()).ok()?;
+    Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.size()))
+}
 
 /// What came of a look.
 enum Looked {
@@ -200,7 +249,12 @@ impl Signals {
 }
 
 impl Resident {
-    async fn start(instance: &Instance, options: Options, tell: Tell) -> Result<(), Error> {
+    async fn start(
+        instance: &Instance,
+        options: Options,
+        apply: Option<Apply>,
+        tell: Tell,
+    ) -> Result<(), Error> {
         let mut signals = Signals::new()?;
         if !Store::exists(instance)? {
             return Err(store::Error::not_up(instance).into());
@@ -214,6 +268,12 @@ impl Resident {
             serve::start(listen, gatherer)
                 .map_err(|source| Error::Serve { listen: listen.clone(), source })?;
         }
+        // Of one that was killed.
+        Files::of(instance).remove();
+        let resolver = options.resolver.as_deref().map(|domain| {
+            counts.borrow_mut().questions = OUTCOMES.into_iter().map(|outcome| (outcome, 0)).collect();
+            Resolver::new(instance, domain, Rc::clone(&counts))
+        });
         let mut resident = Self {
             instance: instance.clone(),
             service: Service::new(),
@@ -227,13 +287,22 @@ impl Resident {
             endpoints: BTreeSet::new(),
             stamp: None,
             busy: None,
+            log: ProgramLog::new(instance, options.program_log),
+            apply,
+            resolver,
             options,
             tell,
         };
         if resident.options.drops {
             tokio::task::spawn_local(tell_drops(instance.clone(), Rc::clone(&resident.tell)));
         }
-        resident.work(&mut signals).await
+        resident.log.begin().await?;
+        let worked = resident.work(&mut signals).await;
+        resident.log.end().await;
+        if let Some(resolver) = &mut resident.resolver {
+            resolver.end();
+        }
+        worked
     }
 
     async fn work(&mut self, signals: &mut Signals) -> Result<(), Error> {
@@ -247,6 +316,7 @@ impl Resident {
         };
         let mut hook_ticks = ticks(self.options.hooks);
         let mut watchdog_ticks = ticks(self.service.watchdog().unwrap_or_default());
+        let mut log_ticks = ticks(self.log.tick());
         let mut is_ready = false;
         loop {
             let due = self.schedule.due();
@@ -258,11 +328,15 @@ impl Resident {
                 _ = hang_up.recv() => {
                     self.service.reloading();
                     is_ready = false;
-                    self.say(News::Reloading, "SIGHUP: everything is looked at".to_owned());
-                    self.schedule.at_once(Instant::now());
+                    if let Some(why) = self.reload_until_ended(terminate, interrupt).await {
+                        self.stop(&why);
+                        return Ok(());
+                    }
                 }
                 _ = watchdog_ticks.tick() => self.service.alive(),
                 _ = hook_ticks.tick() => self.look_at_hooks()?,
+                record = self.log.next() => (self.tell)(Told::Log(record)),
+                _ = log_ticks.tick() => self.look_at_log().await,
                 changes = self.watch.next() => changes?.iter().for_each(|change| self.hear(change)),
                 () = sleep_until(due.into()) => {
                     if let Some(why) = self.look_until_ended(terminate, interrupt).await? {
@@ -276,6 +350,29 @@ impl Resident {
                 }
             }
         }
+    }
+
+    /// Applies the files again, if there are such, and has everything looked at; says why the process is to end, if it is.
+    async fn reload_until_ended(&mut self, terminate: &mut Signal, interrupt: &mut Signal) -> Option<String> {
+        let applies = if self.apply.is_some() { "files are applied, and " } else { "" };
+        self.say(News::Reloading, format!("SIGHUP: {applies}everything is looked at"));
+        if let Some(apply) = &self.apply {
+            let mut applied = apply();
+            let result = tokio::select! {
+                result = &mut applied => result,
+                why = Signals::ended(terminate, interrupt) => {
+                    let finished = timeout(LAST_LOOK, applied).await.is_ok();
+                    let how = if finished { "are applied" } else { "may be applied in part; `vnet apply` does the rest" };
+                    return Some(format!("{why}: the files {how}"));
+                }
+            };
+            match result {
+                Ok(lines) => lines.into_iter().for_each(|line| self.say(News::Applied, line)),
+                Err(why) => self.say(News::Refused, format!("everything stays as it was: {why}")),
+            }
+        }
+        self.schedule.at_once(Instant::now());
+        None
     }
 
     /// Takes the look that is due; says why the process is to end, if it is.
@@ -314,14 +411,18 @@ impl Resident {
                 return Ok(Looked::Done);
             }
             Ok(Some(manager)) => {
-                let repaired = manager.repair(&look.scope, &look.later).await;
+                let repaired = self.repair(&manager, &look).await;
                 drop(manager);
                 repaired
             }
             Err(error) => Err(error),
         };
         self.busy = None;
-        let repaired = match repaired {
+        let names = match &mut self.resolver {
+            Some(resolver) => resolver.refresh().await,
+            None => Vec::new(),
+        };
+        let mut repaired = match repaired {
             Err(manage::Error::Store(store::Error::NotUp { .. })) => return Ok(Looked::Gone),
             Ok(repaired) => repaired,
             Err(error) => Repaired {
@@ -332,8 +433,22 @@ impl Resident {
                 ..Repaired::default()
             },
         };
+        repaired.notes.extend(names);
         self.finish(look, repaired, began)?;
         Ok(Looked::Done)
+    }
+
+    /// Repairs what is to be looked at. The first look takes over from another build of vnet, as this process has been
+    /// started since; what takes over later is not undone.
+    async fn repair(&self, manager: &Manager<Kernel>, look: &Look) -> Result<Repaired, manage::Error> {
+        let first = self.counts.borrow().last.is_none();
+        let taken_over = if first { manager.take_over().await? } else { None };
+        if let Some(failed) = taken_over.as_ref().filter(|repair| repair.failure.is_some()) {
+            return Ok(Repaired { repairs: vec![failed.clone()], ..Repaired::default() });
+        }
+        let mut repaired = manager.repair(&look.scope, &look.later).await?;
+        repaired.repairs.splice(0..0, taken_over);
+        Ok(repaired)
     }
 
     /// Says and counts what came of a look.
@@ -437,7 +552,9 @@ impl Resident {
             return;
         }
         *self.counts.borrow_mut().changes.entry(change.kind()).or_default() += 1;
-        self.schedule.heard(change, Instant::now());
+        if *change != (Change::Route { default: false }) {
+            self.schedule.heard(change, Instant::now());
+        }
     }
 
     /// Programs that are attached or detached make no news. What a look has attached itself is looked at once more:
@@ -451,10 +568,23 @@ impl Resident {
         Ok(())
     }
 
+    /// What of the programs' log found no room is said, and maps that were made anew are read instead of the old ones.
+    async fn look_at_log(&mut self) {
+        match self.log.look().await {
+            Ok(0) => {}
+            Ok(lost) => {
+                self.say(News::Note, format!("{lost} records of the programs are lost: there were too many"));
+            }
+            Err(error) => {
+                let why = anyhow::Error::from(error);
+                self.say(News::Note, format!("what the programs log cannot be read: {why:#}"));
+            }
+        }
+    }
+
     /// Of which version the record is.
     fn stamp_now(&self) -> Option<Stamp> {
-        let metadata = fs::metadata(self.instance.state_file()).ok()?;
-        Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.size()))
+        stamp_of(&self.instance)
     }
 
     fn stop(&self, why: &str) {
@@ -487,20 +617,10 @@ async fn tell_drops(instance: Instance, tell: Tell) {
 
 async fn follow_drops(instance: &Instance, tell: &Tell) -> Result<(), events::Error> {
     let kernel = Kernel::open(instance).await?;
-    let mut names = BTreeMap::new();
-    let mut networks = Networks::default();
-    let mut named = 0;
+    let mut labels = Labels::default();
     let mut each = |event: &vnet_common::Event| {
-        // Interfaces and networks come and go: names are read anew once a second at most.
-        let now = Kernel::now();
-        if now != named {
-            named = now;
-            names = kernel.interface_names().unwrap_or_default();
-            if let Ok(Some(account)) = account::Account::read(instance) {
-                networks = Networks(account.networks);
-            }
-        }
-        if let Some(drop) = DropEvent::new(event, &names, &networks) {
+        labels.renew(instance, &kernel);
+        if let Some(drop) = DropEvent::new(event, &labels.interfaces, &labels.networks) {
             tell(Told::Drop(drop));
         }
         true

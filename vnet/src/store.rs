@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! /run/vnet/NAME/             0700
+//!   router                    there if it may be a router: looked for without the lock
 //!   lock                      held by a command as long as it runs; holds the number of its process
 //!   state.redb                one database, committed atomically
 //!     meta                    schema, settings, next mapping, block lengths in use, what is to be gone
@@ -16,6 +17,7 @@
 //!     floating                address of the host -> Floating
 //!     floating_of             address of an endpoint -> address of the host       (index)
 //!     direct                  names of two endpoints -> DirectLink
+//!     cgroup_limits           cgroup -> CgroupLimit
 //!     host_addresses          address -> interface: what the data path was told
 //! ```
 //!
@@ -28,6 +30,7 @@
 //! wanted is committed before the kernel is touched: a command killed at any point leaves a record that the same
 //! command, or `down`, finds.
 
+mod cgroup_limits;
 mod damage;
 mod direct;
 mod floating;
@@ -295,6 +298,25 @@ impl Store {
     /// When the database fails.
     pub fn restore(&self, savepoint: &Savepoint) -> Result<(), Error> {
         Transaction::restore(&self.database, savepoint)
+    }
+
+    /// Marks the instance as one that may be a router: whoever finds the mark looks into the record.
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    pub fn mark_router(&self) -> Result<(), Error> {
+        let Some(place) = &self.place else { return Ok(()) };
+        let path = place.instance.router_mark();
+        let made = std::fs::File::options().create(true).truncate(false).write(true).open(&path);
+        made.map(drop).map_err(|source| Error::File { doing: "make", path, source })
+    }
+
+    /// Closes the state, and keeps the lock, if it has one: nobody changes the file before that is dropped.
+    #[must_use]
+    pub fn close(self) -> Option<Lock> {
+        let Self { database, place } = self;
+        drop(database);
+        place.map(|Place { _lock: lock, .. }| lock)
     }
 
     /// Removes the state and its directory; whoever waits for the lock finds that out.

@@ -21,7 +21,7 @@ use std::net::IpAddr;
 
 use bytemuck::Zeroable as _;
 use etherparse::{NetSlice, SlicedPacket};
-use vnet_common::{Addr, DropReason, Hook, Mac, Port, Proto, Tuple};
+use vnet_common::{Addr, DropReason, EndpointValue, Hook, Mac, NetworkValue, Port, Proto, Tuple};
 use vnet_datapath::buffer::Buffer;
 use vnet_datapath::early;
 use vnet_datapath::local::{self, Socket};
@@ -44,7 +44,8 @@ pub struct Arrival {
     pub hook: Hook,
     /// The interface it is attached to.
     pub ifindex: u32,
-    /// The interface on which the host received it; matters to [`Hook::ToUplink`] and [`Hook::ToBridge`].
+    /// The interface on which the host received it; matters to [`Hook::ToUplink`], [`Hook::ToBridge`]
+    /// and [`Hook::ToNetwork`].
     pub arrived: u32,
     /// Payload in bytes of each segment of an aggregate, 0 for a plain packet.
     pub segment: u32,
@@ -141,18 +142,21 @@ impl Trace {
             (Ok(Verdict::Deliver(delivery)), _) => End::Delivered(delivery.ifindex),
             (Ok(Verdict::Forward(next_hop)), _) => End::Forwarded(next_hop),
             (Ok(Verdict::Hold | Verdict::Return), _) => End::Held,
-            (Ok(Verdict::Pass), Some(Onward::Host)) => End::Host,
-            (Ok(Verdict::Pass), Some(Onward::Bridge(ifindex))) if leg.met == Met::Dial => {
+            (Ok(Verdict::Pass | Verdict::Enter(_)), Some(Onward::Host)) => End::Host,
+            (Ok(Verdict::Pass | Verdict::Enter(_)), Some(Onward::Bridge(ifindex)))
+                if leg.met == Met::Dial =>
+            {
                 End::Delivered(ifindex)
             }
-            (Ok(Verdict::Pass), Some(Onward::Bridge(ifindex))) => End::Bridge(ifindex),
-            (Ok(Verdict::Pass), Some(Onward::Forwarded(next_hop) | Onward::Cut(next_hop))) => {
-                End::Forwarded(next_hop)
-            }
-            (Ok(Verdict::Pass), Some(Onward::TooBig(_))) => End::TooBig,
-            (Ok(Verdict::Pass), Some(Onward::HopLimit)) => End::HopLimit,
-            (Ok(Verdict::Pass), Some(Onward::Nowhere)) => End::Nowhere,
-            (Ok(Verdict::Pass), None) => self.end_of_pass(leg.met),
+            (Ok(Verdict::Pass | Verdict::Enter(_)), Some(Onward::Bridge(ifindex))) => End::Bridge(ifindex),
+            (
+                Ok(Verdict::Pass | Verdict::Enter(_)),
+                Some(Onward::Forwarded(next_hop) | Onward::Cut(next_hop)),
+            ) => End::Forwarded(next_hop),
+            (Ok(Verdict::Pass | Verdict::Enter(_)), Some(Onward::TooBig(_))) => End::TooBig,
+            (Ok(Verdict::Pass | Verdict::Enter(_)), Some(Onward::HopLimit)) => End::HopLimit,
+            (Ok(Verdict::Pass | Verdict::Enter(_)), Some(Onward::Nowhere)) => End::Nowhere,
+            (Ok(Verdict::Pass | Verdict::Enter(_)), None) => self.end_of_pass(leg.met),
         }
     }
 
@@ -176,7 +180,7 @@ impl Trace {
     fn end_of_pass(&self, met: Met) -> End {
         let before = self.legs.iter().rev().nth(1).and_then(|leg| leg.onward);
         match (met, before) {
-            (Met::Program(Hook::ToBridge, ifindex), _) => End::Delivered(ifindex),
+            (Met::Program(Hook::ToBridge | Hook::ToNetwork, ifindex), _) => End::Delivered(ifindex),
             (Met::Program(Hook::ToUplink, _), Some(Onward::Forwarded(next_hop) | Onward::Cut(next_hop))) => {
                 End::Forwarded(next_hop)
             }
@@ -202,7 +206,7 @@ pub fn follow<L: Live>(live: &L, arrival: &Arrival, early: bool) -> Result<Trace
         }
     }
     let mut leg = meet(&overlay, arrival)?;
-    if leg.verdict == Ok(Verdict::Pass) {
+    if matches!(leg.verdict, Ok(Verdict::Pass | Verdict::Enter(_))) {
         leg.onward = stack(&overlay, arrival, &leg)?;
     }
     let next = leg.onward.and_then(|onward| next_program(&overlay, arrival, &leg, onward));
@@ -250,7 +254,8 @@ pub fn dial<L: Live>(live: &L, described: &Described) -> Result<Trace, L::Error>
         // One that is asked for by the address it has: the bridge leads there, as to any neighbour of the host.
         (None, _) => overlay.network(&own).map(|network| Onward::Bridge(network.bridge)),
     };
-    let somebody = overlay.endpoint(target.as_ref().map_or(&own, |(addr, _)| addr)).is_some();
+    let dialled = target.map_or(own, |(addr, _)| addr);
+    let somebody = overlay.endpoint(&dialled).is_some();
     let _ = overlay.facts()?;
     // What the host's stack then sends; the source may be of another family than what was dialled.
     let talks_to =
@@ -267,8 +272,14 @@ pub fn dial<L: Live>(live: &L, described: &Described) -> Result<Trace, L::Error>
     };
     let mut legs = vec![leg(Met::Dial, facts, onward)];
     if let Some(Onward::Bridge(bridge)) = onward {
+        let hook = overlay.network(&dialled).map_or(Hook::ToBridge, hook_into);
+        let _ = overlay.facts()?;
         let left = if somebody { None } else { onward };
-        legs.push(leg(Met::Program(Hook::ToBridge, bridge), vec![Fact::HostsOwn], left));
+        let mut last = leg(Met::Program(hook, bridge), vec![Fact::HostsOwn], left);
+        if hook == Hook::ToNetwork && !somebody {
+            last = Leg { verdict: Err(DropReason::NoSuchEndpoint), onward: None, ..last };
+        }
+        legs.push(last);
     }
     Ok(Trace { legs, changes: overlay.changes() })
 }
@@ -320,9 +331,13 @@ fn stack<L: Live>(
     let arrived = sender.map_or(arrival.ifindex, |sender| sender.bridge);
     let own = overlay.is_local(&tuple.dst);
     let onward = match sender {
-        Some(sender) if tuple.dst.is_multicast_or_broadcast() => Onward::Bridge(sender.bridge),
+        Some(sender) if tuple.dst.is_multicast_or_broadcast() && is_bridged(sender) => {
+            Onward::Bridge(sender.bridge)
+        }
         _ if own || tuple.dst.is_multicast_or_broadcast() || tuple.dst.is_loopback() => Onward::Host,
-        Some(sender) if tuple.src.same_prefix(&tuple.dst, sender.prefix_len) => Onward::Bridge(sender.bridge),
+        Some(sender) if tuple.src.same_prefix(&tuple.dst, sender.prefix_len) && is_bridged(sender) => {
+            Onward::Bridge(sender.bridge)
+        }
         _ if headers.hop_limit <= 1 => Onward::HopLimit,
         _ => {
             let (bridge, source) = (arrived, Source::Given);
@@ -338,10 +353,20 @@ fn stack<L: Live>(
     overlay.facts().map(|_| Some(onward))
 }
 
+/// Whether an endpoint is a port of a bridge.
+const fn is_bridged(endpoint: &EndpointValue) -> bool {
+    !endpoint.has(NetworkValue::FLAG_UNBRIDGED)
+}
+
 /// Whether routers may cut an IP packet into fragments.
 fn may_be_cut(frame: &[u8]) -> bool {
     let headers = SlicedPacket::from_ethernet(frame).ok().and_then(|packet| packet.net);
     matches!(headers, Some(NetSlice::Ipv4(packet)) if !packet.header().dont_fragment())
+}
+
+/// The program that guards what the host sends or routes into a network.
+const fn hook_into(network: &NetworkValue) -> Hook {
+    if network.flags & NetworkValue::FLAG_UNBRIDGED == 0 { Hook::ToBridge } else { Hook::ToNetwork }
 }
 
 /// The program that a forwarded packet meets next.
@@ -362,10 +387,8 @@ fn next_program<L: Live>(
     };
     let hook = if overlay.uplink(ifindex).is_some() {
         Hook::ToUplink
-    } else if overlay.network(&tuple.dst).is_some_and(|network| network.bridge == ifindex) {
-        Hook::ToBridge
     } else {
-        return None;
+        hook_into(overlay.network(&tuple.dst).filter(|network| network.bridge == ifindex)?)
     };
     // Nobody has asked on the packet's behalf.
     let _ = overlay.facts();

@@ -4,8 +4,9 @@ use crate::process;
 use crate::setup;
 use crate::steps::Steps;
 use crate::workspace::Workspace;
-use anyhow::Result;
-use std::path::Path;
+use anyhow::{Context as _, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 #[derive(clap::Args)]
@@ -43,6 +44,20 @@ pub(crate) fn vnet(workspace: &Workspace, profile: Profile, steps: &mut Steps) -
         }
         process::run(&mut cargo)
     })
+}
+
+/// Builds a vnet whose maps are laid out otherwise, for tests of upgrades, and says where it is.
+pub(crate) fn vnet_of_other_abi(workspace: &Workspace, steps: &mut Steps) -> Result<PathBuf> {
+    let built = workspace.target.join("debug").join("vnet");
+    let kept = workspace.target.join("other-abi").join("vnet");
+    steps.step("building a vnet with another ABI, to upgrade from and to", || {
+        let mut cargo = workspace.cargo("build");
+        process::run(cargo.args(["--package", "vnet", "--bin", "vnet", "--features", "other-abi"]))?;
+        fs::create_dir_all(kept.parent().unwrap_or(&workspace.target))?;
+        // Moved, so that nobody takes it for the usual one.
+        fs::rename(&built, &kept).with_context(|| format!("move {} to {}", built.display(), kept.display()))
+    })?;
+    Ok(kept)
 }
 
 /// Whether the C library can be linked into vnet, which then starts in two thirds of the time: three libraries need not

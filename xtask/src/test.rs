@@ -97,6 +97,7 @@ pub(crate) fn workspace(args: &Args, steps: &mut Steps) -> Result<()> {
     let workspace = setup::ensure(steps)?.workspace;
     programs::ensure(steps)?;
     build::vnet(&workspace, Profile::Release, steps)?;
+    let other_abi = build::vnet_of_other_abi(&workspace, steps)?;
     let mut runtime: Vec<(&str, PathBuf)> = Vec::new();
     for part in &RUNTIME {
         match part.ensure(&workspace, steps) {
@@ -108,7 +109,8 @@ pub(crate) fn workspace(args: &Args, steps: &mut Steps) -> Result<()> {
         let mut cargo = workspace.cargo("test");
         cargo.args(args.packages()).args(&args.args).arg("--").args(&args.test_args);
         cargo.envs(runtime.iter().map(|(variable, path)| (variable, path)));
-        cargo.env("VNET_BIN", workspace.release_binary("vnet")).env("PATH", process::path_with_admin_dirs());
+        cargo.env("VNET_BIN", workspace.release_binary("vnet")).env("VNET_OTHER_ABI", &other_abi);
+        cargo.env("PATH", process::path_with_admin_dirs());
         process::run(&mut cargo)
     })?;
     if args.is_partial() { Ok(()) } else { fuzz::briefly(steps) }

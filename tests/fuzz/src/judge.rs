@@ -95,8 +95,9 @@ impl Judge {
                 Hook::FromUplink => self.hold_arrival(&gone),
                 Hook::ToBridge => hold_entry(&gone),
                 Hook::FromHold => Err("it passes by where fragments wait".to_owned()),
-                Hook::XdpUplink => Err("it was never sent there".to_owned()),
+                Hook::ToNetwork | Hook::XdpUplink | Hook::Shape => Err("it was never sent there".to_owned()),
             },
+            Verdict::Enter(_) => Err("its network has a bridge".to_owned()),
             Verdict::Hold => {
                 require(headers.piece.is_later(), "it waits, and is no later fragment")?;
                 require(met.place.waited == 0, "it waits again")?;
@@ -247,7 +248,7 @@ fn hold_what_is_no_packet(model: &Model, met: &Met, tuple: &Tuple, understood: b
         }
         Hook::ToBridge => Ok(()),
         Hook::FromHold => Err("what is no fragment has waited".to_owned()),
-        Hook::XdpUplink => Err("it was never sent there".to_owned()),
+        Hook::ToNetwork | Hook::XdpUplink | Hook::Shape => Err("it was never sent there".to_owned()),
     }
 }
 

@@ -122,8 +122,8 @@ impl Traffic {
                 Hook::FromEndpoint => self.sent_by_endpoint(),
                 Hook::FromUplink => self.received_by_uplink(),
                 Hook::ToUplink => self.leaving_by_uplink(),
-                Hook::ToBridge => self.entering_by_bridge(),
-                Hook::FromHold | Hook::XdpUplink => unreachable!("nobody sends there"),
+                hook @ (Hook::ToBridge | Hook::ToNetwork) => self.entering(hook),
+                Hook::FromHold | Hook::XdpUplink | Hook::Shape => unreachable!("nobody sends there"),
             },
         };
         if self.chance.one_in(4) {
@@ -236,13 +236,13 @@ impl Traffic {
         self.leaving(bridge, frame)
     }
 
-    fn entering_by_bridge(&mut self) -> Packet {
+    fn entering(&mut self, hook: Hook) -> Packet {
         let family = self.family();
         let from = self.anybody(&family);
         let to = self.chance.pick(&[family.net1, family.net2, family.nobody]);
         let bytes = self.packet(from, to).macs(HOST_MAC, PEER_MAC).build();
         let came_in_by = self.chance.pick(&[STRAY, STRAY, UPLINK, BRIDGE, OTHER_BRIDGE, 0]);
-        Packet { hook: Hook::ToBridge, ifindex: BRIDGE, came_in_by, bytes }
+        Packet { hook, ifindex: BRIDGE, came_in_by, bytes }
     }
 
     fn sent_by(&mut self, sender: Endpoint, frame: Frame) -> Packet {

@@ -39,14 +39,19 @@ impl Lab {
         assert_eq!(found, names, "namespaces, and endpoints as recorded");
         let links = self.host().ip("-j -d link").json();
         let links = links.as_array().expect("a list");
-        let bridges: BTreeSet<&str> = networks.iter().map(|network| text(network, "bridge")).collect();
+        let unbridged = |network: &&Value| network["no_bridge"] == true;
+        let bridged = networks.iter().filter(|network| !unbridged(network));
+        let bridges: BTreeSet<&str> = bridged.map(|network| text(network, "bridge")).collect();
         let of_kind =
             |kind: &'static str| links.iter().filter(move |link| link["linkinfo"]["info_kind"] == kind);
         let found: BTreeSet<&str> = of_kind("bridge").map(|link| text(link, "ifname")).collect();
         assert_eq!(found, bridges, "bridges, and networks as recorded");
         let ports = of_kind("veth").filter(|link| link["master"].is_string());
         let ports: BTreeSet<&str> = ports.map(|link| text(link, "ifname")).collect();
-        let recorded: BTreeSet<&str> = endpoints.iter().map(|endpoint| text(endpoint, "interface")).collect();
+        let unbridged: BTreeSet<&str> =
+            networks.iter().filter(unbridged).map(|network| text(network, "name")).collect();
+        let recorded = endpoints.iter().filter(|endpoint| !unbridged.contains(text(endpoint, "network")));
+        let recorded: BTreeSet<&str> = recorded.map(|endpoint| text(endpoint, "interface")).collect();
         assert_eq!(ports, recorded, "ports of bridges, and links as recorded");
     }
 

@@ -68,12 +68,22 @@ impl Snapshot {
         };
         add("record", owned(&lab.vnet_ok(&["export"]).stdout));
         let hosts = [lab.host().name(), lab.outside().name()];
+        let router = Netns::named(lab.instance());
         for name in namespaces_of(lab.instance()).iter().filter(|name| !hosts.contains(&name.as_str())) {
-            add(&format!("in {name}"), inside(&Netns::named(name)));
+            let found = inside(&Netns::named(name)).into_iter();
+            // There is more than ends of endpoints' links, which have the hardware addresses that are recorded.
+            let in_router = |line: String| if name == router.name() { without_chance(line) } else { line };
+            add(&format!("in {name}"), found.map(in_router).collect());
         }
-        let names = interface_names(lab.host());
-        for map in OF_COMMANDS {
-            add(&format!("entry of {map}"), entries(lab, map, &names));
+        // A router's maps number what is in its own namespace.
+        let names = interface_names(if router.exists() { &router } else { lab.host() });
+        // While a router has no namespace they number what is not there any more.
+        let homeless = lab.run_dir().join("router").exists() && !router.exists();
+        for map in OF_COMMANDS.into_iter().filter(|_| !homeless) {
+            let entries = entries(lab, map, &names).into_iter();
+            // A router that is made again is in another namespace.
+            let number = |entry: &String| !(router.exists() && entry.contains("netns_cookie"));
+            add(&format!("entry of {map}"), entries.filter(number).collect());
         }
         snapshot
     }
@@ -143,7 +153,8 @@ fn links(host: &Netns) -> Vec<String> {
         let fields =
             ["ifname", "link_type", "address", "mtu", "master", "promiscuity", "group", "xdp", "altnames"];
         let fields: Vec<String> = fields.iter().map(|field| format!("{field} {}", link[*field])).collect();
-        format!("{} kind {} up {up}", fields.join(" "), link["linkinfo"]["info_kind"])
+        let arp = link["flags"].as_array().is_some_and(|flags| flags.iter().all(|flag| flag != "NOARP"));
+        format!("{} arp {arp} kind {} up {up}", fields.join(" "), link["linkinfo"]["info_kind"])
     };
     links.as_array().expect("a list").iter().map(describe).collect()
 }
@@ -163,14 +174,25 @@ fn routes(host: &Netns) -> Vec<String> {
         .collect()
 }
 
-/// Without the handles that the kernel chooses: 8000 to fffe, each in turn (`qdisc_alloc_handle`).
+/// Without counts, and without the handles that the kernel chooses: 8000 to fffe, each in turn (`qdisc_alloc_handle`).
 fn qdiscs(host: &Netns) -> Vec<String> {
     let number = |word: &str| u16::from_str_radix(word.strip_suffix(':')?, 16).ok();
     let chosen = |word: &&str| number(word).is_some_and(|handle| (0x8000..0xffff).contains(&handle));
     let lines = owned(&host.run(&["tc", "qdisc"]).ok().stdout);
     let words =
         |line: String| line.split_whitespace().filter(|word| !chosen(word)).collect::<Vec<_>>().join(" ");
-    lines.into_iter().map(words).collect()
+    lines.into_iter().map(words).map(|line| without_count(&line)).collect()
+}
+
+/// A line about htb without the number of packets that were in none of its classes.
+fn without_count(line: &str) -> String {
+    const COUNT: &str = " direct_packets_stat ";
+    match line.split_once(COUNT) {
+        Some((before, after)) => {
+            format!("{before}{}", after.trim_start_matches(|c: char| c.is_ascii_digit()))
+        }
+        None => line.to_owned(),
+    }
 }
 
 /// Every setting under `net`, without those that are measurements or made at random.
@@ -188,7 +210,10 @@ fn owned(text: &str) -> Vec<String> {
 fn inside(netns: &Netns) -> Vec<String> {
     let rules = ["-4 rule", "-6 rule"].map(|args| owned(&netns.ip(args).stdout)).concat();
     let addresses = addresses(netns).into_iter().map(|line| without_chance(format!("address: {line}")));
-    [links(netns), addresses.collect(), routes(netns), rules, qdiscs(netns)].concat()
+    let links = links(netns).into_iter().map(|line| format!("link: {line}"));
+    // Those that were given: others come and go.
+    let neighbours = owned(&netns.ip("neigh show nud permanent").stdout);
+    [links.collect(), addresses.collect(), routes(netns), rules, qdiscs(netns), neighbours].concat()
 }
 
 fn interface_names(host: &Netns) -> BTreeMap<u64, String> {
@@ -207,6 +232,7 @@ fn entries(lab: &Lab, map: &str, names: &BTreeMap<u64, String>) -> Vec<String> {
         .unwrap_or_else(|| panic!("no entries of {map} in {dump:#}"))
         .iter()
         .map(|entry| entry["formatted"].clone())
+        .filter(|entry| map != maps::HOST_ADDRESSES || !is_link_local(&entry["key"]["bytes"]))
         .collect();
     for entry in &mut entries {
         match map {
@@ -219,6 +245,13 @@ fn entries(lab: &Lab, map: &str, names: &BTreeMap<u64, String>) -> Vec<String> {
         name_interfaces(entry, names);
     }
     entries.iter().map(ToString::to_string).collect()
+}
+
+/// Whether 16 bytes are an address of fe80::/10: the kernel gives an interface one once it has seen that nobody else
+/// has it, and so may do that between two snapshots.
+fn is_link_local(bytes: &Value) -> bool {
+    let byte = |index: usize| bytes[index].as_u64();
+    byte(0) == Some(0xfe) && byte(1).is_some_and(|second| second & 0xc0 == 0x80)
 }
 
 /// Gives the interfaces that an entry numbers their names.

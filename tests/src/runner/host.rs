@@ -58,6 +58,7 @@ impl Runner for Host {
         let mut answer = None;
         let fate = match verdict {
             Ok(Verdict::Pass) => Fate::Passed,
+            Ok(Verdict::Enter(_)) => Fate::Entered,
             Ok(Verdict::Forward(_)) => Fate::Forwarded,
             Ok(Verdict::Hold) => Fate::Held,
             Ok(Verdict::Return) => Fate::Returned,

@@ -55,6 +55,7 @@ fn load_with_room(object: &[u8], features: u32, flows: u32) -> Ebpf {
     loader.override_global("FLOW_SLOTS", &flows, true);
     loader.map_max_entries(names::FLOW_SLOTS, flows);
     loader.map_max_entries(names::CONNTRACK, 2 * flows);
+    loader.map_max_entries(names::LOGS, names::LOG_BYTES);
     loader
         .load(object)
         .unwrap_or_else(|e| panic!("load the eBPF object (are you root?): {:#}", anyhow::Error::from(e)))

@@ -3,11 +3,13 @@
 use std::mem::offset_of;
 
 use bytemuck::Zeroable;
+use vnet::kernel::btf::Field;
 use vnet_common::{
     Addr, AllowFrom, AllowFromKey, CaptureFilter, CaptureHeader, CtEntry, DatapathConfig, DropKey,
     EndpointUse, EndpointValue, Event, FloatingValue, FlowHand, FragmentKey, FragmentValue, HostAddressValue,
-    LocalFlowKey, LocalFlowValue, Mac, MappingEntry, MasqueradeValue, NetworkValue, Port, PortMapKey,
-    PortMapValue, PortRange, PrefixKey, Proto, Tuple, UplinkValue, Zone, bpf_spin_lock,
+    LimitClock, LimitKey, LimitValue, LocalFlowKey, LocalFlowValue, Mac, MappingEntry, MasqueradeValue,
+    NetworkValue, Port, PortMapKey, PortMapValue, PortRange, PrefixKey, Proto, Tuple, UplinkValue, Zone,
+    bpf_spin_lock,
 };
 
 /// A type.
@@ -17,14 +19,6 @@ pub(super) struct Layout {
     pub(super) size: usize,
     pub(super) align: usize,
     pub(super) fields: Vec<Field>,
-}
-
-/// One of its fields.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Field {
-    pub(super) name: String,
-    pub(super) offset: usize,
-    pub(super) size: usize,
 }
 
 /// The layout of a type all of whose fields are named: one that is not does not compile.
@@ -70,6 +64,9 @@ pub(super) fn layouts() -> Vec<Layout> {
         layout!(bpf_spin_lock { val }),
         layout!(FlowHand { lock, next, sweep, moves }),
         layout!(EndpointUse { lock, flows, credit, credited, refused, held, held_at }),
+        layout!(LimitKey { cgroup, classid, reserved }),
+        layout!(LimitValue { rate, burst, queue, number, class }),
+        layout!(LimitClock { lock, reserved, next }),
         layout!(FragmentKey { src, dst, id, zone, proto, reserved }),
         layout!(FragmentValue { began, sport, dport, id, proto, header, fate, reserved }),
         layout!(PrefixKey { prefix_len, addr }),
@@ -102,6 +99,7 @@ pub(super) fn layouts() -> Vec<Layout> {
             port_blocks,
             netns_cookie,
             nat_ports,
+            log_level,
             tcp_established,
             tcp_opening,
             tcp_closing,
@@ -117,8 +115,7 @@ pub(super) fn layouts() -> Vec<Layout> {
             hold,
             held_fragments,
             flood_rate,
-            flood_total,
-            reserved
+            flood_total
         }),
         layout!(DropKey { ifindex, reason, hook, reserved }),
         layout!(CaptureFilter { reasons, hooks, snaplen }),

@@ -9,11 +9,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tempfile::NamedTempFile;
-use vnet_tests::lab::{Call, End, Lab, Netns, OUTSIDE_V4, Snapshot, UPLINK};
+use vnet_tests::lab::{Call, End, Lab, Netns, OUTSIDE_V4, Snapshot, UPLINK, eventually};
 use vnet_tests::peer::Ping;
 use vnet_tests::report::report;
 
-use super::upgrade::OtherBuild;
+use super::upgrade::{OtherBuild, other_abi};
 use super::{Extent, chance, extent};
 
 /// How long one command is killed again and again, unless all is to be tried.
@@ -216,6 +216,42 @@ fn up_by_another_build() {
 }
 
 #[test]
+fn up_by_a_build_with_another_abi() {
+    let Some(other) = other_abi() else { return };
+    let lab = Lab::new();
+    let name = lab.name("net1");
+    let case = Case {
+        lab: &lab,
+        command: vec!["up"],
+        binary: Some(&other),
+        prepare: &|| {
+            lab.vnet_ok(&["up", "--xdp", "native"]);
+            lab.vnet_ok(&["ns", "create", &name]);
+        },
+        back: &|| drop(lab.vnet_ok(&["up"])),
+    };
+    case.run();
+    // The build that was to be replaced makes it good as well.
+    let before = contents(&lab);
+    let count = case.calls().len();
+    (case.back)();
+    let begun = Instant::now();
+    for nth in shuffled(count) {
+        if extent() == Extent::Some && begun.elapsed() > TIME {
+            break;
+        }
+        let killed = case.killed_before(nth);
+        (case.back)();
+        same(
+            &contents(&lab),
+            &before,
+            &format!("killed before {killed:?}, then `vnet up` by the former build"),
+        );
+    }
+    Ping::to(OUTSIDE_V4).in_netns(&lab.endpoint("net1"));
+}
+
+#[test]
 fn ns_create() {
     let lab = Lab::new();
     let name = lab.name("net1");
@@ -330,6 +366,19 @@ fn limit_set() {
 }
 
 #[test]
+fn limit_set_of_a_class() {
+    let lab = Lab::new();
+    let case = Case {
+        lab: &lab,
+        command: vec!["limit", "set", "--classid", "1:10", "--egress", "50mbit"],
+        binary: None,
+        prepare: &|| drop(lab.vnet_ok(&["up"])),
+        back: &|| drop(lab.vnet_ok(&["limit", "rm", "--classid", "1:10"])),
+    };
+    case.run();
+}
+
+#[test]
 fn network_create() {
     let lab = Lab::new();
     let blue = lab.name("blue");
@@ -341,6 +390,45 @@ fn network_create() {
         back: &|| drop(lab.vnet_ok(&["network", "rm", &blue])),
     };
     case.run();
+}
+
+#[test]
+fn network_create_and_rm_without_a_bridge() {
+    let lab = Lab::new();
+    let blue = lab.name("blue");
+    let create =
+        ["network", "create", &blue, "--subnet", "10.55.0.0/24", "--subnet", "fd55::/64", "--no-bridge"];
+    let make = || drop(lab.vnet_ok(&create));
+    let remove = || drop(lab.vnet_ok(&["network", "rm", &blue]));
+    let up = || drop(lab.vnet_ok(&["up"]));
+    let case = Case { lab: &lab, command: create.to_vec(), binary: None, prepare: &up, back: &remove };
+    case.run();
+    lab.vnet_ok(&["down"]);
+    let prepare = || {
+        up();
+        make();
+    };
+    let case = Case { command: vec!["network", "rm", &blue], prepare: &prepare, back: &make, ..case };
+    case.run();
+}
+
+#[test]
+fn ns_create_without_a_bridge() {
+    let lab = Lab::new();
+    let (name, blue) = (lab.name("net1"), lab.name("blue"));
+    let case = Case {
+        lab: &lab,
+        command: vec!["ns", "create", &name, "--network", &blue],
+        binary: None,
+        prepare: &|| {
+            lab.vnet_ok(&["up"]);
+            let subnets = ["--subnet", "10.55.0.0/24", "--subnet", "fd55::/64"];
+            lab.vnet_ok(&[&["network", "create", &blue, "--no-bridge"], &subnets[..]].concat());
+        },
+        back: &|| drop(lab.vnet_ok(&["ns", "rm", &name])),
+    };
+    case.run();
+    Ping::to(OUTSIDE_V4).in_netns(&lab.endpoint_with("net1", &["--network", &blue]));
 }
 
 #[test]
@@ -410,6 +498,94 @@ fn apply() {
         binary: None,
         prepare: &|| drop(lab.vnet_ok(&["apply", "-f", text(&first)])),
         back: &|| drop(lab.vnet_ok(&["apply", "-f", text(&first), "--prune"])),
+    };
+    case.run();
+}
+
+/// The command that makes a router of the lab's instance, and the bridge outside that it needs.
+fn router(lab: &Lab) -> Vec<&str> {
+    // Without an address of its own a bridge has that of a port.
+    lab.host().ip("link add br-out address 02:00:00:00:00:0b type bridge");
+    lab.host().ip("link set br-out up");
+    let outside = ["--outside", "br-out", "--address", "16.158.1.100/24", "--address", "2001:db8:16::100/64"];
+    let inside = ["--gateway", "16.158.1.1", "--subnet", "192.168.1.0/24", "--subnet", "fd16::/64"];
+    [&["router", "create", lab.instance()][..], &outside, &inside].concat()
+}
+
+#[test]
+fn router_create() {
+    let lab = Lab::new();
+    let case = Case {
+        lab: &lab,
+        command: router(&lab),
+        binary: None,
+        prepare: &|| {},
+        back: &|| drop(lab.vnet_ok(&["router", "rm", lab.instance()])),
+    };
+    case.run();
+    assert!(!Netns::named(lab.instance()).exists());
+}
+
+#[test]
+fn router_rm() {
+    let lab = Lab::new();
+    let create = router(&lab);
+    let name = lab.name("net1");
+    let make = || {
+        lab.vnet_ok(&create);
+        lab.vnet_ok(&["ns", "create", &name]);
+        lab.vnet_ok(&["floating", "add", "16.158.1.103", &name]);
+    };
+    let command = vec!["router", "rm", lab.instance()];
+    Case { lab: &lab, command, binary: None, prepare: &make, back: &make }.run();
+}
+
+#[test]
+fn floating_add_in_a_router() {
+    let lab = Lab::new();
+    let create = router(&lab);
+    let name = lab.name("net1");
+    let case = Case {
+        lab: &lab,
+        command: vec!["floating", "add", "2001:db8:16::103", &name],
+        binary: None,
+        prepare: &|| {
+            lab.vnet_ok(&create);
+            lab.vnet_ok(&["ns", "create", &name]);
+        },
+        back: &|| {
+            lab.vnet_ok(&["floating", "rm", "2001:db8:16::103"]);
+            // The host's addresses are learnt and forgotten by the next command.
+            lab.vnet_ok(&["up"]);
+        },
+    };
+    case.run();
+}
+
+#[test]
+fn up_of_a_router_whose_namespace_has_gone() {
+    let lab = Lab::new();
+    let create = router(&lab);
+    let name = lab.name("net1");
+    let lose = || {
+        Netns::named(lab.instance()).delete();
+        // The kernel takes it down a moment later.
+        let is_left = || {
+            let has = |netns: &Netns, end: &str| netns.ip("-o link").stdout.contains(end);
+            has(lab.host(), "vr-") || has(&Netns::named(&name), "eth0")
+        };
+        eventually(|| (!is_left()).then_some(()), || "a namespace that is being taken down".to_owned());
+    };
+    let case = Case {
+        lab: &lab,
+        command: vec!["up"],
+        binary: None,
+        prepare: &|| {
+            lab.vnet_ok(&create);
+            lab.vnet_ok(&["ns", "create", &name]);
+            lose();
+        },
+        back: &lose,
     };
     case.run();
 }

@@ -4,6 +4,7 @@
 //! an hour: `VNET_CHAOS=all cargo xtask test --test chaos`. With `VNET_CHAOS=calls` commands are killed before every
 //! system call there is, those that change nothing among them, which takes hours and shows nothing else.
 
+mod clock;
 mod company;
 mod kill;
 mod others;

@@ -1,9 +1,11 @@
 //! Another build of vnet takes over while traffic runs, and the first one takes over again: programs are exchanged in
-//! place, maps and what is attached are kept, and nothing is lost.
+//! place, maps are kept or their entries carried over, what is attached is kept, and nothing is lost.
 //!
-//! The other build is the one under test with one letter of its eBPF object changed, in what names the compiler: the
-//! same programs, in an object that is not the same, as after an upgrade that changed nothing of the ABI.
+//! One other build is the one under test with one letter of its eBPF object changed, in what names the compiler: the
+//! same programs, in an object that is not the same, as after an upgrade that changed nothing of the ABI. Another
+//! (`VNET_OTHER_ABI`) is compiled anew, with maps that are laid out otherwise.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
@@ -16,9 +18,15 @@ use std::time::{Duration, Instant};
 
 use aya::maps::{HashMap, Map, MapData};
 use nix::sys::socket::{setsockopt, sockopt};
-use tempfile::TempDir;
-use vnet_common::{DatapathConfig, maps};
-use vnet_tests::lab::{HOST_V4, HOST_V6, Lab, Netns, OUTSIDE_V4, OUTSIDE_V6, eventually, vnet_binary};
+use tempfile::{NamedTempFile, TempDir};
+use vnet::kernel::Kernel;
+use vnet_common::{
+    Addr, CtEntry, CtState, DatapathConfig, LocalFlowKey, LocalFlowValue, Origin, Port, Proto, Tuple, Zone,
+    maps,
+};
+use vnet_tests::lab::{
+    HOST_V4, HOST_V6, Lab, Netns, OUTSIDE_V4, OUTSIDE_V6, UPLINK, eventually, vnet_binary,
+};
 use vnet_tests::peer::{Ask, Ping, Server};
 use vnet_tests::report::report;
 use vnet_tests::runner::Abi;
@@ -229,13 +237,45 @@ fn reflector(netns: &Netns, port: u16, over: &Arc<AtomicBool>) -> JoinHandle<()>
 
 #[test]
 fn builds_take_over_from_each_other_under_load_and_nothing_is_lost() {
+    take_over_from_each_other(&OtherBuild::new().path);
+}
+
+#[test]
+fn builds_of_different_abis_take_over_from_each_other_under_load_and_nothing_is_lost() {
+    let Some(other) = other_abi() else { return };
+    take_over_from_each_other(&other);
+}
+
+/// The build with another ABI; says so if there is none.
+pub(super) fn other_abi() -> Option<PathBuf> {
+    let path = std::env::var_os("VNET_OTHER_ABI").map(PathBuf::from);
+    if path.is_none() {
+        println!(
+            "skipped: VNET_OTHER_ABI names no build of vnet with another ABI; `cargo xtask test` makes one"
+        );
+    }
+    path
+}
+
+/// Another build takes over and is taken over from, again and again.
+fn take_over_from_each_other(other: &Path) {
     let lab = Lab::new();
+    // Whichever build finds that the host has got another address by itself would note it.
+    let local = || !lab.host().ip(&format!("-6 -o addr show dev {UPLINK} scope link")).stdout.is_empty();
+    eventually(|| local().then_some(()), || "the uplink's link-local address".to_owned());
     lab.vnet_ok(&["up", "--xdp", "native"]);
-    let other = OtherBuild::new();
     let net1 = lab.endpoint("net1");
     let _servers = [Server::echo(&net1, "[::]:80"), Server::echo(lab.outside(), "[::]:7")];
     lab.vnet_ok(&["portmap", "add", "8088", &format!("{}:80", net1.name())]);
     lab.vnet_ok(&["portmap", "add", "5353", &format!("{}:53", net1.name()), "--proto", "udp"]);
+    lab.vnet_ok(&[
+        "portmap",
+        "add",
+        "8089",
+        &format!("{}:81", net1.name()),
+        "--allow-from",
+        "203.0.113.0/24",
+    ]);
     let (over, reflected) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let reflectors = [reflector(&net1, 53, &reflected), reflector(lab.outside(), 9, &reflected)];
     let mut loads = Vec::new();
@@ -254,14 +294,14 @@ fn builds_take_over_from_each_other_under_load_and_nothing_is_lost() {
     loads.iter().for_each(|load| load.answered_again(20));
     let before = lab.snapshot_with_contents();
     let marks = [mark(&lab), {
-        lab.use_binary(other.path.clone());
+        lab.use_binary(other.to_owned());
         lab.vnet_ok(&["up"]);
         mark(&lab)
     }];
     assert_ne!(marks[0], marks[1], "another build");
     let times = if extent() == Extent::Some { TIMES } else { ALL_TIMES };
     for nth in 0..times {
-        lab.use_binary(if nth % 2 == 0 { vnet_binary() } else { other.path.clone() });
+        lab.use_binary(if nth % 2 == 0 { vnet_binary() } else { other.to_owned() });
         lab.vnet_ok(&["up"]);
         assert_eq!(mark(&lab), marks[nth % 2]);
         loads.iter().for_each(|load| load.answered_again(20));
@@ -287,41 +327,254 @@ fn builds_take_over_from_each_other_under_load_and_nothing_is_lost() {
 }
 
 #[test]
-fn maps_of_another_abi_are_refused_with_the_way_out_and_go_on() {
-    let lab = Lab::up();
+fn maps_of_another_abi_are_left_alone_until_up_takes_them_over() {
+    let Some(other) = other_abi() else { return };
+    let lab = Lab::new();
+    lab.use_binary(other.clone());
+    lab.vnet_ok(&["up"]);
     let net1 = lab.endpoint("net1");
-    let _server = Server::echo(&net1, "[::]:80");
+    let _servers = [Server::echo(&net1, "[::]:80"), Server::echo(lab.outside(), "[::]:7")];
     lab.vnet_ok(&["portmap", "add", "8088", &format!("{}:80", net1.name())]);
-    set_abi_version(&lab.pin_dir().join(maps::CONFIG), 1);
+    let connections =
+        [(&*net1, (OUTSIDE_V4, 7)), (&*net1, (OUTSIDE_V6, 7)), (lab.outside(), (HOST_V4, 8088))];
+    let mut kept = connections.map(|(netns, target)| Kept::open(netns, target.into()));
+    let flows = flows(&lab);
+
+    lab.use_binary(vnet_binary());
     let before = lab.snapshot_with_contents();
     let (name, target) = (lab.name("net2"), format!("{}:81", net1.name()));
-    for args in [
-        &["up"][..],
-        &["ns", "create", &name],
-        &["portmap", "add", "81", &target],
-        &["portmap", "rm", "8088"],
-    ] {
-        lab.vnet(args).fails_with(1, &["another version of vnet", "ABI version", "`vnet down` first"]);
+    for args in [&["ns", "create", &name][..], &["portmap", "add", "81", &target], &["portmap", "rm", "8088"]]
+    {
+        lab.vnet(args)
+            .fails_with(1, &["another version of vnet", "ABI version", "`vnet up` takes them over"]);
         lab.snapshot_with_contents().assert_same_as(&before);
         Ping::to(OUTSIDE_V4).in_netns(&net1);
         Ask::tcp((HOST_V4, 8088).into()).in_netns(lab.outside());
     }
+    for args in [&["flow", "ls"][..], &["drops"], &["trace", "tcp", "203.0.113.2:5", "203.0.113.1:8088"]] {
+        lab.vnet(args).fails_with(1, &["`vnet up` takes them over"]);
+    }
+    let told = lab.vnet_ok(&["up", "--dry-run"]).stdout;
+    assert!(told.contains("change maps and programs"), "{told}");
+    lab.snapshot_with_contents().assert_same_as(&before);
+    lab.vnet_ok(&["up"]);
+    kept.iter_mut().for_each(Kept::ask);
+    let after = self::flows(&lab);
+    for flow in &flows {
+        assert!(after.contains(flow), "{flow} is gone: {after:#?}");
+    }
+    lab.vnet_ok(&["portmap", "add", "81", &target]);
+    // So does `apply`, as the unit does when the machine starts.
+    let described = described(&lab);
+    lab.use_binary(other);
+    lab.vnet_ok(&["apply", "-f", described.path().to_str().expect("a path")]);
+    kept.iter_mut().for_each(Kept::ask);
+}
+
+/// The instance as `vnet export` describes it.
+fn described(lab: &Lab) -> NamedTempFile {
+    let file = NamedTempFile::with_suffix(".toml").expect("a file");
+    fs::write(file.path(), lab.vnet_ok(&["export"]).stdout).expect("write it");
+    file
+}
+
+#[test]
+fn the_resident_part_takes_over_when_it_starts_and_never_after_that() {
+    let other = OtherBuild::new();
+    let others = [Some(other.path.clone()), other_abi()].into_iter().flatten();
+    let lab = Lab::up();
+    let net1 = lab.endpoint("net1");
+    let _server = Server::echo(&net1, "[::]:80");
+    lab.vnet_ok(&["portmap", "add", "8088", &format!("{}:80", net1.name())]);
+    let usual = mark(&lab);
+    for other in others {
+        let mut connection = Kept::open(lab.outside(), (HOST_V4, 8088).into());
+        let old = lab.vnet_start(&["run"]);
+        let _ = old.line_with(&["started"]);
+        // The upgrade is by hand, and the old process still there.
+        lab.use_binary(other);
+        lab.vnet_ok(&["up"]);
+        let upgraded = mark(&lab);
+        assert_ne!(upgraded, usual);
+        let _ = old.line_with(&["failed", "another build of vnet has taken the instance over"]);
+        lab.host().ip("link set vnet0 down");
+        lab.host().ip("link set vnet0 up");
+        lab.vnet_ok(&["up"]);
+        assert_eq!(mark(&lab), upgraded, "the old process has undone the upgrade");
+        drop(old);
+        connection.ask();
+        // The service is started anew: that is the upgrade.
+        lab.use_binary(vnet_binary());
+        let new = lab.vnet_start(&["run"]);
+        let _ = new.line_with(&["started"]);
+        assert_eq!(mark(&lab), usual);
+        connection.ask();
+        Ask::tcp((HOST_V4, 8088).into()).in_netns(lab.outside());
+        assert_eq!(lab.vnet_json(&["status"])["problems"].as_array().map(Vec::len), Some(0));
+    }
+}
+
+#[test]
+fn a_hundred_thousand_flows_are_carried_over_and_back() {
+    const FLOWS: u32 = 100_000;
+    let Some(other) = other_abi() else { return };
+    let lab = Lab::up();
+    let pin = lab.pin_dir().join(maps::CONNTRACK);
+    let mut table =
+        Flows::try_from(Map::HashMap(MapData::from_pin(&pin).expect("open the map"))).expect("its types");
+    let now = Kernel::now();
+    for number in 0..FLOWS {
+        let [a, b, c, d] = number.to_be_bytes();
+        let tuple = Tuple {
+            src: Addr::v4([10, b, c, d]),
+            dst: Addr::v4([203, 0, 113, 2 + (number / 50_000) as u8]),
+            sport: Port::new(1024 + (number % 50_000) as u16),
+            dport: Port::new(443),
+            zone: Zone { id: 1 },
+            proto: Proto::TCP,
+            reserved: a,
+        };
+        let translated = Tuple { src: Addr::v4([203, 0, 113, 1]), zone: Zone::WORLD, ..tuple };
+        for (key, translated, origin) in
+            [(tuple, translated, Origin::Opener), (translated.answer(), tuple.answer(), Origin::Answer)]
+        {
+            let entry = CtEntry {
+                translated,
+                packets: u64::from(number) << 20,
+                bytes: u64::MAX - u64::from(number),
+                last_seen: now,
+                created: now - number % 7,
+                mapping: number,
+                state: CtState::Established as u8,
+                origin: origin as u8,
+                flags: (number % 8) as u8,
+                reserved: 0,
+            };
+            table.insert(Abi(key), Abi(entry), 0).expect("write an entry");
+        }
+    }
+    let before = all(&table);
+    assert_eq!(before.len(), 2 * FLOWS as usize);
+    for binary in [other, vnet_binary()] {
+        lab.use_binary(binary);
+        let config = watch_frozen(&lab);
+        let begun = Instant::now();
+        lab.vnet_ok(&["up"]);
+        let frozen = config.join().expect("it ends with the takeover");
+        report(format_args!(
+            "{} entries of flows carried over: {:.0?} in all, in {frozen:.0?} of which no flow began",
+            before.len(),
+            begun.elapsed(),
+        ));
+    }
+    let table =
+        Flows::try_from(Map::HashMap(MapData::from_pin(&pin).expect("open the map"))).expect("its types");
+    assert!(all(&table) == before, "not all entries are as they were");
+}
+
+/// The confirmed flows.
+type Flows = HashMap<MapData, Abi<Tuple>, Abi<CtEntry>>;
+
+fn all(flows: &Flows) -> BTreeMap<Tuple, [u8; size_of::<CtEntry>()]> {
+    let entries = flows.iter().map(|entry| entry.expect("an entry"));
+    entries.map(|(Abi(key), Abi(entry))| (key, bytemuck::cast(entry))).collect()
+}
+
+/// Watches for how long no flow begins while maps are taken over.
+fn watch_frozen(lab: &Lab) -> JoinHandle<Duration> {
+    let pin = lab.pin_dir().join(maps::CONFIG);
+    let flags = move || {
+        // Of either ABI: the fields in question are where they are in both.
+        let data = MapData::from_pin(&pin).ok()?;
+        let map: HashMap<MapData, u32, Abi<DatapathConfig>> = Map::HashMap(data).try_into().ok()?;
+        let Abi(config) = map.get(&0, 0).ok()?;
+        Some(config.flags & DatapathConfig::FLAG_FROZEN != 0)
+    };
+    thread::spawn(move || {
+        let until = Instant::now() + PATIENCE;
+        let wait_for = |wanted: bool| {
+            while flags() != Some(wanted) {
+                assert!(Instant::now() < until, "maps were not taken over in {PATIENCE:?}");
+                thread::sleep(Duration::from_micros(200));
+            }
+            Instant::now()
+        };
+        let begun = wait_for(true);
+        wait_for(false) - begun
+    })
+}
+
+#[test]
+fn maps_that_cannot_be_taken_over_are_refused_with_the_way_out_and_go_on() {
+    let Some(other) = other_abi() else { return };
+    let lab = Lab::new();
+    lab.use_binary(other);
+    lab.vnet_ok(&["up"]);
+    let net1 = lab.endpoint("net1");
+    let _server = Server::echo(&net1, "[::]:80");
+    lab.vnet_ok(&["portmap", "add", "8088", &format!("{}:80", net1.name())]);
+    // One that does not tell its types. It is not the one that the programs use, so they go on.
+    let pin = lab.pin_dir().join(maps::LOCAL_FLOWS);
+    fs::remove_file(&pin).expect("remove a pin");
+    untold(&pin);
+    lab.use_binary(vnet_binary());
+    let before = lab.snapshot_with_contents();
+    lab.vnet(&["up"]).fails_with(
+        1,
+        &[
+            "another version of vnet",
+            maps::LOCAL_FLOWS,
+            "nothing tells",
+            "`vnet down` first, after `vnet export`",
+        ],
+    );
+    lab.snapshot_with_contents().assert_same_as(&before);
+    Ping::to(OUTSIDE_V4).in_netns(&net1);
+    Ask::tcp((HOST_V4, 8088).into()).in_netns(lab.outside());
     // What can be described is described, and made again of that.
-    let described = lab.vnet_ok(&["export"]).stdout;
+    let described = described(&lab);
     lab.vnet_ok(&["down"]);
-    let file = tempfile::NamedTempFile::with_suffix(".toml").expect("a file");
-    fs::write(file.path(), described).expect("write it");
-    lab.vnet_ok(&["apply", "-f", file.path().to_str().expect("a path")]);
+    lab.vnet_ok(&["apply", "-f", described.path().to_str().expect("a path")]);
     let net1 = lab.endpoint("net1");
     let _server = Server::echo(&net1, "[::]:80");
     Ask::tcp((HOST_V4, 8088).into()).in_netns(lab.outside());
 }
 
-/// Has a map of configuration be of another version.
-fn set_abi_version(pin: &Path, version: u32) {
-    let data = MapData::from_pin(pin).expect("open the map");
-    let mut map: HashMap<MapData, u32, Abi<DatapathConfig>> =
-        Map::HashMap(data).try_into().expect("its types");
-    let Abi(config) = map.get(&0, 0).expect("its entry");
-    map.insert(0, Abi(DatapathConfig { abi_version: version, ..config }), 0).expect("write it");
+/// A connection that stays open.
+struct Kept {
+    stream: TcpStream,
+    lines: BufReader<TcpStream>,
+}
+
+impl Kept {
+    fn open(netns: &Netns, target: SocketAddr) -> Self {
+        let stream = netns.enter(|| connect(target));
+        let lines = BufReader::new(stream.try_clone().expect("another handle"));
+        let mut kept = Self { stream, lines };
+        kept.lines.read_line(&mut String::new()).expect("the server's greeting");
+        kept.ask();
+        kept
+    }
+
+    fn ask(&mut self) {
+        let mut line = String::new();
+        writeln!(self.stream, "still there").expect("write");
+        self.lines.read_line(&mut line).expect("read");
+        assert_eq!(line.trim_end(), "still there");
+    }
+}
+
+/// The established flows, as far as they stay the same.
+fn flows(lab: &Lab) -> Vec<String> {
+    let flows = lab.vnet_list(&["flow", "ls"], "flows");
+    assert!(!flows.is_empty());
+    let described =
+        |flow: serde_json::Value| format!("{} {} {}", flow["original"], flow["translated"], flow["state"]);
+    flows.into_iter().filter(|flow| flow["state"] == "established").map(described).collect()
+}
+
+/// Pins a map that was made without type information.
+fn untold(pin: &Path) {
+    let map = HashMap::<MapData, Abi<LocalFlowKey>, Abi<LocalFlowValue>>::create(16, 0);
+    map.expect("make a map").pin(pin).expect("pin it");
 }

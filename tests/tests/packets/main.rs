@@ -14,6 +14,7 @@ mod neighbours;
 mod published;
 mod quota;
 mod stack;
+mod unbridged;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -24,7 +25,7 @@ use vnet_tests::runner::{Host, Kernel, Runner, Stage, Way};
 
 /// Every case, by subject.
 fn table() -> Vec<Case> {
-    let subjects: [fn() -> Vec<Case>; 13] = [
+    let subjects: [fn() -> Vec<Case>; 14] = [
         masquerade::cases,
         published::cases,
         hairpin::cases,
@@ -38,6 +39,7 @@ fn table() -> Vec<Case> {
         quota::cases,
         exposure_modes::cases,
         fragments::cases,
+        unbridged::cases,
     ];
     subjects.iter().flat_map(|subject| subject()).collect()
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::context::{Context, DryRun, note};
 use crate::file::{self, Action, Change, Known, Model, Source};
+use crate::kernel::Kernel;
 use crate::manage::{self, Applied, Description, Done, Manager, Mode, Unnamed};
 use crate::output::{self, Format};
 use crate::plan::Op;
@@ -40,16 +41,76 @@ pub(super) struct Apply {
     prune: bool,
     #[command(flatten)]
     dry_run: DryRun,
+    /// What they say.
+    #[arg(skip)]
+    sources: Vec<Source>,
 }
 
 impl Apply {
+    /// Reads the files.
+    pub(super) fn read(&mut self) -> anyhow::Result<()> {
+        self.sources = sources(&self.files)?;
+        Ok(())
+    }
+
+    /// Whether they describe a router.
+    pub(super) fn makes_router(&self) -> bool {
+        file::describes_router(&self.sources)
+    }
+
+    /// What is to be known of a router's bridge before the router is entered, and its instance locked.
+    pub(super) fn check(&self, context: &Context) -> anyhow::Result<()> {
+        // That something is wrong with the files is said later, and in full.
+        let file = file::read(self.sources.clone(), &Known::default()).ok();
+        if let Some(router) = file.and_then(|file| file.description.router) {
+            manage::check_bridge(&context.instance, &router.bridge, Kernel::here()?)?;
+        }
+        Ok(())
+    }
+
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let mode = self.dry_run.mode();
+        let Self { files, prune, dry_run, sources } = self;
+        let mode = dry_run.mode();
+        let outcome = Files { paths: files, prune }.apply_read(sources, context, mode).await?;
+        note(&outcome.notes);
+        outcome.print(context, mode)
+    }
+}
+
+/// Files that describe an instance.
+#[derive(Clone, Debug)]
+pub(super) struct Files {
+    /// Files, directories, or standard input.
+    pub(super) paths: Vec<PathBuf>,
+    /// Whether what is not described goes.
+    pub(super) prune: bool,
+}
+
+/// What files have changed, or would.
+pub(super) struct Outcome {
+    changes: Vec<Change>,
+    ops: Vec<Op>,
+    /// Things worth knowing.
+    pub(super) notes: Vec<String>,
+}
+
+impl Files {
+    /// Makes the instance what they describe at the moment.
+    pub(super) async fn apply(&self, context: &Context, mode: Mode) -> anyhow::Result<Outcome> {
+        self.apply_read(sources(&self.paths)?, context, mode).await
+    }
+
+    /// Makes the instance what was read of them.
+    async fn apply_read(
+        &self,
+        sources: Vec<Source>,
+        context: &Context,
+        mode: Mode,
+    ) -> anyhow::Result<Outcome> {
         let unnamed = if self.prune { Unnamed::Goes } else { Unnamed::Stays };
-        let sources = sources(&self.files)?;
         let known = if self.prune { Known::default() } else { known(context)? };
         let file = file::read(sources, &known)?;
-        let piped = self.files.iter().any(|file| file == Path::new("-"));
+        let piped = self.paths.iter().any(|file| file == Path::new("-"));
         if self.prune && piped && file.description == Description::default() {
             // As when the program that was to write the description has failed.
             bail!("nothing is described, and --prune would remove everything: `vnet down` does that");
@@ -61,12 +122,11 @@ impl Apply {
             done => done?,
         };
         let Done { value: Applied { before, after }, ops, notes } = done;
-        note(&notes);
         let mut changes = file::diff(before.as_ref(), &after);
         if !self.prune {
             changes.extend(file::kept(&file.description, &after));
         }
-        print(context, mode, &changes, &ops)
+        Ok(Outcome { changes, ops, notes })
     }
 }
 
@@ -78,39 +138,62 @@ struct Report<'a> {
     ops: Vec<String>,
 }
 
-fn print(context: &Context, mode: Mode, changes: &[Change], ops: &[Op]) -> anyhow::Result<()> {
-    if context.format == Format::Json {
-        let ops = ops.iter().map(ToString::to_string).collect();
-        let report = Report { version: output::VERSION, changes, ops };
-        return Ok(output::print_json(&mut context.out(), &report)?);
-    }
-    let mut out = io::BufWriter::new(context.out());
-    let count = |action| changes.iter().filter(|change| change.action == action).count();
-    let [added, changed, removed, kept] =
-        [Action::Add, Action::Change, Action::Remove, Action::Keep].map(count);
-    if mode == Mode::DryRun {
-        changes.iter().try_for_each(|change| writeln!(out, "{change}"))?;
-    }
-    let repairs: Vec<&Op> = ops.iter().filter(|op| !op.is_by_the_way()).collect();
-    if added + changed + removed > 0 {
-        match mode {
-            Mode::DryRun => writeln!(out, "{added} to add, {changed} to change, {removed} to remove")?,
-            Mode::Apply => writeln!(out, "{added} added, {changed} changed, {removed} removed")?,
+impl Outcome {
+    fn print(&self, context: &Context, mode: Mode) -> anyhow::Result<()> {
+        if context.format == Format::Json {
+            let ops = self.ops.iter().map(ToString::to_string).collect();
+            let report = Report { version: output::VERSION, changes: &self.changes, ops };
+            return Ok(output::print_json(&mut context.out(), &report)?);
         }
-    } else if repairs.is_empty() {
-        writeln!(out, "nothing to change: everything is as described")?;
-    } else {
-        // The record says so already, and the kernel did not.
+        let mut out = io::BufWriter::new(context.out());
         if mode == Mode::DryRun {
-            repairs.iter().try_for_each(|op| writeln!(out, "~ {op}"))?;
-        } else {
-            writeln!(out, "nothing to change; {} steps brought back what had gone", repairs.len())?;
+            self.changes.iter().try_for_each(|change| writeln!(out, "{change}"))?;
+            if !self.changes_something() {
+                // The record says so already, and the kernel did not.
+                self.repairs().try_for_each(|op| writeln!(out, "~ {op}"))?;
+            }
         }
+        self.summary(mode).iter().try_for_each(|line| writeln!(out, "{line}"))?;
+        Ok(out.flush()?)
     }
-    if kept > 0 && mode == Mode::Apply {
-        writeln!(out, "{kept} not described and kept: --prune removes them, --dry-run names them")?;
+
+    fn count(&self, action: Action) -> usize {
+        self.changes.iter().filter(|change| change.action == action).count()
     }
-    Ok(out.flush()?)
+
+    fn changes_something(&self) -> bool {
+        [Action::Add, Action::Change, Action::Remove].into_iter().any(|action| self.count(action) > 0)
+    }
+
+    /// Steps that bring back what is recorded already.
+    fn repairs(&self) -> impl Iterator<Item = &Op> {
+        self.ops.iter().filter(|op| !op.is_by_the_way())
+    }
+
+    /// What it amounts to, in lines for people.
+    pub(super) fn summary(&self, mode: Mode) -> Vec<String> {
+        let [added, changed, removed, kept] =
+            [Action::Add, Action::Change, Action::Remove, Action::Keep].map(|action| self.count(action));
+        let repairs = self.repairs().count();
+        let mut lines = Vec::new();
+        match mode {
+            Mode::DryRun if self.changes_something() => {
+                lines.push(format!("{added} to add, {changed} to change, {removed} to remove"));
+            }
+            Mode::Apply if self.changes_something() => {
+                lines.push(format!("{added} added, {changed} changed, {removed} removed"));
+            }
+            _ if repairs == 0 => lines.push("nothing to change: everything is as described".to_owned()),
+            Mode::Apply => {
+                lines.push(format!("nothing to change; {repairs} steps brought back what had gone"));
+            }
+            Mode::DryRun => {}
+        }
+        if kept > 0 && mode == Mode::Apply {
+            lines.push(format!("{kept} not described and kept: --prune removes them, --dry-run names them"));
+        }
+        lines
+    }
 }
 
 /// What there is already, if the instance is up.

@@ -9,6 +9,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use vnet_common::{Addr, Event, Zone};
 
+use super::hints;
 use crate::events;
 use crate::instance::{BadInstanceName, Instance};
 use crate::kernel::Kernel;
@@ -18,18 +19,25 @@ use crate::plan::Op;
 use crate::spec::{Endpoint, Link, Settings};
 use crate::store::{self, Store, Transaction};
 
+/// The instance of commands that name none.
+pub(super) const DEFAULT_INSTANCE: &str = "default";
+
+/// What help calls the options that every command has.
+const COMMON: &str = "Options of every command";
+
 /// Options of every command.
 #[derive(Debug, Args)]
 pub(super) struct Global {
     /// The instance: one for each network namespace that plays a host.
-    #[arg(long, global = true, env = "VNET_INSTANCE", value_name = "NAME", default_value = "default", value_parser = instance)]
+    #[arg(long, global = true, help_heading = COMMON, env = "VNET_INSTANCE", value_name = "NAME",
+        default_value = DEFAULT_INSTANCE, value_parser = instance)]
     instance: Instance,
     /// Wait for other commands of the instance so many seconds and no longer, 0 for not at all [default: as long as
     /// they take].
-    #[arg(long, global = true, env = "VNET_WAIT", value_name = "SECONDS")]
+    #[arg(long, global = true, help_heading = COMMON, env = "VNET_WAIT", value_name = "SECONDS")]
     wait: Option<u32>,
     /// Print one JSON object instead of a table.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = COMMON)]
     json: bool,
 }
 
@@ -76,6 +84,16 @@ impl Context {
     /// The kernel; needs privileges.
     pub(super) async fn kernel(&self) -> anyhow::Result<Kernel> {
         Ok(Kernel::open(&self.instance).await?)
+    }
+
+    /// The kernel, for reading maps: of another version they would be taken for empty.
+    ///
+    /// # Errors
+    /// When they are of another version.
+    pub(super) async fn kernel_to_read(&self) -> anyhow::Result<Kernel> {
+        let kernel = self.kernel().await?;
+        kernel.check_version()?;
+        Ok(kernel)
     }
 
     /// The instance, which is up.
@@ -207,7 +225,7 @@ pub(super) async fn interface_names(kernel: &Kernel) -> anyhow::Result<BTreeMap<
 /// Prints what is worth knowing beside the answer.
 pub(super) fn note(notes: &[String]) {
     for note in notes {
-        eprintln!("vnet: {note}");
+        eprintln!("vnet: {}", hints::complete(note));
     }
 }
 

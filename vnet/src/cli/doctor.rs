@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::context::Context;
+use super::hints;
 use crate::manage::{self, Diagnosis, Mode};
 use crate::output::{Finding, Format};
 use crate::store::Store;
@@ -22,7 +23,10 @@ impl Doctor {
         };
         let findings: Vec<Finding> = findings
             .into_iter()
-            .map(|manage::Finding { check, problem, fix }| Finding { check, problem, fix })
+            .map(|manage::Finding { check, problem, fix }| {
+                let [problem, fix] = [problem, fix].map(|text| hints::complete(&text).into_owned());
+                Finding { check, problem, fix }
+            })
             .collect();
         match context.format {
             Format::Json => context.print_list(&findings)?,

@@ -37,8 +37,8 @@ Examples:
   vnet drops --pcapng - | tshark -r - -V            why each was dropped is its comment
   vnet trace tcp 203.0.113.2:5555 203.0.113.1:8088  why would this one be dropped?
 
-Of the drops of one reason, `-f` shows on each CPU one in 1,024 where the program is xdp_uplink: a flood is not told of
-packet by packet. All are counted, and all are captured.")]
+Of the drops of one reason, `-f` shows on each CPU one in 1,024 where the program is
+xdp_uplink: a flood is not told of packet by packet. All are counted, and all are captured.")]
 pub(super) struct Drops {
     /// Print drops as they happen, until interrupted.
     #[arg(short, long)]
@@ -181,7 +181,7 @@ impl Drops {
         let endpoints = record.transaction.endpoints()?;
         // The lock of the state is not held while drops are waited for.
         drop(record);
-        let kernel = context.kernel().await?;
+        let kernel = context.kernel_to_read().await?;
         let interfaces = interface_names(&kernel).await?;
         let endpoints = Endpoints::new(&endpoints, &interfaces);
         let words = Words { interfaces, networks, endpoints };

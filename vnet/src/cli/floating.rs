@@ -28,7 +28,8 @@ pub(super) enum Command {
 /// Give an address of the host to one endpoint alone (one-to-one NAT): all that arrives for it goes to the endpoint,
 /// and what the endpoint sends to the world comes from it, ports unchanged.
 ///
-/// The host must have the address, as a second one of an uplink. No port can be published on it, and the endpoint's
+/// The host must have the address, as a second one of an uplink; a router (`vnet router`) gives itself one in the prefixes
+/// of its own addresses. No port can be published on it, and the endpoint's
 /// address can have no masquerade rule of its own. It goes with the endpoint.
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -202,7 +202,7 @@ impl List {
         let record = context.record()?;
         let (names, filter) = (record.names()?, self.filter.filter(&record)?);
         drop(record);
-        let kernel = context.kernel().await?;
+        let kernel = context.kernel_to_read().await?;
         let config = config(&kernel)?;
         let now = Kernel::now();
         let mut flows = flow::pair(&kernel.flow_tables()?);
@@ -239,7 +239,7 @@ impl WatchFlows {
         let record = context.record()?;
         let (names, filter) = (record.names()?, self.filter.filter(&record)?);
         drop(record);
-        let kernel = context.kernel().await?;
+        let kernel = context.kernel_to_read().await?;
         let watching = RefCell::new(Watching::begin(context, &kernel, names, filter)?);
         let looks = async {
             let mut ticks = interval(LOOK);
@@ -343,7 +343,7 @@ impl Flush {
 async fn stats(context: &Context) -> anyhow::Result<()> {
     let record = context.record()?;
     let endpoints = record.transaction.endpoints()?;
-    let kernel = context.kernel().await?;
+    let kernel = context.kernel_to_read().await?;
     let stats = kernel.flow_stats(&manage::named(&endpoints), manage::room(&record.settings))?;
     Ok(FlowStats::from(&stats).print(&mut context.out(), context.format)?)
 }

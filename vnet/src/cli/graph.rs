@@ -60,7 +60,7 @@ pub(super) fn interval(text: &str) -> Result<Duration, &'static str> {
 
 impl Draw {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let kernel = context.kernel().await?;
+        let kernel = context.kernel_to_read().await?;
         let graph = gather(context, &kernel, self.interval).await?;
         if context.format == Format::Json {
             let mut json = Vec::new();
@@ -193,6 +193,7 @@ async fn gather(context: &Context, kernel: &Kernel, interval: Duration) -> anyho
         gateways: network.segments.iter().map(|segment| segment.gateway).collect(),
         internal: network.internal,
         isolated: network.isolated,
+        no_bridge: !network.is_bridged(),
         gateway_mode: network.options.gateway_mode,
         endpoints: recorded
             .endpoints

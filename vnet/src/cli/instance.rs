@@ -9,6 +9,7 @@ use crate::firewall::Netfilter;
 use crate::kernel::Kernel;
 use crate::manage::{self, Manager, Mode, UpRequest, UplinkReach};
 use crate::output::{self, Format, Program};
+use crate::run;
 use crate::spec::{
     Firewall, InterfaceName, PortMap, Ports, Settings, SettingsChange, Subnet, TableSizes, TimeoutSetting,
     XdpSetting, parse_nat_ports,
@@ -113,13 +114,14 @@ impl Up {
         let kernel = context.kernel().await?;
         let manager = Manager::create(&context.instance, kernel, mode, context.now)?;
         let Self { uplinks, subnets, bridge, change, .. } = self;
-        let request = UpRequest { uplinks, subnets, bridge, change: change.into() };
+        let request = UpRequest { uplinks, subnets, bridge, change: change.into(), router: None };
         let done = manager.up(&request).await?;
         note(&done.notes);
         if mode == Mode::DryRun {
             return context.print_ops(&done.ops);
         }
         let kernel = manager.into_machine();
+        run::silence(&context.instance, &kernel).await?;
         if context.format == Format::Json {
             let status = gather(context, &kernel).await?;
             return Ok(output::print_json(&mut context.out(), &status)?);
@@ -136,7 +138,7 @@ impl Up {
     }
 }
 
-fn list(items: &[impl ToString]) -> String {
+pub(super) fn list(items: &[impl ToString]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
@@ -153,6 +155,9 @@ impl Down {
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
         let mode = self.dry_run.mode();
         let kernel = context.kernel().await?;
+        if mode == Mode::Apply {
+            run::forget_resolver(&context.instance);
+        }
         let done = manage::down(&context.instance, &kernel, mode).await?;
         let line = format!("instance {}: {}", context.instance.name(), done.value);
         context.print_removed(mode, &done, &line)
@@ -189,7 +194,8 @@ impl Status {
 async fn gather(context: &Context, kernel: &Kernel) -> anyhow::Result<output::Status> {
     let record = context.record()?;
     manage::check_namespace(&context.instance, kernel, Some(&record.settings))?;
-    let examination = manage::examine(kernel, &record.transaction, &record.settings).await?;
+    let examination =
+        manage::examine(&context.instance, kernel, &record.transaction, &record.settings).await?;
     let endpoints = manage::named(&record.transaction.endpoints()?);
     let stats = kernel.flow_stats(&endpoints, manage::room(&record.settings))?;
     let reachable = reachable(kernel, &record.transaction, &record.settings).await?;
@@ -197,6 +203,11 @@ async fn gather(context: &Context, kernel: &Kernel) -> anyhow::Result<output::St
         up: true,
         created: Some(record.settings.created),
         uplinks: record.settings.uplinks.iter().map(ToString::to_string).collect(),
+        router: record
+            .settings
+            .router
+            .as_ref()
+            .map(|router| output::Router::new(context.instance.name(), router, record.settings.created)),
         networks: super::network::listed(&record.transaction)?,
         endpoints: record.transaction.count_endpoints()?,
         portmaps: record.transaction.count_port_maps()?,

@@ -11,6 +11,8 @@ mod drops;
 mod floating;
 mod flow;
 mod graph;
+mod hints;
+mod home;
 mod instance;
 mod limit;
 mod lines;
@@ -19,6 +21,7 @@ mod masquerade;
 mod namespace;
 mod network;
 mod portmap;
+mod router;
 mod run;
 mod top;
 mod trace;
@@ -31,7 +34,9 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use self::context::{Context, Global};
+use self::context::{Context, DEFAULT_INSTANCE, Global};
+use self::home::Without;
+use crate::instance::Instance;
 use crate::{file, manage, spec, store};
 
 /// Networks for namespaces on eBPF: addresses, masquerade, published ports. Without iptables, without a daemon.
@@ -73,6 +78,9 @@ enum Command {
     /// Direct links: two endpoints joined by a pair of interfaces of their own.
     #[command(subcommand)]
     Link(link::Command),
+    /// Routers: network namespaces with a link to a bridge of this host, each with an instance of its own.
+    #[command(subcommand)]
+    Router(router::Command),
     /// Published ports: ports of the host that lead to an endpoint.
     #[command(subcommand)]
     Portmap(portmap::Command),
@@ -82,7 +90,7 @@ enum Command {
     /// Floating addresses: addresses of the host that are one endpoint's alone.
     #[command(subcommand)]
     Floating(floating::Command),
-    /// Limits: how much endpoints may send and receive.
+    /// Limits: how much endpoints may send and receive, and cgroups may send.
     #[command(subcommand)]
     Limit(limit::Command),
     /// The deny list: sources that uplinks with XDP drop.
@@ -100,6 +108,44 @@ enum Command {
 }
 
 impl Command {
+    /// The instance that it is about, if not the one that is named for all commands.
+    fn own_instance(&self) -> Option<&Instance> {
+        match self {
+            Self::Router(command) => command.instance(),
+            _ => None,
+        }
+    }
+
+    /// Reads what it has to know before anything else happens.
+    fn prepare(&mut self) -> anyhow::Result<()> {
+        match self {
+            Self::Apply(command) => command.read(),
+            _ => Ok(()),
+        }
+    }
+
+    /// What it makes of a router whose namespace is not there.
+    fn without_home(&self) -> Without {
+        match self {
+            Self::Up(_) | Self::Down(_) => Without::Works,
+            Self::Router(command) if command.makes() => Without::Makes,
+            Self::Router(command) if command.instance().is_none() => Without::Outside,
+            Self::Router(_) => Without::Works,
+            Self::Apply(command) if command.makes_router() => Without::Makes,
+            Self::Apply(_) => Without::Works,
+            _ => Without::Fails,
+        }
+    }
+
+    /// Checks what a router is to be linked to, before it is entered.
+    fn check_outside(&self, context: &Context) -> anyhow::Result<()> {
+        match self {
+            Self::Router(command) => command.check(context),
+            Self::Apply(command) => command.check(context),
+            _ => Ok(()),
+        }
+    }
+
     async fn run(self, context: &Context) -> anyhow::Result<()> {
         match self {
             Self::Up(command) => command.run(context).await,
@@ -111,6 +157,7 @@ impl Command {
             Self::Network(command) => command.run(context).await,
             Self::Ns(command) => command.run(context).await,
             Self::Link(command) => command.run(context).await,
+            Self::Router(command) => command.run(context).await,
             Self::Portmap(command) => command.run(context).await,
             Self::Masquerade(command) => command.run(context).await,
             Self::Floating(command) => command.run(context).await,
@@ -130,14 +177,18 @@ impl Command {
 /// Runs the command of this process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
-    let Cli { global, command } = Cli::parse();
-    let context = Context::new(global);
+    let Cli { global, mut command } = Cli::parse();
+    let mut context = Context::new(global);
+    if let Some(instance) = command.own_instance() {
+        context.instance = instance.clone().waiting(context.instance.wait());
+    }
+    let usual = std::env::var("VNET_INSTANCE").unwrap_or_else(|_| DEFAULT_INSTANCE.to_owned());
+    hints::are_for(&context.instance, &usual);
     store::tell_of_damage(&context.instance);
-    let result = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(command.run(&context)));
+    let result = command.prepare().and_then(|()| home::enter(&command, &context)).and_then(|()| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(command.run(&context))
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read the output has had enough of it.
@@ -146,7 +197,7 @@ pub fn main() -> ExitCode {
             if let Some(usage) = error.downcast_ref::<clap::Error>() {
                 usage.exit();
             }
-            eprintln!("vnet: {error:#}");
+            eprintln!("vnet: {}", hints::complete(&format!("{error:#}")));
             ExitCode::from(exit_status(&error))
         }
     }
@@ -266,9 +317,17 @@ mod tests {
             "limit set net1 --egress none --ingress 1.5gbit --burst 256k --dry-run",
             "limit rm net1 --json",
             "limit ls",
+            "limit set --cgroup /user.slice/user-1000.slice --egress 50mbit --burst 64k --dry-run",
+            "limit set --classid 1:10 --egress none",
+            "limit rm --cgroup /sys/fs/cgroup/batch --json",
             "link create a b --ip 192.168.1.1/24 --ip 192.168.1.2/24 --ifname l0 --ifname l1 --mtu 9000 --dry-run",
             "link rm a b --json",
             "link ls",
+            "router create r1 --outside br-out --address 16.158.1.100/24 --gateway 16.158.1.1 --subnet 192.168.1.0/24",
+            "router create r1 --outside br0 --address 2001:db8::2/64 --mac 02:00:00:00:00:01 --bridge br7 --dry-run",
+            "router inspect r1 --json",
+            "router ls",
+            "router rm r1 --dry-run",
             "deny add 198.51.100.0/24 2001:db8::/32 --dry-run",
             "deny rm 198.51.100.0/24",
             "deny ls --json",
@@ -301,6 +360,8 @@ mod tests {
             "run --metrics 127.0.0.1:9464 --check 10 --hook-check 0 --drops --log-level debug --json",
             "run --metrics 0.0.0.0:9464 --metrics-remote",
             "run --metrics unix:/run/vnet/metrics.sock",
+            "run -f /etc/vnet -f extra.toml --prune --program-log trace",
+            "run --resolver --resolver-domain lab.example",
             "completions bash",
         ] {
             let words = std::iter::once("vnet").chain(line.split(' '));
@@ -338,6 +399,13 @@ mod tests {
             "link create a b --ip 192.168.1.1/24 --mtu 100",
             "link rm a",
             "limit set net1 --burst 64k",
+            "limit set --egress 50mbit",
+            "limit set net1 --cgroup /a --egress 50mbit",
+            "limit set --cgroup /a --classid 1:10 --egress 50mbit",
+            "limit set --cgroup /a --ingress 50mbit",
+            "limit set --cgroup /a/../b --egress 50mbit",
+            "limit set --classid 0 --egress 50mbit",
+            "limit rm",
             "limit set net1 --egress 50",
             "limit set net1 --ingress 50mbit --burst 0",
             "deny add",
@@ -371,6 +439,10 @@ mod tests {
             "portmap add 8088 net1:80 --proto icmp",
             "portmap add 8080:80",
             "portmap add 8088 net1:80 --allow-from 10.0.0.1/8",
+            "router create r1 --outside br-out",
+            "router create r1 --address 16.158.1.100/24",
+            "router create a.b --outside br-out --address 16.158.1.100/24",
+            "router create r1 --outside br-out --address 16.158.1.100",
             "flow ls --confirmed --unconfirmed",
             "flow ls --state nonsense",
             "flow ls --proto 6",
@@ -396,6 +468,10 @@ mod tests {
             "run --metrics 9464",
             "run --metrics-remote",
             "run --check 0",
+            "run --prune",
+            "run --resolver-domain lab.example",
+            "run --resolver --resolver-domain a..b",
+            "run --program-log loud",
             "run --log-level loud",
             "trace",
             "trace tcp 203.0.113.2:5555",

@@ -49,14 +49,15 @@ pub(super) enum Command {
     },
 }
 
-/// Create a network: a bridge with a gateway address, and masquerade for its prefixes.
+/// Create a network: a bridge with a gateway address, or none, and masquerade for its prefixes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   vnet network create any
   vnet network create blue --subnet 10.1.0.0/24 --range 10.1.0.128/25 --reserve 10.1.0.200
   vnet network create both --subnet 10.2.0.0/24 --subnet fd00:2::/64 --gateway 10.2.0.254
-  vnet network create db --subnet 10.3.0.0/24 --internal")]
+  vnet network create db --subnet 10.3.0.0/24 --internal
+  vnet network create crowd --subnet 10.4.0.0/16 --no-bridge")]
 pub(super) struct Create {
     /// Its name.
     name: Name,
@@ -76,6 +77,10 @@ pub(super) struct Create {
     /// Its bridge [default: vnet-NAME].
     #[arg(long, value_name = "IF")]
     bridge: Option<InterfaceName>,
+    /// It has no bridge, whose 1,023 ports are the most endpoints that a network with one can have. Endpoints reach each
+    /// other by their addresses alone: there is no broadcast and no multicast.
+    #[arg(long, conflicts_with = "bridge")]
+    no_bridge: bool,
     /// Largest packet in bytes [default: that of the first uplink, also when it changes].
     #[arg(long, value_name = "N")]
     mtu: Option<u32>,
@@ -197,6 +202,7 @@ impl Create {
             ranges: self.ranges,
             reserved: self.reserved,
             bridge: self.bridge,
+            no_bridge: self.no_bridge,
             mtu: self.mtu,
             internal: self.internal,
             isolated: self.isolated,

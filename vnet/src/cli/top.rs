@@ -91,7 +91,7 @@ impl Top {
         let on_terminal = io::stdout().is_terminal() && io::stdin().is_terminal();
         let printed = self.once || self.iterations.is_some() || context.format == Format::Json;
         // What cannot be counted at all is said before the terminal is taken over.
-        let kernel = context.kernel().await?;
+        let kernel = context.kernel_to_read().await?;
         let mut counting = Counting::begin(context, &kernel)?;
         let first = counting.count().await?;
         if printed || !on_terminal {
@@ -160,7 +160,7 @@ fn count_for_ever(context: &Context, counted: &Sender<Event>, interval: Duration
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let ended = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
         runtime.block_on(async {
-            let kernel = context.kernel().await?;
+            let kernel = context.kernel_to_read().await?;
             let mut counting = Counting::begin(context, &kernel)?;
             let mut before: Option<Counts> = None;
             let mut next = Instant::now();

@@ -116,7 +116,7 @@ impl Trace {
         }
         // The lock of the state is not held while the kernel is asked.
         drop(record);
-        let kernel = context.kernel().await?;
+        let kernel = context.kernel_to_read().await?;
         words.interfaces = interface_names(&kernel).await?;
         let live = kernel.live().await?;
         let whence = match named {

@@ -27,6 +27,7 @@ pub(super) fn find(
     let mut found = Vec::new();
     found.extend(ports(description, spots));
     found.extend(subnets(description, places));
+    found.extend(bridges_and_none(description, places));
     found.extend(twice(description, spots, places));
     found.extend(linked_twice(description, places));
     found.extend(unknown(description, places, known, named));
@@ -109,6 +110,22 @@ fn subnets(description: &Description, places: &Places) -> Vec<Problem> {
     found
 }
 
+/// Networks that are to have a bridge of a name, and none.
+fn bridges_and_none(description: &Description, places: &Places) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for (nth, network) in description.networks.iter().enumerate() {
+        if let Some(bridge) = network.bridge.as_ref().filter(|_| network.no_bridge) {
+            let spot = places.get(&(Part::Network(nth), Key::Bridge)).copied().unwrap_or_default();
+            let message = format!(
+                "network {} is to have the bridge {bridge} and none: leave one of the two out",
+                network.name
+            );
+            found.push(Problem { spot, message, other: None });
+        }
+    }
+    found
+}
+
 /// Things that only one can have, with who has them.
 struct Alone<'a, T> {
     what: &'a str,
@@ -176,6 +193,10 @@ fn twice(description: &Description, spots: &Spots, places: &Places) -> Vec<Probl
     for (nth, prefix) in description.denied.iter().enumerate() {
         denied.take(*prefix, at(spots, Part::Denied(nth)));
     }
+    let mut limits = Alone::new("the limit of cgroup");
+    for (nth, request) in description.cgroup_limits.iter().enumerate() {
+        limits.take(request.cgroup.clone(), at(spots, Part::CgroupLimit(nth)));
+    }
     [
         bridges.found,
         addresses.found,
@@ -185,6 +206,7 @@ fn twice(description: &Description, spots: &Spots, places: &Places) -> Vec<Probl
         floating.found,
         excluded.found,
         denied.found,
+        limits.found,
     ]
     .concat()
 }

@@ -133,8 +133,9 @@ pub fn diff(before: Option<&Description>, after: &Description) -> Vec<Change> {
 #[must_use]
 pub fn kept(described: &Description, after: &Description) -> Vec<Change> {
     let described = parts(described);
-    let always =
-        |(kind, name): &PartName| *kind == "instance" || (*kind, name.as_str()) == ("network", "default");
+    let always = |(kind, name): &PartName| {
+        matches!((*kind, name.as_str()), ("instance" | "router", _) | ("network", "default"))
+    };
     let left = parts(after).into_keys().filter(|part| !described.contains_key(part) && !always(part));
     left.map(|part| change(&part, Action::Keep, Vec::new())).collect()
 }
@@ -152,6 +153,9 @@ fn parts(description: &Description) -> Parts {
     };
     if let Some(instance) = &model.instance {
         add("instance", String::new(), said(instance));
+    }
+    if let Some(router) = &model.router {
+        add("router", String::new(), said(router));
     }
     model.networks.iter().for_each(|(name, it)| add("network", name.clone(), said(it)));
     model.endpoints.iter().for_each(|(name, it)| add("endpoint", name.clone(), said(it)));
@@ -171,6 +175,11 @@ fn parts(description: &Description) -> Parts {
     for it in &model.floating {
         let fields = said(it).into_iter().filter(|(key, _)| key != "external").collect();
         add("floating", it.external.clone(), fields);
+    }
+    for (it, request) in model.limits.iter().zip(&description.cgroup_limits) {
+        let own = ["cgroup", "classid"];
+        let fields = said(it).into_iter().filter(|(key, _)| !own.contains(&key.as_str())).collect();
+        add("limit", request.cgroup.to_string(), fields);
     }
     model.excluded.iter().for_each(|prefix| add("excluded", prefix.clone(), Vec::new()));
     model.denied.iter().for_each(|prefix| add("denied", prefix.clone(), Vec::new()));

@@ -6,10 +6,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::manage::{
-    Description, DirectRequest, EndpointRequest, FloatingRequest, MasqueradeRequest, NetworkRequest, Place,
-    PortMapRequest,
+    CgroupLimitRequest, Description, DirectRequest, EndpointRequest, FloatingRequest, MasqueradeRequest,
+    NetworkRequest, Place, PortMapRequest, RouterRequest,
 };
-use crate::spec::{InterfaceName, Limit, LinkMode, Namespace, Ports, Protocol, SettingsChange};
+use crate::spec::{Cgroup, InterfaceName, Limit, LinkMode, Namespace, Ports, Protocol, SettingsChange};
 
 /// Version of the format.
 pub(super) const VERSION: u32 = 1;
@@ -32,6 +32,9 @@ pub struct Model {
     /// What holds for the whole instance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance: Option<Instance>,
+    /// What makes the instance a router, in a network namespace of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub router: Option<Router>,
     /// Networks by name. The network `default` is there without being named.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub networks: BTreeMap<String, Network>,
@@ -50,6 +53,9 @@ pub struct Model {
     /// Published ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub portmaps: Vec<PortMap>,
+    /// Limits of cgroups; those of endpoints are said with the endpoints.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<CgroupLimit>,
 }
 
 /// A word that may be written as a number.
@@ -114,7 +120,25 @@ pub struct Instance {
     pub timeouts: BTreeMap<String, Word>,
 }
 
-/// A network: a bridge with its prefixes, gateway and masquerade.
+/// A router's link to the outside, which is one of its uplinks.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Router {
+    /// A bridge of the host, which is somebody else's.
+    pub outside: String,
+    /// The router's addresses there, with the lengths of their prefixes.
+    #[schemars(length(min = 1))]
+    pub addresses: Vec<String>,
+    /// Where its default routes lead, at most one of each family [default: nowhere].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
+    pub gateways: Vec<String>,
+    /// Its hardware address there [default: made from the name].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+}
+
+/// A network: a bridge, or what it has instead, with its prefixes, gateway and masquerade.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Network {
@@ -135,6 +159,10 @@ pub struct Network {
     /// Its bridge [default: made from the name].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bridge: Option<String>,
+    /// It has no bridge, whose 1,023 ports are the most endpoints that a network with one can have. Endpoints reach each
+    /// other by their addresses alone: there is no broadcast and no multicast.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub no_bridge: bool,
     /// Its MTU in bytes [default: the uplink's].
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 68, max = 65535))]
@@ -279,6 +307,23 @@ pub struct Floating {
     pub target: String,
 }
 
+/// How much processes of a cgroup may send by the uplinks. Either `cgroup` or `classid` says which.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct CgroupLimit {
+    /// A cgroup of the unified hierarchy, with those below it: its path there, or as the directory that it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
+    /// A class of net_cls, as in `net_cls.classid`: "1:10".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classid: Option<String>,
+    /// Bits that it may send in a second, like "50mbit".
+    pub egress: String,
+    /// Bytes that it may send at once [default: those of 5 ms].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress_burst: Option<Word>,
+}
+
 /// The JSON schema of a file, as text.
 ///
 /// # Panics
@@ -311,6 +356,7 @@ impl From<&Description> for Model {
         let Description {
             uplinks,
             change,
+            router,
             networks,
             endpoints,
             directs,
@@ -319,6 +365,7 @@ impl From<&Description> for Model {
             excluded,
             floating,
             denied,
+            cgroup_limits,
         } = description;
         let named = |network: &NetworkRequest| (network.name.to_string(), Network::from(network));
         let placed = |endpoint: &EndpointRequest| (endpoint.name.to_string(), Endpoint::from(endpoint));
@@ -327,12 +374,14 @@ impl From<&Description> for Model {
             excluded: texts(excluded),
             denied: texts(denied),
             instance: Some(instance(uplinks, change)),
+            router: router.as_ref().map(Router::from),
             networks: networks.iter().map(named).collect(),
             endpoints: endpoints.iter().map(placed).collect(),
             direct: directs.iter().map(Direct::from).collect(),
             masquerades: masquerades.iter().map(Masquerade::from).collect(),
             floating: floating.iter().map(Floating::from).collect(),
             portmaps: port_maps.iter().map(PortMap::from).collect(),
+            limits: cgroup_limits.iter().map(CgroupLimit::from).collect(),
         }
     }
 }
@@ -372,6 +421,17 @@ fn instance(uplinks: &[InterfaceName], change: &SettingsChange) -> Instance {
     }
 }
 
+impl From<&RouterRequest> for Router {
+    fn from(request: &RouterRequest) -> Self {
+        Self {
+            outside: request.bridge.to_string(),
+            addresses: texts(&request.addresses),
+            gateways: texts(&request.gateways),
+            mac: text(&request.mac),
+        }
+    }
+}
+
 impl From<&NetworkRequest> for Network {
     fn from(request: &NetworkRequest) -> Self {
         let options = &request.options;
@@ -381,6 +441,7 @@ impl From<&NetworkRequest> for Network {
             ranges: texts(&request.ranges),
             reserved: texts(&request.reserved),
             bridge: text(&request.bridge),
+            no_bridge: request.no_bridge,
             mtu: request.mtu,
             internal: request.internal,
             isolated: request.isolated,
@@ -477,6 +538,17 @@ impl From<&DirectRequest> for Direct {
 impl From<&MasqueradeRequest> for Masquerade {
     fn from(request: &MasqueradeRequest) -> Self {
         Self { sources: request.subnet.to_string(), to: text(&request.to) }
+    }
+}
+
+impl From<&CgroupLimitRequest> for CgroupLimit {
+    fn from(request: &CgroupLimitRequest) -> Self {
+        let (cgroup, classid) = match &request.cgroup {
+            Cgroup::Path(path) => (Some(path.to_string()), None),
+            Cgroup::ClassId(class) => (None, Some(class.to_string())),
+        };
+        let limit = Some(Some(request.limit));
+        Self { cgroup, classid, egress: request.limit.rate.to_string(), egress_burst: burst(limit) }
     }
 }
 

@@ -13,8 +13,8 @@ use super::conflicts;
 use super::model::VERSION;
 use super::problem::{Problem, Problems, Source, Spot};
 use crate::manage::{
-    Description, DirectRequest, EndpointRequest, FloatingRequest, LimitChange, MasqueradeRequest,
-    NetworkRequest, Part, Place, PortMapRequest, RefusedPart,
+    CgroupLimitRequest, Description, DirectRequest, EndpointRequest, FloatingRequest, LimitChange,
+    MasqueradeRequest, NetworkRequest, Part, Place, PortMapRequest, RefusedPart, RouterRequest,
 };
 use crate::spec::{
     self, Bytes, Limit, LinkMode, Name, Namespace, NetworkChange, Protocol, RateSetting, Seconds, TableSizes,
@@ -70,6 +70,14 @@ pub fn read(sources: Vec<Source>, known: &Known) -> Result<File, Problems> {
     } else {
         Err(Problems::new(&sources, problems, true))
     }
+}
+
+/// Whether files say that an instance is a router, whatever else they say.
+#[must_use]
+pub fn describes_router(sources: &[Source]) -> bool {
+    let says_so =
+        |source: &Source| DeTable::parse_recoverable(&source.text).0.get_ref().contains_key("router");
+    sources.iter().any(says_so)
 }
 
 /// An error with its causes.
@@ -159,12 +167,18 @@ impl Reader {
         {
             self.instance(value.span().start, table);
         }
+        if let Some(value) = top.get("router")
+            && let Some(table) = self.table(value)
+        {
+            self.router(value.span().start, table);
+        }
         self.each_named(&mut top, "networks", Self::network);
         self.each_named(&mut top, "endpoints", Self::endpoint);
         self.each(&mut top, "portmaps", "a mapping", Self::port_map);
         self.each(&mut top, "direct", "a direct link", Self::direct);
         self.each(&mut top, "masquerades", "a masquerade rule", Self::masquerade);
         self.each(&mut top, "floating", "a floating address", Self::floating);
+        self.each(&mut top, "limits", "a limit", Self::cgroup_limit);
         for (offset, prefix) in self.list(&mut top, "excluded", str::parse::<spec::Cidr>) {
             self.spots.insert(Part::Excluded(self.description.excluded.len()), self.spot(offset));
             self.description.excluded.push(prefix);
@@ -218,6 +232,33 @@ impl Reader {
         self.xdp(&mut fields);
         self.timeouts(&mut fields);
         self.unknown(&fields);
+    }
+
+    fn router(&mut self, offset: usize, table: &DeTable<'_>) {
+        let mut fields = Fields { what: "a router", table, spot: self.spot(offset), known: Vec::new() };
+        let bridge = match fields.get("outside") {
+            Some(value) => self.parsed(value, str::parse),
+            None => self.missing(&fields, "outside", "\"br0\""),
+        };
+        if table.get("addresses").is_none() {
+            self.missing::<()>(&fields, "addresses", "[\"203.0.113.5/24\"]");
+        }
+        let addresses = self.list(&mut fields, "addresses", with_prefix);
+        let gateways = self.list(&mut fields, "gateways", address);
+        let mac = self.optional(&mut fields, "mac", parse_mac);
+        self.unknown(&fields);
+        if !self.first_time("router", offset) {
+            return;
+        }
+        let (at, addresses): (Vec<usize>, Vec<_>) = addresses.into_iter().unzip();
+        let gateways: Vec<_> = gateways.into_iter().map(|(_, gateway)| gateway).collect();
+        if let Some(at) = at.first() {
+            self.understood(*at, spec::check_outside(&addresses, &gateways));
+        }
+        if let Some(bridge) = bridge {
+            self.spots.insert(Part::Router, fields.spot);
+            self.description.router = Some(RouterRequest { bridge, addresses, gateways, mac });
+        }
     }
 
     fn xdp(&mut self, fields: &mut Fields<'_, '_>) {
@@ -277,6 +318,7 @@ impl Reader {
         if let Some(value) = table.get("bridge") {
             self.places.insert((part, Key::Bridge), self.spot(value.span().start));
         }
+        let no_bridge = self.flag(&mut fields, "no-bridge");
         let mtu = fields.get("mtu").and_then(|value| self.number(value, 68..=65535));
         let internal = self.flag(&mut fields, "internal");
         let isolated = self.flag(&mut fields, "isolated");
@@ -297,6 +339,7 @@ impl Reader {
             ranges: ranges.into_iter().map(|(_, range)| range).collect(),
             reserved: reserved.into_iter().map(|(_, addr)| addr).collect(),
             bridge,
+            no_bridge,
             mtu,
             internal,
             isolated,
@@ -401,6 +444,38 @@ impl Reader {
         let text = self.word(given)?;
         let bytes = self.understood(given.span().start, text.parse::<Bytes>())?;
         Some(setting.with(Some(bytes)))
+    }
+
+    fn cgroup_limit(&mut self, mut fields: Fields<'_, '_>) {
+        let path = self.optional(&mut fields, "cgroup", str::parse::<spec::CgroupPath>);
+        let class = self.optional(&mut fields, "classid", str::parse::<spec::ClassId>);
+        let given = ["cgroup", "classid"].map(|key| fields.table.get_key_value(key));
+        let cgroup = match given {
+            [None, None] => self.missing(&fields, "cgroup", "\"/user.slice\""),
+            [Some(_), Some((key, _))] => {
+                let message = "a limit is for a cgroup or for a classid: leave one of the two out";
+                self.problem(key.span().start, message.to_owned());
+                None
+            }
+            _ => path.map(spec::Cgroup::Path).or(class.map(spec::Cgroup::ClassId)),
+        };
+        let limit = self.limit(&mut fields, "egress", "egress-burst");
+        let limit = match limit {
+            Some(Some(limit)) => Some(limit),
+            Some(None) => {
+                let message =
+                    "a limit of \"none\" is none: leave it out, and `vnet apply --prune` removes it";
+                self.problem(fields.spot.offset, message.to_owned());
+                None
+            }
+            None if fields.table.get("egress").is_none() => self.missing(&fields, "egress", "\"50mbit\""),
+            None => None,
+        };
+        self.unknown(&fields);
+        if let (Some(cgroup), Some(limit)) = (cgroup, limit) {
+            self.spots.insert(Part::CgroupLimit(self.description.cgroup_limits.len()), fields.spot);
+            self.description.cgroup_limits.push(CgroupLimitRequest { cgroup, limit });
+        }
     }
 
     fn port_map(&mut self, mut fields: Fields<'_, '_>) {

@@ -29,10 +29,48 @@ fn every_kind_of_problem_has_a_place_a_reason_and_a_way_out() {
         ("version = 2", "1:11: version 2 of the format is not known: this vnet reads version 1"),
         (
             "prot = 1",
-            "1:1: \"prot\" is not known: a file may have version, instance, networks, endpoints, portmaps, \
-             direct, masquerades, floating, excluded, denied",
+            "1:1: \"prot\" is not known: a file may have version, instance, router, networks, endpoints, \
+             portmaps, direct, masquerades, floating, limits, excluded, denied",
+        ),
+        ("[[limits]]\negress = \"1mbit\"", "1:1: a limit needs cgroup: write cgroup = \"/user.slice\""),
+        ("[[limits]]\ncgroup = \"/a\"", "1:1: a limit needs egress: write egress = \"50mbit\""),
+        (
+            "[[limits]]\ncgroup = \"/a\"\negress = \"none\"",
+            "1:1: a limit of \"none\" is none: leave it out, ",
+        ),
+        (
+            "[[limits]]\ncgroup = \"../a\"\negress = \"1mbit\"",
+            "2:10: \"../a\" is not a cgroup: write it without \"..\"",
+        ),
+        (
+            "[[limits]]\nclassid = \"x\"\negress = \"1mbit\"",
+            "2:11: \"x\" is not a class: write it like 1:10 ",
+        ),
+        (
+            "[[limits]]\ncgroup = \"/a\"\nclassid = \"1:1\"\negress = \"1mbit\"",
+            "3:1: a limit is for a cgroup or for a classid: leave one of the two out",
+        ),
+        (
+            "[[limits]]\ncgroup = \"/a\"\negress = \"1mbit\"\n[[limits]]\ncgroup = \"a/\"\negress = \"2mbit\"",
+            "4:1: ",
         ),
         ("instance = 1", "1:12: this is a number and is to be a table"),
+        (
+            "[router]\naddresses = [\"16.158.1.100/24\"]",
+            "1:1: a router needs outside: write outside = \"br0\"",
+        ),
+        (
+            "[router]\noutside = \"br0\"",
+            "1:1: a router needs addresses: write addresses = [\"203.0.113.5/24\"]",
+        ),
+        (
+            "[router]\noutside = \"br0\"\naddresses = [\"16.158.1.0/24\"]",
+            "3:14: 16.158.1.0/24 cannot be a router's address outside: it is the first or the last",
+        ),
+        (
+            "[router]\noutside = \"br0\"\naddresses = [\"10.0.0.1/24\"]\nuplink = \"br0\"",
+            "4:1: \"uplink\" is not known: a router may have outside, addresses, gateways, mac",
+        ),
         ("[instance]\nuplinks = \"eth0\"", "2:11: uplinks is a list, not a string: put it in brackets"),
         ("[instance]\nuplinks = [1]", "2:12: this is a number and is to be a string: put it in quotes"),
         ("[instance]\nuplinks = [\"a/b\"]", "2:12: \"a/b\" cannot name an interface: "),

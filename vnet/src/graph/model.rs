@@ -41,7 +41,7 @@ pub struct Uplink {
 pub struct Network {
     /// Its name.
     pub name: String,
-    /// Its bridge.
+    /// Its bridge, or the interface that it has instead.
     pub bridge: String,
     /// Its prefixes.
     pub subnets: Vec<String>,
@@ -51,6 +51,8 @@ pub struct Network {
     pub internal: bool,
     /// Its endpoints do not reach each other.
     pub isolated: bool,
+    /// It has no bridge.
+    pub no_bridge: bool,
     /// `nat`, `nat-unprotected` or `routed`.
     pub gateway_mode: spec::GatewayMode,
     /// Its endpoints.
@@ -143,6 +145,7 @@ impl Network {
         let flags = [
             (self.internal, "internal"),
             (self.isolated, "isolated"),
+            (self.no_bridge, "no-bridge"),
             (mode != spec::GatewayMode::default(), mode.word()),
         ];
         flags.into_iter().filter(|(set, _)| *set).map(|(_, word)| word).collect()

@@ -40,6 +40,7 @@ fn network(name: &str, endpoints: usize) -> Network {
         gateways: vec!["192.168.0.1".parse().unwrap()],
         internal: name == "inner",
         isolated: false,
+        no_bridge: false,
         gateway_mode: spec::GatewayMode::default(),
         endpoints: (0..endpoints).map(endpoint).collect(),
     }

@@ -70,20 +70,41 @@ pub(super) fn attached(instance: &Instance) -> Result<BTreeMap<AttachedAt, Optio
     Ok(attached)
 }
 
+/// The XDP programs whose links are pinned, and whether each was detached. Of a program that is attached otherwise there
+/// are news.
+pub(super) fn xdp_links(instance: &Instance) -> Result<Vec<(String, bool)>, Error> {
+    let links = instance.link_pin("", "").with_file_name("");
+    let pinned = pinned_in(&links)?.into_iter().filter(|(hook, _)| *hook == Hook::XdpUplink);
+    let told = pinned.map(|(hook, interface)| {
+        // Not knowing is no reason to do anything about it.
+        let is_detached = pins::is_detached(&instance.link_pin(hook.name(), &interface)).unwrap_or(false);
+        (interface, is_detached)
+    });
+    Ok(told.collect())
+}
+
 /// Programs of others that see packets before an instance's own: by hook and interface, their numbers in their order.
 /// Nothing is known of filters, whose order is that of their priorities.
 pub(super) fn in_front(instance: &Instance) -> Result<Vec<(Hook, String, Vec<u32>)>, Error> {
+    let mut own = BTreeMap::new();
+    for hook in Hook::ALL.into_iter().filter(|hook| *hook != Hook::XdpUplink) {
+        let pin = instance.program_pin(hook.name());
+        if let Some(program) = open_program(&pin)? {
+            own.insert(hook.name(), (hook, program_id(&program, &pin)?));
+        }
+    }
     let mut found = Vec::new();
     for ((name, interface), attached) in attached(instance)? {
-        let pin = instance.program_pin(name);
-        let hook = Hook::ALL.into_iter().find(|hook| hook.name() == name);
-        let (Some(hook), Some((_, programs)), Some(program)) = (hook, attached, open_program(&pin)?) else {
+        let (Some((hook, number)), Some((_, programs))) = (own.get(name), attached) else { continue };
+        let before = programs.iter().copied().take_while(|other| other != number).collect::<Vec<u32>>();
+        if before.len() == programs.len() {
             continue;
-        };
-        let own = program_id(&program, &pin)?;
-        let others: Vec<u32> = programs.iter().copied().take_while(|other| *other != own).collect();
-        if !others.is_empty() && others.len() < programs.len() {
-            found.push((hook, interface, others));
+        }
+        // An uplink may have two of the instance's, in either order.
+        let others: Vec<u32> =
+            before.into_iter().filter(|other| own.values().all(|(_, own)| own != other)).collect();
+        if !others.is_empty() {
+            found.push((*hook, interface, others));
         }
     }
     Ok(found)
@@ -110,8 +131,8 @@ fn query(index: u32, direction: TcAttachType) -> io::Result<Attached> {
         link_flags: u64,
         revision: u64,
     }
-    // Of more the first ones are told, and the count of changes.
-    let mut programs = [0_u32; 16];
+    // As many as the kernel takes (`BPF_MPROG_MAX`).
+    let mut programs = [0_u32; 64];
     let mut query = Query {
         target: index,
         attach_type: if matches!(direction, TcAttachType::Egress) { TCX_EGRESS } else { TCX_INGRESS },
@@ -182,7 +203,7 @@ impl Attachment<'_> {
         };
         let wanted = program_id(&program, &pin)?;
         let attached = match link {
-            Some(link) => self.link_is_attached(&link, wanted)?,
+            Some(link) => self.link_is_attached(&link, index, wanted)?,
             None => self.filters(netlink, index).await?.iter().any(|filter| filter.program == Some(wanted)),
         };
         Ok(if attached {
@@ -192,11 +213,12 @@ impl Attachment<'_> {
         })
     }
 
-    fn link_is_attached(&self, link: &FdLink, wanted: u32) -> Result<bool, Error> {
+    /// aya opens every program to tell its number, which takes `CAP_SYS_ADMIN`.
+    fn link_is_attached(&self, link: &FdLink, index: u32, wanted: u32) -> Result<bool, Error> {
         let info = link.info().map_err(|source| Error::OpenLink { pin: self.link_pin(), source })?;
-        let query = SchedClassifier::query_tcx(self.interface, direction(self.hook));
-        let (_, programs) = query.map_err(|source| self.failed(source))?;
-        Ok(info.program_id() == wanted && programs.iter().any(|program| program.id() == wanted))
+        let attached = query(index, direction(self.hook))
+            .map_err(|source| Error::Query { interface: self.interface.to_owned(), source })?;
+        Ok(info.program_id() == wanted && attached.1.contains(&wanted))
     }
 
     /// Attaches the program, in front of others.
@@ -319,16 +341,12 @@ impl Attachment<'_> {
                 Err(source) => return Err(self.failed(source)),
             }
         }
-        let (Some(old), Some(index)) = (open_program(&self.filter_pin())?, self.index(netlink).await?) else {
-            return Ok(());
-        };
-        let old_id = program_id(&old, &self.filter_pin())?;
-        for filter in self.filters(netlink, index).await? {
-            if filter.program == Some(old_id) {
-                let exchanged = program.attach_to_link(self.filter_link(&filter)?);
-                let link = exchanged.and_then(|id| program.take_link(id));
-                std::mem::forget(link.map_err(|source| self.failed(source))?);
-                programs::pin(new.path(&self.filter_pin()), |pin| program.pin(pin))?;
+        if self.filter_pin().exists() {
+            // Before the filter has it: what is attached can always be found again.
+            let pin = new.path(&self.filter_pin());
+            programs::pin(pin.clone(), |pin| program.pin(pin))?;
+            if !self.exchange_filters(&self.filter_pin(), program, netlink).await? {
+                pins::unpin(&pin)?;
             }
         }
         let mark = new.path(&self.qdisc_pin());
@@ -336,6 +354,49 @@ impl Attachment<'_> {
             programs::pin(mark, |pin| program.pin(pin))?;
         }
         Ok(())
+    }
+
+    /// Gives what is attached a program of the set in use again, after another set's has taken its place.
+    pub(super) async fn exchange_back(
+        &self,
+        new: &Place<'_>,
+        program: &mut SchedClassifier,
+        netlink: &Netlink,
+    ) -> Result<(), Error> {
+        if let Some(link) = open_link(&self.link_pin())? {
+            let unlike = |source| Error::OpenLink { pin: self.link_pin(), source };
+            match program.attach_to_link(link.try_into().map_err(unlike)?) {
+                // It is pinned, and stays when this descriptor of it is closed.
+                Ok(id) => drop(program.take_link(id).map_err(|source| self.failed(source))?),
+                Err(ProgramError::SyscallError(error)) if is_detached(&error.io_error) => {}
+                Err(source) => return Err(self.failed(source)),
+            }
+        }
+        self.exchange_filters(&new.path(&self.filter_pin()), program, netlink).await.map(drop)
+    }
+
+    /// Gives the filters that have the program pinned at a path another one; says whether there are any.
+    async fn exchange_filters(
+        &self,
+        pin: &Path,
+        program: &mut SchedClassifier,
+        netlink: &Netlink,
+    ) -> Result<bool, Error> {
+        let (Some(former), Some(index)) = (open_program(pin)?, self.index(netlink).await?) else {
+            return Ok(false);
+        };
+        let former = program_id(&former, pin)?;
+        let mut found = false;
+        for filter in self.filters(netlink, index).await? {
+            if filter.program == Some(former) {
+                let exchanged = program.attach_to_link(self.filter_link(&filter)?);
+                let link = exchanged.and_then(|id| program.take_link(id));
+                // Dropping it would remove the filter; it owns nothing but numbers.
+                std::mem::forget(link.map_err(|source| self.failed(source))?);
+                found = true;
+            }
+        }
+        Ok(found)
     }
 
     async fn index(&self, netlink: &Netlink) -> Result<Option<u32>, Error> {
@@ -389,7 +450,7 @@ impl Attachment<'_> {
 const fn direction(hook: Hook) -> TcAttachType {
     match hook {
         Hook::FromEndpoint | Hook::FromUplink | Hook::FromHold | Hook::XdpUplink => TcAttachType::Ingress,
-        Hook::ToUplink | Hook::ToBridge => TcAttachType::Egress,
+        Hook::ToUplink | Hook::ToBridge | Hook::ToNetwork | Hook::Shape => TcAttachType::Egress,
     }
 }
 

@@ -46,9 +46,29 @@ pub(super) fn read<K: Pod, V: Pod>(
     map: BorrowedFd<'_>,
     mut each: impl FnMut(K, V) -> bool,
 ) -> io::Result<bool> {
-    const { assert!(size_of::<K>() <= size_of::<Position>(), "a key is where the kernel may stand") };
+    let sizes = Sizes { key: size_of::<K>(), value: size_of::<V>() };
+    read_bytes(map, sizes, |key, value| {
+        each(bytemuck::pod_read_unaligned(key), bytemuck::pod_read_unaligned(value))
+    })
+}
+
+/// Bytes that the kernel copies of an entry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    pub(super) key: usize,
+    /// Of maps with a value for each CPU all of them, each rounded up to a multiple of eight.
+    pub(super) value: usize,
+}
+
+/// As [`read`], for types that are not known here; the sizes must be the map's.
+pub(super) fn read_bytes(
+    map: BorrowedFd<'_>,
+    sizes: Sizes,
+    mut each: impl FnMut(&[u8], &[u8]) -> bool,
+) -> io::Result<bool> {
+    assert!(sizes.key <= size_of::<Position>(), "a key is where the kernel may stand");
     let (mut here, mut next) = (Position::default(), Position::default());
-    let (mut keys, mut values) = (vec![K::zeroed(); AT_ONCE], vec![V::zeroed(); AT_ONCE]);
+    let (mut keys, mut values) = (vec![0_u8; AT_ONCE * sizes.key], vec![0_u8; AT_ONCE * sizes.value]);
     let (mut first, mut busy) = (true, 0);
     loop {
         let mut request = Request {
@@ -72,7 +92,8 @@ pub(super) fn read<K: Pod, V: Pod>(
             Some(_) => return answer.map(|()| true),
         }
         let count = (request.count as usize).min(AT_ONCE);
-        let goes_on = keys.iter().zip(&values).take(count).all(|(key, value)| each(*key, *value));
+        let entries = keys.chunks_exact(sizes.key).zip(values.chunks_exact(sizes.value));
+        let goes_on = entries.take(count).all(|(key, value)| each(key, value));
         if errno == Some(libc::ENOENT) || !goes_on {
             return Ok(true);
         }
@@ -90,7 +111,7 @@ pub(super) fn write<K: Pod, V: Pod>(
     values: &[V],
 ) -> Result<(), (usize, io::Error)> {
     assert_eq!(keys.len(), values.len(), "each key has a value");
-    change(MAP_UPDATE_BATCH, map, keys, values.as_ptr() as u64)
+    write_bytes(map, keys.len(), bytemuck::cast_slice(keys), bytemuck::cast_slice(values))
 }
 
 /// Deletes entries, in order; those that are not there are deleted already. An error comes with the number of those
@@ -98,8 +119,24 @@ pub(super) fn write<K: Pod, V: Pod>(
 ///
 /// The size of `K` must be the map's.
 pub(super) fn delete<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> Result<(), (usize, io::Error)> {
+    delete_bytes(map, keys.len(), bytemuck::cast_slice(keys))
+}
+
+/// As [`write`], for types that are not known here: as many keys and values one after the other, of the map's sizes.
+pub(super) fn write_bytes(
+    map: BorrowedFd<'_>,
+    count: usize,
+    keys: &[u8],
+    values: &[u8],
+) -> Result<(), (usize, io::Error)> {
+    change(MAP_UPDATE_BATCH, map, count, keys, values.as_ptr() as u64)
+}
+
+/// As [`delete`], for keys of a type that is not known here.
+pub(super) fn delete_bytes(map: BorrowedFd<'_>, count: usize, keys: &[u8]) -> Result<(), (usize, io::Error)> {
+    let size = keys.len().checked_div(count).unwrap_or(0);
     let mut done = 0;
-    while let Err((more, error)) = change(MAP_DELETE_BATCH, map, &keys[done..], 0) {
+    while let Err((more, error)) = change(MAP_DELETE_BATCH, map, count - done, &keys[done * size..], 0) {
         done += more;
         if error.raw_os_error() != Some(libc::ENOENT) {
             return Err((done, error));
@@ -110,14 +147,15 @@ pub(super) fn delete<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> Result<(), (usi
     Ok(())
 }
 
-/// Changes the entries of keys; `values` points at as many values, if the command takes some.
-fn change<K: Pod>(
+/// Changes the entries of `count` keys; `values` points at as many values, if the command takes some.
+fn change(
     command: libc::c_long,
     map: BorrowedFd<'_>,
-    keys: &[K],
+    count: usize,
+    keys: &[u8],
     values: u64,
 ) -> Result<(), (usize, io::Error)> {
-    if keys.is_empty() {
+    if count == 0 {
         return Ok(());
     }
     let mut request = Request {
@@ -126,7 +164,7 @@ fn change<K: Pod>(
         keys: keys.as_ptr() as u64,
         values,
         // No map has room for more.
-        count: u32::try_from(keys.len()).unwrap_or(u32::MAX),
+        count: u32::try_from(count).unwrap_or(u32::MAX),
         map_fd: map.as_raw_fd() as u32,
         elem_flags: 0,
         flags: 0,
@@ -138,7 +176,7 @@ fn change<K: Pod>(
     if result < 0 {
         let error = io::Error::last_os_error();
         // If the kernel gave up before it began, the count is as it was.
-        let done = Some(request.count as usize).filter(|done| *done < keys.len());
+        let done = Some(request.count as usize).filter(|done| *done < count);
         return Err((done.unwrap_or(0), error));
     }
     Ok(())

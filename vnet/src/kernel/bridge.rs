@@ -1,5 +1,11 @@
 //! A network's bridge: an ordinary bridge that holds the gateway's addresses and forwards.
 //!
+//! A network without one has a veth pair in its place, whose near end is all that the bridge is but for its ports: it has
+//! the addresses and the route of the prefix, and the host's stack sees on it what endpoints send. A program takes from
+//! it whatever the host sends to an endpoint; what that leaves, such as multicast, comes out of the far end, where nobody
+//! listens. Any kernel that has endpoints has veth, and unlike a bridge without ports the pair has a carrier. It asks for
+//! no neighbours: the program knows who has which address.
+//!
 //! Forwarding is switched on for the bridge alone, never for the host: `ip_forward` stays as it is.
 
 use ipnet::IpNet;
@@ -13,10 +19,18 @@ use super::sysctl::Setting;
 use crate::plan::{GsoSizes, State};
 
 const KIND: &str = "bridge";
+/// In place of a bridge.
+const PAIR: &str = "veth";
+
+const fn kind(bridged: bool) -> &'static str {
+    if bridged { KIND } else { PAIR }
+}
 
 /// A bridge as it is to be.
 pub(super) struct Bridge<'a> {
     pub(super) name: &'a str,
+    /// The other end, if it is a pair and no bridge.
+    pub(super) far_end: Option<&'a str>,
     pub(super) mac: Mac,
     pub(super) mtu: u32,
     pub(super) gso: GsoSizes,
@@ -27,8 +41,20 @@ impl Bridge<'_> {
     /// How it stands.
     pub(super) async fn state(&self, netlink: &Netlink) -> Result<State, Error> {
         let Some(link) = find(netlink, self.name).await? else { return Ok(State::Absent) };
-        if !link.is(KIND) {
-            return Ok(State::Differs(format!("{} is a {}, not a bridge", self.name, link.description())));
+        if !link.is(self.kind()) {
+            let (description, kind) = (link.description(), self.kind());
+            return Ok(State::Differs(format!("{} is a {description}, not a {kind}", self.name)));
+        }
+        if let Some(name) = self.far_end {
+            let Some(far_end) = self.far_end(netlink, &link).await? else {
+                return Ok(State::Differs(format!("the other end of {} is not {name}", self.name)));
+            };
+            if !far_end.up {
+                return Ok(State::Differs(format!("{name} is down")));
+            }
+            if link.arp {
+                return Ok(State::Differs(format!("{} asks for neighbours", self.name)));
+            }
         }
         if let Some(difference) = self.link_difference(&link) {
             return Ok(State::Differs(difference));
@@ -62,16 +88,19 @@ impl Bridge<'_> {
 
     /// Makes it, or brings it to its description.
     pub(super) async fn create(&self, netlink: &Netlink) -> Result<(), Error> {
-        let link = match find(netlink, self.name).await? {
+        let link = match self.existing(netlink).await? {
             Some(link) => link,
             None => {
-                let made = netlink.create_bridge(self.name, self.mac).await;
+                let made = match self.far_end {
+                    None => netlink.create_bridge(self.name, self.mac).await,
+                    Some(far_end) => netlink.create_pair(self.name, far_end).await,
+                };
                 made.map_err(|source| Error::MakeInterface { interface: self.name.to_owned(), source })?;
                 require(netlink, self.name).await?
             }
         };
-        if !link.is(KIND) {
-            return Err(taken(self.name, &link, KIND));
+        if let Some(far_end) = self.far_end {
+            self.set_up_far_end(netlink, far_end, &link).await?;
         }
         // Below 1280 bytes an interface has no IPv6, and so no parameters of it.
         if link.up && link.mtu < self.mtu {
@@ -89,6 +118,40 @@ impl Bridge<'_> {
         }
         let set = netlink.set_up(link.index, attributes).await;
         set.map_err(|source| change_error(self.name, "the host", source))
+    }
+
+    const fn kind(&self) -> &'static str {
+        kind(self.far_end.is_none())
+    }
+
+    /// What is there of it. A pair whose other end has been renamed or moved is removed.
+    async fn existing(&self, netlink: &Netlink) -> Result<Option<Link>, Error> {
+        let Some(link) = find(netlink, self.name).await? else { return Ok(None) };
+        if !link.is(self.kind()) {
+            return Err(taken(self.name, &link, self.kind()));
+        }
+        if self.far_end.is_some() && self.far_end(netlink, &link).await?.is_none() {
+            remove_link(netlink, self.name, PAIR).await?;
+            return Ok(None);
+        }
+        Ok(Some(link))
+    }
+
+    /// The other end of the pair, if it is there under its name.
+    async fn far_end(&self, netlink: &Netlink, link: &Link) -> Result<Option<Link>, Error> {
+        let Some(name) = self.far_end else { return Ok(None) };
+        let far_end = find(netlink, name).await?;
+        Ok(far_end.filter(|far_end| far_end.is(PAIR) && far_end.other_end == Some(link.index)))
+    }
+
+    /// Sets up the end where nobody listens, without which the other would have no carrier.
+    async fn set_up_far_end(&self, netlink: &Netlink, name: &str, link: &Link) -> Result<(), Error> {
+        let failed = |source| change_error(name, "the host", source);
+        let far_end = require(netlink, name).await?;
+        Setting::v6(name, "disable_ipv6", "1").apply()?;
+        netlink.set_up(far_end.index, vec![LinkAttribute::Mtu(self.mtu)]).await.map_err(failed)?;
+        let silent = netlink.without_arp(link.index).await;
+        silent.map_err(|source| change_error(self.name, "the host", source))
     }
 
     /// Gives it its addresses. Others of the same subnets were its own once and go; what else the user has put
@@ -146,7 +209,7 @@ pub(super) async fn let_through(netlink: &Netlink, name: &str, wanted: GsoSizes)
     set.map_err(|source| change_error(name, "the host", source))
 }
 
-/// Removes a bridge. Its ports stay, without a bridge.
-pub(super) async fn remove(netlink: &Netlink, name: &str) -> Result<(), Error> {
-    remove_link(netlink, name, KIND).await
+/// Removes a bridge, whose ports stay without one, or the pair in its place.
+pub(super) async fn remove(netlink: &Netlink, name: &str, bridged: bool) -> Result<(), Error> {
+    remove_link(netlink, name, kind(bridged)).await
 }

@@ -1,11 +1,15 @@
-//! Where the unified cgroup hierarchy is mounted, to whose root the host-local programs are attached.
+//! Where the unified cgroup hierarchy is mounted, to whose root the host-local programs are attached, and the cgroups in
+//! it that are limited.
 
 use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
+use crate::plan::CgroupPath;
 
 const MOUNTS: &str = "/proc/self/mountinfo";
 
@@ -14,6 +18,37 @@ pub(super) fn root() -> Result<PathBuf, Error> {
     let mounts =
         fs::read(MOUNTS).map_err(|source| Error::ReadFile { path: Path::new(MOUNTS).to_owned(), source })?;
     find(&mounts).ok_or(Error::NoCgroups)
+}
+
+/// Where a cgroup is, whether it is there or not.
+pub(super) fn place(path: &CgroupPath) -> Result<PathBuf, Error> {
+    Ok(root()?.join(path.as_str().trim_start_matches('/')))
+}
+
+/// The number of a cgroup, by which the programs know it; `None` if there is none. It is that of its directory.
+pub(super) fn number(path: &CgroupPath) -> Result<Option<u64>, Error> {
+    let place = place(path)?;
+    match fs::metadata(&place) {
+        Ok(found) => Ok(found.is_dir().then(|| found.ino())),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(source) => Err(Error::ReadFile { path: place, source }),
+    }
+}
+
+/// Whether the kernel has classes of `net_cls`, and they are not switched off.
+pub(super) fn has_classes() -> Result<bool, Error> {
+    const CONTROLLERS: &str = "/proc/cgroups";
+    match fs::read_to_string(CONTROLLERS) {
+        Ok(table) => Ok(table.lines().any(|line| {
+            // Name, hierarchy, number of cgroups, whether it is enabled.
+            let words: Vec<&str> = line.split_whitespace().collect();
+            matches!(words[..], ["net_cls", _, _, "1"])
+        })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(Error::ReadFile { path: Path::new(CONTROLLERS).to_owned(), source }),
+    }
 }
 
 /// The mount point of the unified hierarchy's root, or of what this process sees of it.

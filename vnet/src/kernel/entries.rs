@@ -12,6 +12,7 @@ use vnet_common::{
     MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, PrefixKey, UplinkValue,
 };
 
+use super::cgroup_limit;
 use super::error::Error;
 use super::interface::index_if_any;
 use super::maps::Maps;
@@ -82,7 +83,7 @@ impl Entry {
             Resource::Endpoint { addr, .. } => Self::Endpoint(*addr, endpoint(netlink, resource)?),
             Resource::AllowFrom { key } => Self::AllowFrom(*key),
             Resource::PortMap { key, value } => Self::PortMap(*key, *value),
-            other => unreachable!("{other} is not an entry of a map"),
+            other => unreachable!("{other} is not an entry that is found by its description"),
         })
     }
 
@@ -90,7 +91,10 @@ impl Entry {
         match self {
             Self::Config(config) => Ok(match maps.config.get(&0)? {
                 None => State::Absent,
-                Some(found) if found == *config => State::Present,
+                // How much is logged is for the resident part alone to say.
+                Some(found) if found == (DatapathConfig { log_level: found.log_level, ..*config }) => {
+                    State::Present
+                }
                 Some(UNCONFIGURED) => State::Absent,
                 Some(found) => State::Differs(format!("the map holds {found:?}, not {config:?}")),
             }),
@@ -121,7 +125,10 @@ impl Entry {
 
     fn write(self, maps: &Maps) -> Result<(), Error> {
         match self {
-            Self::Config(config) => maps.config.insert(0, config),
+            Self::Config(config) => {
+                let log_level = maps.config.get(&0)?.map_or(0, |found| found.log_level);
+                maps.config.insert(0, DatapathConfig { log_level, ..config })
+            }
             Self::Uplink(key, value) => maps.uplinks.insert(key, value),
             Self::HostAddress(key, value) => maps.host_addresses.insert(key, value),
             Self::Network(key, value) => maps.networks.insert(key, value),
@@ -138,6 +145,9 @@ impl Entry {
 
 /// How the entry of a resource stands.
 pub(super) fn state(maps: &Maps, netlink: &Netlink, resource: &Resource) -> Result<State, Error> {
+    if let Resource::CgroupLimit(share) = resource {
+        return cgroup_limit::state(maps, share);
+    }
     match Entry::of(resource, netlink) {
         Ok(entry) => entry.state(maps),
         Err(error @ Error::NoInterface { .. }) if has_key(maps, resource)? => {
@@ -162,6 +172,9 @@ pub(super) fn states_of_ports(maps: &Maps, resources: &[Resource]) -> Option<Res
 pub(super) async fn create(maps: &Maps, netlink: &Netlink, resource: &Resource) -> Result<(), Error> {
     if matches!(resource, Resource::Uplink { .. }) {
         remove_dead_uplinks(maps, netlink).await?;
+    }
+    if let Resource::CgroupLimit(share) = resource {
+        return cgroup_limit::create(maps, share);
     }
     Entry::of(resource, netlink)?.write(maps)
 }
@@ -209,6 +222,7 @@ pub(super) async fn remove(maps: &Maps, netlink: &Netlink, resource: &Resource) 
         }
         Resource::AllowFrom { key } => drop(maps.allow_from.remove(key)?),
         Resource::Unmasqueraded { subnet } => drop(maps.unmasqueraded.remove(&prefix(subnet))?),
+        Resource::CgroupLimit(share) => cgroup_limit::remove(maps, share)?,
         Resource::Denied { subnet } => drop(maps.denied.remove(&prefix(subnet))?),
         Resource::Floating { external, .. } => drop(maps.floating.remove(&Addr::from(*external))?),
         Resource::PortMap { key, .. } => drop(maps.port_map.remove(key)?),

@@ -11,6 +11,7 @@ use aya::programs::links::LinkError;
 use ipnet::IpNet;
 
 pub use super::netlink::NetlinkError;
+pub use super::takeover::Obstacle;
 use crate::plan::TableSizes;
 
 /// A failed dealing with the kernel: what was attempted, on what, and why it failed; where there is a way out,
@@ -126,6 +127,15 @@ pub enum Error {
         /// Why.
         source: NetlinkError,
     },
+    /// A bridge takes no more ports.
+    #[error(
+        "bridge {bridge} takes no more ports: the kernel gives a bridge 1,023 of them; a network without a bridge \
+         (`vnet network create --no-bridge`) has room for as many endpoints as it has addresses"
+    )]
+    BridgeFull {
+        /// The bridge.
+        bridge: String,
+    },
     /// An interface's queueing discipline cannot be read or set.
     #[error("give interface {interface} a token bucket filter")]
     Queue {
@@ -133,6 +143,36 @@ pub enum Error {
         interface: String,
         /// Why.
         source: NetlinkError,
+    },
+    /// The queueing disciplines of an interface cannot be read or set.
+    #[error("read or set the queueing disciplines of interface {interface}")]
+    Shape {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: NetlinkError,
+    },
+    /// It cannot be asked what is attached to an interface.
+    #[error("ask what is attached to {interface}")]
+    Query {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Somebody has given an interface a queueing discipline.
+    #[error(
+        "somebody has given interface {interface} the queueing discipline {kind} {handle:x}:, which vnet does not take \
+         away: limits of cgroups need one of vnet's own in its place; `tc qdisc del dev {interface} root` removes it, \
+         or limit the cgroups there with it"
+    )]
+    ForeignQueue {
+        /// The interface.
+        interface: String,
+        /// What it is.
+        kind: String,
+        /// Its major number.
+        handle: u16,
     },
     /// An interface cannot be changed.
     #[error("configure interface {interface} of {place} and set it up")]
@@ -240,6 +280,15 @@ pub enum Error {
     #[error("{} is not a namespace", path.display())]
     NotANamespace {
         /// The path.
+        path: PathBuf,
+    },
+    /// A router's link cannot be reached from inside it.
+    #[error("the bridge outside is not reached from inside the router: run the command on its host")]
+    NotEntered,
+    /// A namespace of somebody else's has a name that is wanted.
+    #[error("{} is another network namespace than the router's: remove it or give it another name", path.display())]
+    OtherNamespaceThere {
+        /// Its path.
         path: PathBuf,
     },
     /// A namespace cannot be entered.
@@ -417,7 +466,7 @@ pub enum Error {
     /// The maps are of another version, and in use.
     #[error(
         "the maps in {} are of another version of vnet (this one has ABI version {wanted}), and interfaces use \
-         them: `vnet down` first",
+         them: `vnet up` takes them over",
         pins.display()
     )]
     ForeignVersion {
@@ -425,6 +474,32 @@ pub enum Error {
         pins: PathBuf,
         /// The version of this binary.
         wanted: u32,
+    },
+    /// The maps are of another version, in use, and cannot be taken over.
+    #[error(
+        "the maps in {} are of another version of vnet (this one has ABI version {wanted}), interfaces use them, \
+         and map {map} cannot be taken over: `vnet down` first, after `vnet export`",
+        pins.display()
+    )]
+    NotTakenOver {
+        /// Where they are pinned.
+        pins: PathBuf,
+        /// The version of this binary.
+        wanted: u32,
+        /// One of them.
+        map: &'static str,
+        /// What is in the way.
+        #[source]
+        obstacle: Obstacle,
+    },
+    /// Entries cannot be carried over into a map of this version.
+    #[error("carry the entries of map {map} over from another version of vnet")]
+    Carry {
+        /// The map.
+        map: &'static str,
+        /// What is in the way.
+        #[source]
+        obstacle: Obstacle,
     },
     /// The programs are not loaded.
     #[error("there is no program {}: `vnet up` loads it", pin.display())]
@@ -544,6 +619,12 @@ pub enum Error {
     Events {
         /// Why.
         source: io::Error,
+    },
+    /// What the programs log cannot be read.
+    #[error("read what the programs log")]
+    ReadLog {
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The kernel's news cannot be heard.
     #[error("listen to the kernel's news of interfaces, addresses and routes")]

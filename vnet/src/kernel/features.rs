@@ -11,9 +11,10 @@ const TYPES: &str = "/sys/kernel/btf/vmlinux";
 
 /// Names that stand for a feature: the constant that came with it, or a function of the kernel that did where the
 /// constant is older.
-const NAMES: [(&str, u32); 3] = [
+const NAMES: [(&str, u32); 4] = [
     ("BPF_FIB_LOOKUP_SRC", features::FIB_SOURCE),
     ("BPF_F_IPV6", features::CHECKSUM_IPV6),
+    ("BPF_SKB_TSTAMP_DELIVERY_MONO", features::SET_DEPARTURE),
     // bpf_set_retval is of Linux 5.18. Since this function it is for all cgroup hooks (dea6a4e17013, bed89185af0d).
     ("cgroup_common_func_proto", features::SET_RETVAL),
 ];

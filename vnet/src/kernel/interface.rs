@@ -1,7 +1,10 @@
 //! Interfaces by name, wherever they are: what bridges and veth pairs have in common.
 
+use std::collections::HashMap;
+
 use ipnet::IpNet;
 
+use super::Interface;
 use super::error::Error;
 use super::netlink::{Link, Netlink, NetlinkError};
 use crate::plan::GsoSizes;
@@ -54,4 +57,26 @@ pub(super) fn addresses(netlink: &Netlink, link: &Link) -> Result<Vec<IpNet>, Er
     let addresses =
         addresses.map_err(|source| Error::ReadInterface { interface: link.name.clone(), source })?;
     Ok(addresses.into_iter().filter(|address| address.global).map(|address| address.net).collect())
+}
+
+/// All interfaces of a namespace, with their addresses.
+pub(super) async fn all(netlink: &Netlink) -> Result<Vec<Interface>, Error> {
+    let failed = |source| Error::ReadInterfaces { source };
+    let links = netlink.links().await.map_err(failed)?;
+    let addresses = netlink.addresses(None).map_err(failed)?;
+    let mut by_index: HashMap<u32, Vec<IpNet>> = HashMap::new();
+    for address in addresses {
+        by_index.entry(address.index).or_default().push(address.net);
+    }
+    let interface = |link: Link| Interface {
+        addresses: by_index.remove(&link.index).unwrap_or_default(),
+        index: link.index,
+        name: link.name,
+        mac: link.mac,
+        mtu: link.mtu,
+        gso: link.gso,
+        up: link.up,
+        kind: link.kind,
+    };
+    Ok(links.into_iter().map(interface).collect())
 }

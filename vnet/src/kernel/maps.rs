@@ -20,8 +20,9 @@ use aya::sys::SyscallError;
 use bytemuck::Zeroable as _;
 use vnet_common::{
     Addr, AllowFromKey, CtEntry, DatapathConfig, DropKey, EndpointUse, EndpointValue, FloatingValue,
-    FlowHand, FragmentKey, FragmentValue, HostAddressValue, LocalFlowKey, LocalFlowValue, MappingEntry,
-    MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, PrefixKey, Tuple, UplinkValue,
+    FlowHand, FragmentKey, FragmentValue, HostAddressValue, LimitClock, LimitKey, LimitValue, LocalFlowKey,
+    LocalFlowValue, MappingEntry, MasqueradeValue, NetworkValue, PortMapKey, PortMapValue, PrefixKey, Tuple,
+    UplinkValue,
 };
 
 use super::batch;
@@ -66,9 +67,12 @@ pub(super) struct Maps {
     pub(super) endpoint_use: Table<u32, EndpointUse>,
     pub(super) fragments: Table<FragmentKey, FragmentValue>,
     pub(super) local_flows: Table<LocalFlowKey, LocalFlowValue>,
+    pub(super) limits: Table<LimitKey, LimitValue>,
+    pub(super) limit_clocks: Table<u32, LimitClock>,
     drops: PathBuf,
     events: PathBuf,
     captured: PathBuf,
+    logged: PathBuf,
 }
 
 impl Maps {
@@ -96,9 +100,12 @@ impl Maps {
             endpoint_use: Table::new(instance, names::ENDPOINT_USE),
             fragments: Table::new(instance, names::FRAGMENTS),
             local_flows: Table::new(instance, names::LOCAL_FLOWS),
+            limits: Table::new(instance, names::LIMITS),
+            limit_clocks: Table::new(instance, names::LIMIT_CLOCKS),
             drops: instance.map_pin(names::DROPS),
             events: instance.map_pin(names::EVENTS),
             captured: instance.map_pin(names::CAPTURED),
+            logged: instance.map_pin(names::LOGGED),
         }
     }
 
@@ -124,6 +131,8 @@ impl Maps {
         self.endpoint_use.close();
         self.fragments.close();
         self.local_flows.close();
+        self.limits.close();
+        self.limit_clocks.close();
     }
 
     /// The drop counters, summed over the CPUs.
@@ -138,6 +147,16 @@ impl Maps {
             entry.map(|(Abi(key), values)| (key, values.iter().sum()))
         };
         counters.iter().map(sum).collect::<Result<_, _>>().map_err(|source| read_error(name, source))
+    }
+
+    /// How many records the programs have had to log, summed over the CPUs.
+    pub(super) fn logged(&self) -> Result<u64, Error> {
+        let name = vnet_common::maps::LOGGED;
+        let failed = |source| read_error(name, source);
+        let data = open(&self.logged).map_err(failed)?;
+        let data = data.ok_or_else(|| Error::NoMap { map: name, pin: self.logged.clone() })?;
+        let counts = maps::PerCpuArray::<_, u64>::try_from(Map::PerCpuArray(data)).map_err(failed)?;
+        counts.get(&0, 0).map(|counts| counts.iter().sum()).map_err(failed)
     }
 
     /// How much of each map whose entries are counted by nobody else is in use: all but the flow tables, and those of
@@ -160,6 +179,7 @@ impl Maps {
             self.endpoint_use.usage(|_, _| true)?,
             self.fragments.usage(|_, _| true)?,
             self.local_flows.usage(|_, _| true)?,
+            self.limits.usage(|_, _| true)?,
             self.flood_sources.usage(|_, _| true)?,
         ];
         Ok(usages.into_iter().flatten().collect())
@@ -392,7 +412,7 @@ pub(super) fn room(pin: &Path, name: &'static str) -> Result<Option<u32>, Error>
 }
 
 /// Opens a pinned map; `None` if nothing is pinned there.
-fn open(pin: &Path) -> Result<Option<MapData>, MapError> {
+pub(super) fn open(pin: &Path) -> Result<Option<MapData>, MapError> {
     match MapData::from_pin(pin) {
         Err(error) if errno(&error) == Some(nix::libc::ENOENT) => Ok(None),
         opened => opened.map(Some),

@@ -5,24 +5,30 @@
 //!          +-- attachment, xdp   programs on interfaces
 //!          +-- entries        resources that are one entry of a map           -- maps
 //!          +-- bridge, veth, direct, hold, limit   interfaces and what is set on them       -- interface, netlink (dump), sysctl
+//!          +-- shaping        where what limited cgroups send waits                       -- netlink (dump)
 //!          +-- live           tables and routing, for packets that are only described, read only   -- maps, probe
 //!          +-- capture        what the programs drop, for whoever asks for the packets    -- maps
+//!          +-- log            what the programs log, by aya-log                          -- maps, programs
+//!          +-- gateway        sockets that one network reaches
 //!          +-- traffic        what interfaces count                                   -- netlink
 //!          +-- netns          namespaces
+//!          +-- home, leg      a router's namespace, and its way out                     -- netns, veth
 //!          +-- watch          what happens beside vnet                           -- netlink, inotify
 //!          +-- netfilter      the rules of the host's firewall, read only        -- dump
 //!          +-- reserved_ports, forwarding   parameters of the host                -- sysctl, former
 //!          '-- sockets        of the host's own programs                         -- dump
 //! ```
 //!
-//! "The host" is the network namespace in which the process runs.
+//! "The host" is the network namespace in which the process runs; a router's, where it has entered that ([`Kernel::enter`]).
 
 mod attachment;
 mod batch;
 mod bridge;
+pub mod btf;
 mod capabilities;
 mod capture;
 mod cgroup;
+mod cgroup_limit;
 mod direct;
 mod dump;
 mod entries;
@@ -34,22 +40,29 @@ mod features;
 mod flows;
 mod former;
 mod forwarding;
+mod gateway;
 mod hold;
+mod home;
 mod interface;
+mod leg;
 mod limit;
 mod live;
+mod log;
 mod maps;
 mod netfilter;
 mod netlink;
 mod netns;
 mod object;
+mod object_info;
 mod pins;
 mod probe;
 mod programs;
 mod reserved_ports;
+mod shaping;
 mod sockets;
 mod stdout;
 mod sysctl;
+mod takeover;
 mod traffic;
 mod veth;
 mod watch;
@@ -57,6 +70,7 @@ mod xdp;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -65,14 +79,15 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use nix::time::{ClockId, clock_gettime};
 use vnet_common::{
-    Addr, CaptureFilter, CtEntry, DatapathConfig, DropKey, EndpointUse, Event, Mac, MappingEntry, PortRange,
-    Proto, Tuple,
+    Addr, CaptureFilter, CtEntry, DatapathConfig, DropKey, EndpointUse, Event, Hook, LogLevel, Mac,
+    MappingEntry, PortRange, Proto, Tuple,
 };
 
 pub use capture::{Capture, Captured};
 pub use environment::Environment;
-pub use error::{Error, NetlinkError};
+pub use error::{Error, NetlinkError, Obstacle};
 pub use live::Live;
+pub use log::Log;
 pub use object::{GENERATOR, OBJECT, PROBE, RUNNERS};
 pub use traffic::InterfaceTraffic;
 pub use watch::{Change, Hooks, Watch};
@@ -87,7 +102,16 @@ use self::xdp::XdpAttachment;
 use crate::firewall::Netfilter;
 use crate::flow::{self, Counted, Room, Stats, Tables, Usage};
 use crate::instance::Instance;
-use crate::plan::{GsoSizes, Op, Resource, State, TableSizes, Veth};
+use crate::plan::{Cgroup, GsoSizes, Op, Pacing, Queue, Resource, State, TableSizes, Veth};
+
+/// Opens a file that is there for reading and writing, unless it is a symbolic link.
+///
+/// # Errors
+/// When it cannot be opened, or is one.
+pub fn open_without_link(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    File::options().read(true).write(true).custom_flags(nix::libc::O_NOFOLLOW).open(path)
+}
 
 /// An interface of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -217,13 +241,21 @@ impl Kernel {
                 reserved_ports::state(&self.instance, PortRange { first: *first, last: *last })
             }
             Resource::Forwarding { interface } => forwarding::state(&self.instance, interface),
-            Resource::Bridge { name, mac, mtu, gso, addresses } => {
-                Bridge { name, mac: *mac, mtu: *mtu, gso: *gso, addresses }.state(&self.netlink).await
+            Resource::Bridge { name, far_end, mac, mtu, gso, addresses } => {
+                let far_end = far_end.as_deref();
+                let bridge = Bridge { name, far_end, mac: *mac, mtu: *mtu, gso: *gso, addresses };
+                bridge.state(&self.netlink).await
             }
             Resource::Namespace { name } => netns::state(name),
             Resource::Veth(veth) => veth::state(&self.netlink, veth).await,
+            Resource::Home { name } => home::state(name),
+            Resource::Leg(veth) => leg::state(veth).await,
+            Resource::ExternalAddress { address, interface } => {
+                leg::address_state(&self.netlink, interface, *address)
+            }
             Resource::Direct(pair) => direct::state(pair).await,
             Resource::Limit(shaper) => limit::state(&self.netlink, shaper).await,
+            Resource::Queue(queue) => shaping::state(&self.netlink, queue).await,
             Resource::Hold { entrance, exit } => Hold { entrance, exit }.state(&self.netlink).await,
             Resource::Config { .. }
             | Resource::Uplink { .. }
@@ -233,6 +265,7 @@ impl Kernel {
             | Resource::Unmasqueraded { .. }
             | Resource::Floating { .. }
             | Resource::Denied { .. }
+            | Resource::CgroupLimit(_)
             | Resource::Endpoint { .. }
             | Resource::AllowFrom { .. }
             | Resource::PortMap { .. } => entries::state(&self.maps, &self.netlink, resource),
@@ -285,6 +318,8 @@ impl Kernel {
             }
             Resource::Bridge { name, .. } => self.has_interface(name),
             Resource::Veth(veth) => self.has_interface(&veth.host),
+            Resource::Home { name } => home::is_there(name),
+            Resource::Leg(veth) => leg::is_there(veth).await,
             other => Ok(self.state(other).await? != State::Absent),
         }
     }
@@ -325,13 +360,24 @@ impl Kernel {
                 reserved_ports::create(&self.instance, PortRange { first: *first, last: *last })
             }
             Resource::Forwarding { interface } => forwarding::create(&self.instance, interface),
-            Resource::Bridge { name, mac, mtu, gso, addresses } => {
-                Bridge { name, mac: *mac, mtu: *mtu, gso: *gso, addresses }.create(&self.netlink).await
+            Resource::Bridge { name, far_end, mac, mtu, gso, addresses } => {
+                let far_end = far_end.as_deref();
+                let bridge = Bridge { name, far_end, mac: *mac, mtu: *mtu, gso: *gso, addresses };
+                bridge.create(&self.netlink).await
             }
             Resource::Namespace { name } => netns::create(name).await,
-            Resource::Veth(veth) => veth::create(&self.netlink, veth).await,
+            Resource::Veth(veth) => {
+                let host = veth::Host { netlink: &self.netlink, namespace: None };
+                veth::create(host, veth, veth::Others::Go).await
+            }
+            Resource::Home { name } => home::create(name),
+            Resource::Leg(veth) => leg::create(veth).await,
+            Resource::ExternalAddress { address, interface } => {
+                leg::add_address(&self.netlink, interface, *address).await
+            }
             Resource::Direct(pair) => direct::create(pair).await,
             Resource::Limit(shaper) => limit::create(&self.netlink, shaper).await,
+            Resource::Queue(queue) => shaping::create(&self.netlink, queue).await,
             Resource::Hold { entrance, exit } => Hold { entrance, exit }.create(&self.netlink).await,
             Resource::Config { .. }
             | Resource::Uplink { .. }
@@ -341,6 +387,7 @@ impl Kernel {
             | Resource::Unmasqueraded { .. }
             | Resource::Floating { .. }
             | Resource::Denied { .. }
+            | Resource::CgroupLimit(_)
             | Resource::Endpoint { .. }
             | Resource::AllowFrom { .. }
             | Resource::PortMap { .. } => entries::create(&self.maps, &self.netlink, resource).await,
@@ -359,11 +406,19 @@ impl Kernel {
             Resource::Xdp { interface, generic } => self.xdp(interface, *generic).remove(),
             Resource::ReservedPorts { .. } => reserved_ports::remove(&self.instance),
             Resource::Forwarding { interface } => forwarding::remove(&self.instance, interface),
-            Resource::Bridge { name, .. } => bridge::remove(&self.netlink, name).await,
+            Resource::Bridge { name, far_end, .. } => {
+                bridge::remove(&self.netlink, name, far_end.is_none()).await
+            }
             Resource::Namespace { name } => netns::remove(name),
             Resource::Veth(veth) => veth::remove(&self.netlink, veth).await,
+            Resource::Home { name } => home::remove(name),
+            Resource::Leg(veth) => leg::remove(veth).await,
+            Resource::ExternalAddress { address, interface } => {
+                leg::delete_address(&self.netlink, interface, *address).await
+            }
             Resource::Direct(pair) => direct::remove(pair).await,
             Resource::Limit(shaper) => limit::remove(&self.netlink, shaper).await,
+            Resource::Queue(queue) => shaping::remove(&self.netlink, &queue.interface).await,
             Resource::Hold { entrance, exit } => Hold { entrance, exit }.remove(&self.netlink).await,
             Resource::Config { .. }
             | Resource::Uplink { .. }
@@ -373,6 +428,7 @@ impl Kernel {
             | Resource::Unmasqueraded { .. }
             | Resource::Floating { .. }
             | Resource::Denied { .. }
+            | Resource::CgroupLimit(_)
             | Resource::Endpoint { .. }
             | Resource::AllowFrom { .. }
             | Resource::PortMap { .. } => entries::remove(&self.maps, &self.netlink, resource).await,
@@ -388,24 +444,66 @@ impl Kernel {
     /// # Errors
     /// When the kernel does not list them.
     pub async fn interfaces(&self) -> Result<Vec<Interface>, Error> {
-        let failed = |source| Error::ReadInterfaces { source };
-        let links = self.netlink.links().await.map_err(failed)?;
-        let addresses = self.netlink.addresses(None).map_err(failed)?;
-        let mut by_index: HashMap<u32, Vec<IpNet>> = HashMap::new();
-        for address in addresses {
-            by_index.entry(address.index).or_default().push(address.net);
+        interface::all(&self.netlink).await
+    }
+
+    /// The interfaces of the namespace that the process came from, if it has entered a router's.
+    ///
+    /// # Errors
+    /// When the kernel does not list them.
+    pub async fn outside(&self) -> Result<Option<Vec<Interface>>, Error> {
+        match home::origin() {
+            Some(namespace) => Ok(Some(interface::all(&namespace.netlink()?).await?)),
+            None => Ok(None),
         }
-        let interface = |link: netlink::Link| Interface {
-            addresses: by_index.remove(&link.index).unwrap_or_default(),
-            index: link.index,
-            name: link.name,
-            mac: link.mac,
-            mtu: link.mtu,
-            gso: link.gso,
-            up: link.up,
-            kind: link.kind,
-        };
-        Ok(links.into_iter().map(interface).collect())
+    }
+
+    /// The number of that namespace.
+    ///
+    /// # Errors
+    /// When the kernel does not number namespaces.
+    pub fn origin(&self) -> Result<Option<u64>, Error> {
+        home::origin().map(home::cookie).transpose()
+    }
+
+    /// Whether the process has entered a router's namespace: what files say of addresses holds where it came from.
+    #[must_use]
+    pub fn has_moved() -> bool {
+        home::origin().is_some()
+    }
+
+    /// The number of the network namespace that the process is in.
+    ///
+    /// # Errors
+    /// When the kernel does not number namespaces.
+    pub fn here() -> Result<u64, Error> {
+        home::own_cookie()
+    }
+
+    /// Moves the process into the namespace of a router, if that of its name has this number; says whether it is there
+    /// now. To be called before there is another thread.
+    ///
+    /// # Errors
+    /// When it may not be entered, or a capability is missing (named).
+    pub fn enter(router: &str, number: u64) -> Result<bool, Error> {
+        home::enter(router, number)
+    }
+
+    /// Moves the process into the namespace of this number, which has lost its name, if some process lives there; says
+    /// whether it is there now. To be called before there is another thread.
+    ///
+    /// # Errors
+    /// When processes cannot be listed, or a capability is missing (named).
+    pub fn enter_nameless(number: u64) -> Result<bool, Error> {
+        home::enter_nameless(number)
+    }
+
+    /// Moves the process into a new namespace, for a router that has none. To be called before there is another thread.
+    ///
+    /// # Errors
+    /// When it cannot be made, or a capability is missing (named).
+    pub fn enter_new() -> Result<(), Error> {
+        home::enter_new()
     }
 
     /// The addresses of the host, by interface: of those that have some, and of those of these names that there are.
@@ -618,6 +716,40 @@ impl Kernel {
         Ok(self.maps.config.entries()?.remove(&0))
     }
 
+    /// Sets how much the programs log; nothing to do without a data path. Whoever calls this holds the instance's lock:
+    /// what else stands in the entry is read and written back.
+    ///
+    /// # Errors
+    /// When the map cannot be read or written.
+    pub fn set_log_level(&self, level: LogLevel) -> Result<(), Error> {
+        match self.datapath_config()? {
+            Some(config) if config.log_level != level as u32 => {
+                self.maps.config.insert(0, DatapathConfig { log_level: level as u32, ..config })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Sockets at a port of a gateway's address, for datagrams and for connections, which only its bridge leads to.
+    ///
+    /// # Errors
+    /// When the bridge has not that address, or somebody else has the port.
+    pub fn gateway_sockets(
+        addr: IpAddr,
+        port: u16,
+        bridge: &str,
+    ) -> io::Result<(std::net::UdpSocket, std::net::TcpListener)> {
+        gateway::sockets(addr, port, bridge)
+    }
+
+    /// Begins to read what the programs log, which should be nothing at the moment.
+    ///
+    /// # Errors
+    /// When there is no data path, or its log cannot be read.
+    pub fn log(&self) -> Result<Log, Error> {
+        Log::open(&self.instance)
+    }
+
     /// Forgets the flows for which `doomed` holds, together with their twins; returns how many entries went.
     ///
     /// # Errors
@@ -664,6 +796,36 @@ impl Kernel {
         hold::is_possible(&self.netlink).await
     }
 
+    /// How what limited cgroups send can be made to wait; `None` if the kernel has nothing for it.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub async fn pacing(&self) -> Result<Option<Pacing>, Error> {
+        shaping::possible(&self.netlink).await
+    }
+
+    /// A cgroup as it is recorded: by its place below the root of its hierarchy.
+    ///
+    /// # Errors
+    /// When the unified hierarchy is not mounted.
+    pub fn cgroup(asked: Cgroup) -> Result<Cgroup, Error> {
+        match asked {
+            Cgroup::Path(path) => Ok(Cgroup::Path(path.below(&cgroup::root()?))),
+            class @ Cgroup::ClassId(_) => Ok(class),
+        }
+    }
+
+    /// Whether there is such a cgroup; of a class, whether there are any.
+    ///
+    /// # Errors
+    /// When it cannot be looked for.
+    pub fn has_cgroup(asked: &Cgroup) -> Result<bool, Error> {
+        match asked {
+            Cgroup::Path(path) => Ok(cgroup::number(path)?.is_some()),
+            Cgroup::ClassId(_) => cgroup::has_classes(),
+        }
+    }
+
     /// Checks that a network namespace can be opened at a path.
     ///
     /// # Errors
@@ -691,6 +853,11 @@ impl Kernel {
         }
         found.extend(reserved_ports::noted(&self.instance)?);
         found.extend(forwarding::noted(&self.instance)?);
+        let attached = attachment::pinned_in(&self.instance.link_pin("", "").with_file_name(""))?;
+        for (_, interface) in attached.into_iter().filter(|(hook, _)| *hook == Hook::Shape) {
+            let queue = Queue { interface, pacing: Pacing::Fq, classes: Vec::new() };
+            found.push(Resource::Queue(queue));
+        }
         Ok(found)
     }
 
@@ -700,6 +867,20 @@ impl Kernel {
     /// When they are that, with the way out.
     pub fn check_version(&self) -> Result<(), Error> {
         programs::check_version(&self.instance)
+    }
+
+    /// Refuses maps of another version of vnet that are in use and cannot be taken over.
+    ///
+    /// # Errors
+    /// When they are that, with the way out.
+    pub fn check_takeover(&self) -> Result<(), Error> {
+        programs::check_takeover(&self.instance)
+    }
+
+    /// Whether the programs in use are those of another build of vnet.
+    #[must_use]
+    pub fn has_other_build(&self) -> bool {
+        programs::has_other_build(&self.instance)
     }
 
     /// The number of the host's network namespace: no other has it until the next boot.

@@ -12,9 +12,11 @@
 //! names and numbers of interfaces. A command that asks nothing else never opens the other one.
 
 mod address;
+mod discipline;
 mod filter;
 mod link;
 mod names;
+mod neighbour;
 mod queue;
 mod route;
 mod rule;
@@ -34,6 +36,7 @@ use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use super::dump::DumpSocket;
 
 pub(super) use self::address::Address;
+pub(super) use self::discipline::{Discipline, FQ, HTB, HtbClass, HtbRate, MQ, Made};
 pub(super) use self::filter::BpfFilter;
 pub(super) use self::link::{AttachedXdp, Counters, Link, OtherEnd, gso_attributes};
 pub(super) use self::queue::TokenBucket;

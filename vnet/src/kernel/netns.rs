@@ -1,7 +1,8 @@
 //! Network namespaces: made where `ip netns` looks for them, entered by threads of their own.
 //!
 //! A thread that changes its network namespace never changes back here: it ends. The thread that runs the
-//! runtime therefore never enters one, and nothing that runs in it can find itself elsewhere.
+//! runtime therefore never enters one, and nothing that runs in it can find itself elsewhere. That a whole process does,
+//! before there is a runtime, is another matter: see `home`.
 
 use std::fs::{self, File};
 use std::io;
@@ -129,7 +130,7 @@ pub(super) fn remove(name: &str) -> Result<(), Error> {
     }
 }
 
-fn path_of(name: &str) -> PathBuf {
+pub(super) fn path_of(name: &str) -> PathBuf {
     Path::new(DIRECTORY).join(name)
 }
 
@@ -141,20 +142,37 @@ fn is_namespace(file: &File) -> bool {
 /// that was killed between the file and the mount.
 fn make(path: &Path) -> Result<(), Error> {
     let failed = |source| Error::MakeNamespace { path: path.to_owned(), source };
+    at_path(path, || {
+        in_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| failed(errno.into()))?;
+            // Before anybody finds it: one that has a name is complete.
+            loopback_up().map_err(failed)?;
+            mount_own(path)
+        })
+    })
+}
+
+/// Mounts the calling thread's own namespace at a path, likewise.
+pub(super) fn name_own(path: &Path) -> Result<(), Error> {
+    at_path(path, || mount_own(path))
+}
+
+fn mount_own(path: &Path) -> Result<(), Error> {
+    let own = Some("/proc/thread-self/ns/net");
+    let mounted = mount(own, path, None::<&str>, MsFlags::MS_BIND, None::<&str>);
+    mounted.map_err(|errno| Error::MakeNamespace { path: path.to_owned(), source: errno.into() })
+}
+
+/// Makes the file that a namespace is to be mounted on, which goes again if it cannot be.
+fn at_path(path: &Path, mounted: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    let failed = |source| Error::MakeNamespace { path: path.to_owned(), source };
     check_namespaces()?;
     make_directory().map_err(failed)?;
     match File::create_new(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
         _ => {}
     }
-    let made = in_thread(|| {
-        unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| failed(errno.into()))?;
-        // Before anybody finds it: one that has a name is complete.
-        loopback_up().map_err(failed)?;
-        let mounted =
-            mount(Some("/proc/thread-self/ns/net"), path, None::<&str>, MsFlags::MS_BIND, None::<&str>);
-        mounted.map_err(|errno| failed(errno.into()))
-    });
+    let made = mounted();
     if made.is_err() {
         // Best effort: the error to report is the first one.
         let _ = fs::remove_file(path);
@@ -163,7 +181,7 @@ fn make(path: &Path) -> Result<(), Error> {
 }
 
 /// Sets the loopback interface of the calling thread's namespace up (`SIOCSIFFLAGS`).
-fn loopback_up() -> io::Result<()> {
+pub(super) fn loopback_up() -> io::Result<()> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     let mut request = libc::ifreq {
         ifr_name: [0; libc::IFNAMSIZ],

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use super::attachment;
 use super::capabilities::check_namespaces;
 use super::error::Error;
+use super::object_info::object_info;
 
 /// What happens to links to interfaces when their pins are removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,13 +148,12 @@ fn detach_link(pin: &Path) -> io::Result<()> {
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Whether a pinned link to a cgroup has been detached from it: it has no cgroup any more
-/// (`bpf_cgroup_link_fill_link_info`).
-pub(super) fn has_lost_its_cgroup(pin: &Path) -> io::Result<bool> {
-    const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
-    /// The beginning of `struct bpf_link_info`, as it is for links to cgroups.
+/// Whether a pinned link has been detached: one to a cgroup has no cgroup any more (`bpf_cgroup_link_fill_link_info`), one
+/// by XDP to an interface no interface (`bpf_xdp_link_fill_link_info`), whose index stands in the same place.
+pub(super) fn is_detached(pin: &Path) -> io::Result<bool> {
+    /// The beginning of `struct bpf_link_info`, as it is for links to cgroups. What a kind of link has not is zero.
     #[repr(C)]
-    #[derive(Default)]
+    #[derive(Clone, Copy, Default)]
     struct Info {
         kind: u32,
         id: u32,
@@ -163,25 +163,8 @@ pub(super) fn has_lost_its_cgroup(pin: &Path) -> io::Result<bool> {
         attached: u32,
         padding_at_end: u32,
     }
-    #[repr(C)]
-    struct Attribute {
-        fd: u32,
-        length: u32,
-        info: u64,
-    }
     let link = open(pin)?;
-    let mut info = Info::default();
-    let attribute = Attribute {
-        fd: link.as_raw_fd() as u32,
-        length: size_of::<Info>() as u32,
-        info: (&raw mut info) as u64,
-    };
-    // SAFETY: the attribute is the `info` member of BPF_OBJ_GET_INFO_BY_FD; the kernel writes at most `length` bytes to
-    // `info`, which lives until the call is over.
-    let done = unsafe {
-        libc::syscall(libc::SYS_bpf, OBJ_GET_INFO_BY_FD, &raw const attribute, size_of::<Attribute>())
-    };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(info.cgroup == 0) }
+    Ok(object_info(link.as_fd(), Info::default())?.cgroup == 0)
 }
 
 /// Opens what is pinned at a path. Like the other commands of `bpf` here (`include/uapi/linux/bpf.h`), aya does this only

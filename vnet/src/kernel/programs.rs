@@ -9,8 +9,9 @@
 //! A set that is being put together holds its build's mark (a directory) last of all, so whatever a killed
 //! process leaves is recognised: a set without a mark is thrown away, one with a mark is put into its place.
 //!
-//! A newer build of vnet with the same ABI takes over the maps, so that flows and published ports live on, and
-//! exchanges the programs of attachments in place, so that no packet meets an interface without a program.
+//! Another build of vnet with the same ABI takes over the maps, so that flows and published ports live on, and
+//! exchanges the programs of attachments in place, so that no packet meets an interface without a program. One with
+//! another ABI makes maps of its own and carries the entries over ([`super::takeover`]).
 
 use std::fs::{self, File};
 use std::io;
@@ -30,6 +31,7 @@ use super::error::Error;
 use super::maps::{self as tables, Table};
 use super::netlink::Netlink;
 use super::pins::{self, InterfaceLinks};
+use super::takeover::{self, Takeover};
 use super::xdp::XdpAttachment;
 use super::{cgroup, features as kernel_features, object};
 use crate::instance::Instance;
@@ -80,8 +82,14 @@ impl<'a> Place<'a> {
             .map_or_else(|_| self.root.clone(), |path| self.root.join(path))
     }
 
-    fn map(&self, name: &str) -> PathBuf {
+    /// Where a map is pinned.
+    pub(super) fn map(&self, name: &str) -> PathBuf {
         self.path(&self.instance.map_pin(name))
+    }
+
+    /// Its directory.
+    pub(super) fn root(&self) -> PathBuf {
+        self.root.clone()
     }
 
     fn program(&self, name: &str) -> PathBuf {
@@ -127,22 +135,15 @@ impl<'a> Place<'a> {
         missing.map(|name| format!("map {name} is not pinned"))
     }
 
-    /// A program whose link to the root cgroup is pinned, but links it no more.
-    fn detached(&self) -> Option<String> {
-        let detached = |name: &&&str| {
-            // Not knowing is no reason to do anything about it.
-            pins::has_lost_its_cgroup(&self.cgroup_link(name)).unwrap_or(false)
-        };
-        let found = HOST_PROGRAMS.iter().find(detached);
-        found.map(|name| format!("program {name} was detached from the root cgroup"))
+    /// The programs whose links to the root cgroup are pinned, but link them no more.
+    fn detached(&self) -> impl Iterator<Item = &'static str> {
+        // Not knowing is no reason to do anything about it.
+        HOST_PROGRAMS.into_iter().filter(|name| pins::is_detached(&self.cgroup_link(name)).unwrap_or(false))
     }
 
-    /// The ABI version of its maps, if it can be read.
-    fn abi_version(&self) -> Option<u32> {
-        // The version is the entry's first word in every version; the rest of the entry may have another size,
-        // and then this map is not that type.
-        let config = Table::<u32, DatapathConfig>::pinned_at(self.map(maps::CONFIG), maps::CONFIG);
-        config.get(&0).ok().flatten().map(|config| config.abi_version)
+    /// That there is one.
+    fn any_detached(&self) -> Option<String> {
+        self.detached().next().map(|name| format!("program {name} was detached from the root cgroup"))
     }
 }
 
@@ -170,29 +171,52 @@ pub(super) fn state(instance: &Instance) -> State {
     if let Some(gap) = live.gap() {
         return State::Differs(gap);
     }
-    match live.abi_version() {
+    match takeover::abi_version(&live) {
         Some(ABI_VERSION) => {}
         Some(other) => return State::Differs(format!("maps of ABI version {other}, not {ABI_VERSION}")),
-        None => return State::Differs("maps of another ABI version".to_owned()),
+        None => return State::Differs("maps of an unknown ABI version".to_owned()),
     }
     match (live.mark(), object::build()) {
         (Some(mark), Some(build)) if mark != build => State::Differs("programs of another build".to_owned()),
         (None, Some(_)) => State::Differs("loading was interrupted".to_owned()),
-        _ => live.detached().map_or(State::Present, State::Differs),
+        _ => live.any_detached().map_or(State::Present, State::Differs),
     }
 }
 
+/// The programs that are to be attached to the root cgroup, and were detached from it.
+pub(super) fn detached_from_cgroup(instance: &Instance) -> Vec<&'static str> {
+    Place::live(instance).detached().collect()
+}
+
 /// Refuses maps of another version of vnet that are in use: what this one would write there, the programs that use them
-/// would not understand, and to make them anew would end every flow.
+/// would not understand.
 pub(super) fn check_version(instance: &Instance) -> Result<(), Error> {
     let live = Place::live(instance);
-    if live.abi_version() == Some(ABI_VERSION) || !live.map(maps::CONFIG).exists() {
-        return Ok(());
+    if is_of_other_version(&live)? {
+        return Err(Error::ForeignVersion { pins: live.root, wanted: ABI_VERSION });
     }
-    if attachment::pinned_in(&links_of(instance))?.is_empty() {
-        return Ok(());
+    Ok(())
+}
+
+/// Refuses maps of another version of vnet that are in use and whose entries cannot be carried over: to make them anew
+/// would end every flow.
+pub(super) fn check_takeover(instance: &Instance) -> Result<(), Error> {
+    let live = Place::live(instance);
+    if is_of_other_version(&live)? { takeover::check(&live) } else { Ok(()) }
+}
+
+/// Whether a complete set of another build is in use.
+pub(super) fn has_other_build(instance: &Instance) -> bool {
+    let mark = Place::live(instance).mark();
+    mark.zip(object::build()).is_some_and(|(mark, build)| mark != build)
+}
+
+/// Whether its maps are of another version, and interfaces use them.
+fn is_of_other_version(live: &Place<'_>) -> Result<bool, Error> {
+    if takeover::abi_version(live) == Some(ABI_VERSION) || !live.map(maps::CONFIG).exists() {
+        return Ok(false);
     }
-    Err(Error::ForeignVersion { pins: live.root, wanted: ABI_VERSION })
+    Ok(!attachment::pinned_in(&links_of(live.instance))?.is_empty())
 }
 
 /// Loads what is missing. Maps that are there keep their sizes.
@@ -204,14 +228,14 @@ pub(super) async fn create(instance: &Instance, sizes: TableSizes, netlink: &Net
     if !live.exists() && new.mark().is_some() {
         rename(&new, &live)?;
     }
-    pins::remove_tree(&new.root, InterfaceLinks::Leave)?;
+    undo_unfinished(&new, netlink).await?;
     pins::remove_tree(&old.root, InterfaceLinks::Leave)?;
     if state(instance) == State::Present {
         return Ok(());
     }
-    let kept = take_over(&live, netlink).await?;
-    let filled = match load(object, kept.as_ref(), sizes) {
-        Ok(ebpf) => fill(&new, kept.as_ref(), ebpf, &cgroup, netlink).await,
+    let former = former(&live, netlink).await?;
+    let filled = match load(object, former.kept(), sizes) {
+        Ok(ebpf) => fill(&new, &former, ebpf, &cgroup, netlink).await,
         Err(error) => Err(error),
     };
     if let Err(error) = filled {
@@ -219,17 +243,32 @@ pub(super) async fn create(instance: &Instance, sizes: TableSizes, netlink: &Net
         let _ = pins::remove_tree(&new.root, InterfaceLinks::Leave);
         return Err(error);
     }
-    if kept.is_some() {
+    if !matches!(former, Former::Nothing) {
         rename(&live, &old)?;
     }
     rename(&new, &live)?;
     pins::remove_tree(&old.root, InterfaceLinks::Leave)
 }
 
+/// Removes what a killed process has put together of a set, and what of that took the place of the set in use.
+async fn undo_unfinished(new: &Place<'_>, netlink: &Netlink) -> Result<(), Error> {
+    if new.exists() {
+        // Best effort: what is not attached as it should be is found to be so, and attached again.
+        let _ = exchange_back(new, netlink).await;
+    }
+    pins::remove_tree(&new.root, InterfaceLinks::Leave)
+}
+
 /// Removes all of it: links, programs, maps.
 pub(super) async fn remove(instance: &Instance, netlink: &Netlink) -> Result<(), Error> {
     if !pins::is_bpffs(instance.bpffs()) {
         return Ok(());
+    }
+    let (live, new) = (Place::live(instance), Place::new(instance));
+    if live.exists() {
+        undo_unfinished(&new, netlink).await?;
+    } else if new.mark().is_some() {
+        rename(&new, &live)?;
     }
     remove_live(instance, netlink).await?;
     for place in [Place::new(instance), Place::old(instance)] {
@@ -250,21 +289,40 @@ async fn remove_live(instance: &Instance, netlink: &Netlink) -> Result<(), Error
     pins::remove_tree(&instance.pin_dir(), InterfaceLinks::Detach)
 }
 
-/// The set in use, if its maps can be kept, whatever else of it is missing; otherwise removes what there is of it.
-async fn take_over<'a>(live: &Place<'a>, netlink: &Netlink) -> Result<Option<Place<'a>>, Error> {
-    let version = live.abi_version();
-    if live.missing_map().is_none() && version == Some(ABI_VERSION) {
-        return Ok(Some(Place::live(live.instance)));
-    }
-    check_version(live.instance)?;
-    remove_live(live.instance, netlink).await?;
-    Ok(None)
+/// The set in use, for the one that comes after it.
+enum Former<'a> {
+    /// There is none, or it was of no use.
+    Nothing,
+    /// Its maps are kept.
+    Kept(Place<'a>),
+    /// The entries of its maps are carried over into others.
+    CarriedOver(Place<'a>),
 }
 
-/// Puts a set together: with the maps of another one, if there is one to take them from.
+impl<'a> Former<'a> {
+    fn kept(&self) -> Option<&Place<'a>> {
+        if let Self::Kept(place) = self { Some(place) } else { None }
+    }
+}
+
+/// What becomes of the set in use, whatever of it is missing; removes what there is of it if it is of no use.
+async fn former<'a>(live: &Place<'a>, netlink: &Netlink) -> Result<Former<'a>, Error> {
+    let place = Place::live(live.instance);
+    if is_of_other_version(live)? {
+        takeover::check(live)?;
+        return Ok(Former::CarriedOver(place));
+    }
+    if live.missing_map().is_none() && takeover::abi_version(live) == Some(ABI_VERSION) {
+        return Ok(Former::Kept(place));
+    }
+    remove_live(live.instance, netlink).await?;
+    Ok(Former::Nothing)
+}
+
+/// Puts a set together: with the maps of the former one, or with their entries.
 async fn fill(
     new: &Place<'_>,
-    kept: Option<&Place<'_>>,
+    former: &Former<'_>,
     mut ebpf: Ebpf,
     cgroup: &Path,
     netlink: &Netlink,
@@ -276,21 +334,76 @@ async fn fill(
             pin(new.map(name), |pin| map.pin(pin))?;
         }
     }
-    if kept.is_none() {
-        let config = Table::<u32, DatapathConfig>::pinned_at(new.map(maps::CONFIG), maps::CONFIG);
-        config.insert(0, DatapathConfig::DEFAULT)?;
-    }
     let cgroup_dir =
         File::open(cgroup).map_err(|source| Error::ReadFile { path: cgroup.to_owned(), source })?;
     verify_all(&mut ebpf)?;
-    for (name, program) in ebpf.programs_mut() {
-        pin_and_attach(name, program, new, &cgroup_dir)?;
+    match former {
+        Former::Nothing => {
+            let config = Table::<u32, DatapathConfig>::pinned_at(new.map(maps::CONFIG), maps::CONFIG);
+            config.insert(0, DatapathConfig::DEFAULT)?;
+            attach_to_cgroups(new, &mut ebpf, &cgroup_dir)?;
+            mark(new)
+        }
+        Former::Kept(_) => {
+            attach_to_cgroups(new, &mut ebpf, &cgroup_dir)?;
+            exchange_attached(new, &mut ebpf, netlink).await?;
+            mark(new)
+        }
+        Former::CarriedOver(old) => {
+            let mut takeover = Takeover::between(old, new)?;
+            takeover.follow()?;
+            let done = carry_over(&mut takeover, new, &mut ebpf, &cgroup_dir, netlink).await;
+            if done.is_err() {
+                // Best effort: the error to report is the first one. What a killed process leaves is no worse.
+                let _ = exchange_back(new, netlink).await;
+                let _ = takeover.give_up();
+            }
+            done
+        }
     }
-    if kept.is_some() {
-        exchange_attached(new, &mut ebpf, netlink).await?;
-    }
+}
+
+/// Has the programs of a new set, with maps of its own, go on where those of the old one stop.
+async fn carry_over(
+    takeover: &mut Takeover,
+    new: &Place<'_>,
+    ebpf: &mut Ebpf,
+    cgroup: &File,
+    netlink: &Netlink,
+) -> Result<(), Error> {
+    takeover.freeze()?;
+    takeover.follow()?;
+    attach_to_cgroups(new, ebpf, cgroup)?;
+    exchange_attached(new, ebpf, netlink).await?;
+    takeover.complete()?;
+    mark(new)?;
+    takeover.thaw()
+}
+
+/// Marks a set as complete.
+fn mark(new: &Place<'_>) -> Result<(), Error> {
     let mark = new.root.join(object::build().unwrap_or_default());
     fs::create_dir(&mark).map_err(|source| Error::Pin { pin: mark, source })
+}
+
+/// Pins the programs of a set, those for the root cgroup attached.
+fn attach_to_cgroups(new: &Place<'_>, ebpf: &mut Ebpf, cgroup: &File) -> Result<(), Error> {
+    ebpf.programs_mut().try_for_each(|(name, program)| pin_and_attach(name, program, new, cgroup))
+}
+
+/// Gives what is attached to interfaces the programs of the set in use again, where an unfinished one has taken its place.
+async fn exchange_back(new: &Place<'_>, netlink: &Netlink) -> Result<(), Error> {
+    let instance = new.instance;
+    for (hook, interface) in attachment::pinned_in(&new.path(&links_of(instance)))? {
+        if hook == Hook::XdpUplink {
+            let link = XdpAttachment { instance, interface: &interface, generic: false };
+            link.exchange_back(&mut xdp(instance, hook)?)?;
+        } else {
+            let attachment = Attachment { instance, hook, interface: &interface };
+            attachment.exchange_back(new, &mut classifier(instance, hook)?, netlink).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Gives what is attached to interfaces the programs of a new set.
@@ -327,6 +440,7 @@ fn load(object: &[u8], kept: Option<&Place<'_>>, sizes: TableSizes) -> Result<Eb
     for (name, entries) in sizes.entries() {
         loader.map_max_entries(name, entries);
     }
+    loader.map_max_entries(maps::LOGS, maps::LOG_BYTES);
     if let Some(kept) = kept {
         for name in maps::ALL {
             loader.map_pin_path(name, kept.map(name));

@@ -1,4 +1,4 @@
-//! An endpoint's veth pair: one end a port of the network's bridge, the other configured in the namespace.
+//! An endpoint's veth pair: one end a port of the network's bridge, if it has one, the other configured in the namespace.
 //!
 //! The pair is made by one request, in its final places and under its final names. Everything after that can be
 //! done again, so a creation that was killed is finished by the next one.
@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use netlink_packet_route::link::LinkAttribute;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
+use vnet_common::Mac;
 
 use super::bridge;
 use super::error::Error;
@@ -19,6 +20,32 @@ use super::sysctl::Setting;
 use crate::plan::{self, BySource, State, Veth};
 
 const KIND: &str = "veth";
+
+/// Where the end is that is a port of a bridge.
+#[derive(Clone, Copy)]
+pub(super) struct Host<'a> {
+    pub(super) netlink: &'a Netlink,
+    /// The namespace, if it is not the calling thread's.
+    pub(super) namespace: Option<&'a Namespace>,
+}
+
+/// What becomes of what somebody else has set.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Others {
+    /// Addresses of the end in the namespace go, and the bridge lets through what the pair does.
+    Go,
+    /// All that stays as it is.
+    Stay,
+}
+
+impl Host<'_> {
+    fn within<T: Send>(&self, work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+        match self.namespace {
+            Some(namespace) => namespace.within(work),
+            None => work(),
+        }
+    }
+}
 /// How long an interface may take to go with its namespace: it takes half a millisecond unless the kernel is busy with
 /// other namespaces.
 const GOING: Duration = Duration::from_millis(10);
@@ -31,7 +58,10 @@ pub(super) async fn state(netlink: &Netlink, veth: &Veth) -> Result<State, Error
     if !host.is(KIND) {
         return Ok(State::Differs(format!("{} is a {}, not a veth", veth.host, host.description())));
     }
-    let bridge = find(netlink, &veth.bridge).await?;
+    let bridge = match &veth.bridge {
+        Some(bridge) => find(netlink, bridge).await?,
+        None => None,
+    };
     if let Some(difference) = host_difference(veth, &host, bridge.as_ref()) {
         return Ok(State::Differs(difference));
     }
@@ -48,10 +78,13 @@ pub(super) async fn state(netlink: &Netlink, veth: &Veth) -> Result<State, Error
     };
     let present = addresses(&inside, &end)?;
     let routes = routes(&inside, MAIN).await?;
-    let difference = match end_difference(veth, &end, &present, &routes) {
-        None => by_source_difference(&inside, veth, &end).await?,
-        difference => difference,
-    };
+    let mut difference = end_difference(veth, &end, &present, &routes);
+    if difference.is_none() {
+        difference = neighbour_difference(&inside, veth, &end).await?;
+    }
+    if difference.is_none() {
+        difference = by_source_difference(&inside, veth, &end).await?;
+    }
     Ok(difference.map_or(State::Present, State::Differs))
 }
 
@@ -63,8 +96,13 @@ pub(super) async fn is_whole(netlink: &Netlink, veth: &Veth) -> Result<bool, Err
 }
 
 fn host_difference(veth: &Veth, host: &Link, bridge: Option<&Link>) -> Option<String> {
-    if bridge.is_none() || host.master != bridge.map(|bridge| bridge.index) {
-        return Some(format!("{} is not in {}", veth.host, veth.bridge));
+    if let Some(name) = &veth.bridge
+        && (bridge.is_none() || host.master != bridge.map(|bridge| bridge.index))
+    {
+        return Some(format!("{} is not in {name}", veth.host));
+    }
+    if veth.bridge.is_none() && host.master.is_some() {
+        return Some(format!("{} is a port of somebody's bridge", veth.host));
     }
     if host.mtu != veth.mtu {
         return Some(format!("mtu of {} is {}, not {}", veth.host, host.mtu, veth.mtu));
@@ -88,11 +126,25 @@ fn end_difference(veth: &Veth, end: &Link, present: &[IpNet], routes: &[Hop]) ->
     if !end.up {
         return Some(format!("{} is down", veth.ifname));
     }
+    if let Some(difference) = parameter_difference(veth, end) {
+        return Some(difference);
+    }
     if let Some(missing) = veth.addresses.iter().find(|wanted| !present.contains(wanted)) {
         return Some(format!("{} has not the address {missing}", veth.ifname));
     }
     let missing = main_routes(veth).find(|wanted| !routes.iter().any(|route| is(route, wanted, end)));
     missing.map(|route| format!("there is no route to {}", text(&route)))
+}
+
+/// Which neighbour's hardware address the namespace has not been told.
+async fn neighbour_difference(inside: &Netlink, veth: &Veth, end: &Link) -> Result<Option<String>, Error> {
+    if veth.neighbours.is_empty() {
+        return Ok(None);
+    }
+    let given = inside.given_neighbours(end.index).await;
+    let given = given.map_err(|source| Error::ReadInterface { interface: veth.ifname.clone(), source })?;
+    let missing = veth.neighbours.iter().find(|wanted| !given.contains(wanted));
+    Ok(missing.map(|(addr, mac)| format!("{} is not told that {addr} has {mac}", veth.ifname)))
 }
 
 /// How what is sent from the addresses of the link differs from what is wanted.
@@ -111,7 +163,7 @@ async fn by_source_difference(inside: &Netlink, veth: &Veth, end: &Link) -> Resu
     Ok(missing.map(|route| format!("there is no route to {} in table {table}", text(route))))
 }
 
-/// The routes of the main table that lead by the link, the default ones first.
+/// The routes of the main table that lead by the link: those to neighbours, by which others lead, then the default ones.
 fn main_routes(veth: &Veth) -> impl Iterator<Item = plan::Hop> {
     let default = |gateway: &IpAddr| {
         let any = if gateway.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
@@ -119,7 +171,9 @@ fn main_routes(veth: &Veth) -> impl Iterator<Item = plan::Hop> {
         let destination = IpNet::new(any, 0).unwrap_or_else(|_| IpNet::from(any));
         plan::Hop { destination, gateway: Some(*gateway) }
     };
-    veth.gateways.iter().map(default).chain(veth.routes.iter().copied())
+    let (to_neighbours, by_routers): (Vec<_>, Vec<_>) =
+        veth.routes.iter().copied().partition(|route| route.gateway.is_none());
+    to_neighbours.into_iter().chain(veth.gateways.iter().map(default)).chain(by_routers)
 }
 
 /// Whether a route is the one that is wanted.
@@ -141,13 +195,20 @@ fn gso_difference(veth: &Veth, link: &Link) -> Option<String> {
 }
 
 /// Makes the pair, or brings it to its description.
-pub(super) async fn create(netlink: &Netlink, veth: &Veth) -> Result<(), Error> {
-    let bridge = require(netlink, &veth.bridge).await?;
+pub(super) async fn create(at: Host<'_>, veth: &Veth, others: Others) -> Result<(), Error> {
+    let netlink = at.netlink;
+    let bridge = match &veth.bridge {
+        Some(bridge) => Some(require(netlink, bridge).await?),
+        None => None,
+    };
+    let index = bridge.as_ref().map(|bridge| bridge.index);
     let namespace = Namespace::open(&veth.namespace)?;
     let inside = namespace.netlink()?;
     let end = match existing(netlink, &inside, veth).await? {
         Some((host, end)) => {
-            let mut attributes = vec![LinkAttribute::Mtu(veth.mtu), LinkAttribute::Controller(bridge.index)];
+            // The bridge of number 0 is none.
+            let controller = LinkAttribute::Controller(index.unwrap_or(0));
+            let mut attributes = vec![LinkAttribute::Mtu(veth.mtu), controller];
             attributes.extend(gso_attributes(host.gso, veth.gso));
             let changed = netlink.set_up(host.index, attributes).await;
             changed.map_err(|source| change_error(&veth.host, "the host", source))?;
@@ -160,15 +221,19 @@ pub(super) async fn create(netlink: &Netlink, veth: &Veth) -> Result<(), Error> 
             }
             end
         }
-        None => make(netlink, &inside, veth, (&bridge, &namespace)).await?,
+        None => {
+            let mac = (others == Others::Stay).then(|| modest(veth.mac));
+            make((netlink, mac), &inside, veth, (index, &namespace)).await?
+        }
     };
-    if bridge.gso != veth.gso {
-        bridge::let_through(netlink, &veth.bridge, veth.gso).await?;
+    let hindered = |bridge: &Link| others == Others::Go && bridge.gso != veth.gso;
+    if let Some(bridge) = bridge.filter(hindered) {
+        bridge::let_through(netlink, &bridge.name, veth.gso).await?;
     }
     // The end on the host is a port and no more. Its other end is down as yet if it is new, so it has no address.
-    Setting::v6(&veth.host, "disable_ipv6", "1").apply()?;
+    at.within(|| Setting::v6(&veth.host, "disable_ipv6", "1").apply())?;
     namespace.within(|| settings(veth).iter().try_for_each(Setting::apply))?;
-    configure(&inside, veth, &end).await
+    configure(&inside, veth, &end, others).await
 }
 
 /// Removes the pair. If its namespace has just been removed, the kernel does that by itself, and sooner than it would
@@ -215,10 +280,10 @@ async fn existing(netlink: &Netlink, inside: &Netlink, veth: &Veth) -> Result<Op
 }
 
 async fn make(
-    netlink: &Netlink,
+    (netlink, mac): (&Netlink, Option<Mac>),
     inside: &Netlink,
     veth: &Veth,
-    (bridge, namespace): (&Link, &Namespace),
+    (bridge, namespace): (Option<u32>, &Namespace),
 ) -> Result<Link, Error> {
     if let Some(other) = find(inside, &veth.ifname).await? {
         return Err(Error::NameInNamespaceTaken {
@@ -230,7 +295,7 @@ async fn make(
     let other = OtherEnd { name: &veth.ifname, mac: veth.mac, namespace: namespace.as_raw_fd() };
     let begin = Instant::now();
     let made = loop {
-        let made = netlink.create_veth(&veth.host, bridge.index, (veth.mtu, veth.gso), &other).await;
+        let made = netlink.create_veth((&veth.host, mac), bridge, (veth.mtu, veth.gso), &other).await;
         // One of that name that has just gone with its namespace may have left its place in sysfs as yet.
         let is_leaving = made.as_ref().is_err_and(|error| error.is(nix::libc::EEXIST))
             && index_if_any(netlink, &veth.host)?.is_none();
@@ -239,33 +304,57 @@ async fn make(
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     };
-    made.map_err(|source| Error::MakeInterface { interface: veth.host.clone(), source })?;
+    made.map_err(|source| match &veth.bridge {
+        Some(bridge) if source.is(nix::libc::EXFULL) => Error::BridgeFull { bridge: bridge.clone() },
+        _ => Error::MakeInterface { interface: veth.host.clone(), source },
+    })?;
     require(inside, &veth.ifname).await
 }
 
-/// Settings of the end in the namespace, whose addresses are vnet's business alone.
-fn settings(veth: &Veth) -> Vec<Setting> {
+/// A hardware address for the end that is a port, after that of the other end: a bridge to which nobody has given one has
+/// the lowest of its ports', which is hardly this one, so that those who know the bridge go on doing so.
+fn modest(Mac { bytes: [_, second, rest @ ..] }: Mac) -> Mac {
+    let [a, b, c, d] = rest;
+    Mac::new([0xfe, !second, a, b, c, d])
+}
+
+/// Parameters of IPv6 of the end in the namespace, whose addresses are vnet's business alone.
+fn parameters(veth: &Veth) -> &'static [(&'static str, &'static str)] {
     if !veth.addresses.iter().any(|address| matches!(address, IpNet::V6(_))) {
-        return vec![Setting::v6(&veth.ifname, "disable_ipv6", "1")];
+        return &[("disable_ipv6", "1")];
     }
-    vec![
+    &[
         // The link-local address is the one that follows from the hardware address: vnet counts on it.
-        Setting::v6(&veth.ifname, "addr_gen_mode", "0"),
-        Setting::v6(&veth.ifname, "accept_ra", "0"),
-        Setting::v6(&veth.ifname, "autoconf", "0"),
-        Setting::v6(&veth.ifname, "accept_dad", "0"),
+        ("addr_gen_mode", "0"),
+        ("accept_ra", "0"),
+        ("autoconf", "0"),
+        ("accept_dad", "0"),
         // Last: where IPv6 was off, the kernel makes the link-local address now, by the settings above.
-        Setting::v6(&veth.ifname, "disable_ipv6", "0"),
+        ("disable_ipv6", "0"),
     ]
 }
 
+fn settings(veth: &Veth) -> Vec<Setting> {
+    parameters(veth).iter().map(|(name, value)| Setting::v6(&veth.ifname, name, value)).collect()
+}
+
+/// Which parameter is another, as the kernel tells with the interface. Without IPv6 there are none.
+fn parameter_difference(veth: &Veth, end: &Link) -> Option<String> {
+    let present = end.v6?;
+    parameters(veth).iter().find_map(|(name, wanted)| {
+        let found = present.get(name).filter(|found| found.to_string() != *wanted)?;
+        Some(format!("{name} of {} is {found}, not {wanted}", veth.ifname))
+    })
+}
+
 /// Gives the end in the namespace its addresses and routes.
-async fn configure(inside: &Netlink, veth: &Veth, end: &Link) -> Result<(), Error> {
+async fn configure(inside: &Netlink, veth: &Veth, end: &Link, others: Others) -> Result<(), Error> {
     let failed =
         |address: IpNet| move |source| Error::Address { address, interface: veth.ifname.clone(), source };
     let present = addresses(inside, end)?;
     // What is not wanted goes first: the kernel drops an interface's other addresses of a subnet with the first.
-    for address in present.iter().filter(|address| !veth.addresses.contains(address)) {
+    let unwanted = present.iter().filter(|address| !veth.addresses.contains(address));
+    for address in unwanted.filter(|_| others == Others::Go) {
         inside.delete_address(end.index, *address).await.map_err(failed(*address))?;
     }
     for address in &veth.addresses {
@@ -279,7 +368,11 @@ async fn configure(inside: &Netlink, veth: &Veth, end: &Link) -> Result<(), Erro
     let place = veth.namespace.display().to_string();
     let up = inside.set_up(end.index, attributes).await;
     up.map_err(|source| change_error(&veth.ifname, &place, source))?;
-    // The kernel takes no route by an interface that is down.
+    // The kernel forgets neighbours, and takes no route, by an interface that is down.
+    for (addr, mac) in &veth.neighbours {
+        let given = inside.give_neighbour(end.index, *addr, *mac).await;
+        given.map_err(|source| change_error(&veth.ifname, &place, source))?;
+    }
     for route in main_routes(veth) {
         add_main_route(inside, veth, end, &route).await?;
     }

@@ -16,22 +16,23 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
-use netlink_packet_route::route::{RouteAttribute, RouteHeader};
+use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use nix::sys::socket::{setsockopt, sockopt};
-use rtnetlink::packet_core::{NetlinkBuffer, NetlinkDeserializable, NetlinkHeader};
+use rtnetlink::packet_core::{NLM_F_REPLACE, NetlinkBuffer, NetlinkDeserializable, NetlinkHeader};
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{Socket, SocketAddr};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use vnet_common::Hook;
 
 use super::attachment::{self, Attached, AttachedAt};
 use super::error::Error;
 use super::netlink::Netlink;
-use super::netns;
+use super::{netns, programs};
 use crate::instance::Instance;
 
 /// Room for news that nobody has read yet, in bytes.
@@ -44,6 +45,8 @@ const DATAGRAM: usize = 1 << 15;
 const HEADER: usize = 16;
 /// The record, among the files of an instance.
 const RECORD: &str = "state.redb";
+/// In the place of an interface's name, for the programs that are attached to the root cgroup.
+const CGROUP: &str = "the root cgroup";
 /// What the kernel says beside a message from another namespace (`include/uapi/linux/netlink.h`).
 const LISTEN_ALL_NSID: libc::c_int = 8;
 /// `RTM_NEWNETCONF` and `RTM_DELNETCONF`, which the crate does not know.
@@ -59,8 +62,11 @@ pub enum Change {
     },
     /// An address of the host came or went.
     Address,
-    /// A default route of the host came or went.
-    Route,
+    /// A route of the host's main table came or went.
+    Route {
+        /// Whether it is a default route: no other concerns vnet.
+        default: bool,
+    },
     /// A parameter of the host's or an interface's, forwarding among them, was set.
     Parameter,
     /// Something in another namespace.
@@ -90,7 +96,7 @@ impl Change {
         match self {
             Self::Interface { .. } => "interface",
             Self::Address => "address",
-            Self::Route => "route",
+            Self::Route { .. } => "route",
             Self::Parameter => "parameter",
             Self::Elsewhere => "elsewhere",
             Self::Attachment { .. } => "attachment",
@@ -252,7 +258,14 @@ impl Watch {
 /// What is attached to the interfaces that attachments are pinned for, to be compared with what was: a program that is
 /// detached is the one thing of which there are no news.
 pub(super) fn hooks(instance: &Instance) -> Result<Hooks, Error> {
-    attachment::attached(instance).map(Hooks)
+    let mut attached = attachment::attached(instance)?;
+    for (interface, is_detached) in attachment::xdp_links(instance)? {
+        attached.insert((Hook::XdpUplink.name(), interface), (!is_detached).then_some((0, Vec::new())));
+    }
+    for program in programs::detached_from_cgroup(instance) {
+        attached.insert((program, CGROUP.to_owned()), None);
+    }
+    Ok(Hooks(attached))
 }
 
 /// What was attached at one time.
@@ -292,6 +305,8 @@ fn subscribe() -> io::Result<Socket> {
         libc::RTNLGRP_IPV6_IFADDR,
         libc::RTNLGRP_IPV4_ROUTE,
         libc::RTNLGRP_IPV6_ROUTE,
+        libc::RTNLGRP_IPV4_RULE,
+        libc::RTNLGRP_IPV6_RULE,
         libc::RTNLGRP_IPV4_NETCONF,
         libc::RTNLGRP_IPV6_NETCONF,
     ];
@@ -378,7 +393,8 @@ fn receive(socket: RawFd, buffer: &mut Vec<u8>) -> io::Result<Whose> {
 
 /// A message, as far as it is understood.
 enum Message {
-    Known(Box<RouteNetlinkMessage>),
+    /// With what the kernel says of it (`NLM_F_…`).
+    Known(Box<RouteNetlinkMessage>, u16),
     Netconf,
     Unknown,
 }
@@ -392,7 +408,7 @@ fn each_message(datagram: &[u8], mut take: impl FnMut(Message)) {
         header.message_type = message.message_type();
         take(match RouteNetlinkMessage::deserialize(&header, message.payload()) {
             _ if NETCONF.contains(&header.message_type) => Message::Netconf,
-            Ok(message) => Message::Known(Box::new(message)),
+            Ok(known) => Message::Known(Box::new(known), message.flags()),
             Err(_) => Message::Unknown,
         });
         rest = &rest[length..];
@@ -402,7 +418,7 @@ fn each_message(datagram: &[u8], mut take: impl FnMut(Message)) {
 /// Where to look on the host because of a message.
 fn of_message(message: Message, names: &Netlink) -> Option<Change> {
     let message = match message {
-        Message::Known(message) => message,
+        Message::Known(message, _) => message,
         // Which one, and of which interface, is not worth finding out.
         Message::Netconf => return Some(Change::Parameter),
         Message::Unknown => return Some(Change::Lost),
@@ -420,7 +436,7 @@ fn of_message(message: Message, names: &Netlink) -> Option<Change> {
                 _ => None,
             });
             let main = table.unwrap_or(message.header.table.into()) == u32::from(RouteHeader::RT_TABLE_MAIN);
-            (main && message.header.destination_prefix_length == 0).then_some(Change::Route)
+            main.then_some(Change::Route { default: message.header.destination_prefix_length == 0 })
         }
         RouteNetlinkMessage::NewQueueDiscipline(message)
         | RouteNetlinkMessage::DelQueueDiscipline(message)
@@ -443,18 +459,27 @@ fn of_link(message: LinkMessage) -> Option<Change> {
 /// Whether a message from another namespace may be about what vnet has set there.
 fn concerns_endpoints(message: Message) -> bool {
     match message {
-        Message::Known(message) => match *message {
+        Message::Known(message, flags) => match *message {
             RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message) => {
                 of_link(message).is_some()
             }
             RouteNetlinkMessage::DelAddress(_)
             | RouteNetlinkMessage::NewQueueDiscipline(_)
             | RouteNetlinkMessage::DelQueueDiscipline(_) => true,
-            RouteNetlinkMessage::DelRoute(message) => message.header.destination_prefix_length == 0,
+            RouteNetlinkMessage::DelRoute(message) => is_set_by_somebody(&message),
+            RouteNetlinkMessage::NewRoute(message) => {
+                flags & NLM_F_REPLACE != 0 && is_set_by_somebody(&message)
+            }
+            RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => true,
             _ => false,
         },
         Message::Netconf | Message::Unknown => false,
     }
+}
+
+/// Whether a route is none that the kernel makes with each address.
+fn is_set_by_somebody(route: &RouteMessage) -> bool {
+    route.header.kind == RouteType::Unicast && route.header.protocol != RouteProtocol::Kernel
 }
 
 /// Where to look because a file went.

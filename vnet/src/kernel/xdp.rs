@@ -107,6 +107,18 @@ impl XdpAttachment<'_> {
         }
     }
 
+    /// Gives the interface a program of the set in use again, after another set's has taken its place.
+    pub(super) fn exchange_back(&self, program: &mut Xdp) -> Result<(), Error> {
+        let Some(link) = open_link(&self.pin())? else { return Ok(()) };
+        let link = XdpLink::try_from(link).map_err(|source| Error::OpenLink { pin: self.pin(), source })?;
+        match program.attach_to_link(link) {
+            // It is pinned, and stays when this descriptor of it is closed.
+            Ok(id) => program.take_link(id).map(drop).map_err(|source| self.refused(source)),
+            Err(source) if errno(&source) == Some(libc::ENOLINK) => Ok(()),
+            Err(source) => Err(self.refused(source)),
+        }
+    }
+
     async fn attached(&self, netlink: &Netlink) -> Result<Option<AttachedXdp>, Error> {
         let link = netlink.link(self.interface).await;
         let link =

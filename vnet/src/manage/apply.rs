@@ -9,6 +9,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
+use super::cgroup_limit::NotedLimit;
 use super::connection::note_disconnected;
 use super::deny::{note_denied, uncovered};
 use super::endpoint::{Terms, Unlinked};
@@ -24,13 +25,13 @@ use super::port_map::{Present, Wishes, restrictions};
 use super::up::{InstanceWish, Noted, idle_limits};
 use super::{
     Claim, Description, Done, EndpointRequest, Error, Manager, Mode, NetworkRequest, Part, Steps, Wanted,
-    check_namespace,
+    check_home,
 };
 use crate::plan::{Identity, Op, Resource, expand};
 use crate::reconcile::Machine;
 use crate::spec::{
-    Cidr, DirectLink, Endpoint, Going, Link, Name, Namespace, Network, NetworkChange, NetworkOptions,
-    Networks, PortMap, Protocol, Published, Settings,
+    Cgroup, CgroupLimit, Cidr, DirectLink, Endpoint, Going, Link, Name, Namespace, Network, NetworkChange,
+    NetworkOptions, Networks, PortMap, Protocol, Published, Router, Settings,
 };
 use crate::store::Transaction;
 
@@ -59,6 +60,7 @@ struct Task<'a> {
     addresses: &'a Addresses,
     wish: &'a Description,
     unnamed: Unnamed,
+    router: &'a Option<Router>,
 }
 
 /// What a description adds to the steps of a plan, and what speaks against it.
@@ -98,7 +100,7 @@ impl<M: Machine> Manager<M> {
     async fn make_so(&self, wish: &Description, unnamed: Unnamed) -> Result<Done<Applied>, Error> {
         let transaction = self.store.begin()?;
         let recorded = transaction.settings()?;
-        check_namespace(&self.instance, &self.machine, recorded.as_ref())?;
+        let moved = check_home(&self.instance, &self.machine, recorded.as_ref())?;
         let before = match &recorded {
             Some(_) => Some(Description::of(self.instance.name(), &transaction)?),
             None => None,
@@ -112,11 +114,27 @@ impl<M: Machine> Manager<M> {
             new_networks: HashSet::new(),
         };
         if unnamed == Unnamed::Goes {
+            let mut cgroups = HashSet::new();
+            for request in &wish.cgroup_limits {
+                cgroups.insert(self.recorded_as(&request.cgroup)?);
+            }
+            take_out_limits(&transaction, &cgroups, &mut draft.going)?;
             take_out(&transaction, wish, &mut draft.going)?;
         }
-        let host = Host::observe(&self.machine).await?.without(&draft.going);
+        let router = self.describe_router(recorded.as_ref(), wish.router.as_ref()).await;
+        let Some(router) = draft.take(Part::Router, router)? else {
+            return Err(Error::RefusedParts(draft.refused));
+        };
+        let host = Host::observe(&self.machine).await?.without(&draft.going).with_leg(router.as_ref());
         let addresses = Addresses::from(&host);
-        let task = Task { transaction: &transaction, host: &host, addresses: &addresses, wish, unnamed };
+        let task = Task {
+            transaction: &transaction,
+            host: &host,
+            addresses: &addresses,
+            wish,
+            unnamed,
+            router: &router,
+        };
         let settings = self.note(&task, &mut draft).await?;
         if !draft.refused.is_empty() {
             draft.refused.sort_by_key(|refused| refused.part);
@@ -132,6 +150,7 @@ impl<M: Machine> Manager<M> {
         finish(&mut steps, &in_the_way);
         steps.former.extend(in_the_way);
         let leftovers = going::leftovers(&transaction, &settings, &going)?;
+        self.prepare_home(&transaction, &settings, moved).await?;
         let ops = self.complete(transaction, steps, (going, leftovers), first_number).await?;
         notes.dedup();
         Ok(Done { value: Applied { before, after }, ops, notes })
@@ -179,7 +198,7 @@ impl<M: Machine> Manager<M> {
             }
         }
         for (nth, request) in wish.floating.iter().enumerate() {
-            self.replace_floating(transaction, request, &mut draft.going)?;
+            self.replace_floating(task, request, &mut draft.going)?;
             let noted = self.note_floating(transaction, addresses, request);
             if let Some(noted) = draft.take(Part::Floating(nth), noted)? {
                 let NotedFloating { floating, claim, note } = noted;
@@ -188,6 +207,7 @@ impl<M: Machine> Manager<M> {
             }
         }
         self.publish_noted(task, &settings, draft)?;
+        self.note_cgroup_limits(task, &settings, draft).await?;
         transaction.set_going(&draft.going)?;
         // Everything that it depends on is noted now: rules, and the lengths of blocks.
         let claim = |network: &Network| {
@@ -207,21 +227,54 @@ impl<M: Machine> Manager<M> {
         Ok(settings)
     }
 
+    /// Notes what cgroups may send. All uplinks are to hold it, new ones too.
+    async fn note_cgroup_limits(
+        &self,
+        task: &Task<'_>,
+        settings: &Settings,
+        draft: &mut Draft,
+    ) -> Result<(), Error> {
+        let &Task { transaction, wish, .. } = task;
+        let uplinks = self.uplinks_there(settings).await?;
+        let shaping = |limits: &[CgroupLimit]| -> Vec<Resource> {
+            uplinks.iter().flat_map(|uplink| expand::shaping(uplink, limits)).collect()
+        };
+        let before = transaction.cgroup_limits()?;
+        // Their numbers are not given again before they are gone.
+        transaction.set_going(&draft.going)?;
+        let mut entries = Vec::new();
+        for (nth, request) in wish.cgroup_limits.iter().enumerate() {
+            let noted = self.note_cgroup_limit(transaction, request).await;
+            let Some(NotedLimit { limit, note }) = draft.take(Part::CgroupLimit(nth), noted)? else {
+                continue;
+            };
+            entries.push(expand::cgroup_limit(&limit));
+            draft.notes.extend(note);
+        }
+        let limits = transaction.cgroup_limits()?;
+        draft.steps.wanted.extend(Claim::Recorded.on(shaping(&limits).into_iter().chain(entries)));
+        draft.steps.former.extend(shaping(&before));
+        draft.steps.former.extend(before.iter().map(expand::cgroup_limit));
+        Ok(())
+    }
+
     async fn note_instance(&self, task: &Task<'_>, draft: &mut Draft) -> Result<Noted, Error> {
-        let &Task { transaction, host, wish, unnamed, .. } = task;
+        let &Task { transaction, host, wish, unnamed, router, .. } = task;
+        let leg = router.as_ref().map(|router| &router.ifname);
         let recorded = transaction.settings()?;
         let mut base = recorded.clone();
         if let (Some(base), Unnamed::Goes) = (&mut base, unnamed) {
             *base = base.as_documented();
             if !wish.uplinks.is_empty() {
                 let (kept, dropped) =
-                    base.uplinks.drain(..).partition(|uplink| wish.uplinks.contains(uplink));
+                    base.uplinks.drain(..).partition(|it| wish.uplinks.contains(it) || leg == Some(it));
                 base.uplinks = kept;
                 draft.going.uplinks.extend::<Vec<_>>(dropped);
             }
         }
         let fallback = (recorded.clone(), base.clone());
-        let instance = InstanceWish { base, uplinks: &wish.uplinks, change: &wish.change };
+        let (uplinks, change) = (&wish.uplinks[..], &wish.change);
+        let instance = InstanceWish { base, uplinks, change, router: router.clone() };
         let noted = self.note_settings(transaction, host, recorded, instance).await;
         let mut noted = match draft.take(Part::Instance, noted)? {
             Some(noted) => noted,
@@ -337,12 +390,13 @@ impl<M: Machine> Manager<M> {
     /// Takes a floating address out that is to lead elsewhere.
     fn replace_floating(
         &self,
-        transaction: &Transaction,
+        task: &Task<'_>,
         request: &super::FloatingRequest,
         going: &mut Going,
     ) -> Result<(), Error> {
+        let &Task { transaction, addresses, .. } = task;
         let Some(old) = transaction.floating(request.external)? else { return Ok(()) };
-        let Ok(new) = self.describe_floating(transaction, request) else { return Ok(()) };
+        let Ok(new) = self.describe_floating(transaction, addresses, request) else { return Ok(()) };
         if new != old {
             transaction.remove_floating(&old)?;
             going.floatings.push(old);
@@ -414,6 +468,19 @@ fn take_out(transaction: &Transaction, wish: &Description, going: &mut Going) ->
         going.directs.push(link);
     }
     take_out_places(transaction, wish, going)
+}
+
+/// Takes the limits of all but these cgroups out of the record.
+fn take_out_limits(
+    transaction: &Transaction,
+    named: &HashSet<Cgroup>,
+    going: &mut Going,
+) -> Result<(), Error> {
+    for limit in transaction.cgroup_limits()?.into_iter().filter(|it| !named.contains(&it.cgroup)) {
+        transaction.remove_cgroup_limit(&limit.cgroup)?;
+        going.cgroup_limits.push(limit);
+    }
+    Ok(())
 }
 
 /// Takes the endpoints and the networks out of the record that are not asked for.

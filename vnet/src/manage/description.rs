@@ -5,13 +5,13 @@ use std::fmt;
 
 use super::port_map::{WhichLink, target_name};
 use super::{
-    DirectRequest, EndpointRequest, Error, FloatingRequest, LimitChange, MasqueradeRequest, NetworkRequest,
-    Place, PortMapRequest,
+    CgroupLimitRequest, DirectRequest, EndpointRequest, Error, FloatingRequest, LimitChange,
+    MasqueradeRequest, NetworkRequest, Place, PortMapRequest, RouterRequest,
 };
 use crate::ours;
 use crate::spec::{
-    Cidr, DirectLink, Endpoint, Floating, InterfaceName, Link, Name, Network, NetworkChange, NetworkOptions,
-    PortMap, Settings, SettingsChange, Target, TargetHost, XdpSetting,
+    CgroupLimit, Cidr, DirectLink, Endpoint, Floating, InterfaceName, Link, Name, Network, NetworkChange,
+    NetworkOptions, PortMap, Router, Settings, SettingsChange, Target, TargetHost, XdpSetting,
 };
 use crate::store::Transaction;
 
@@ -22,6 +22,8 @@ pub struct Description {
     pub uplinks: Vec<InterfaceName>,
     /// What is to hold for it.
     pub change: SettingsChange,
+    /// What makes it a router.
+    pub router: Option<RouterRequest>,
     /// Its networks; `default` is there without being named.
     pub networks: Vec<NetworkRequest>,
     /// Its endpoints.
@@ -38,6 +40,8 @@ pub struct Description {
     pub floating: Vec<FloatingRequest>,
     /// Sources that it denies.
     pub denied: Vec<Cidr>,
+    /// Limits of cgroups.
+    pub cgroup_limits: Vec<CgroupLimitRequest>,
 }
 
 /// A part of a [`Description`], by its place in its list.
@@ -45,6 +49,8 @@ pub struct Description {
 pub enum Part {
     /// Uplinks and what holds for the instance.
     Instance,
+    /// What makes it a router.
+    Router,
     /// A network.
     Network(usize),
     /// An endpoint.
@@ -61,12 +67,15 @@ pub enum Part {
     Floating(usize),
     /// Denied sources.
     Denied(usize),
+    /// The limit of a cgroup.
+    CgroupLimit(usize),
 }
 
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, nth) = match self {
             Self::Instance => return f.write_str("the instance"),
+            Self::Router => return f.write_str("the router"),
             Self::Network(nth) => ("network", nth),
             Self::Endpoint(nth) => ("endpoint", nth),
             Self::Direct(nth) => ("direct link", nth),
@@ -75,6 +84,7 @@ impl fmt::Display for Part {
             Self::Excluded(nth) => ("exclusion", nth),
             Self::Floating(nth) => ("floating address", nth),
             Self::Denied(nth) => ("denied source", nth),
+            Self::CgroupLimit(nth) => ("limit of a cgroup", nth),
         };
         write!(f, "{what} {}", nth + 1)
     }
@@ -92,7 +102,8 @@ impl Description {
         let known: Endpoints = endpoints.map(|endpoint| (endpoint.name.clone(), endpoint)).collect();
         let masquerades = transaction.masquerades()?.into_iter().filter(|rule| rule.network.is_none());
         Ok(Self {
-            uplinks: if settings.follows_default_route { Vec::new() } else { settings.uplinks.clone() },
+            uplinks: named_uplinks(&settings),
+            router: settings.router.as_ref().map(|it| router(instance, it)),
             change: change(&settings),
             networks: transaction.networks()?.into_iter().map(|it| network(instance, it)).collect(),
             port_maps: transaction.port_maps()?.into_iter().map(|it| port_map(&known, it)).collect(),
@@ -102,9 +113,29 @@ impl Description {
             excluded: transaction.unmasqueraded()?,
             floating: transaction.floatings()?.into_iter().map(|it| floating(&known, it)).collect(),
             denied: transaction.denied()?,
+            cgroup_limits: transaction.cgroup_limits()?.into_iter().map(cgroup_limit).collect(),
             directs: transaction.directs()?.into_iter().map(direct).collect(),
             endpoints: known.into_values().map(|it| endpoint(instance, it)).collect(),
         })
+    }
+}
+
+/// The uplinks that somebody has named: a router's link is one by itself.
+fn named_uplinks(settings: &Settings) -> Vec<InterfaceName> {
+    if settings.follows_default_route {
+        return Vec::new();
+    }
+    let leg = settings.router.as_ref().map(|router| &router.ifname);
+    settings.uplinks.iter().filter(|name| leg != Some(name)).cloned().collect()
+}
+
+fn router(instance: &str, router: &Router) -> RouterRequest {
+    let usual = ours::leg_macs(instance).next();
+    RouterRequest {
+        bridge: router.bridge.clone(),
+        addresses: router.addresses.clone(),
+        gateways: router.gateways.clone(),
+        mac: Some(router.mac).filter(|mac| usual != Some(*mac)),
     }
 }
 
@@ -133,18 +164,24 @@ fn other<T: PartialEq>(value: T, than: T) -> Option<T> {
     (value != than).then_some(value)
 }
 
+fn cgroup_limit(limit: CgroupLimit) -> CgroupLimitRequest {
+    CgroupLimitRequest { cgroup: limit.cgroup, limit: limit.limit }
+}
+
 fn network(instance: &str, network: Network) -> NetworkRequest {
     let chosen = network.segments.iter().filter(|segment| segment.gateway != segment.subnet.first_host());
     let gateways = chosen.map(|segment| segment.gateway).collect();
     let NetworkOptions { gateway_mode, udp_mapping, tcp_mapping, filtering } = network.options;
     let default = NetworkOptions::default();
     let usual = ours::bridge_names(instance, &network.name).next();
+    let bridge = network.is_bridged().then_some(network.bridge.clone());
     NetworkRequest {
         subnets: network.segments.subnets().collect(),
         gateways,
         ranges: network.ranges,
         reserved: network.reserved,
-        bridge: Some(network.bridge).filter(|bridge| usual.as_ref() != Some(bridge)),
+        bridge: bridge.filter(|bridge| usual.as_ref() != Some(bridge)),
+        no_bridge: network.far_end.is_some(),
         mtu: (!network.follows_uplink).then_some(network.mtu),
         internal: network.internal,
         isolated: network.isolated,

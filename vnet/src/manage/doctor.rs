@@ -7,6 +7,7 @@ mod host;
 mod record;
 mod usage;
 
+use super::cgroup_limit::missing;
 use super::examine::{Difference, Examination, examine, examine_endpoint, examine_mappings, examine_rules};
 use super::flows::{named, room};
 use super::host::Host;
@@ -18,6 +19,7 @@ use crate::kernel::{Addressed, Environment};
 use crate::plan::Resource;
 use crate::reconcile::Machine;
 use crate::spec::{Endpoint, Network, PortMap, Settings};
+use crate::store::Transaction;
 
 /// Something that is not as somebody would expect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +56,8 @@ struct Facts {
     endpoints: Vec<(Endpoint, Vec<Difference>)>,
     /// How many entries the endpoints have in the map of their addresses.
     endpoint_entries: usize,
+    /// Limits whose cgroup is not there, in words.
+    missing_cgroups: Vec<String>,
     /// Addresses that rules translate to and the host has not.
     missing_addresses: Vec<String>,
     /// How many things are to be gone and are not yet.
@@ -109,7 +113,7 @@ impl<M: Machine> Manager<M> {
         let uplinks: Vec<&str> = settings.uplinks.iter().map(|uplink| uplink.as_str()).collect();
         let interfaces =
             self.machine.addressed(&uplinks).await.map_err(kernel("list the host's addresses"))?;
-        let mut examined = examine(&self.machine, &transaction, &settings).await?;
+        let mut examined = examine(&self.instance, &self.machine, &transaction, &settings).await?;
         examined.extend(examine_rules(&self.machine, &transaction).await?);
         examined.extend(examine_mappings(&self.machine, &transaction).await?);
         let recorded = transaction.endpoints()?;
@@ -128,6 +132,7 @@ impl<M: Machine> Manager<M> {
         let facts = Facts {
             networks: transaction.networks()?,
             mappings: transaction.port_maps()?,
+            missing_cgroups: self.missing_cgroups(&transaction)?,
             missing_addresses: missing_addresses(&transaction, &interfaces)?,
             host,
             interfaces,
@@ -141,6 +146,13 @@ impl<M: Machine> Manager<M> {
             settings,
         };
         Ok(run(&facts))
+    }
+}
+
+impl<M: Machine> Manager<M> {
+    fn missing_cgroups(&self, transaction: &Transaction) -> Result<Vec<String>, Error> {
+        let limits = transaction.cgroup_limits()?;
+        limits.iter().filter_map(|limit| missing(&self.machine, limit).transpose()).collect()
     }
 }
 

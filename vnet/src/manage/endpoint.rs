@@ -508,6 +508,12 @@ fn check_routes(
         {
             return bad(format!("the router must be another address of {}", segment.subnet));
         }
+        if route.via.is_some_and(|via| via != segment.gateway) && !network.is_bridged() {
+            return bad(format!(
+                "network {} has no bridge, by which another router than {} could be reached",
+                network.name, segment.gateway
+            ));
+        }
         if place.routes[..nth].iter().any(|other| other.destination == route.destination) {
             return bad("there are two to the same destination".to_owned());
         }

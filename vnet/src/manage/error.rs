@@ -8,7 +8,8 @@ use super::Part;
 use crate::plan::Resource;
 use crate::reconcile::Failure;
 use crate::spec::{
-    Bytes, Cidr, ExtraRoute, Floating, InterfaceName, Name, PortMap, Ports, Protocol, Published, TargetHost,
+    Bytes, CgroupPath, Cidr, ExtraRoute, Floating, InterfaceName, Name, PortMap, Ports, Protocol, Published,
+    TargetHost,
 };
 use crate::{ipam, spec, store};
 
@@ -49,6 +50,71 @@ pub enum Error {
         /// Directory of its record.
         directory: std::path::PathBuf,
     },
+    /// The namespace of a router is gone, or another has its name.
+    #[error(
+        "the namespace of router {instance} is gone: {} is not there, or is another; \
+         `vnet --instance {instance} up` brings the router back",
+        path.display()
+    )]
+    HomeGone {
+        /// The instance.
+        instance: String,
+        /// Where it was.
+        path: std::path::PathBuf,
+    },
+    /// An instance that is to be a router is none.
+    #[error(
+        "instance {instance} is up and is no router: choose another name, or take it down first with \
+         `vnet --instance {instance} down`"
+    )]
+    NoRouter {
+        /// The instance.
+        instance: String,
+    },
+    /// A router's bridge is none.
+    #[error("there is no bridge {name} outside{candidates}")]
+    NotABridge {
+        /// What was named.
+        name: InterfaceName,
+        /// The bridges that there are.
+        candidates: String,
+    },
+    /// A router's bridge is a network's.
+    #[error(
+        "bridge {bridge} is that of network {network} of instance {instance}, which knows who is on it: put the router \
+         on a bridge of your own"
+    )]
+    OwnBridge {
+        /// The bridge.
+        bridge: InterfaceName,
+        /// The network.
+        network: Name,
+        /// Whose it is.
+        instance: String,
+    },
+    /// All names for a router's link are taken.
+    #[error("no {what} is left for router {instance}")]
+    NoRouterNameLeft {
+        /// What is missing.
+        what: &'static str,
+        /// The instance.
+        instance: String,
+    },
+    /// What a router has outside cannot be dealt with from its own namespace.
+    #[error(
+        "instance {instance} is a router, and this command deals with its link outside as well, which its own \
+         namespace does not see: run the command on its host"
+    )]
+    FromWithin {
+        /// The router's instance.
+        instance: String,
+    },
+    /// Another build would be undone.
+    #[error(
+        "another build of vnet has taken the instance over, and nothing is repaired any more: start `vnet run` anew, of \
+         that build"
+    )]
+    OtherBuild,
     /// A step failed; what was done before it is undone.
     #[error("{what} was not made: {failure}")]
     NotMade {
@@ -387,6 +453,32 @@ pub enum Error {
         /// The endpoint.
         endpoint: Name,
     },
+    /// The kernel has nothing to make packets wait with.
+    #[error(
+        "limits of cgroups need a queueing discipline of the kernel, sch_fq or sch_htb, and it has neither: load one \
+         (`modprobe sch_fq`), or limit endpoints, which takes sch_tbf"
+    )]
+    NoPacing,
+    /// The program does not look as deep as that.
+    #[error(
+        "cgroup {cgroup} is {} levels below the root of its hierarchy, and only cgroups up to {most} levels below it can \
+         be limited: limit one around it",
+        cgroup.depth()
+    )]
+    CgroupTooDeep {
+        /// The cgroup.
+        cgroup: CgroupPath,
+        /// How many levels below the root one can be.
+        most: usize,
+    },
+    /// There is no class left for another limit.
+    #[error(
+        "{most} cgroups are limited, and no more can be: limit one around them, or remove some with `vnet limit rm`"
+    )]
+    TooManyLimits {
+        /// How many there can be.
+        most: u16,
+    },
     /// A packet would never be sent.
     #[error(
         "a burst of {burst} bytes has no room for a packet of endpoint {endpoint}, which has up to {mtu} bytes and a \
@@ -451,10 +543,21 @@ pub enum Error {
         /// The mode.
         mode: crate::spec::GatewayMode,
     },
+    /// A network is to have a bridge of a name, and none.
+    #[error(
+        "network {network} is to have the bridge {bridge} and to have none: leave out one of the two; what a network \
+         has instead of a bridge is named by vnet"
+    )]
+    BridgeAndNone {
+        /// The network.
+        network: Name,
+        /// The bridge.
+        bridge: InterfaceName,
+    },
     /// The ports are published already.
     #[error(
         "{published}/{protocol} is taken: {other} is published, remove it with `vnet portmap rm {name}`, \
-         or have it lead elsewhere with `vnet portmap move {name}`"
+         or have it lead elsewhere with `vnet portmap move {name} TARGET`"
     )]
     PortsTaken {
         /// What was to be published.
@@ -702,8 +805,9 @@ fn list_refused_parts(refused: &[RefusedPart]) -> String {
 
 fn foreign(resource: &Resource, state: &str) -> String {
     let (what, advice) = match resource {
-        Resource::Bridge { name, .. } => {
-            (format!("interface {name}"), "choose another name with --bridge, or remove it".to_owned())
+        Resource::Bridge { name, far_end, .. } => {
+            let choose = if far_end.is_none() { "choose another name with --bridge, or " } else { "" };
+            (format!("interface {name}"), format!("{choose}remove it"))
         }
         Resource::Namespace { name } => {
             let attach = format!("`vnet ns attach {name} --netns /run/netns/{name}`");
@@ -712,7 +816,12 @@ fn foreign(resource: &Resource, state: &str) -> String {
                 format!("choose another name, remove it, or serve it with {attach}"),
             )
         }
-        Resource::Veth(veth) => (format!("interface {}", veth.host), "remove it".to_owned()),
+        Resource::Home { name } => {
+            (format!("namespace {name}"), "choose another name, or remove it".to_owned())
+        }
+        Resource::Veth(veth) | Resource::Leg(veth) => {
+            (format!("interface {}", veth.host), "remove it".to_owned())
+        }
         Resource::DataPath(_) => {
             ("a data path of this instance's name".to_owned(), "remove it with `vnet down`".to_owned())
         }

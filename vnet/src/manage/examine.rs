@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::reachable::in_full;
 use super::{Error, kernel};
+use crate::instance::Instance;
 use crate::plan::{Resource, State, expand};
 use crate::reconcile::Machine;
 use crate::spec::{Endpoint, Firewall, Settings};
@@ -49,12 +50,16 @@ pub struct Examination {
 /// # Errors
 /// When the record cannot be read.
 pub async fn examine<M: Machine>(
+    instance: &Instance,
     machine: &M,
     transaction: &Transaction,
     settings: &Settings,
 ) -> Result<Examination, Error> {
-    let mut resources = expand::instance(settings, transaction.port_blocks()?);
+    let mut resources = expand::router(instance.name(), settings);
+    resources.extend(expand::instance(settings, transaction.port_blocks()?));
     resources.extend(settings.uplinks.iter().flat_map(expand::uplink));
+    let limits = transaction.cgroup_limits()?;
+    resources.extend(settings.uplinks.iter().flat_map(|uplink| expand::shaping(uplink, &limits)));
     resources.extend(settings.xdp.iter().filter_map(|(uplink, mode)| expand::xdp(uplink, *mode)));
     if settings.firewall == Firewall::Respect {
         resources.extend(settings.uplinks.iter().map(expand::forwarding));
@@ -63,7 +68,7 @@ pub async fn examine<M: Machine>(
     Ok(look_at(machine, resources).await)
 }
 
-/// Looks at the rules of masquerade, of the deny list, and at direct links.
+/// Looks at the rules of masquerade, of the deny list, at limits of cgroups and at direct links.
 pub(super) async fn examine_rules<M: Machine>(
     machine: &M,
     transaction: &Transaction,
@@ -71,6 +76,7 @@ pub(super) async fn examine_rules<M: Machine>(
     let mut resources: Vec<Resource> = transaction.masquerades()?.iter().map(expand::masquerade).collect();
     resources.extend(transaction.unmasqueraded()?.into_iter().map(expand::unmasqueraded));
     resources.extend(transaction.denied()?.into_iter().map(expand::denied));
+    resources.extend(transaction.cgroup_limits()?.iter().map(expand::cgroup_limit));
     resources.extend(transaction.directs()?.iter().map(expand::direct));
     Ok(look_at(machine, resources).await)
 }

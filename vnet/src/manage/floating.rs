@@ -11,7 +11,7 @@ use super::port_map::{Served, WhichLink};
 use super::{Claim, Done, Error, Manager};
 use crate::plan::expand;
 use crate::reconcile::Machine;
-use crate::spec::{Cidr, Floating, GatewayMode, Link, TargetHost};
+use crate::spec::{Cidr, Floating, GatewayMode, InterfaceName, Link, Router, TargetHost};
 use crate::store::Transaction;
 
 /// An address of the host to give to an endpoint.
@@ -54,8 +54,8 @@ impl<M: Machine> Manager<M> {
         host: &Addresses,
         request: &FloatingRequest,
     ) -> Result<NotedFloating, Error> {
-        let note = check_external(transaction, host, request.external)?;
-        let floating = self.describe_floating(transaction, request)?;
+        let floating = self.describe_floating(transaction, host, request)?;
+        let note = check_external(transaction, host, &floating)?;
         let recorded = same_floating(transaction, &floating)?;
         let claim = Claim::of(recorded.as_ref());
         if recorded.is_none() {
@@ -68,6 +68,7 @@ impl<M: Machine> Manager<M> {
     pub(super) fn describe_floating(
         &self,
         transaction: &Transaction,
+        host: &Addresses,
         request: &FloatingRequest,
     ) -> Result<Floating, Error> {
         let FloatingRequest { external, ref target } = *request;
@@ -77,7 +78,11 @@ impl<M: Machine> Manager<M> {
             return Err(Error::RoutedNetwork { endpoint, network: network.name });
         }
         let addr = address_like(&link, target, external)?;
-        Ok(Floating { external, endpoint, addr, number: network.number })
+        let on = match transaction.floating(external)? {
+            Some(recorded) => recorded.on,
+            None => to_give(transaction, host, external)?,
+        };
+        Ok(Floating { external, endpoint, addr, number: network.number, on })
     }
 
     /// Takes an address of the host back from its endpoint, and ends the flows by it; nothing if no endpoint has it.
@@ -98,12 +103,24 @@ impl<M: Machine> Manager<M> {
     }
 }
 
+/// The interface that is to have an address which the host has not: a router's own link, if it may.
+fn to_give(
+    transaction: &Transaction,
+    host: &Addresses,
+    external: IpAddr,
+) -> Result<Option<InterfaceName>, Error> {
+    let router = transaction.settings()?.and_then(|settings| settings.router);
+    let may_have = |router: &Router| router.may_have(external) && host.all().all(|own| own != external);
+    Ok(router.filter(may_have).map(|router| router.ifname))
+}
+
 /// Checks that an address is the host's to give; gives a note if the host would miss it.
 fn check_external(
     transaction: &Transaction,
     host: &Addresses,
-    external: IpAddr,
+    floating: &Floating,
 ) -> Result<Option<String>, Error> {
+    let external = floating.external;
     let bad = |reason| Err(Error::ExternalAddress { external, reason });
     let addr = Addr::from(external);
     if addr.is_unspecified()
@@ -117,6 +134,9 @@ fn check_external(
         if expand::gateways(&network).contains(&external) {
             return bad(format!("it is the gateway of network {}", network.name));
         }
+    }
+    if floating.on.is_some() {
+        return Ok(None);
     }
     let of_family = |net: &&IpNet| net.addr().is_ipv4() == external.is_ipv4();
     let owner = host.interfaces.iter().find(|interface| {

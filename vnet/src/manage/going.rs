@@ -38,7 +38,7 @@ impl<M: Machine> Manager<M> {
         if going.is_empty() {
             return Ok(Vec::new());
         }
-        let successors = self.successors(&transaction, &going).await?;
+        let successors = self.successors(&transaction, &settings, &going).await?;
         let obsolete = leftovers(&transaction, &settings, &going)?;
         let config = narrowed(&transaction, &settings, &going)?;
         drop(transaction);
@@ -56,7 +56,12 @@ impl<M: Machine> Manager<M> {
 
     /// What came in the place of what is to be gone, under the same keys, and the other links of endpoints that lose some:
     /// whoever noted it may not have lived to write it.
-    async fn successors(&self, transaction: &Transaction, going: &Going) -> Result<Vec<Resource>, Error> {
+    async fn successors(
+        &self,
+        transaction: &Transaction,
+        settings: &Settings,
+        going: &Going,
+    ) -> Result<Vec<Resource>, Error> {
         let mut resources = Vec::new();
         for (former, _) in &going.endpoints {
             let Some(endpoint) = transaction.endpoint(&former.name)? else { continue };
@@ -70,6 +75,11 @@ impl<M: Machine> Manager<M> {
         }
         for floating in &going.floatings {
             resources.extend(transaction.floating(floating.external)?.iter().flat_map(expand::floating));
+        }
+        if !going.cgroup_limits.is_empty() {
+            let limits = transaction.cgroup_limits()?;
+            let uplinks = self.uplinks_there(settings).await?;
+            resources.extend(uplinks.iter().flat_map(|uplink| expand::shaping(uplink, &limits)));
         }
         for old in &going.port_maps {
             let new = transaction.overlapping(&old.published, old.protocol)?;
@@ -114,6 +124,9 @@ pub(super) fn leftovers(
     going: &Going,
 ) -> Result<Vec<Resource>, Error> {
     let mut left = Vec::new();
+    let unlimited = !going.cgroup_limits.is_empty() && transaction.cgroup_limits()?.is_empty();
+    let uplinks = if unlimited { &settings.uplinks[..] } else { &[] };
+    left.extend(uplinks.iter().flat_map(expand::any_shaping));
     for resource in resources(going) {
         if !is_kept(transaction, settings, &resource)? {
             left.push(resource);
@@ -139,6 +152,7 @@ pub(super) fn resources(going: &Going) -> Vec<Resource> {
         .chain(going.floatings.iter().flat_map(expand::floating))
         .chain(going.port_maps.iter().flat_map(expand::port_map))
         .chain(limits)
+        .chain(going.cgroup_limits.iter().map(expand::cgroup_limit))
         .chain(going.directs.iter().map(expand::direct))
         .collect()
 }
@@ -146,7 +160,13 @@ pub(super) fn resources(going: &Going) -> Vec<Resource> {
 /// Everything that an uplink may have.
 fn of_uplink(name: &InterfaceName) -> Vec<Resource> {
     let forwarding = expand::forwarding(name);
-    expand::uplink(name).into_iter().chain([forwarding]).chain(expand::xdp(name, Xdp::Native)).collect()
+    let shaping = expand::any_shaping(name);
+    expand::uplink(name)
+        .into_iter()
+        .chain(shaping)
+        .chain([forwarding])
+        .chain(expand::xdp(name, Xdp::Native))
+        .collect()
 }
 
 /// The configuration, where fewer lengths of blocks may be in use than before.
@@ -164,6 +184,8 @@ fn is_kept(transaction: &Transaction, settings: &Settings, resource: &Resource) 
     let is_uplink = |name: &str| settings.uplinks.iter().any(|uplink| uplink.as_str() == name);
     Ok(match resource.identity() {
         Identity::Uplink(name) | Identity::Forwarding(name) | Identity::Xdp(name) => is_uplink(name),
+        Identity::Queue(name) => is_uplink(name) && !transaction.cgroup_limits()?.is_empty(),
+        Identity::CgroupLimit(cgroup) => transaction.cgroup_limit(cgroup)?.is_some(),
         Identity::Attachment(_, name) => is_uplink(name) || transaction.has_interface(name)?,
         Identity::Bridge(name) | Identity::Veth(name) => transaction.has_interface(name)?,
         Identity::HostAddress(addr) => {
@@ -180,6 +202,9 @@ fn is_kept(transaction: &Transaction, settings: &Settings, resource: &Resource) 
                 || alone && transaction.floating_of(subnet.addr())?.is_some()
         }
         Identity::Floating(external) => transaction.floating(external)?.is_some(),
+        Identity::ExternalAddress(net) => {
+            transaction.floating(net.addr())?.is_some_and(|floating| floating.on.is_some())
+        }
         Identity::Unmasqueraded(subnet) => transaction.is_unmasqueraded(Cidr::try_from(subnet)?)?,
         Identity::Denied(subnet) => transaction.is_denied(Cidr::try_from(subnet)?)?,
         Identity::Limit(..) => is_limited(transaction, resource)?,

@@ -11,7 +11,7 @@ use super::{Claim, Error, Manager, Wanted, kernel};
 use crate::kernel::{Addressed, Interface, Route};
 use crate::plan::{Resource, expand};
 use crate::reconcile::Machine;
-use crate::spec::{Going, InterfaceName, Network, Settings, Subnet};
+use crate::spec::{Floating, Going, InterfaceName, Network, Settings, Subnet};
 use crate::store::Transaction;
 
 /// What the host has at the moment.
@@ -204,6 +204,7 @@ fn foreign_addresses(
     let gone: HashSet<&str> = going.interfaces().map(InterfaceName::as_str).collect();
     let mut current = BTreeMap::new();
     for interface in &host.interfaces {
+        // Or what a network has instead.
         let is_bridge = networks.iter().any(|network| network.bridge.as_str() == interface.name);
         if gone.contains(interface.name.as_str())
             || !is_bridge && transaction.has_interface(&interface.name)?
@@ -214,6 +215,12 @@ fn foreign_addresses(
             |addr: &IpAddr| !(gateways.contains(addr) || is_bridge && Addr::from(*addr).is_v6_link_local());
         for addr in interface.addresses.iter().map(IpNet::addr).filter(counts) {
             current.entry(Addr::from(addr)).or_insert_with(|| (addr, interface.name.clone()));
+        }
+    }
+    // What a router's link has for an endpoint alone is part of the floating address.
+    for Floating { external, on, .. } in transaction.floatings()? {
+        if on.is_some() {
+            current.remove(&Addr::from(external));
         }
     }
     Ok(current)

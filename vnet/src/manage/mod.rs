@@ -12,6 +12,7 @@
 //! noted of it belongs to somebody else: the verb refuses, and nothing changes.
 
 mod apply;
+mod cgroup_limit;
 mod connection;
 mod deny;
 mod description;
@@ -33,12 +34,14 @@ mod port_map;
 mod reachable;
 mod repair;
 mod repoint;
+mod router;
 mod up;
 
 #[cfg(test)]
 mod tests;
 
 pub use apply::{Applied, Unnamed};
+pub use cgroup_limit::CgroupLimitRequest;
 pub use connection::{ConnectRequest, Disconnected};
 pub use description::{Description, Part};
 pub use direct::DirectRequest;
@@ -55,11 +58,13 @@ pub use port_map::PortMapRequest;
 pub use reachable::{Reach, UplinkReach, reach};
 pub use repair::{Object, Repair, Repaired, Scope};
 pub use repoint::MoveRequest;
+pub use router::{Recorded, RouterRequest, check_bridge, is_recorded, recorded_router, routers};
 pub use up::{Downed, Instantiated, UpRequest, down};
 
 use std::net::IpAddr;
 
 use crate::instance::Instance;
+use crate::ours;
 use crate::plan::{self, Op, Plan, Resource, State};
 use crate::reconcile::{self, Machine};
 use crate::spec::Settings;
@@ -257,10 +262,41 @@ pub fn check_namespace<M: Machine>(
     settings: Option<&Settings>,
 ) -> Result<(), Error> {
     let Some(settings) = settings else { return Ok(()) };
-    if settings.namespace == machine.namespace().map_err(kernel("ask for the host's network namespace"))? {
-        return Ok(());
+    let asking = "ask for the host's network namespace";
+    let here = machine.namespace().map_err(kernel(asking))?;
+    let Some(router) = &settings.router else {
+        return if settings.namespace == here { Ok(()) } else { Err(elsewhere(instance)) };
+    };
+    match machine.origin().map_err(kernel(asking))? {
+        Some(host) if host != router.host => Err(elsewhere(instance)),
+        _ if settings.namespace == here => Ok(()),
+        None if router.host != here => Err(elsewhere(instance)),
+        _ => Err(Error::HomeGone {
+            instance: instance.name().to_owned(),
+            path: ours::home_path(instance.name()),
+        }),
     }
-    Err(Error::OtherNamespace { instance: instance.name().to_owned(), directory: instance.run_dir() })
+}
+
+fn elsewhere(instance: &Instance) -> Error {
+    Error::OtherNamespace { instance: instance.name().to_owned(), directory: instance.run_dir() }
+}
+
+/// As [`check_namespace`], for what deals with all of an instance: a router also has something outside of its namespace. May
+/// give it another namespace in place of one that has gone; says whether it has to.
+fn check_home<M: Machine>(
+    instance: &Instance,
+    machine: &M,
+    settings: Option<&Settings>,
+) -> Result<bool, Error> {
+    let entered = machine.origin().map_err(kernel("ask for the host's network namespace"))?.is_some();
+    match check_namespace(instance, machine, settings) {
+        Err(Error::HomeGone { .. }) if entered => Ok(true),
+        Ok(()) if !entered && settings.is_some_and(|settings| settings.router.is_some()) => {
+            Err(Error::FromWithin { instance: instance.name().to_owned() })
+        }
+        checked => checked.map(|()| false),
+    }
 }
 
 /// Refuses to touch what is there without being recorded.

@@ -31,6 +31,8 @@ pub struct NetworkRequest {
     pub reserved: Vec<IpAddr>,
     /// Its bridge; one of our choice without.
     pub bridge: Option<InterfaceName>,
+    /// Whether it is to do without one.
+    pub no_bridge: bool,
     /// Its MTU; the uplink's without.
     pub mtu: Option<u32>,
     /// Its endpoints reach neither the world nor other networks.
@@ -51,6 +53,7 @@ impl NetworkRequest {
             ranges: Vec::new(),
             reserved: Vec::new(),
             bridge: None,
+            no_bridge: false,
             mtu: None,
             internal: false,
             isolated: false,
@@ -124,6 +127,11 @@ impl<M: Machine> Manager<M> {
         for subnet in segments.subnets() {
             host.check_free(subnet, &networks)?;
         }
+        if request.no_bridge
+            && let Some(bridge) = &request.bridge
+        {
+            return Err(Error::BridgeAndNone { network: request.name.clone(), bridge: bridge.clone() });
+        }
         let mtu = request.mtu.unwrap_or(uplinks.mtu);
         check_mtu(mtu, &segments)?;
         let network = Network {
@@ -133,6 +141,10 @@ impl<M: Machine> Manager<M> {
             ranges: request.ranges.clone(),
             reserved: request.reserved.clone(),
             bridge: self.choose_bridge(transaction, host, request)?,
+            far_end: match request.no_bridge {
+                true => Some(self.choose_far_end(transaction, host, &request.name)?),
+                false => None,
+            },
             mac: self.choose_bridge_mac(transaction, &request.name, &networks)?,
             mtu,
             follows_uplink: request.mtu.is_none(),
@@ -165,6 +177,20 @@ impl<M: Machine> Manager<M> {
             }
         }
         Err(Error::NoneLeft { what: "bridge name", name: request.name.clone() })
+    }
+
+    fn choose_far_end(
+        &self,
+        transaction: &Transaction,
+        host: &Host,
+        network: &Name,
+    ) -> Result<InterfaceName, Error> {
+        for name in ours::far_ends(self.instance.name(), network) {
+            if host.interface(name.as_str()).is_none() && !transaction.has_interface(name.as_str())? {
+                return Ok(name);
+            }
+        }
+        Err(Error::NoneLeft { what: "interface name", name: network.clone() })
     }
 
     fn choose_bridge_mac(
@@ -385,6 +411,7 @@ pub(super) fn check_same(request: &NetworkRequest, network: &Network) -> Result<
         request.bridge.as_ref().is_none_or(|bridge| *bridge == network.bridge),
         network.bridge.to_string(),
     );
+    compare("no-bridge", request.no_bridge != network.is_bridged(), (!network.is_bridged()).to_string());
     compare("range", request.ranges == network.ranges, or_none(&network.ranges));
     compare("reserved", request.reserved == network.reserved, or_none(&network.reserved));
     compare("mtu", request.mtu.is_none_or(|mtu| mtu == network.mtu), network.mtu.to_string());

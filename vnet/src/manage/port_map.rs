@@ -12,7 +12,6 @@ use super::error::{Refused, protocol_option, there_are};
 use super::host::{Addresses, Refresh};
 use super::network::list;
 use super::{Claim, Done, Error, Manager};
-use crate::instance::Instance;
 use crate::plan::{Resource, expand};
 use crate::reconcile::Machine;
 use crate::spec::{
@@ -272,7 +271,7 @@ impl<M: Machine> Manager<M> {
             let (published, protocol) = (wish.published, wish.protocol);
             return Err(Error::PortsAskedTwice { published, protocol, other: Box::new(other) });
         }
-        let name = mapping_name(&self.instance, &other);
+        let name = mapping_name(&other);
         if (PortMap { id: wish.id, allow_from: wish.allow_from.clone(), ..other.clone() }) == *wish {
             let what = format!("mapping {other}");
             let differences = match &other.allow_from[..] {
@@ -351,7 +350,7 @@ impl<M: Machine> Manager<M> {
         if mapping.published == *published {
             return Ok(Some(mapping));
         }
-        let name = mapping_name(&self.instance, &mapping);
+        let name = mapping_name(&mapping);
         let (published, other) = (*published, Box::new(mapping));
         Err(Error::OtherRange { published, protocol, other, advice, name })
     }
@@ -491,10 +490,8 @@ fn check_host_address(host: &Addresses, addr: IpAddr) -> Result<(), Error> {
 }
 
 /// What names a mapping to `rm` and `move`.
-pub(super) fn mapping_name(instance: &Instance, mapping: &PortMap) -> String {
+pub(super) fn mapping_name(mapping: &PortMap) -> String {
     let PortMap { published, protocol, .. } = mapping;
     let protocol = protocol_option(*protocol);
-    let instance =
-        if instance.name() == "default" { String::new() } else { format!(" --instance {}", instance.name()) };
-    format!("{published}{protocol}{instance}")
+    format!("{published}{protocol}")
 }

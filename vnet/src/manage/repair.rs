@@ -16,10 +16,11 @@ use super::host::{Addresses, Host, Refresh};
 use super::limit::check_bursts;
 use super::network::{OfUplinks, check_mtu, network_resources, users};
 use super::up::{forwarding, free_rules};
-use super::{Claim, Error, Manager, Mode, Steps, Wanted};
+use super::{Claim, Error, Manager, Mode, Steps, Wanted, check_namespace, kernel};
+use crate::instance::Instance;
 use crate::plan::{self, Op, Resource, State, expand};
 use crate::reconcile::{self, Machine};
-use crate::spec::{InterfaceName, Name, Namespace, Network, Settings, Xdp};
+use crate::spec::{Cgroup, InterfaceName, Name, Namespace, Network, Settings, Xdp};
 use crate::store::Transaction;
 
 /// What of an instance is looked at beside what all of it depends on.
@@ -27,7 +28,7 @@ use crate::store::Transaction;
 pub struct Scope {
     /// Everything.
     pub everything: bool,
-    /// All endpoints.
+    /// All endpoints, and the direct links between them.
     pub endpoints: bool,
     /// Endpoints to which interfaces of the host of these names lead.
     pub interfaces: BTreeSet<String>,
@@ -64,12 +65,27 @@ pub enum Object {
     PortMap(String),
     /// A floating address.
     Floating(IpAddr),
+    /// Where what limited cgroups send waits, on an uplink.
+    Shaping(InterfaceName),
+    /// The limit of a cgroup.
+    Cgroup(Cgroup),
 }
 
 impl Object {
     /// Every kind.
-    pub const KINDS: [&'static str; 9] =
-        ["instance", "uplink", "addresses", "network", "rules", "endpoint", "direct", "portmap", "floating"];
+    pub const KINDS: [&'static str; 11] = [
+        "instance",
+        "uplink",
+        "addresses",
+        "network",
+        "rules",
+        "endpoint",
+        "direct",
+        "portmap",
+        "floating",
+        "shaping",
+        "cgroup",
+    ];
 
     /// What it is, in a word of [`Self::KINDS`].
     #[must_use]
@@ -84,6 +100,8 @@ impl Object {
             Self::Direct(_) => "direct",
             Self::PortMap(_) => "portmap",
             Self::Floating(_) => "floating",
+            Self::Shaping(_) => "shaping",
+            Self::Cgroup(_) => "cgroup",
         }
     }
 }
@@ -100,6 +118,8 @@ impl fmt::Display for Object {
             Self::Direct(link) => write!(f, "direct link {link}"),
             Self::PortMap(mapping) => write!(f, "mapping {mapping}"),
             Self::Floating(external) => write!(f, "floating address {external}"),
+            Self::Shaping(uplink) => write!(f, "shaping on uplink {uplink}"),
+            Self::Cgroup(cgroup) => write!(f, "limit of cgroup {cgroup}"),
         }
     }
 }
@@ -140,7 +160,7 @@ pub(super) struct Part {
 }
 
 impl Part {
-    fn new(object: Object, wanted: Vec<Resource>) -> Self {
+    pub(super) fn new(object: Object, wanted: Vec<Resource>) -> Self {
         Self { object, wanted, obsolete: Vec::new() }
     }
 }
@@ -149,8 +169,12 @@ impl<M: Machine> Manager<M> {
     /// Looks at the instance and brings back what is not as recorded, but for what is in `later`.
     ///
     /// # Errors
-    /// When the record or the host cannot be read. What cannot be repaired is no error.
+    /// When the record or the host cannot be read, or another build of vnet has taken the instance over. What cannot be
+    /// repaired is no error.
     pub async fn repair(&self, scope: &Scope, later: &BTreeSet<Object>) -> Result<Repaired, Error> {
+        if self.machine.has_other_build() {
+            return Err(Error::OtherBuild);
+        }
         let mut done = Repaired::default();
         if let Err(error) = self.finish_going().await {
             done.repairs.push(Repair::of_nothing(Object::Instance, &error));
@@ -158,7 +182,9 @@ impl<M: Machine> Manager<M> {
         let host = Host::observe(&self.machine).await?;
         self.follow_default_route(&host, &mut done).await?;
 
-        let (transaction, settings) = self.begin()?;
+        let (transaction, mut settings) = self.begin()?;
+        let followed = self.follow_bridge(&transaction, &mut settings).await?;
+        let host = host.with_leg(settings.router.as_ref());
         done.interfaces = transaction.interfaces()?.into_iter().collect();
         done.endpoints = transaction.endpoint_names()?.into_iter().collect();
         done.interfaces.extend(settings.uplinks.iter().map(ToString::to_string));
@@ -169,8 +195,8 @@ impl<M: Machine> Manager<M> {
         let addresses = wanted.into_iter().map(|wanted| wanted.resource).collect();
         let addresses = Part { obsolete, ..Part::new(Object::Addresses, addresses) };
         done.notes.extend(uplink_notes(&host, &settings));
-        let parts = foundation_parts(&transaction, &settings, &host, addresses)?;
-        if followers.is_empty() && transaction.host_addresses()? == known {
+        let parts = foundation_parts(&self.instance, &transaction, &settings, &host, addresses)?;
+        if followers.is_empty() && !followed && transaction.host_addresses()? == known {
             drop(transaction);
         } else {
             transaction.commit()?;
@@ -196,12 +222,14 @@ impl<M: Machine> Manager<M> {
             done.forgotten = self.forget_host_addresses(&gone)?;
         }
 
-        let (transaction, _) = self.begin()?;
-        let parts = if everything {
+        let (transaction, settings) = self.begin()?;
+        let mut parts = if everything {
             object_parts(&transaction)?
         } else {
             self.concerned(&transaction, scope, &changed)?
         };
+        // Nobody tells when a cgroup goes or comes.
+        parts.extend(self.limit_parts(&transaction, &settings).await?);
         drop(transaction);
         for part in parts.into_iter().filter(|part| !later.contains(&part.object)) {
             done.repairs.extend(self.settle_part(part).await);
@@ -217,7 +245,9 @@ impl<M: Machine> Manager<M> {
         changed: &BTreeSet<Name>,
     ) -> Result<Vec<Part>, Error> {
         if scope.endpoints {
-            return endpoint_parts(transaction);
+            let mut parts = endpoint_parts(transaction)?;
+            parts.extend(direct_parts(transaction)?);
+            return Ok(parts);
         }
         let mut names = scope.names.clone();
         for interface in &scope.interfaces {
@@ -234,6 +264,22 @@ impl<M: Machine> Manager<M> {
             }
         }
         Ok(parts)
+    }
+
+    /// Takes an instance over from another build of vnet; nothing if it is this one's.
+    ///
+    /// # Errors
+    /// When the record cannot be read, or that build's maps cannot be taken over.
+    pub async fn take_over(&self) -> Result<Option<Repair>, Error> {
+        if !self.machine.has_other_build() {
+            return Ok(None);
+        }
+        let settings = self.store.begin()?.settings()?;
+        let settings = settings.ok_or_else(|| crate::store::Error::not_up(&self.instance))?;
+        check_namespace(&self.instance, &self.machine, Some(&settings))?;
+        self.machine.check_takeover().map_err(kernel("look at the maps"))?;
+        let programs = vec![Resource::DataPath(settings.tables)];
+        Ok(self.settle_part(Part::new(Object::Instance, programs)).await)
     }
 
     /// Brings a part back to what is recorded; nothing if it is as recorded.
@@ -409,6 +455,7 @@ fn difference((resource, state): &(Resource, State)) -> Option<String> {
 
 /// What all else depends on, in the order of creation.
 fn foundation_parts(
+    instance: &Instance,
     transaction: &Transaction,
     settings: &Settings,
     host: &Host,
@@ -421,7 +468,9 @@ fn foundation_parts(
         if host.interface(name.as_str()).is_none() {
             continue;
         }
-        let mut wanted = expand::uplink(name);
+        let link = settings.router.as_ref().filter(|router| router.ifname == *name);
+        let mut wanted = link.map_or_else(Vec::new, |_| expand::router(instance.name(), settings));
+        wanted.extend(expand::uplink(name));
         wanted.extend(expand::xdp(name, settings.xdp_of(name)));
         let own = |resource: &&Resource| matches!(resource, Resource::Forwarding { interface } if interface == name.as_str());
         wanted.extend(forwarding.iter().filter(own).cloned());
@@ -443,9 +492,7 @@ fn foundation_parts(
 /// Everything that is on the networks or leads there.
 pub(super) fn object_parts(transaction: &Transaction) -> Result<Vec<Part>, Error> {
     let mut parts = endpoint_parts(transaction)?;
-    for link in transaction.directs()? {
-        parts.push(Part::new(Object::Direct(link.to_string()), vec![expand::direct(&link)]));
-    }
+    parts.extend(direct_parts(transaction)?);
     parts.extend(
         transaction
             .port_maps()?
@@ -459,6 +506,11 @@ pub(super) fn object_parts(transaction: &Transaction) -> Result<Vec<Part>, Error
             .map(|floating| Part::new(Object::Floating(floating.external), expand::floating(floating))),
     );
     Ok(parts)
+}
+
+fn direct_parts(transaction: &Transaction) -> Result<Vec<Part>, Error> {
+    let links = transaction.directs()?.into_iter();
+    Ok(links.map(|link| Part::new(Object::Direct(link.to_string()), vec![expand::direct(&link)])).collect())
 }
 
 fn endpoint_parts(transaction: &Transaction) -> Result<Vec<Part>, Error> {

@@ -83,7 +83,7 @@ impl<M: Machine> Manager<M> {
         // The number will be given again.
         self.forget(|_, entry| entry.mapping == new.id)?;
         self.store.restore(before)?;
-        let name = mapping_name(&self.instance, old);
+        let name = mapping_name(old);
         Ok(Error::NotMade {
             what: format!("move of {name} to {}:{}", new.endpoint, new.target_ports),
             failure,

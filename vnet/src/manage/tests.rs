@@ -2,12 +2,14 @@
 
 mod addresses;
 mod apply;
+mod cgroup_limit;
 mod connection;
 mod direct;
 mod doctor;
 mod firewall;
 mod limit;
 mod repair;
+mod router;
 mod xdp;
 
 use std::cell::RefCell;
@@ -68,7 +70,7 @@ impl World {
         let store = Store::open(&self.instance()).unwrap();
         let record = store.begin().unwrap();
         format!(
-            "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:b}",
+            "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:b}",
             record.directs().unwrap(),
             record.settings().unwrap(),
             record.networks().unwrap(),
@@ -78,6 +80,7 @@ impl World {
             record.masquerades().unwrap(),
             record.unmasqueraded().unwrap(),
             record.denied().unwrap(),
+            record.cgroup_limits().unwrap(),
             record.floatings().unwrap(),
             record.host_addresses().unwrap(),
             record.port_blocks().unwrap(),
@@ -129,6 +132,7 @@ fn network(text: &str, subnet: &str) -> NetworkRequest {
         ranges: Vec::new(),
         reserved: Vec::new(),
         bridge: None,
+        no_bridge: false,
         mtu: None,
         internal: false,
         isolated: false,
@@ -300,6 +304,57 @@ async fn a_failed_network_is_undone() {
         Ok(world.manager().create_network(&network("blue", "10.1.0.0/24")).await?.ops.len())
     };
     fails_cleanly(is_up, verb).await;
+}
+
+#[tokio::test]
+async fn a_failed_network_without_a_bridge_is_undone() {
+    let request = NetworkRequest { no_bridge: true, ..network("blue", "10.1.0.0/24") };
+    let verb = async |world: &World| Ok(world.manager().create_network(&request).await?.ops.len());
+    fails_cleanly(is_up, verb).await;
+}
+
+#[tokio::test]
+async fn without_a_bridge_an_endpoint_knows_its_gateway_and_nobody_else() {
+    let world = World::up().await;
+    let request = NetworkRequest { no_bridge: true, ..network("blue", "10.1.0.0/24") };
+    world.manager().create_network(&request).await.unwrap();
+    let near = |r: &Resource| matches!(r, Resource::Bridge { name, far_end: Some(far_end), .. } if name == "vnet-blue" && far_end == "vnf-blue");
+    assert!(world.has(near));
+    let attached = |hook: vnet_common::Hook| {
+        world.has(|r| matches!(r, Resource::Attachment { hook: it, interface } if *it == hook && interface == "vnet-blue"))
+    };
+    assert!(attached(vnet_common::Hook::ToNetwork) && !attached(vnet_common::Hook::ToBridge));
+    let places = vec![Place::on(name("blue"))];
+    world.manager().create_endpoint(&EndpointRequest { places, ..endpoint("web") }).await.unwrap();
+    let present = world.fake.present.borrow();
+    let veth = present.iter().find_map(|r| match r {
+        Resource::Veth(veth) => Some(veth),
+        _ => None,
+    });
+    let veth = veth.unwrap();
+    assert_eq!(veth.bridge, None);
+    assert_eq!(veth.addresses, ["10.1.0.2/32".parse().unwrap()]);
+    let gateway: IpAddr = "10.1.0.1".parse().unwrap();
+    assert_eq!(veth.neighbours.iter().map(|(addr, _)| *addr).collect::<Vec<_>>(), [gateway]);
+    let routes: Vec<(String, Option<IpAddr>)> =
+        veth.routes.iter().map(|hop| (hop.destination.to_string(), hop.gateway)).collect();
+    assert_eq!(routes, [("10.1.0.1/32".to_owned(), None), ("10.1.0.0/24".to_owned(), Some(gateway))]);
+    // The data path still knows the network's prefix.
+    assert!(present.iter().any(|r| matches!(r, Resource::Endpoint { prefix_len: 120, bridge, flags, .. }
+        if bridge == "vnet-blue" && flags & vnet_common::NetworkValue::FLAG_UNBRIDGED != 0)));
+}
+
+#[tokio::test]
+async fn a_network_has_a_bridge_of_a_name_or_none() {
+    let world = World::up().await;
+    let bridge = Some("br7".parse().unwrap());
+    let request = NetworkRequest { no_bridge: true, bridge, ..network("blue", "10.1.0.0/24") };
+    let error = message(world.manager().create_network(&request).await);
+    assert!(error.contains("br7") && error.contains("leave out one of the two"), "{error}");
+    let request = NetworkRequest { no_bridge: true, ..network("blue", "10.1.0.0/24") };
+    world.manager().create_network(&request).await.unwrap();
+    let error = message(world.manager().create_network(&network("blue", "10.1.0.0/24")).await);
+    assert!(error.contains("no-bridge true"), "{error}");
 }
 
 #[tokio::test]
@@ -565,6 +620,7 @@ async fn down_goes_on_after_failures_and_can_be_repeated() {
 #[tokio::test]
 async fn what_is_not_recorded_as_ours_is_left_alone() {
     let bridge = Resource::Bridge {
+        far_end: None,
         name: "vnet0".to_owned(),
         mac: vnet_common::Mac::new([2; 6]),
         mtu: 1500,

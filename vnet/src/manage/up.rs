@@ -10,14 +10,16 @@ use super::network::{OfUplinks, list, network_resources, note_network, without_r
 use super::pool::default_subnets;
 use super::port_map::mapping_name;
 use super::repair::object_parts;
-use super::{Claim, Done, Error, Manager, Mode, NetworkRequest, Steps, Wanted, check_namespace, kernel};
+use super::{
+    Claim, Done, Error, Manager, Mode, NetworkRequest, RouterRequest, Steps, Wanted, check_home, kernel,
+};
 use crate::instance::Instance;
 use crate::ours;
 use crate::plan::{self, Op, Plan, Resource, State, expand};
 use crate::reconcile::{self, Machine};
 use crate::spec::{
-    Firewall, FloodLimits, Hold, InterfaceName, Name, Network, Settings, SettingsChange, Subnet, TableSizes,
-    TimeoutSetting, Xdp,
+    Firewall, FloodLimits, Hold, InterfaceName, Name, Network, Router, Settings, SettingsChange, Subnet,
+    TableSizes, TimeoutSetting, Xdp,
 };
 use crate::store::{self, Store, Transaction};
 
@@ -36,6 +38,8 @@ pub struct UpRequest {
     pub bridge: Option<InterfaceName>,
     /// What is to hold for it; what is recorded, or else documented, without.
     pub change: SettingsChange,
+    /// What makes it a router; it is none, or what is recorded, without.
+    pub router: Option<RouterRequest>,
 }
 
 /// An instance that is up.
@@ -54,6 +58,8 @@ pub(super) struct InstanceWish<'a> {
     /// Uplinks it is to have besides; those with a default route without.
     pub(super) uplinks: &'a [InterfaceName],
     pub(super) change: &'a SettingsChange,
+    /// Of a router, its link to the outside, which is one of the uplinks.
+    pub(super) router: Option<Router>,
 }
 
 /// What is to hold for an instance, and what did before.
@@ -115,11 +121,12 @@ impl<M: Machine> Manager<M> {
 
     async fn bring_up(&self, request: &UpRequest) -> Result<Done<Instantiated>, Error> {
         let transaction = self.store.begin()?;
-        let host = Host::observe(&self.machine).await?;
         let recorded = transaction.settings()?;
-        check_namespace(&self.instance, &self.machine, recorded.as_ref())?;
-        let wish =
-            InstanceWish { base: recorded.clone(), uplinks: &request.uplinks, change: &request.change };
+        let moved = check_home(&self.instance, &self.machine, recorded.as_ref())?;
+        let router = self.describe_router(recorded.as_ref(), request.router.as_ref()).await?;
+        let host = Host::observe(&self.machine).await?.with_leg(router.as_ref());
+        let (base, uplinks) = (recorded.clone(), &request.uplinks[..]);
+        let wish = InstanceWish { base, uplinks, change: &request.change, router };
         let mut noted = self.note_settings(&transaction, &host, recorded, wish).await?;
         let network = self.default_network(&transaction, &host, &noted.settings, request)?;
         // An uplink that is gone stays noted until its programs are gone as well.
@@ -134,6 +141,7 @@ impl<M: Machine> Manager<M> {
         let mut steps = self.foundation(&transaction, &Addresses::from(&host), &noted, |_| claim)?;
         steps.former.extend(before.iter().flat_map(expand::network));
         steps.obsolete.splice(0..0, noted.gone.iter().flat_map(expand::uplink));
+        self.prepare_home(&transaction, &noted.settings, moved).await?;
         let mut ops = self.change(transaction, "the instance", steps).await?;
         let Noted { settings, recorded, gone, notes } = noted;
         if !gone.is_empty() && self.mode == Mode::Apply {
@@ -155,8 +163,11 @@ impl<M: Machine> Manager<M> {
         recorded: Option<Settings>,
         wish: InstanceWish<'_>,
     ) -> Result<Noted, Error> {
-        let InstanceWish { base, uplinks: named, change } = wish;
-        self.check_version()?;
+        let InstanceWish { base, uplinks, change, router } = wish;
+        let leg = router.iter().map(|router| &router.ifname);
+        let named: Vec<InterfaceName> = leg.chain(uplinks).cloned().collect();
+        let named = &named[..];
+        self.machine.check_takeover().map_err(kernel("look at the maps"))?;
         if recorded.is_none() {
             // Before anything else is said of what is left of an instance whose record is lost.
             self.plan(Claim::New.on([Resource::DataPath(TableSizes::default())]), Vec::new()).await?;
@@ -171,7 +182,9 @@ impl<M: Machine> Manager<M> {
         // Whoever names one has chosen; what was there before is chosen with it.
         let follows_default_route =
             named.is_empty() && recorded.as_ref().is_none_or(|recorded| recorded.follows_default_route);
-        let mut settings = Settings { uplinks, follows_default_route, hold, ..settings };
+        // A router whose namespace has gone is in another.
+        let namespace = self.machine.namespace().map_err(kernel("ask for the host's network namespace"))?;
+        let mut settings = Settings { uplinks, follows_default_route, hold, router, namespace, ..settings };
         settings.xdp.retain(|name, _| settings.uplinks.contains(name));
         for setting in &change.xdp {
             settings.set_xdp(setting).map_err(|name| not_an_uplink(name, &settings))?;
@@ -191,9 +204,15 @@ impl<M: Machine> Manager<M> {
         let Noted { settings, recorded, gone, .. } = noted;
         let Refresh { wanted, mut obsolete } = self.refresh(transaction, host)?;
         obsolete.extend(obsolete_choices(transaction, settings, gone)?);
-        let wanted = foundation(transaction, settings, recorded.as_ref(), wanted, claim)?;
+        let link = recorded.as_ref().and_then(|recorded| recorded.router.as_ref());
+        let mut all = Claim::of(link).on(expand::router(self.instance.name(), settings));
+        all.extend(foundation(transaction, settings, recorded.as_ref(), wanted, claim)?);
+        let wanted = all;
         let mut former = match recorded {
-            Some(recorded) => of_settings(recorded, transaction.port_blocks()?),
+            Some(recorded) => {
+                let link = expand::router(self.instance.name(), recorded);
+                link.into_iter().chain(of_settings(recorded, transaction.port_blocks()?)).collect()
+            }
             None => Vec::new(),
         };
         // What is gone cannot be as it was.
@@ -234,10 +253,27 @@ impl<M: Machine> Manager<M> {
         match published {
             None => Ok(()),
             Some(mapping) => {
-                let remove = mapping_name(&self.instance, &mapping);
+                let remove = mapping_name(&mapping);
                 Err(Error::PortsPublished { ports, mapping: Box::new(mapping), remove })
             }
         }
+    }
+
+    /// What comes before the record of a router says where it is: the mark by which commands find that out, and an end to
+    /// what is left of where it was.
+    pub(super) async fn prepare_home(
+        &self,
+        transaction: &Transaction,
+        settings: &Settings,
+        moved: bool,
+    ) -> Result<(), Error> {
+        if moved {
+            self.leave_former_home(transaction).await?;
+        }
+        if settings.router.is_some() && self.mode == Mode::Apply {
+            self.store.mark_router()?;
+        }
+        Ok(())
     }
 
     /// Where fragments are to wait, if the kernel has what it takes: where it is recorded, or between two new interfaces.
@@ -333,7 +369,13 @@ impl<M: Machine> Manager<M> {
         if self.mode == Mode::Apply {
             self.finish_going().await?;
         }
-        let parts = object_parts(&self.store.begin()?)?;
+        // Of a dry run the maps may still be another version's, and a router's namespace gone.
+        let transaction = self.store.begin()?;
+        let mut parts = object_parts(&transaction)?;
+        if let Some(settings) = transaction.settings()? {
+            parts.extend(self.limit_parts(&transaction, &settings).await?);
+        }
+        drop(transaction);
         let mut ops = Vec::new();
         let mut failures = Vec::new();
         for part in parts {
@@ -419,6 +461,7 @@ fn obsolete_choices(
     let mut obsolete: Vec<Resource> = gone.iter().chain(bypassed).map(expand::forwarding).collect();
     let without = settings.uplinks.iter().filter(|uplink| settings.xdp_of(uplink) == Xdp::Off);
     obsolete.extend(gone.iter().chain(without).filter_map(any_xdp));
+    obsolete.extend(gone.iter().flat_map(expand::any_shaping));
     for network in transaction.networks()? {
         obsolete.extend(without_rule(transaction, &network)?);
     }
@@ -495,8 +538,8 @@ impl fmt::Display for Downed {
 pub async fn down<M: Machine>(instance: &Instance, machine: &M, mode: Mode) -> Result<Done<Downed>, Error> {
     match Store::open(instance) {
         Ok(store) => {
-            check_namespace(instance, machine, store.begin()?.settings()?.as_ref())?;
-            take_down(&store, machine, mode).await
+            check_home(instance, machine, store.begin()?.settings()?.as_ref())?;
+            take_down(instance, &store, machine, mode).await
         }
         Err(store::Error::NotUp { .. }) => {
             let done = remove_leftovers(machine, mode).await?;
@@ -509,9 +552,14 @@ pub async fn down<M: Machine>(instance: &Instance, machine: &M, mode: Mode) -> R
     }
 }
 
-async fn take_down<M: Machine>(store: &Store, machine: &M, mode: Mode) -> Result<Done<Downed>, Error> {
+async fn take_down<M: Machine>(
+    instance: &Instance,
+    store: &Store,
+    machine: &M,
+    mode: Mode,
+) -> Result<Done<Downed>, Error> {
     let transaction = store.begin()?;
-    let resources = everything(&transaction)?;
+    let resources = everything(instance, &transaction)?;
     drop(transaction);
     let observed = reconcile::observe_obsolete(machine, resources).await;
     let plan = plan::plan(&[], &observed);
@@ -525,13 +573,16 @@ async fn take_down<M: Machine>(store: &Store, machine: &M, mode: Mode) -> Result
 }
 
 /// Everything an instance is made of, but for the entries of maps, which go with their maps.
-fn everything(transaction: &Transaction) -> Result<Vec<Resource>, Error> {
+pub(super) fn everything(instance: &Instance, transaction: &Transaction) -> Result<Vec<Resource>, Error> {
     let mut resources = match transaction.settings()? {
         Some(settings) => {
             let uplinks = settings.uplinks.iter().flat_map(expand::uplink);
+            let shaping = settings.uplinks.iter().flat_map(expand::any_shaping);
             let forwarding = settings.uplinks.iter().map(expand::forwarding);
             let xdp = settings.uplinks.iter().filter_map(any_xdp);
-            expand::instance(&settings, 0).into_iter().chain(uplinks).chain(xdp).chain(forwarding).collect()
+            let router = expand::router(instance.name(), &settings).into_iter();
+            let own = router.chain(expand::instance(&settings, 0));
+            own.chain(uplinks).chain(shaping).chain(xdp).chain(forwarding).collect()
         }
         None => vec![Resource::DataPath(TableSizes::default())],
     };

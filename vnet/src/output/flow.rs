@@ -270,12 +270,16 @@ impl Listed for Drop {
     }
 }
 
-fn interface(index: u32, interfaces: &BTreeMap<u32, String>) -> String {
+pub(super) fn interface(index: u32, interfaces: &BTreeMap<u32, String>) -> String {
     interfaces.get(&index).cloned().unwrap_or_else(|| format!("if{index}"))
 }
 
 fn hook(byte: u8) -> &'static str {
-    Hook::from_u8(byte).map_or("unknown", Hook::name)
+    hook_name(Hook::from_u8(byte))
+}
+
+pub(super) fn hook_name(hook: Option<Hook>) -> &'static str {
+    hook.map_or("unknown", Hook::name)
 }
 
 /// Something that has just become of a flow.

@@ -28,6 +28,7 @@ fn network() -> spec::Network {
         ranges: vec!["192.168.0.128/25".parse().unwrap()],
         reserved: vec!["192.168.0.9".parse().unwrap()],
         bridge: "vnet0".parse().unwrap(),
+        far_end: None,
         mac: Mac::new([2, 0, 0, 0, 0, 1]),
         mtu: 1500,
         follows_uplink: true,
@@ -47,7 +48,7 @@ fn networks() {
          \"mac\":\"02:00:00:00:00:01\",\"mtu\":1500,\"gso_max_size\":196608,\"gso_ipv4_max_size\":65536,\
          \"internal\":false,\"isolated\":true,\"endpoints\":3,\
          \"gateway_mode\":\"nat\",\"udp_mapping\":\"endpoint-independent\",\"tcp_mapping\":\"address-and-port\",\
-         \"filtering\":\"address\",\"ranges\":[\"192.168.0.128/25\"],\"reserved\":[\"192.168.0.9\"]}]}\n"
+         \"filtering\":\"address\",\"ranges\":[\"192.168.0.128/25\"],\"reserved\":[\"192.168.0.9\"],\"no_bridge\":false}]}\n"
     );
 }
 
@@ -231,6 +232,7 @@ fn floating() {
         endpoint: "net1".parse().unwrap(),
         addr: "192.168.0.2".parse().unwrap(),
         number: 1,
+        on: None,
     };
     assert_eq!(
         json(Floating::from(&floating)),
@@ -247,10 +249,22 @@ fn limits() {
     let limited = Limit::from(&spec::Endpoint { name, namespace, links: Vec::new(), created: 0, limits });
     assert_eq!(
         json(limited.clone()),
-        "{\"version\":1,\"limits\":[{\"endpoint\":\"net1\",\"egress\":50000000,\"egress_burst\":65536,\"ingress\":null,\
+        "{\"version\":1,\"limits\":[{\"endpoint\":\"net1\",\"cgroup\":null,\"classid\":null,\"by\":\"tbf\",\"egress\":50000000,\"egress_burst\":65536,\"ingress\":null,\
          \"ingress_burst\":null}]}\n"
     );
-    assert_eq!(limited.row(), ["net1", "50mbit", "65536", "-", "-"]);
+    assert_eq!(limited.row(), ["net1", "50mbit", "65536", "-", "-", "tbf"]);
+    let of_class = |cgroup| {
+        let limit = spec::CgroupLimit { cgroup, limit, number: 3, pacing: spec::Pacing::Htb };
+        Limit::from(&limit)
+    };
+    let limited = of_class(spec::Cgroup::ClassId("1:10".parse().unwrap()));
+    assert_eq!(
+        json(limited.clone()),
+        "{\"version\":1,\"limits\":[{\"endpoint\":null,\"cgroup\":null,\"classid\":\"1:10\",\"by\":\"htb\",\
+         \"egress\":50000000,\"egress_burst\":65536,\"ingress\":null,\"ingress_burst\":null}]}\n"
+    );
+    assert_eq!(limited.row(), ["1:10", "50mbit", "65536", "-", "-", "htb"]);
+    assert_eq!(of_class(spec::Cgroup::Path("a/b".parse().unwrap())).cgroup.as_deref(), Some("/a/b"));
 }
 
 fn names() -> Networks {
@@ -547,7 +561,7 @@ fn status() {
         String::from_utf8(out).unwrap(),
         "{\"version\":1,\"instance\":\"default\",\"up\":false,\"created\":null,\"uplinks\":[],\"networks\":[],\
          \"endpoints\":0,\"portmaps\":0,\"flows\":0,\"programs\":[],\"problems\":[],\"reachable\":[],\"floating\":0,\
-         \"settings\":null,\"warnings\":[],\"filling\":[],\"floating_addresses\":[]}\n"
+         \"settings\":null,\"warnings\":[],\"filling\":[],\"floating_addresses\":[],\"router\":null}\n"
     );
     let settings = Settings::from(&spec::Settings::new(1, 2));
     assert_eq!(

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use serde::Serialize;
 use vnet_common::Hook;
@@ -24,7 +25,7 @@ pub struct Network {
     pub subnets: Vec<String>,
     /// Its gateways, in the order of the prefixes.
     pub gateways: Vec<IpAddr>,
-    /// Its bridge.
+    /// Its bridge, or the interface that it has instead.
     pub bridge: String,
     /// The bridge's hardware address.
     pub mac: String,
@@ -52,6 +53,8 @@ pub struct Network {
     pub ranges: Vec<String>,
     /// Addresses that endpoints get only if they ask for them.
     pub reserved: Vec<IpAddr>,
+    /// It has no bridge.
+    pub no_bridge: bool,
 }
 
 impl Network {
@@ -77,6 +80,7 @@ impl Network {
             filtering: network.options.filtering,
             ranges: network.ranges.iter().map(ToString::to_string).collect(),
             reserved: network.reserved.clone(),
+            no_bridge: !network.is_bridged(),
         }
     }
 
@@ -94,6 +98,7 @@ impl Network {
         let flags = [
             (self.internal, "internal"),
             (self.isolated, "isolated"),
+            (self.no_bridge, "no-bridge"),
             (mode != spec::GatewayMode::default(), mode.word()),
         ];
         words(flags.into_iter().filter(|(set, _)| *set).map(|(_, name)| name))
@@ -534,6 +539,73 @@ impl Masquerades {
     }
 }
 
+/// A router: an instance in a network namespace of its own, with a link to somebody else's bridge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Router {
+    /// Its name, and its instance's.
+    pub name: String,
+    /// Where its network namespace can be opened.
+    pub netns: PathBuf,
+    /// The bridge outside.
+    pub outside: String,
+    /// The end of its link that is a port of the bridge.
+    pub interface: String,
+    /// The end in its namespace, which is its uplink.
+    pub ifname: String,
+    /// Its hardware address outside.
+    pub mac: String,
+    /// MTU of its link in bytes: the bridge's.
+    pub mtu: u32,
+    /// Its addresses outside, with their prefixes.
+    pub addresses: Vec<String>,
+    /// Where its default routes lead.
+    pub gateways: Vec<IpAddr>,
+    /// Seconds since 1970 at which it was made.
+    pub created: u64,
+}
+
+impl Router {
+    /// A router of that name.
+    #[must_use]
+    pub fn new(name: &str, router: &spec::Router, created: u64) -> Self {
+        Self {
+            name: name.to_owned(),
+            netns: expand::leg(name, router).namespace,
+            outside: router.bridge.to_string(),
+            interface: router.host_interface.to_string(),
+            ifname: router.ifname.to_string(),
+            mac: router.mac.to_string(),
+            mtu: router.mtu,
+            addresses: router.addresses.iter().map(ToString::to_string).collect(),
+            gateways: router.gateways.clone(),
+            created,
+        }
+    }
+
+    /// Where its default routes lead, after a comma; nothing if it has none.
+    fn by(&self) -> String {
+        if self.gateways.is_empty() { String::new() } else { format!(", by {}", words(&self.gateways)) }
+    }
+}
+
+impl Listed for Router {
+    const NOUN: &'static str = "routers";
+    const HEADER: &'static [&'static str] = &["NAME", "OUTSIDE", "ADDRESS", "GATEWAY", "NAMESPACE"];
+
+    fn row(&self) -> Vec<String> {
+        let netns = self.netns.display().to_string();
+        vec![self.name.clone(), self.outside.clone(), words(&self.addresses), words(&self.gateways), netns]
+    }
+
+    fn details(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("interface", format!("{} on the host, {} inside", self.interface, self.ifname)),
+            ("mac", self.mac.clone()),
+            ("mtu", self.mtu.to_string()),
+        ]
+    }
+}
+
 /// A floating address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Floating {
@@ -560,11 +632,17 @@ impl Listed for Floating {
     }
 }
 
-/// How much an endpoint may send and receive.
+/// How much an endpoint may send and receive, or a cgroup may send by the uplinks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Limit {
-    /// The endpoint.
-    pub endpoint: String,
+    /// The endpoint; `null` for a cgroup.
+    pub endpoint: Option<String>,
+    /// The cgroup of the unified hierarchy, by its path there; `null` for others.
+    pub cgroup: Option<String>,
+    /// The class of net_cls, MAJOR:MINOR in hexadecimal; `null` for others.
+    pub classid: Option<String>,
+    /// The queueing discipline by which packets are made to wait: `tbf`, `fq` or `htb`.
+    pub by: &'static str,
     /// Bits that it may send in a second, `null` for any number.
     pub egress: Option<u64>,
     /// Bytes that it may send at once, `null` where that follows from the rate.
@@ -581,7 +659,10 @@ impl From<&spec::Endpoint> for Limit {
         let burst = |limit: Option<spec::Limit>| limit.and_then(|limit| limit.burst).map(u32::from);
         let spec::Limits { egress, ingress } = endpoint.limits;
         Self {
-            endpoint: endpoint.name.to_string(),
+            endpoint: Some(endpoint.name.to_string()),
+            cgroup: None,
+            classid: None,
+            by: "tbf",
             egress: rate(egress),
             egress_burst: burst(egress),
             ingress: rate(ingress),
@@ -590,9 +671,29 @@ impl From<&spec::Endpoint> for Limit {
     }
 }
 
+impl From<&spec::CgroupLimit> for Limit {
+    fn from(limit: &spec::CgroupLimit) -> Self {
+        let (cgroup, classid) = match &limit.cgroup {
+            spec::Cgroup::Path(path) => (Some(path.to_string()), None),
+            spec::Cgroup::ClassId(class) => (None, Some(class.to_string())),
+        };
+        Self {
+            endpoint: None,
+            cgroup,
+            classid,
+            by: limit.pacing.discipline(),
+            egress: Some(limit.limit.rate.bits()),
+            egress_burst: limit.limit.burst.map(u32::from),
+            ingress: None,
+            ingress_burst: None,
+        }
+    }
+}
+
 impl Listed for Limit {
     const NOUN: &'static str = "limits";
-    const HEADER: &'static [&'static str] = &["ENDPOINT", "EGRESS", "BURST", "INGRESS", "BURST"];
+    const HEADER: &'static [&'static str] =
+        &["ENDPOINT OR CGROUP", "EGRESS", "BURST", "INGRESS", "BURST", "BY"];
 
     fn row(&self) -> Vec<String> {
         let rate = |bits: Option<u64>| match bits.map(spec::Rate::try_from) {
@@ -600,8 +701,11 @@ impl Listed for Limit {
             _ => "-".to_owned(),
         };
         let burst = |bytes: Option<u32>| bytes.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
-        let Self { endpoint, egress, egress_burst, ingress, ingress_burst } = self;
-        vec![endpoint.clone(), rate(*egress), burst(*egress_burst), rate(*ingress), burst(*ingress_burst)]
+        let Self { endpoint, cgroup, classid, by, egress, egress_burst, ingress, ingress_burst } = self;
+        let whose = [endpoint, cgroup, classid].into_iter().flatten().next().cloned().unwrap_or_default();
+        let (egress, ingress) =
+            ((rate(*egress), burst(*egress_burst)), (rate(*ingress), burst(*ingress_burst)));
+        vec![whose, egress.0, egress.1, ingress.0, ingress.1, (*by).to_owned()]
     }
 }
 
@@ -757,6 +861,8 @@ pub struct Status {
     pub filling: Vec<String>,
     /// Its floating addresses: the world reaches everything of their endpoints by them.
     pub floating_addresses: Vec<Floating>,
+    /// Its link to the outside, if it is a router.
+    pub router: Option<Router>,
 }
 
 impl Status {
@@ -781,6 +887,7 @@ impl Status {
             warnings: Vec::new(),
             filling: Vec::new(),
             floating_addresses: Vec::new(),
+            router: None,
         }
     }
 
@@ -794,6 +901,15 @@ impl Status {
         }
         let since = self.created.map(|created| age(now.saturating_sub(created))).unwrap_or_default();
         writeln!(out, "instance {}, up for {since}", self.instance)?;
+        if let Some(router) = &self.router {
+            writeln!(
+                out,
+                "router: {} on bridge {}{}",
+                words(&router.addresses),
+                router.outside,
+                router.by()
+            )?;
+        }
         let programs = |uplink: &String| {
             let hooks = self.programs.iter().filter(|program| program.interface == *uplink);
             words(hooks.map(|program| &program.hook))

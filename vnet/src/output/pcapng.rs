@@ -112,7 +112,7 @@ impl<W: Write> PacketFile<W> {
                 InterfaceDescriptionBlock { linktype: DataLink::ETHERNET, snaplen: self.snaplen, options };
             self.block.write_pcapng_block(description).map_err(unwritten)?;
         }
-        let outbound = matches!(packet.hook, Some(Hook::ToUplink | Hook::ToBridge));
+        let outbound = matches!(packet.hook, Some(Hook::ToUplink | Hook::ToBridge | Hook::ToNetwork));
         let block = EnhancedPacketBlock {
             interface_id: interface,
             timestamp: Duration::from_nanos(packet.time),

@@ -44,6 +44,10 @@ pub enum News {
     Started,
     /// It ends; everything stays as it is.
     Stopping,
+    /// Files were applied.
+    Applied,
+    /// Files could not be applied: everything is as it was.
+    Refused,
     /// It was told to look at everything.
     Reloading,
     /// Something was not as recorded.
@@ -71,11 +75,14 @@ impl News {
     #[must_use]
     pub const fn level(self) -> Level {
         match self {
-            Self::Failed => Level::Error,
+            Self::Failed | Self::Refused => Level::Error,
             Self::Noticed | Self::Recovered | Self::Note | Self::Waiting => Level::Warn,
-            Self::Started | Self::Stopping | Self::Reloading | Self::Repaired | Self::Forgotten => {
-                Level::Info
-            }
+            Self::Started
+            | Self::Stopping
+            | Self::Applied
+            | Self::Reloading
+            | Self::Repaired
+            | Self::Forgotten => Level::Info,
             Self::Heard | Self::Looked => Level::Debug,
         }
     }
@@ -84,6 +91,8 @@ impl News {
         match self {
             Self::Started => "started",
             Self::Stopping => "stopping",
+            Self::Applied => "applied",
+            Self::Refused => "refused",
             Self::Reloading => "reloading",
             Self::Noticed => "noticed",
             Self::Repaired => "repaired",

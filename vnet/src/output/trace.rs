@@ -317,6 +317,7 @@ fn modes(network: &NetworkValue) -> String {
         (NetworkValue::FLAG_ISOLATED, "isolated"),
         (NetworkValue::FLAG_UNPROTECTED, "nat-unprotected"),
         (NetworkValue::FLAG_ROUTED, "routed"),
+        (NetworkValue::FLAG_UNBRIDGED, "without a bridge"),
     ];
     let modes: Vec<&str> =
         named.iter().filter(|(flag, _)| network.flags & flag != 0).map(|(_, name)| *name).collect();
@@ -379,6 +380,9 @@ fn leg(leg: &trace::Leg, words: &Vocabulary) -> Leg {
             ("hold", "kept until the first fragment of its datagram comes".to_owned())
         }
         Ok(Verdict::Pass) => ("pass", passed(leg, words)),
+        Ok(Verdict::Enter(index)) => {
+            ("pass", format!("{}; it gets there by {}", passed(leg, words), words.interface(index)))
+        }
     };
     Leg { hook, interface, decisions, verdict, reason: reason.map(DropReason::name), text }
 }
@@ -423,6 +427,9 @@ fn passed(leg: &trace::Leg, words: &Vocabulary) -> String {
         }
         (None, Met::Program(Hook::ToBridge, index)) => {
             format!("let through: the bridge {} hands it to the endpoint", words.interface(index))
+        }
+        (None, Met::Program(Hook::ToNetwork, index)) => {
+            format!("taken from {}, and handed to the endpoint", words.interface(index))
         }
         (None, Met::Program(Hook::ToUplink, index)) => {
             format!("let through: it leaves by {}", words.interface(index))

@@ -11,11 +11,11 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use vnet_common::{Addr, AllowFrom, AllowFromKey, EndpointValue, Hook, Port, PortMapKey, PortMapValue, Zone};
 
-use super::{BySource, Direct, DirectEnd, Hop, Resource, Shaper, Veth, blocks};
+use super::{BySource, CgroupShare, Class, Direct, DirectEnd, Hop, Queue, Resource, Shaper, Veth, blocks};
 use crate::ours;
 use crate::spec::{
-    Cidr, DirectLink, Endpoint, ExtraRoute, Floating, Hold, InterfaceName, Limit, Link, Masquerade,
-    Namespace, Network, PortMap, Settings, Xdp,
+    CgroupLimit, Cidr, DirectLink, Endpoint, ExtraRoute, Floating, Hold, InterfaceName, Limit, Link,
+    Masquerade, Namespace, Network, Pacing, PortMap, Router, Settings, Xdp,
 };
 
 /// What every instance has, whatever its networks.
@@ -88,12 +88,18 @@ pub fn host_address(addr: IpAddr, interface: &str) -> Resource {
     Resource::HostAddress { addr, interface: interface.to_owned() }
 }
 
-/// A network's bridge, its prefixes and the guard of what is routed into it.
+/// A network's bridge, or what it has instead, its prefixes and the guard of what is sent or routed into it.
 #[must_use]
 pub fn network(network: &Network) -> Vec<Resource> {
     let addresses = network.segments.iter().map(|segment| segment.gateway_address()).collect();
-    let (name, mac) = (network.bridge.to_string(), network.mac);
-    let bridge = Resource::Bridge { name, mac, mtu: network.mtu, gso: network.gso, addresses };
+    let bridge = Resource::Bridge {
+        name: network.bridge.to_string(),
+        far_end: network.far_end.as_ref().map(ToString::to_string),
+        mac: network.mac,
+        mtu: network.mtu,
+        gso: network.gso,
+        addresses,
+    };
     let gateways = gateways(network).into_iter().map(|addr| host_address(addr, network.bridge.as_str()));
     let prefixes = network.segments.iter().map(|segment| Resource::Network {
         subnet: segment.subnet.net(),
@@ -103,7 +109,8 @@ pub fn network(network: &Network) -> Vec<Resource> {
         gateway: segment.gateway,
     });
     // After the prefixes and before any endpoint: nobody is reached past it.
-    let guard = Resource::Attachment { hook: Hook::ToBridge, interface: network.bridge.to_string() };
+    let hook = if network.is_bridged() { Hook::ToBridge } else { Hook::ToNetwork };
+    let guard = Resource::Attachment { hook, interface: network.bridge.to_string() };
     iter::once(bridge).chain(gateways).chain(prefixes).chain([guard]).collect()
 }
 
@@ -130,10 +137,46 @@ pub fn unmasqueraded(destinations: Cidr) -> Resource {
 #[must_use]
 pub fn floating(floating: &Floating) -> Vec<Resource> {
     let Floating { external, addr, .. } = *floating;
-    vec![
+    let entries = [
         Resource::Masquerade { subnet: addr.into(), to: Some(external), one_to_one: true },
         Resource::Floating { external, addr, zone: floating.zone() },
-    ]
+    ];
+    let address = |interface: &InterfaceName| Resource::ExternalAddress {
+        address: external.into(),
+        interface: interface.to_string(),
+    };
+    let own = |interface: &InterfaceName| [host_address(external, interface.as_str()), address(interface)];
+    // Whoever hears of the address finds that it leads to the endpoint. What has the address only for that knows it no
+    // longer than that either.
+    entries.into_iter().chain(floating.on.iter().flat_map(own)).collect()
+}
+
+/// What makes an instance a router: its namespace, and the link to the outside.
+#[must_use]
+pub fn router(instance: &str, settings: &Settings) -> Vec<Resource> {
+    let Some(router) = &settings.router else { return Vec::new() };
+    vec![Resource::Home { name: instance.to_owned() }, Resource::Leg(leg(instance, router))]
+}
+
+/// A router's link to the outside.
+#[must_use]
+pub fn leg(instance: &str, router: &Router) -> Veth {
+    let Router { bridge, host_interface, ifname, mac, mtu, gso, addresses, gateways, host: _ } = router;
+    Veth {
+        host: host_interface.to_string(),
+        bridge: Some(bridge.to_string()),
+        namespace: ours::home_path(instance),
+        ifname: ifname.to_string(),
+        mac: *mac,
+        mtu: *mtu,
+        gso: *gso,
+        addresses: addresses.clone(),
+        gateways: gateways.clone(),
+        routes: Vec::new(),
+        by_source: None,
+        siblings: Vec::new(),
+        neighbours: Vec::new(),
+    }
 }
 
 /// An endpoint; `networks` are those it is linked to.
@@ -176,6 +219,59 @@ fn link_limits(endpoint: &Endpoint, link: &Link, network: &Network) -> Vec<Resou
     let egress = endpoint.limits.egress.map(|limit| shaper(limit, &link.ifname, inside));
     let ingress = endpoint.limits.ingress.map(|limit| shaper(limit, &link.host_interface, None));
     egress.into_iter().chain(ingress).collect()
+}
+
+/// Where what limited cgroups send waits, on one uplink, and the program that finds them; nothing if none is limited. The
+/// queue is there before anything is sent through it.
+#[must_use]
+pub fn shaping(uplink: &InterfaceName, limits: &[CgroupLimit]) -> Vec<Resource> {
+    let Some(first) = limits.first() else { return Vec::new() };
+    let mut classes: Vec<(usize, Class)> = match first.pacing {
+        Pacing::Fq => Vec::new(),
+        Pacing::Htb => limits.iter().map(|limit| (depth(limit, limits), class(limit, limits))).collect(),
+    };
+    classes.sort_by_key(|(depth, class)| (*depth, class.number));
+    let classes = classes.into_iter().map(|(_, class)| class).collect();
+    let interface = uplink.to_string();
+    vec![
+        Resource::Queue(Queue { interface: interface.clone(), pacing: first.pacing, classes }),
+        Resource::Attachment { hook: Hook::Shape, interface },
+    ]
+}
+
+/// What [`shaping`] an uplink may have, to be taken away whatever it is.
+#[must_use]
+pub fn any_shaping(uplink: &InterfaceName) -> Vec<Resource> {
+    let interface = uplink.to_string();
+    vec![
+        Resource::Queue(Queue { interface: interface.clone(), pacing: Pacing::Fq, classes: Vec::new() }),
+        Resource::Attachment { hook: Hook::Shape, interface },
+    ]
+}
+
+/// The limit of a cgroup, wherever it sends.
+#[must_use]
+pub fn cgroup_limit(limit: &CgroupLimit) -> Resource {
+    Resource::CgroupLimit(CgroupShare {
+        cgroup: limit.cgroup.clone(),
+        pacing: limit.pacing,
+        class: class(limit, &[]),
+    })
+}
+
+fn class(limit: &CgroupLimit, all: &[CgroupLimit]) -> Class {
+    Class {
+        number: limit.number,
+        parent: limit.parent(all).map(|parent| parent.number),
+        rate: limit.limit.rate,
+        burst: limit.burst(),
+        queue: limit.queue(),
+    }
+}
+
+/// How many limits are around one.
+fn depth(limit: &CgroupLimit, all: &[CgroupLimit]) -> usize {
+    iter::successors(limit.parent(all), |parent| parent.parent(all)).count()
 }
 
 /// A direct link between two endpoints.
@@ -226,21 +322,45 @@ pub fn veth(endpoint: &Endpoint, link: &Link, network: &Network) -> Resource {
         let gateway = route.via.or_else(|| gateway_like(network, destination.addr()));
         Hop { destination, gateway }
     };
+    // Without a bridge the gateway is all there is on the link, and its hardware address is no secret: nobody asks for
+    // neighbours, of which the kernel remembers no more than about a thousand at a time, in all namespaces together.
+    let within = if network.is_bridged() { Vec::new() } else { routes_within(link, network) };
+    let addresses = link.addresses.iter();
+    let addresses = addresses.map(|net| if network.is_bridged() { *net } else { IpNet::from(net.addr()) });
+    let neighbours = gateways(network).into_iter().filter(|_| !network.is_bridged());
+    let neighbours = neighbours.filter(|addr| has_family(link, *addr));
     Resource::Veth(Veth {
         host: link.host_interface.to_string(),
-        bridge: network.bridge.to_string(),
+        bridge: network.is_bridged().then(|| network.bridge.to_string()),
         // Whatever has a link has a namespace.
         namespace: namespace_path(endpoint).unwrap_or_default(),
         ifname: link.ifname.to_string(),
         mac: link.mac,
         mtu: network.mtu,
         gso: network.gso,
-        addresses: link.addresses.clone(),
+        addresses: addresses.collect(),
+        neighbours: neighbours.map(|addr| (addr, network.mac)).collect(),
         gateways: default_routes(endpoint, link, network),
-        routes: link.routes.iter().map(to).collect(),
+        routes: within.into_iter().chain(link.routes.iter().map(to)).collect(),
         by_source: by_source(endpoint, link, network),
         siblings: siblings.map(|other| other.ifname.to_string()).collect(),
     })
+}
+
+/// The routes into a network that has no bridge, of the families that a link has: to the gateways, and by them.
+fn routes_within(link: &Link, network: &Network) -> Vec<Hop> {
+    let own = network.segments.iter().filter(|segment| has_family(link, segment.gateway));
+    own.flat_map(|segment| {
+        let (subnet, gateway) = (segment.subnet.net(), segment.gateway);
+        let to_gateway = Hop { destination: gateway.into(), gateway: None };
+        [to_gateway, Hop { destination: subnet, gateway: Some(gateway) }]
+    })
+    .collect()
+}
+
+/// Whether a link has an address of the family of another.
+fn has_family(link: &Link, like: IpAddr) -> bool {
+    link.addrs().any(|addr| addr.is_ipv4() == like.is_ipv4())
 }
 
 /// What is sent from addresses of a link by which the default route of their family does not lead: to neighbours, by
@@ -252,7 +372,8 @@ fn by_source(endpoint: &Endpoint, link: &Link, network: &Network) -> Option<BySo
     for net in &others {
         let gateway = gateway_like(network, net.addr());
         let extra = link.routes.iter().filter(|route| is_v4(route.destination.net()) == is_v4(**net));
-        routes.push(Hop { destination: net.trunc(), gateway: None });
+        let neighbours = if network.is_bridged() { Some(net.trunc()) } else { gateway.map(IpNet::from) };
+        routes.extend(neighbours.map(|destination| Hop { destination, gateway: None }));
         routes.extend(
             extra.map(|route| Hop { destination: route.destination.net(), gateway: route.via.or(gateway) }),
         );

@@ -17,12 +17,14 @@ mod resource;
 
 pub use blocks::{Block, blocks};
 pub use op::Op;
-pub use resource::{BySource, Direct, DirectEnd, Hop, Identity, Resource, Shaper, State, Veth};
+pub use resource::{
+    BySource, CgroupShare, Class, Direct, DirectEnd, Hop, Identity, Queue, Resource, Shaper, State, Veth,
+};
 
 use std::collections::{HashMap, HashSet};
 
 /// Parts of [`Resource`].
-pub use crate::spec::{GsoSizes, TableSizes};
+pub use crate::spec::{Cgroup, CgroupPath, GsoSizes, Pacing, TableSizes};
 
 /// Steps, in the order in which they are to be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,7 +66,14 @@ pub fn plan(desired: &[(Resource, State)], obsolete: &[(Resource, State)]) -> Pl
     // A pair of interfaces that is not as described may have to be made anew, or be on its way out with its namespace;
     // and so may the maps: what stands on it as described now would go with it.
     let carries = |resource: &Resource| {
-        matches!(resource, Resource::Veth(_) | Resource::Hold { .. } | Resource::DataPath(_))
+        matches!(
+            resource,
+            Resource::Veth(_)
+                | Resource::Leg(_)
+                | Resource::Hold { .. }
+                | Resource::DataPath(_)
+                | Resource::Bridge { far_end: Some(_), .. }
+        )
     };
     let unsteady = desired.iter().filter(|(resource, state)| carries(resource) && *state != State::Present);
     let unsteady: Vec<&Resource> = unsteady.map(|(resource, _)| resource).collect();
@@ -116,6 +125,7 @@ mod tests {
             1 => Resource::Attachment { hook: Hook::FromEndpoint, interface: format!("v{nth}") },
             _ => Resource::Bridge {
                 name: format!("b{nth}"),
+                far_end: None,
                 mac: Mac::new([2; 6]),
                 mtu: 1400 + variant,
                 gso: GsoSizes::LEGACY,
@@ -203,13 +213,14 @@ mod tests {
     fn what_hangs_on_a_pair_that_is_not_as_described_is_done_again() {
         let veth = |nth: u8| Veth {
             host: format!("v{nth}"),
-            bridge: "b".to_owned(),
+            bridge: Some("b".to_owned()),
             namespace: format!("/run/netns/n{nth}").into(),
             ifname: "eth0".to_owned(),
             mac: Mac::new([2, 0, 0, 0, 0, nth]),
             mtu: 1500,
             gso: GsoSizes::LEGACY,
             addresses: Vec::new(),
+            neighbours: Vec::new(),
             gateways: Vec::new(),
             routes: Vec::new(),
             by_source: None,

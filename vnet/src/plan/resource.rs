@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use vnet_common::{Addr, AllowFromKey, DatapathConfig, Hook, Mac, PortMapKey, PortMapValue, Zone};
 
-use crate::spec::{GsoSizes, Rate, TableSizes, Timeout};
+use crate::spec::{Cgroup, GsoSizes, Pacing, Rate, TableSizes, Timeout};
 
 /// Something in the kernel that belongs to an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,10 +76,13 @@ pub enum Resource {
         /// The interface.
         interface: String,
     },
-    /// A network's bridge, up, with the gateway's addresses, forwarding for its endpoints.
+    /// A network's bridge, up, with the gateway's addresses, forwarding for its endpoints; or the pair of interfaces that
+    /// it has instead.
     Bridge {
         /// Its name.
         name: String,
+        /// The other end of the pair, if it is one.
+        far_end: Option<String>,
         /// Its hardware address.
         mac: Mac,
         /// Its MTU in bytes.
@@ -130,12 +133,31 @@ pub enum Resource {
         /// Its name.
         name: String,
     },
-    /// An endpoint's veth pair: one end in the bridge, the other configured in the namespace.
+    /// The network namespace that this process is in, visible under `/run/netns`: a router's.
+    Home {
+        /// Its name.
+        name: String,
+    },
+    /// A router's link to the outside: a veth pair as an endpoint's, whose bridge is somebody else's and in the namespace
+    /// that this process came from. The end in the router's namespace may have more addresses than are described.
+    Leg(Veth),
+    /// An address that an interface of the host has for others, and does not choose by itself.
+    ExternalAddress {
+        /// The address, with the length of a host's prefix.
+        address: IpNet,
+        /// The interface.
+        interface: String,
+    },
+    /// An endpoint's veth pair: one end in the bridge, if there is one, the other configured in the namespace.
     Veth(Veth),
     /// A veth pair between two endpoints, both of whose ends are configured.
     Direct(Direct),
     /// How much an endpoint may send or receive.
     Limit(Shaper),
+    /// Where what limited cgroups send waits, on an uplink: its queueing discipline.
+    Queue(Queue),
+    /// How much a cgroup may send by the uplinks.
+    CgroupLimit(CgroupShare),
     /// An endpoint's address.
     Endpoint {
         /// The address.
@@ -195,8 +217,13 @@ pub enum Identity<'a> {
     Denied(IpNet),
     Floating(IpAddr),
     Veth(&'a str),
+    Home(&'a str),
+    Leg(&'a str),
+    ExternalAddress(IpNet),
     Direct([(&'a Path, &'a str); 2]),
     Limit(&'a str, Option<&'a Path>),
+    Queue(&'a str),
+    CgroupLimit(&'a Cgroup),
     Hold(&'a str),
     Endpoint(Addr),
     AllowFrom(AllowFromKey),
@@ -208,8 +235,8 @@ pub enum Identity<'a> {
 pub struct Veth {
     /// The end that stays on the host.
     pub host: String,
-    /// The bridge it is a port of.
-    pub bridge: String,
+    /// The bridge it is a port of, if there is one.
+    pub bridge: Option<String>,
     /// The namespace of the other end, as a path that can be opened.
     pub namespace: PathBuf,
     /// Name of the end in the namespace.
@@ -220,9 +247,11 @@ pub struct Veth {
     pub mtu: u32,
     /// Most bytes that either end is handed at once.
     pub gso: GsoSizes,
-    /// Addresses of the end in the namespace, with the network's prefixes. A family without one is switched
+    /// Addresses of the end in the namespace, with the prefixes of its neighbours. A family without one is switched
     /// off there.
     pub addresses: Vec<IpNet>,
+    /// Neighbours whose hardware address the namespace is told, so that it need not ask.
+    pub neighbours: Vec<(IpAddr, Mac)>,
     /// Routers to which the default routes of the namespace lead by this link, at most one of each family.
     pub gateways: Vec<IpAddr>,
     /// Other routes of the namespace that lead by this link.
@@ -291,6 +320,43 @@ pub struct Shaper {
     pub queue: u32,
 }
 
+/// The queueing discipline of an uplink, in place of what the kernel gives it by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// The uplink.
+    pub interface: String,
+    /// How it makes packets wait.
+    pub pacing: Pacing,
+    /// Its classes, one for each limit and the outer ones first; none where packets come with their time.
+    pub classes: Vec<Class>,
+}
+
+/// A class of what is sent by an uplink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// The number of its limit.
+    pub number: u16,
+    /// The number of the limit around it.
+    pub parent: Option<u16>,
+    /// The rate.
+    pub rate: Rate,
+    /// Bytes that may be sent at once.
+    pub burst: u32,
+    /// Bytes of packets that may wait.
+    pub queue: u32,
+}
+
+/// How much a cgroup may send by the uplinks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupShare {
+    /// The cgroup.
+    pub cgroup: Cgroup,
+    /// How it is held.
+    pub pacing: Pacing,
+    /// The rate, and how much may be sent at once and may wait.
+    pub class: Class,
+}
+
 /// How a resource stands in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
@@ -329,10 +395,15 @@ impl Resource {
             Self::Denied { subnet } => Identity::Denied(*subnet),
             Self::Floating { external, .. } => Identity::Floating(*external),
             Self::Veth(veth) => Identity::Veth(&veth.host),
+            Self::Home { name } => Identity::Home(name),
+            Self::Leg(veth) => Identity::Leg(&veth.host),
+            Self::ExternalAddress { address, .. } => Identity::ExternalAddress(*address),
             Self::Direct(direct) => {
                 Identity::Direct(direct.ends.each_ref().map(|end| (&*end.namespace, &*end.ifname)))
             }
             Self::Limit(limit) => Identity::Limit(&limit.interface, limit.namespace.as_deref()),
+            Self::Queue(queue) => Identity::Queue(&queue.interface),
+            Self::CgroupLimit(share) => Identity::CgroupLimit(&share.cgroup),
             Self::Hold { entrance, .. } => Identity::Hold(entrance),
             Self::Endpoint { addr, .. } => Identity::Endpoint(*addr),
             Self::AllowFrom { key } => Identity::AllowFrom(*key),
@@ -351,6 +422,8 @@ impl Resource {
                 | Self::Bridge { .. }
                 | Self::Namespace { .. }
                 | Self::Veth(_)
+                | Self::Home { .. }
+                | Self::Leg(_)
                 | Self::Direct(_)
                 | Self::Hold { .. }
         )
@@ -372,7 +445,22 @@ impl Resource {
             (Self::Limit(Shaper { interface, namespace: None, .. }), Self::Veth(veth)) => {
                 *interface == veth.host
             }
+            (
+                Self::Attachment { interface, .. }
+                | Self::Xdp { interface, .. }
+                | Self::Uplink { interface }
+                | Self::Forwarding { interface }
+                | Self::ExternalAddress { interface, .. },
+                Self::Leg(veth),
+            ) => *interface == veth.ifname,
             (Self::Attachment { interface, .. }, Self::Hold { exit, .. }) => interface == exit,
+            (
+                Self::Attachment { interface: it, .. }
+                | Self::HostAddress { interface: it, .. }
+                | Self::Network { bridge: it, .. }
+                | Self::Endpoint { bridge: it, .. },
+                Self::Bridge { name, far_end: Some(_), .. },
+            ) => it == name,
             (Self::Config { hold: Some(hold), .. }, Self::Hold { entrance, .. }) => hold == entrance,
             _ => false,
         }
@@ -400,6 +488,7 @@ impl Resource {
                 | Self::Unmasqueraded { .. }
                 | Self::Floating { .. }
                 | Self::Denied { .. }
+                | Self::CgroupLimit(_)
                 | Self::Endpoint { .. }
                 | Self::AllowFrom { .. }
                 | Self::PortMap { .. }
@@ -434,8 +523,12 @@ impl fmt::Display for Resource {
             Self::Denied { subnet } => write!(f, "denied sources {subnet}"),
             Self::Uplink { interface } => write!(f, "uplink {interface}"),
             Self::HostAddress { addr, interface } => write!(f, "host address {addr} of {interface}"),
-            Self::Bridge { name, addresses, mtu, .. } => {
-                write!(f, "bridge {name}, mtu {mtu}, addresses {}", list(addresses))
+            Self::Bridge { name, far_end, addresses, mtu, .. } => {
+                match far_end {
+                    None => write!(f, "bridge {name}")?,
+                    Some(far_end) => write!(f, "veth {name} and {far_end} in place of a bridge")?,
+                }
+                write!(f, ", mtu {mtu}, addresses {}", list(addresses))
             }
             Self::Network { subnet, bridge, zone, .. } => {
                 write!(f, "network {subnet} on {bridge}, number {}", zone.id)
@@ -446,15 +539,14 @@ impl fmt::Display for Resource {
             Self::Unmasqueraded { subnet } => write!(f, "destinations {subnet} left out of masquerade"),
             Self::Floating { external, addr, .. } => write!(f, "floating address {external} to {addr}"),
             Self::Namespace { name } => write!(f, "namespace {name}"),
-            Self::Veth(veth) => write!(
-                f,
-                "veth {} in {}, {} in {}, addresses {}",
-                veth.host,
-                veth.bridge,
-                veth.ifname,
-                veth.namespace.display(),
-                list(&veth.addresses)
-            ),
+            Self::Home { name } => write!(f, "namespace {name} of the router"),
+            Self::Veth(veth) | Self::Leg(veth) => {
+                write!(f, "veth {}", veth.host)?;
+                veth.bridge.as_ref().map_or(Ok(()), |bridge| write!(f, " in {bridge}"))?;
+                let (ifname, namespace) = (&veth.ifname, veth.namespace.display());
+                write!(f, ", {ifname} in {namespace}, addresses {}", list(&veth.addresses))
+            }
+            Self::ExternalAddress { address, interface } => write!(f, "address {address} of {interface}"),
             Self::Direct(Direct { ends: [a, b], .. }) => write!(
                 f,
                 "veth {} in {}, {}, and {} in {}, {}",
@@ -468,6 +560,12 @@ impl fmt::Display for Resource {
             Self::Limit(Shaper { interface, namespace, rate, .. }) => {
                 write!(f, "limit of {rate} to what {interface} sends")?;
                 namespace.as_ref().map_or(Ok(()), |namespace| write!(f, " in {}", namespace.display()))
+            }
+            Self::Queue(Queue { interface, pacing, .. }) => {
+                write!(f, "queueing discipline {} of {interface}", pacing.discipline())
+            }
+            Self::CgroupLimit(CgroupShare { cgroup, class, .. }) => {
+                write!(f, "limit of {} to what cgroup {cgroup} sends", class.rate)
             }
             Self::Endpoint { addr, interface, mac, .. } => {
                 write!(f, "endpoint {addr}, {mac}, behind {interface}")

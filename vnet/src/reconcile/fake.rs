@@ -13,7 +13,7 @@ use super::Machine;
 use crate::firewall::Netfilter;
 use crate::flow::{self, Counted, Room, Stats, Tables};
 use crate::kernel::{Addressed, BoundSocket, Environment, Interface, Process, Route};
-use crate::plan::{Direct, GsoSizes, Op, Resource, Shaper, State, Veth};
+use crate::plan::{self, Cgroup, Direct, GsoSizes, Op, Pacing, Resource, Shaper, State, Veth};
 
 /// How a step fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,12 +35,17 @@ pub(crate) struct Fake {
     pub(crate) flows: RefCell<Vec<(Tuple, CtEntry)>>,
     pub(crate) sockets: RefCell<Vec<(Proto, BoundSocket)>>,
     pub(crate) namespace: Cell<u64>,
+    /// The number of the namespace that it was entered from, and the interfaces there.
+    pub(crate) origin: Cell<Option<u64>>,
+    pub(crate) outside: RefCell<Option<Vec<Interface>>>,
     /// The host's own firewall; `None` if it cannot be read.
     pub(crate) netfilter: RefCell<Option<Netfilter>>,
     /// What of the machine matters besides.
     pub(crate) environment: RefCell<Environment>,
     /// Fragments have nowhere to wait.
     pub(crate) no_hold: Cell<bool>,
+    /// How what limited cgroups send waits.
+    pub(crate) pacing: Cell<Option<Pacing>>,
     /// How often it was asked or told something, by what.
     calls: RefCell<BTreeMap<&'static str, usize>>,
     fault: Cell<Option<(usize, Fault)>>,
@@ -62,6 +67,7 @@ impl Fake {
         ];
         *fake.netfilter.borrow_mut() = Some(Netfilter::default());
         fake.environment.borrow_mut().forwards_v6 = true;
+        fake.pacing.set(Some(Pacing::Fq));
         *fake.routes.borrow_mut() = vec![route("0.0.0.0/0", "eth0"), route("203.0.113.0/24", "eth0")];
         fake
     }
@@ -123,6 +129,11 @@ impl Fake {
                 },
                 _ => true,
             }),
+            Op::Remove(Resource::Leg(veth)) => self.present.borrow_mut().retain(|other| match other {
+                Resource::Leg(_) => false,
+                Resource::ExternalAddress { interface, .. } => *interface != veth.ifname,
+                _ => true,
+            }),
             Op::Remove(resource) => self.present.borrow_mut().retain(|other| !other.same_identity(resource)),
         }
         Ok(())
@@ -138,8 +149,11 @@ impl Fake {
         }
         let has_interface = |wanted: &str| {
             let made = |other: &Resource| match other {
-                Resource::Bridge { name, .. } => name == wanted,
+                Resource::Bridge { name, far_end, .. } => {
+                    name == wanted || far_end.as_deref() == Some(wanted)
+                }
                 Resource::Veth(veth) => veth.host == wanted,
+                Resource::Leg(veth) => veth.ifname == wanted,
                 Resource::Hold { entrance, exit } => entrance == wanted || exit == wanted,
                 _ => false,
             };
@@ -150,12 +164,14 @@ impl Fake {
             | Resource::Xdp { interface, .. }
             | Resource::Uplink { interface }
             | Resource::Forwarding { interface }
+            | Resource::ExternalAddress { interface, .. }
             | Resource::HostAddress { interface, .. } => vec![interface],
             Resource::Network { bridge, .. } => vec![bridge],
             Resource::Config { hold: Some(hold), .. } => vec![hold],
             Resource::Endpoint { interface, bridge, .. } => vec![interface, bridge],
-            Resource::Veth(veth) => vec![&veth.bridge],
-            Resource::Limit(Shaper { interface, namespace: None, .. }) => vec![interface],
+            Resource::Veth(veth) => veth.bridge.iter().map(String::as_str).collect(),
+            Resource::Limit(Shaper { interface, namespace: None, .. })
+            | Resource::Queue(plan::Queue { interface, .. }) => vec![interface],
             _ => Vec::new(),
         };
         if let Some(missing) = interfaces.into_iter().find(|name| !has_interface(name)) {
@@ -166,6 +182,14 @@ impl Fake {
             let there = has(&|other| matches!(other, Resource::Namespace { name: made } if made == name));
             (!there).then(|| format!("namespace {name}"))
         };
+        if let Resource::Leg(link) = resource {
+            let is_home = |other: &Resource| matches!(other, Resource::Home { .. });
+            let outside = self.outside.borrow();
+            let bridge =
+                outside.iter().flatten().any(|interface| Some(&interface.name) == link.bridge.as_ref());
+            return (!has(&is_home) || !bridge)
+                .then(|| "a namespace with a name, and the bridge outside".to_owned());
+        }
         if let Resource::Direct(Direct { ends, .. }) = resource {
             return ends.iter().find_map(|end| missing_namespace(&end.namespace));
         }
@@ -236,6 +260,17 @@ impl Machine for Fake {
                 }
                 Resource::Veth(veth) => {
                     interfaces.push(interface(index, &veth.host, Some(4), &["fe80::78/64"]));
+                }
+                Resource::Leg(veth) => {
+                    let own = veth.addresses.iter().map(IpNet::to_string).collect::<Vec<_>>();
+                    let own: Vec<&str> = own.iter().map(String::as_str).collect();
+                    let mut leg =
+                        Interface { mtu: veth.mtu, ..interface(index, &veth.ifname, Some(5), &own) };
+                    leg.addresses.extend(self.present.borrow().iter().filter_map(|it| match it {
+                        Resource::ExternalAddress { address, .. } => Some(*address),
+                        _ => None,
+                    }));
+                    interfaces.push(leg);
                 }
                 _ => {}
             }
@@ -310,6 +345,21 @@ impl Machine for Fake {
         Ok(!self.no_hold.get())
     }
 
+    async fn pacing(&self) -> Result<Option<Pacing>, FakeError> {
+        Ok(self.pacing.get())
+    }
+
+    fn cgroup(&self, asked: Cgroup) -> Result<Cgroup, FakeError> {
+        Ok(match asked {
+            Cgroup::Path(path) => Cgroup::Path(path.below(Path::new("/sys/fs/cgroup"))),
+            class @ Cgroup::ClassId(_) => class,
+        })
+    }
+
+    fn has_cgroup(&self, asked: &Cgroup) -> Result<bool, FakeError> {
+        Ok(!asked.to_string().starts_with("/nowhere"))
+    }
+
     fn check_namespace(&self, path: &Path) -> Result<(), FakeError> {
         if path.starts_with("/nowhere") {
             Err(FakeError(format!("nothing at {}", path.display())))
@@ -320,6 +370,14 @@ impl Machine for Fake {
 
     fn has_ipv6(&self) -> bool {
         true
+    }
+
+    async fn outside(&self) -> Result<Option<Vec<Interface>>, FakeError> {
+        Ok(self.outside.borrow().clone())
+    }
+
+    fn origin(&self) -> Result<Option<u64>, FakeError> {
+        Ok(self.origin.get())
     }
 
     fn namespace(&self) -> Result<u64, FakeError> {
@@ -391,12 +449,32 @@ impl Machine for &Fake {
         (**self).can_hold_fragments().await
     }
 
+    async fn pacing(&self) -> Result<Option<Pacing>, FakeError> {
+        (**self).pacing().await
+    }
+
+    fn cgroup(&self, asked: Cgroup) -> Result<Cgroup, FakeError> {
+        (**self).cgroup(asked)
+    }
+
+    fn has_cgroup(&self, asked: &Cgroup) -> Result<bool, FakeError> {
+        (**self).has_cgroup(asked)
+    }
+
     fn check_namespace(&self, path: &Path) -> Result<(), FakeError> {
         (**self).check_namespace(path)
     }
 
     fn has_ipv6(&self) -> bool {
         (**self).has_ipv6()
+    }
+
+    async fn outside(&self) -> Result<Option<Vec<Interface>>, FakeError> {
+        (**self).outside().await
+    }
+
+    fn origin(&self) -> Result<Option<u64>, FakeError> {
+        (**self).origin()
     }
 
     fn namespace(&self) -> Result<u64, FakeError> {

@@ -99,6 +99,7 @@ impl Gatherer {
             failing: listed(&counts.failing),
             changes: listed(&counts.changes),
             looks: listed(&counts.looks),
+            questions: listed(&counts.questions),
             last: counts.last,
         })
     }

@@ -14,6 +14,14 @@ pub(super) struct Only {
 }
 
 impl Only {
+    /// Whether there is one. Not knowing is taken for yes.
+    pub(super) fn is_taken(instance: &Instance) -> bool {
+        match File::open(instance.run_dir().join("run.lock")) {
+            Ok(file) => file.try_lock().is_err(),
+            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+        }
+    }
+
     pub(super) fn take(instance: &Instance) -> Result<Self, Error> {
         let path = instance.run_dir().join("run.lock");
         let failed = |source| Error::Lock { path: path.clone(), source };

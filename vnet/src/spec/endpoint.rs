@@ -46,6 +46,12 @@ impl Endpoint {
         }
     }
 
+    /// Whether its namespace was made for it, and so has its name.
+    #[must_use]
+    pub fn has_own_namespace(&self) -> bool {
+        self.namespace == Namespace::Own
+    }
+
     /// Whether its namespace is that of another endpoint.
     #[must_use]
     pub fn shares_with(&self, other: &Name) -> bool {
@@ -213,6 +219,16 @@ impl FromStr for ExtraRoute {
         if destination.net().prefix_len() == 0 {
             return Err(bad("the default route leads by the first link: choose that with --default-route"));
         }
+        let never_routed = match destination.net() {
+            // Linux routes link-local addresses of IPv4, and clouds keep what they tell about a machine there.
+            IpNet::V4(net) => net.addr().is_multicast() || net.addr().is_loopback(),
+            IpNet::V6(net) => {
+                net.addr().is_unicast_link_local() || net.addr().is_multicast() || net.addr().is_loopback()
+            }
+        };
+        if never_routed {
+            return Err(bad("no gateway forwards to such addresses"));
+        }
         let via = via.map(|via| via.parse().map_err(|_| bad("write CIDR or CIDR=VIA, VIA being an address")));
         let via: Option<IpAddr> = via.transpose()?;
         if via.is_some_and(|via| via.is_ipv4() != destination.net().addr().is_ipv4()) {
@@ -296,6 +312,9 @@ mod tests {
         }
         for text in ["10.9.0.1/16", "10.9.0.0/16=", "10.9.0.0/16=fd01::1", "0.0.0.0/0", "::/0=fd01::1", "x=y"]
         {
+            assert!(text.parse::<ExtraRoute>().is_err(), "{text}");
+        }
+        for text in ["fe80::/64", "ff02::/16", "127.0.0.0/8", "224.0.0.0/4"] {
             assert!(text.parse::<ExtraRoute>().is_err(), "{text}");
         }
     }

@@ -62,6 +62,25 @@ pub enum Error {
     /// A direct link without addresses.
     #[error("a direct link needs an address for each end: name both, like 192.168.1.1/24 and 192.168.1.2/24")]
     NoDirectEnds,
+    /// An address that a router cannot have outside.
+    #[error("{net} cannot be a router's address outside: {reason}")]
+    OutsideAddress {
+        /// The address.
+        net: IpNet,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A router that nobody could know.
+    #[error("a router needs an address outside, with the length of its prefix, like 203.0.113.1/24")]
+    NoOutsideAddress,
+    /// Not a neighbour of a router.
+    #[error("{gateway} cannot be a router's gateway: {reason}")]
+    OutsideGateway {
+        /// The address.
+        gateway: std::net::IpAddr,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// Not a mode of an endpoint.
     #[error("{text:?} is not a mode: choose {}", super::LinkMode::WRITTEN)]
     LinkMode {
@@ -175,6 +194,20 @@ pub enum Error {
         text: String,
         /// What is wrong with it.
         reason: &'static str,
+    },
+    /// Not a cgroup.
+    #[error("{text:?} is not a cgroup: {reason}")]
+    Cgroup {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Not a class of `net_cls`.
+    #[error("{text:?} is not a class: write it like 1:10 or 0x10010, in hexadecimal as in net_cls.classid")]
+    ClassId {
+        /// What was given.
+        text: String,
     },
     /// Not `[HOST-IP:]PORT[-END]` or `TARGET:PORT[-END]`.
     #[error("{text:?} lacks its {missing}: write it like {example}")]

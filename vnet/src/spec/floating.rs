@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use vnet_common::Zone;
 
-use super::Name;
+use super::{InterfaceName, Name};
 
 /// One address of the host for one address of an endpoint: whatever arrives there goes to it, and whatever it sends
 /// to the world comes from there.
@@ -20,6 +20,9 @@ pub struct Floating {
     pub addr: IpAddr,
     /// Number of the endpoint's network.
     pub number: u16,
+    /// The interface that has the host's address for this alone; without one, the host has it anyway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<InterfaceName>,
 }
 
 impl Floating {

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cidr, DirectLink, Endpoint, Floating, InterfaceName, Masquerade, Network, PortMap, one_or_many};
+use super::{
+    CgroupLimit, Cidr, DirectLink, Endpoint, Floating, InterfaceName, Masquerade, Network, PortMap,
+    one_or_many,
+};
 
 /// What was recorded, is recorded no more or in another form, and of which something may be left in the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +31,8 @@ pub struct Going {
     pub port_maps: Vec<PortMap>,
     /// Endpoints with limits, as they were, of which some are no more; each with its networks.
     pub limits: Vec<(Endpoint, Networks)>,
+    /// Limits of cgroups, as they were.
+    pub cgroup_limits: Vec<CgroupLimit>,
 }
 
 /// The networks that an endpoint is linked to.
@@ -39,7 +44,7 @@ impl Going {
     /// The interfaces of the host that were made for it.
     pub fn interfaces(&self) -> impl Iterator<Item = &InterfaceName> {
         let links = self.endpoints.iter().flat_map(|(endpoint, _)| &endpoint.links);
-        let bridges = self.networks.iter().map(|network| &network.bridge);
+        let bridges = self.networks.iter().flat_map(Network::interfaces);
         bridges.chain(links.map(|link| &link.host_interface))
     }
 

@@ -3,6 +3,7 @@
 //! Everything here is parsed once, at the edge, into types that cannot hold a bad value; nothing below looks
 //! again. These types are also what the store writes, so serde lives here and nowhere else in the library.
 
+mod cgroup;
 mod choice;
 mod cidr;
 mod direct;
@@ -17,10 +18,12 @@ mod name;
 mod network;
 mod network_options;
 mod port_map;
+mod router;
 mod settings;
 mod timeout;
 mod xdp;
 
+pub use cgroup::{Cgroup, CgroupLimit, CgroupPath, ClassId, Pacing};
 pub use cidr::{Cidr, Clients, Subnet};
 pub use direct::{DirectEnd, DirectLink, both_ends};
 pub use endpoint::{Endpoint, ExtraRoute, Link, LinkMode, Namespace};
@@ -34,6 +37,7 @@ pub use name::{InterfaceName, Name};
 pub use network::{Network, Segment, Segments};
 pub use network_options::{Filtering, GatewayMode, Mapping, NetworkChange, NetworkOptions};
 pub use port_map::{PortMap, Ports, Protocol, Published, Target, TargetHost};
+pub use router::{Router, check_outside};
 pub use settings::{Firewall, Hold, Quotas, Settings, SettingsChange, TableSizes, parse_nat_ports};
 pub use timeout::{Seconds, Timeout, TimeoutSetting, Timeouts};
 pub use xdp::{FloodLimits, Xdp, XdpSetting};

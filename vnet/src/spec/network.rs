@@ -1,5 +1,6 @@
-//! A network: a bridge, its prefixes and its gateway.
+//! A network: a bridge or what it has instead, its prefixes and its gateway.
 
+use std::iter;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -24,8 +25,11 @@ pub struct Network {
     /// Addresses that endpoints get only if they ask for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reserved: Vec<IpAddr>,
-    /// Its bridge.
+    /// Its bridge, or the interface that has the gateway's addresses instead.
     pub bridge: InterfaceName,
+    /// If it has no bridge, the other end of that interface, which is one of a pair.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub far_end: Option<InterfaceName>,
     /// Hardware address of the bridge: where its endpoints send what leaves the network.
     #[serde(with = "super::mac_text")]
     pub mac: Mac,
@@ -54,12 +58,24 @@ impl Network {
         Zone { id: self.number }
     }
 
+    /// Whether its endpoints are ports of a bridge.
+    #[must_use]
+    pub fn is_bridged(&self) -> bool {
+        self.far_end.is_none()
+    }
+
+    /// The interfaces of the host that it has, but for those of its endpoints.
+    pub fn interfaces(&self) -> impl Iterator<Item = &InterfaceName> {
+        iter::once(&self.bridge).chain(&self.far_end)
+    }
+
     /// Its flags as the data path knows them.
     #[must_use]
     pub fn flags(&self) -> u8 {
+        let unbridged = if self.is_bridged() { 0 } else { NetworkValue::FLAG_UNBRIDGED };
         let internal = if self.internal { NetworkValue::FLAG_INTERNAL } else { 0 };
         let isolated = if self.isolated { NetworkValue::FLAG_ISOLATED } else { 0 };
-        internal | isolated | self.options.flags()
+        unbridged | internal | isolated | self.options.flags()
     }
 
     /// The part of a segment from which endpoints get addresses that they do not ask for, if it is not all of it.
@@ -300,7 +316,7 @@ mod tests {
         let old = r#"{"name":"blue","number":2,"segments":[{"subnet":"10.1.0.0/24","gateway":"10.1.0.1"}],
             "bridge":"vnet-blue","mac":"02:00:00:00:00:01","mtu":1500,"internal":false,"isolated":true}"#;
         let network: Network = serde_json::from_str(old).unwrap();
-        assert_eq!(network.options, NetworkOptions::default());
+        assert_eq!((network.options, network.is_bridged()), (NetworkOptions::default(), true));
         assert_eq!((network.flags(), network.is_masqueraded()), (NetworkValue::FLAG_ISOLATED, true));
         let again: Network = serde_json::from_str(&serde_json::to_string(&network).unwrap()).unwrap();
         assert_eq!(again, network);

@@ -8,7 +8,7 @@ use vnet_common::{DatapathConfig, PortRange, maps};
 use super::choice::choice;
 use super::timeout::{TimeoutSetting, Timeouts};
 use super::xdp::{FloodLimits, Xdp, XdpSetting};
-use super::{Error, InterfaceName, Ports};
+use super::{Error, InterfaceName, Ports, Router};
 
 /// What holds for a whole instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,9 @@ pub struct Settings {
     /// How many new flows those let pass.
     #[serde(default)]
     pub flood: FloodLimits,
+    /// Of a router, its link to the outside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router: Option<Router>,
 }
 
 /// A pair of interfaces of the host between which fragments wait.
@@ -74,14 +77,16 @@ impl Settings {
             hold: None,
             xdp: BTreeMap::new(),
             flood: FloodLimits::default(),
+            router: None,
         }
     }
 
     /// The same instance with everything as documented that can be changed, but for its uplinks.
     #[must_use]
     pub fn as_documented(&self) -> Self {
-        let Self { uplinks, follows_default_route, namespace, created, tables, hold, .. } = self.clone();
-        Self { uplinks, follows_default_route, tables, hold, ..Self::new(namespace, created) }
+        let Self { uplinks, follows_default_route, namespace, created, tables, hold, router, .. } =
+            self.clone();
+        Self { uplinks, follows_default_route, tables, hold, router, ..Self::new(namespace, created) }
     }
 
     /// How an uplink runs its XDP program.

@@ -150,13 +150,17 @@ impl Transaction {
 
     /// Notes a network.
     pub fn put_network(&self, network: &Network) -> Result<(), Error> {
-        self.inner.open_table(INTERFACES)?.insert(network.bridge.as_str(), network.name.as_str())?;
+        for interface in network.interfaces() {
+            self.inner.open_table(INTERFACES)?.insert(interface.as_str(), network.name.as_str())?;
+        }
         self.put(NETWORKS, network.name.as_str(), network)
     }
 
     /// Forgets a network.
     pub fn remove_network(&self, network: &Network) -> Result<(), Error> {
-        self.inner.open_table(INTERFACES)?.remove(network.bridge.as_str())?;
+        for interface in network.interfaces() {
+            self.inner.open_table(INTERFACES)?.remove(interface.as_str())?;
+        }
         self.inner.open_table(NETWORKS)?.remove(network.name.as_str())?;
         Ok(())
     }

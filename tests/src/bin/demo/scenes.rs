@@ -14,6 +14,7 @@ pub(crate) const ALL: &[Scene] = &[
     Scene { row: "S6", title: "and by 127.0.0.1 and [::1]", play: loopback },
     Scene { row: "S8", title: "endpoints of one network reach each other", play: neighbours },
     Scene { row: "S9", title: "endpoints reach the gateway and services of the host", play: gateway },
+    Scene { row: "S16", title: "a router in its own namespace, with one-to-one NAT", play: router },
     Scene { row: "S18", title: "no process stands in between", play: no_process },
     Scene { row: "look", title: "what the kernel holds, and what it does not", play: look },
 ];
@@ -159,6 +160,38 @@ fn gateway(play: &Play<'_>) {
             page.contains("host sees 192.168.0.2"),
         );
     }
+}
+
+fn router(play: &Play<'_>) {
+    let (lab, host) = (play.lab, play.lab.host());
+    let provider = Netns::named(&lab.name("provider"));
+    provider.create();
+    host.ip("link add br-out type bridge");
+    host.ip("link set br-out up");
+    host.ip(&format!("link add port0 type veth peer name eth0 netns {}", provider.name()));
+    host.ip("link set port0 master br-out up");
+    provider.ip("addr add 16.158.1.1/24 dev eth0");
+    provider.ip("link set eth0 up");
+    play.say("  somebody's bridge br-out leads to a provider's gateway, 16.158.1.1");
+    let [r1, web] = ["r1", "web"].map(|name| lab.name(name));
+    let outside = ["--outside", "br-out", "--address", "16.158.1.100/24", "--gateway", "16.158.1.1"];
+    let create = [&["router", "create", &r1][..], &outside, &["--subnet", "192.168.1.0/24"]].concat();
+    play.check("one command", play.vnet(&create).status == Some(0));
+    let of_router = |args: &[&str]| play.vnet(&[&["--instance", &r1], args].concat());
+    of_router(&["ns", "create", &web, "--ip", "192.168.1.3"]);
+    serve_http(play, &Netns::named(&web), None, 80, "web");
+    serve_http(play, &provider, None, 80, "provider");
+    let url = "http://16.158.1.1/";
+    let exec = ["ns", "exec", &web, "--", "curl", "-sS", "--max-time", "5", url];
+    play.check("by masquerade", of_router(&exec).stdout.contains("provider sees 16.158.1.100"));
+    of_router(&["floating", "add", "16.158.1.103", "192.168.1.3"]);
+    play.check("one to one", of_router(&exec).stdout.contains("provider sees 16.158.1.103"));
+    let page = curl(play, &provider, "http://16.158.1.103/");
+    play.check("both ways", page.contains("web sees 16.158.1.1"));
+    play.vnet(&["router", "ls"]);
+    play.check("and gone", play.vnet(&["router", "rm", &r1]).status == Some(0));
+    host.ip("link del br-out");
+    provider.delete();
 }
 
 fn no_process(play: &Play<'_>) {

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
 };
 use nix::libc;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -65,8 +65,24 @@ impl Netlink {
 
     /// Gives an interface an address, usable at once; one that it has already is left alone.
     pub(in crate::kernel) async fn add_address(&self, index: u32, net: IpNet) -> Result<()> {
-        let message = RouteNetlinkMessage::NewAddress(address_message(index, net));
-        match self.command(message, NLM_F_CREATE | NLM_F_EXCL).await {
+        self.new_address(address_message(index, net)).await
+    }
+
+    /// Likewise, one that the host does not choose for what it sends by itself: of IPv4 the kernel chooses none that is
+    /// alone in its prefix while there is another, of IPv6 none that is deprecated.
+    pub(in crate::kernel) async fn add_avoided_address(&self, index: u32, net: IpNet) -> Result<()> {
+        let mut message = address_message(index, net);
+        if net.addr().is_ipv6() {
+            let mut lifetimes = CacheInfo::default();
+            // Seconds; this many are for ever (`INFINITY_LIFE_TIME`).
+            lifetimes.ifa_valid = u32::MAX;
+            message.attributes.push(AddressAttribute::CacheInfo(lifetimes));
+        }
+        self.new_address(message).await
+    }
+
+    async fn new_address(&self, message: AddressMessage) -> Result<()> {
+        match self.command(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL).await {
             Err(error) if error.is(libc::EEXIST) => Ok(()),
             done => done,
         }

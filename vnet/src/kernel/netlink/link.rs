@@ -2,8 +2,8 @@
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType,
-    LinkMessage, LinkXdp, XdpAttached,
+    AfSpecInet6, AfSpecUnspec, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags,
+    LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
 };
 use nix::libc;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
@@ -22,6 +22,53 @@ pub(in crate::kernel) struct AttachedXdp {
     pub(in crate::kernel) generic: bool,
 }
 
+/// Parameters of an interface, as they stand below `/proc/sys/net/ipv6/conf`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::kernel) struct V6Parameters {
+    accept_dad: i32,
+    accept_ra: i32,
+    addr_gen_mode: i32,
+    autoconf: i32,
+    disable_ipv6: i32,
+}
+
+impl V6Parameters {
+    /// The one of this name, if it is among them.
+    pub(in crate::kernel) fn get(&self, name: &str) -> Option<i32> {
+        match name {
+            "accept_dad" => Some(self.accept_dad),
+            "accept_ra" => Some(self.accept_ra),
+            "addr_gen_mode" => Some(self.addr_gen_mode),
+            "autoconf" => Some(self.autoconf),
+            "disable_ipv6" => Some(self.disable_ipv6),
+            _ => None,
+        }
+    }
+
+    fn from_parts(parts: Vec<AfSpecUnspec>) -> Option<Self> {
+        let parts = parts.into_iter().find_map(|part| match part {
+            AfSpecUnspec::Inet6(parts) => Some(parts),
+            _ => None,
+        })?;
+        let mut parameters = Self::default();
+        let mut are_known = false;
+        for part in parts {
+            match part {
+                AfSpecInet6::DevConf(values) => {
+                    are_known = true;
+                    parameters.accept_dad = values.accept_dad;
+                    parameters.accept_ra = values.accept_ra;
+                    parameters.autoconf = values.autoconf;
+                    parameters.disable_ipv6 = values.disable_ipv6;
+                }
+                AfSpecInet6::AddrGenMode(mode) => parameters.addr_gen_mode = i32::from(u8::from(&mode)),
+                _ => {}
+            }
+        }
+        are_known.then_some(parameters)
+    }
+}
+
 /// An interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::kernel) struct Link {
@@ -34,6 +81,8 @@ pub(in crate::kernel) struct Link {
     /// Most that it could be handed; what older kernels do not tell is what all had (Linux 5.19).
     pub(in crate::kernel) most_gso: u32,
     pub(in crate::kernel) up: bool,
+    /// Whether it asks for its neighbours' hardware addresses, and answers to those who ask for its own.
+    pub(in crate::kernel) arp: bool,
     pub(in crate::kernel) kind: Option<String>,
     /// The bridge it is a port of.
     pub(in crate::kernel) master: Option<u32>,
@@ -41,6 +90,8 @@ pub(in crate::kernel) struct Link {
     pub(in crate::kernel) other_end: Option<u32>,
     /// What it does to frames before the host's stack has them.
     pub(in crate::kernel) xdp: Option<AttachedXdp>,
+    /// Its parameters of IPv6, if it has IPv6.
+    pub(in crate::kernel) v6: Option<V6Parameters>,
 }
 
 impl Link {
@@ -62,10 +113,12 @@ impl Link {
             gso: GsoSizes::LEGACY,
             most_gso: GsoSizes::LEGACY.v6,
             up: message.header.flags.contains(LinkFlags::Up),
+            arp: !message.header.flags.contains(LinkFlags::Noarp),
             kind: None,
             master: None,
             other_end: None,
             xdp: None,
+            v6: None,
         };
         let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
         for attribute in message.attributes {
@@ -78,6 +131,7 @@ impl Link {
                 LinkAttribute::TsoMaxSize(size) => link.most_gso = size,
                 LinkAttribute::Controller(index) => link.master = Some(index),
                 LinkAttribute::Link(index) => link.other_end = Some(index),
+                LinkAttribute::AfSpecUnspec(parts) => link.v6 = V6Parameters::from_parts(parts),
                 LinkAttribute::Xdp(parts) => link.xdp = attached_xdp(&parts),
                 LinkAttribute::LinkInfo(infos) => {
                     link.kind = infos.into_iter().find_map(|info| match info {
@@ -198,12 +252,13 @@ impl Netlink {
         self.command(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).await
     }
 
-    /// Makes a veth pair by one request, so that there never is half of one: this end up and in the bridge, the
-    /// other end down, in its namespace, under its final name.
+    /// Makes a veth pair by one request, so that there never is half of one: this end up and, if there is one, in the
+    /// bridge, the other end down, in its namespace, under its final name. Without a hardware address this end gets one at
+    /// random.
     pub(in crate::kernel) async fn create_veth(
         &self,
-        name: &str,
-        bridge: u32,
+        (name, mac): (&str, Option<Mac>),
+        bridge: Option<u32>,
         (mtu, gso): (u32, GsoSizes),
         other: &OtherEnd<'_>,
     ) -> Result<()> {
@@ -218,9 +273,10 @@ impl Netlink {
         message.header.flags = LinkFlags::Up;
         message.header.change_mask = LinkFlags::Up;
         message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        message.attributes.extend(mac.map(|mac| LinkAttribute::Address(mac.bytes.to_vec())));
         message.attributes.push(LinkAttribute::Mtu(mtu));
         message.attributes.extend(sizes());
-        message.attributes.push(LinkAttribute::Controller(bridge));
+        message.attributes.extend(bridge.map(LinkAttribute::Controller));
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
@@ -271,6 +327,15 @@ impl Netlink {
         message.header.flags = LinkFlags::Up;
         message.header.change_mask = LinkFlags::Up;
         message.attributes = attributes;
+        self.command(RouteNetlinkMessage::SetLink(message), 0).await
+    }
+
+    /// Has an interface neither ask for neighbours nor answer to any.
+    pub(in crate::kernel) async fn without_arp(&self, index: u32) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.header.flags = LinkFlags::Noarp;
+        message.header.change_mask = LinkFlags::Noarp;
         self.command(RouteNetlinkMessage::SetLink(message), 0).await
     }
 

@@ -128,7 +128,7 @@ pub(super) fn bridged_frames(facts: &Facts) -> Result<Vec<Found>, String> {
         let shown = if v4 { bridged.v4 } else { bridged.v6 };
         if shown { vec![facts.forwarded(&network.bridge, &network.bridge, v4)] } else { Vec::new() }
     };
-    let found = forwarding(facts, |network| !network.isolated, within)?;
+    let found = forwarding(facts, |network| !network.isolated && network.is_bridged(), within)?;
     Ok(found.into_iter().map(|(block, bridge)| {
         let parameter = if block.families == Families::V6 { "ip6tables" } else { "iptables" };
         Found {

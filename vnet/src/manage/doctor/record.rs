@@ -1,7 +1,7 @@
 //! What is not as recorded.
 
 use super::{Difference, Facts, Found};
-use crate::plan::Resource;
+use crate::plan::{Queue, Resource};
 use crate::spec::{Endpoint, Namespace};
 
 /// What the instance is made of, its networks, rules, mappings and floating addresses, as far as it is not as recorded.
@@ -12,6 +12,7 @@ pub(super) fn record(facts: &Facts) -> Result<Vec<Found>, String> {
         Resource::Uplink { interface }
         | Resource::Attachment { interface, .. }
         | Resource::Xdp { interface, .. }
+        | Resource::Queue(Queue { interface, .. })
         | Resource::Forwarding { interface } => {
             let is_uplink = facts.settings.uplinks.iter().any(|uplink| uplink.as_str() == interface);
             is_uplink && facts.host.interface(interface).is_none()
@@ -72,7 +73,8 @@ fn of_endpoint(endpoint: &Endpoint, differences: &[Difference]) -> Option<Found>
     Some(Found { problem, fix })
 }
 
-/// Limits that somebody has taken away or changed: whoever has `CAP_NET_ADMIN` in an endpoint's namespace can.
+/// Limits that somebody has taken away or changed: whoever has `CAP_NET_ADMIN` in an endpoint's namespace can. And those
+/// of cgroups that are not there.
 pub(super) fn limits(facts: &Facts) -> Result<Vec<Found>, String> {
     let limits = facts.endpoints.iter().flat_map(|(endpoint, differences)| {
         let is_there = !differences.iter().any(|it| matches!(it.resource, Resource::Veth(_)));
@@ -90,7 +92,13 @@ pub(super) fn limits(facts: &Facts) -> Result<Vec<Found>, String> {
             fix: format!("bring it back with `vnet up`{inside}"),
         }
     });
-    Ok(found.collect())
+    let cgroups = facts.missing_cgroups.iter().map(|missing| Found {
+        problem: missing.clone(),
+        fix: "make the cgroup, have `vnet run` running if it comes and goes, or remove the limit with `vnet limit rm`"
+            .to_owned(),
+    });
+    let cgroups: Vec<Found> = cgroups.collect();
+    Ok(found.chain(cgroups).collect())
 }
 
 /// Of a limit, whether it is set inside the endpoint's namespace.

@@ -5,6 +5,7 @@ use vnet_common::maps;
 use super::{Facts, Found};
 use crate::flow::Usage;
 use crate::plan::Resource;
+use crate::spec::CgroupLimit;
 
 /// Maps that are nearly full.
 pub(super) fn room(facts: &Facts) -> Result<Vec<Found>, String> {
@@ -53,6 +54,11 @@ pub(super) fn room(facts: &Facts) -> Result<Vec<Found>, String> {
             "prefixes of clients",
             recorded(|it| matches!(it, Resource::AllowFrom { .. })),
             maps::ALLOW_FROM_ENTRIES,
+        ),
+        (
+            "limits of cgroups",
+            recorded(|it| matches!(it, Resource::CgroupLimit(_))),
+            CgroupLimit::MOST.into(),
         ),
         ("uplinks", facts.settings.uplinks.len(), maps::UPLINK_ENTRIES),
     ];

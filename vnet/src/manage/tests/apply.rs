@@ -49,6 +49,13 @@ to = "198.51.100.1"
 [[floating]]
 external = "203.0.113.9"
 target = "db"
+[[limits]]
+cgroup = "/a"
+egress = "10mbit"
+[[limits]]
+classid = "1:10"
+egress = "20mbit"
+egress-burst = "64k"
 "#;
 
 /// The same instance with something else about everything that can be changed, and some of it gone.
@@ -80,6 +87,12 @@ protocol = "udp"
 [[floating]]
 external = "203.0.113.9"
 target = "web"
+[[limits]]
+cgroup = "/sys/fs/cgroup/a"
+egress = "30mbit"
+[[limits]]
+cgroup = "/a/b"
+egress = "5mbit"
 "#;
 
 fn description(text: &str) -> Description {
@@ -291,7 +304,7 @@ async fn what_is_not_described_stays_unless_it_is_to_go() {
     assert_eq!(changes, ["~ portmap 8088/tcp: target web:80 -> db:81"]);
     let kept: Vec<String> =
         file::kept(&Description::default(), &after).iter().map(ToString::to_string).collect();
-    assert_eq!(kept.len(), 10, "{kept:#?}");
+    assert_eq!(kept.len(), 12, "{kept:#?}");
     assert_eq!(kept[0], "= denied 198.51.100.128/25: not in the file, stays (--prune removes it)");
 
     let done = world.apply("", Unnamed::Goes).await.unwrap();
@@ -330,6 +343,9 @@ target = "web:80"
 [[floating]]
 external = "203.0.113.77"
 target = "web"
+[[limits]]
+cgroup = "/1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16"
+egress = "1mbit"
 "#;
     let source = Source { name: "vnet.toml".to_owned(), text: text.to_owned() };
     let file = file::read(vec![source], &Known::default()).unwrap();
@@ -346,10 +362,11 @@ target = "web"
         ("vnet.toml:12:1: ", "45000 cannot be published"),
         ("vnet.toml:15:1: ", "held by nginx (pid 123)"),
         ("vnet.toml:18:1: ", "203.0.113.77 is not an address of this host"),
+        ("vnet.toml:21:1: ", "only cgroups up to 15 levels below it can be limited"),
     ]) {
         assert!(line.starts_with(place) && line.contains(words), "{place}{words}: {lines:#?}");
     }
-    assert_eq!(lines.len(), 8, "{lines:#?}");
+    assert_eq!(lines.len(), 9, "{lines:#?}");
     assert_eq!((world.fake.snapshot(), world.record()), (there, record));
 }
 

@@ -179,6 +179,7 @@ async fn a_map_that_is_nearly_full_is_named() {
             addr: std::net::Ipv4Addr::from(0x0a00_0000 + n as u32).into(),
             endpoint: "net1".parse().unwrap(),
             number: 1,
+            on: None,
         };
         transaction.put_floating(&floating).unwrap();
         world.fake.host.borrow_mut()[1].addresses.push(ipnet::IpNet::from(std::net::IpAddr::V4(addr)));

@@ -1,0 +1,95 @@
+//! Limits of cgroups, as the data path knows them: by the cgroup's number.
+//!
+//! A cgroup that is removed and made again has another number. So what belongs to a limit is found by the number of the
+//! limit, and what has another key is taken away. Of a cgroup that is not there, there is nothing to be limited: that is
+//! as it is to be.
+
+use vnet_common::{LimitClock, LimitKey, LimitValue};
+
+use super::error::Error;
+use super::maps::Maps;
+use super::{cgroup, shaping};
+use crate::plan::{Cgroup, CgroupShare, Pacing, State};
+
+/// How a limit stands.
+pub(super) fn state(maps: &Maps, share: &CgroupShare) -> Result<State, Error> {
+    let found = of_limit(maps, share)?;
+    let clock = maps.limit_clocks.get(&share.class.number.into())?;
+    let wanted = key(share)?.map(|key| (key, value(share)));
+    Ok(match (wanted, &found[..]) {
+        (None, []) => State::Present,
+        (None, [..]) => State::Differs("the cgroup is gone".to_owned()),
+        (Some(_), []) => State::Absent,
+        (Some((key, value)), [(is, says)]) if *is == key && *says == value && clock.is_some() => {
+            State::Present
+        }
+        (Some((key, _)), [(is, _)]) if *is != key => {
+            State::Differs("the cgroup was removed and made again".to_owned())
+        }
+        (Some((_, value)), found) => {
+            State::Differs(format!("the map holds {found:?}, not {value:?} and a clock"))
+        }
+    })
+}
+
+/// Writes what there is to be of a limit, and takes the rest away.
+pub(super) fn create(maps: &Maps, share: &CgroupShare) -> Result<(), Error> {
+    let number = share.class.number.into();
+    let wanted = key(share)?;
+    if let Some(key) = wanted {
+        // The clock of a limit that is changed goes on.
+        if maps.limit_clocks.get(&number)?.is_none() {
+            maps.limit_clocks.insert(number, LimitClock::UNUSED)?;
+        }
+        maps.limits.insert(key, value(share))?;
+    }
+    for (other, _) in of_limit(maps, share)? {
+        if Some(other) != wanted {
+            maps.limits.remove(&other)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes a limit away.
+pub(super) fn remove(maps: &Maps, share: &CgroupShare) -> Result<(), Error> {
+    for (key, _) in of_limit(maps, share)? {
+        maps.limits.remove(&key)?;
+    }
+    maps.limit_clocks.remove(&share.class.number.into())?;
+    Ok(())
+}
+
+/// What the map holds of a limit.
+fn of_limit(maps: &Maps, share: &CgroupShare) -> Result<Vec<(LimitKey, LimitValue)>, Error> {
+    let number = u32::from(share.class.number);
+    let own = maps.limits.entries()?.into_iter().filter(|(_, value)| value.number == number);
+    Ok(own.collect())
+}
+
+/// Whose limit it is; `None` if there is no such cgroup.
+fn key(share: &CgroupShare) -> Result<Option<LimitKey>, Error> {
+    Ok(match &share.cgroup {
+        Cgroup::Path(path) => {
+            cgroup::number(path)?.map(|cgroup| LimitKey { cgroup, classid: 0, reserved: 0 })
+        }
+        Cgroup::ClassId(class) => Some(LimitKey { cgroup: 0, classid: (*class).into(), reserved: 0 }),
+    })
+}
+
+fn value(share: &CgroupShare) -> LimitValue {
+    /// `fq` drops what is to leave in more than ten seconds.
+    const LONGEST: u64 = 5_000_000_000;
+    let rate = u64::from(share.class.rate.bytes());
+    let takes = |bytes: u32| u64::from(bytes) * 1_000_000_000 / rate;
+    LimitValue {
+        rate,
+        burst: takes(share.class.burst),
+        queue: takes(share.class.queue).min(LONGEST),
+        number: share.class.number.into(),
+        class: match share.pacing {
+            Pacing::Fq => 0,
+            Pacing::Htb => shaping::priority(share.class.number),
+        },
+    }
+}
