@@ -58,7 +58,7 @@ pub(super) fn interface_of_pin(name: &str) -> Option<String> {
 ///
 /// It is asked every second, so each attachment costs two system calls and no lock.
 pub(super) fn attached(instance: &Instance) -> Result<BTreeMap<AttachedAt, Option<Attached>>, Error> {
-    let links = instance.link_pin("", "").with_file_name("");
+    let links = programs::links_of(instance);
     let pinned = pinned_in(&links)?.into_iter().filter(|(hook, _)| *hook != Hook::XdpUplink);
     let netlink = Netlink::open_as_needed().map_err(|source| Error::NetlinkSocket { source })?;
     let mut attached = BTreeMap::new();
@@ -73,7 +73,7 @@ pub(super) fn attached(instance: &Instance) -> Result<BTreeMap<AttachedAt, Optio
 /// The XDP programs whose links are pinned, and whether each was detached. Of a program that is attached otherwise there
 /// are news.
 pub(super) fn xdp_links(instance: &Instance) -> Result<Vec<(String, bool)>, Error> {
-    let links = instance.link_pin("", "").with_file_name("");
+    let links = programs::links_of(instance);
     let pinned = pinned_in(&links)?.into_iter().filter(|(hook, _)| *hook == Hook::XdpUplink);
     let told = pinned.map(|(hook, interface)| {
         // Not knowing is no reason to do anything about it.
@@ -330,16 +330,8 @@ impl Attachment<'_> {
         program: &mut SchedClassifier,
         netlink: &Netlink,
     ) -> Result<(), Error> {
-        if let Some(link) = open_link(&self.link_pin())? {
-            let unlike = |source| Error::OpenLink { pin: self.link_pin(), source };
-            match program.attach_to_link(link.try_into().map_err(unlike)?) {
-                Ok(id) => {
-                    let link = program.take_link(id).map_err(|source| self.failed(source))?;
-                    pin_link(link, new.path(&self.link_pin()))?;
-                }
-                Err(ProgramError::SyscallError(error)) if is_detached(&error.io_error) => {}
-                Err(source) => return Err(self.failed(source)),
-            }
+        if let Some(link) = self.exchange_link(program)? {
+            pin_link(link, new.path(&self.link_pin()))?;
         }
         if self.filter_pin().exists() {
             // Before the filter has it: what is attached can always be found again.
@@ -363,16 +355,20 @@ impl Attachment<'_> {
         program: &mut SchedClassifier,
         netlink: &Netlink,
     ) -> Result<(), Error> {
-        if let Some(link) = open_link(&self.link_pin())? {
-            let unlike = |source| Error::OpenLink { pin: self.link_pin(), source };
-            match program.attach_to_link(link.try_into().map_err(unlike)?) {
-                // It is pinned, and stays when this descriptor of it is closed.
-                Ok(id) => drop(program.take_link(id).map_err(|source| self.failed(source))?),
-                Err(ProgramError::SyscallError(error)) if is_detached(&error.io_error) => {}
-                Err(source) => return Err(self.failed(source)),
-            }
-        }
+        // It is pinned, and stays when this descriptor of it is closed.
+        drop(self.exchange_link(program)?);
         self.exchange_filters(&new.path(&self.filter_pin()), program, netlink).await.map(drop)
+    }
+
+    /// Gives the pinned link another program; `None` if there is no link, or its interface is gone.
+    fn exchange_link(&self, program: &mut SchedClassifier) -> Result<Option<SchedClassifierLink>, Error> {
+        let Some(link) = open_link(&self.link_pin())? else { return Ok(None) };
+        let link = link.try_into().map_err(|source| Error::OpenLink { pin: self.link_pin(), source })?;
+        match program.attach_to_link(link) {
+            Ok(id) => program.take_link(id).map(Some).map_err(|source| self.failed(source)),
+            Err(ProgramError::SyscallError(error)) if is_detached(&error.io_error) => Ok(None),
+            Err(source) => Err(self.failed(source)),
+        }
     }
 
     /// Gives the filters that have the program pinned at a path another one; says whether there are any.

@@ -17,10 +17,10 @@ const RESOLVERS: &str = "/etc/resolv.conf";
 
 /// Replaces the process; returns only on failure.
 ///
-/// Only the network namespace changes, and whom it asks for names, if somebody has said so (`/etc/netns/NAME/resolv.conf`):
-/// other mounts stay, so that bpffs and cgroups are where they were (`ip netns exec` hides both). The process keeps its number, its terminal and its parent, so signals and the exit status
-/// go where they would without vnet; `exec` of the standard library gives back what Rust changes at its start
-/// (SIGPIPE).
+/// Only the network namespace changes, and whom it asks for names, if somebody has said so
+/// (`/etc/netns/NAME/resolv.conf`): other mounts stay, so that bpffs and cgroups are where they were (`ip netns exec`
+/// hides both). The process keeps its number, its terminal and its parent, so signals and the exit status go where they
+/// would without vnet; `exec` of the standard library gives back what Rust changes at its start (SIGPIPE).
 pub(super) fn replace_process(command: &Command) -> Error {
     let [program, arguments @ ..] = command.argv.as_slice() else { return Error::NoCommand };
     if let Some(namespace) = &command.namespace {

@@ -853,7 +853,7 @@ impl Kernel {
         }
         found.extend(reserved_ports::noted(&self.instance)?);
         found.extend(forwarding::noted(&self.instance)?);
-        let attached = attachment::pinned_in(&self.instance.link_pin("", "").with_file_name(""))?;
+        let attached = attachment::pinned_in(&programs::links_of(&self.instance))?;
         for (_, interface) in attached.into_iter().filter(|(hook, _)| *hook == Hook::Shape) {
             let queue = Queue { interface, pacing: Pacing::Fq, classes: Vec::new() };
             found.push(Resource::Queue(queue));

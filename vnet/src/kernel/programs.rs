@@ -148,7 +148,7 @@ impl<'a> Place<'a> {
 }
 
 /// The directory of an instance's links.
-fn links_of(instance: &Instance) -> PathBuf {
+pub(super) fn links_of(instance: &Instance) -> PathBuf {
     instance.link_pin("", "").with_file_name("")
 }
 

@@ -95,26 +95,25 @@ impl XdpAttachment<'_> {
     /// Gives the interface another program, in place, and pins it in another set. One that is attached no more is left
     /// out of that set.
     pub(super) fn exchange(&self, new: &Place<'_>, program: &mut Xdp) -> Result<(), Error> {
-        let Some(link) = open_link(&self.pin())? else { return Ok(()) };
-        let link = XdpLink::try_from(link).map_err(|source| Error::OpenLink { pin: self.pin(), source })?;
-        match program.attach_to_link(link) {
-            Ok(id) => {
-                let link = program.take_link(id).map_err(|source| self.refused(source))?;
-                pin_link(link, new.path(&self.pin()))
-            }
-            Err(source) if errno(&source) == Some(libc::ENOLINK) => Ok(()),
-            Err(source) => Err(self.refused(source)),
+        match self.exchange_link(program)? {
+            Some(link) => pin_link(link, new.path(&self.pin())),
+            None => Ok(()),
         }
     }
 
     /// Gives the interface a program of the set in use again, after another set's has taken its place.
     pub(super) fn exchange_back(&self, program: &mut Xdp) -> Result<(), Error> {
-        let Some(link) = open_link(&self.pin())? else { return Ok(()) };
+        // It is pinned, and stays when this descriptor of it is closed.
+        self.exchange_link(program).map(drop)
+    }
+
+    /// Gives the pinned link another program; `None` if there is no link, or its interface is gone.
+    fn exchange_link(&self, program: &mut Xdp) -> Result<Option<XdpLink>, Error> {
+        let Some(link) = open_link(&self.pin())? else { return Ok(None) };
         let link = XdpLink::try_from(link).map_err(|source| Error::OpenLink { pin: self.pin(), source })?;
         match program.attach_to_link(link) {
-            // It is pinned, and stays when this descriptor of it is closed.
-            Ok(id) => program.take_link(id).map(drop).map_err(|source| self.refused(source)),
-            Err(source) if errno(&source) == Some(libc::ENOLINK) => Ok(()),
+            Ok(id) => program.take_link(id).map(Some).map_err(|source| self.refused(source)),
+            Err(source) if errno(&source) == Some(libc::ENOLINK) => Ok(None),
             Err(source) => Err(self.refused(source)),
         }
     }
