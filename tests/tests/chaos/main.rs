@@ -8,6 +8,7 @@ mod clock;
 mod company;
 mod kill;
 mod others;
+mod soak;
 mod storage;
 mod surroundings;
 mod upgrade;

@@ -1,7 +1,7 @@
 //! What metrics tell, read from the kernel when somebody asks.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use vnet_common::{ABI_VERSION, DatapathConfig, DropKey, DropReason, Hook, Tuple, Zone, maps};
 
 use super::Counts;
-use super::account::{Account, LinkKey, Published};
+use super::account::{Account, LinkKey, Named, Published};
 use crate::flow::{self, Flow, Traffic, Usage};
 use crate::instance::Instance;
 use crate::kernel::{self, InterfaceTraffic, Kernel};
@@ -36,29 +36,15 @@ struct Memory {
     account: Account,
     /// Of which version of the record that is.
     stamp: Option<std::time::SystemTime>,
-    drops: Totals<DropKey, (&'static str, &'static str)>,
-    endpoints: Totals<OfInterface, Of<LinkKey>>,
-    mappings: Totals<OfFlow, Of<Published>>,
+    drops: Totals<DropKey, (&'static str, &'static str), 1>,
+    endpoints: Totals<OfInterface, LinkKey, 4>,
+    mappings: Totals<OfFlow, Published, 4>,
 }
 
-/// A counter of something.
-type Of<T> = (T, Way, Unit);
-/// A counter of an interface: one that is made again, under another number, counts anew.
-type OfInterface = (LinkKey, u32, Way, Unit);
-/// A counter of a flow, by what it began with and when.
-type OfFlow = (Tuple, u32, Way, Unit);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Way {
-    Sent,
-    Received,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Unit {
-    Packets,
-    Bytes,
-}
+/// The counters of an interface: one that is made again, under another number, counts anew.
+type OfInterface = (LinkKey, u32);
+/// The counters of a flow, by what it began with and when.
+type OfFlow = (Tuple, u32);
 
 impl Gatherer {
     pub(super) fn new(instance: &Instance, counts: Rc<RefCell<Counts>>) -> Self {
@@ -116,6 +102,7 @@ impl Memory {
             match Account::read(instance) {
                 Ok(Some(account)) => {
                     self.account = account;
+                    self.forget();
                     self.stamp = stamp();
                     return;
                 }
@@ -131,38 +118,39 @@ impl Memory {
             let hook = Hook::from_u8(key.hook).map_or("unknown", Hook::name);
             (hook, DropReason::from_u8(key.reason).map_or("unknown", DropReason::name))
         };
-        self.drops.take(drops.iter().map(|(key, count)| (*key, name(key), *count)));
-        let of_endpoints = traffic.iter().flat_map(|(key, InterfaceTraffic { index, sent, received })| {
-            counters(*sent, *received)
-                .map(|(way, unit, count)| ((key.clone(), *index, way, unit), (key.clone(), way, unit), count))
+        self.drops.take(drops.iter().map(|(key, count)| (*key, name(key), [*count])));
+        let of_endpoints = traffic.iter().map(|(key, InterfaceTraffic { index, sent, received })| {
+            ((key.clone(), *index), key.clone(), counters(*sent, *received))
         });
         self.endpoints.take(of_endpoints);
         let of_mappings = flows.iter().filter(|flow| flow.mapping != 0).filter_map(|flow| {
             // One that is recorded no more is not told of.
             let published = self.account.mappings.get(&flow.mapping)?;
-            Some((flow, published))
-        });
-        let of_mappings = of_mappings.flat_map(|(flow, published)| {
-            counters(flow.sent, flow.received).map(|(way, unit, count)| {
-                ((flow.original, flow.created, way, unit), (published.clone(), way, unit), count)
-            })
+            let counts = counters(flow.sent, flow.received);
+            Some(((flow.original, flow.created), published.clone(), counts))
         });
         self.mappings.take(of_mappings);
     }
 
+    /// Forgets what was counted of what is recorded no more: others come, under other names.
+    fn forget(&mut self) {
+        let endpoints: HashSet<LinkKey> = self.account.endpoints.iter().map(Named::key).collect();
+        self.endpoints.retain(|key| endpoints.contains(key));
+        let mappings: HashSet<&Published> = self.account.mappings.values().collect();
+        self.mappings.retain(|published| mappings.contains(published));
+    }
+
     fn drops_told(&self) -> Vec<(&'static str, &'static str, u64)> {
         let mut told: Vec<_> =
-            self.drops.sums().map(|(&(hook, reason), count)| (hook, reason, count)).collect();
+            self.drops.sums().map(|(&(hook, reason), [count])| (hook, reason, count)).collect();
         told.sort_unstable();
         told
     }
 
     fn endpoints_told(&self) -> Vec<EndpointSample> {
         let endpoints = self.account.endpoints.iter();
-        let sample = |it: &super::account::Named| {
-            let count = |way, unit| self.endpoints.sum(&(it.key(), way, unit));
-            let of = |way| Traffic { packets: count(way, Unit::Packets), bytes: count(way, Unit::Bytes) };
-            let (sent, received) = (of(Way::Sent), of(Way::Received));
+        let sample = |it: &Named| {
+            let [sent, received] = traffic_of(self.endpoints.sum(&it.key()));
             EndpointSample { name: it.name.clone(), network: it.network.clone(), sent, received }
         };
         endpoints.map(sample).collect()
@@ -170,17 +158,10 @@ impl Memory {
 
     fn mappings_told(&self) -> Vec<MappingSample> {
         let sample = |it: &Published| {
-            let count = |way, unit| self.mappings.sum(&(it.clone(), way, unit));
-            let of = |way| Traffic { packets: count(way, Unit::Packets), bytes: count(way, Unit::Bytes) };
-            let Published { published, protocol, endpoint } = it.clone();
             // Clients open, so what they send is what comes in.
-            MappingSample {
-                published,
-                protocol,
-                endpoint,
-                inwards: of(Way::Sent),
-                outwards: of(Way::Received),
-            }
+            let [inwards, outwards] = traffic_of(self.mappings.sum(it));
+            let Published { published, protocol, endpoint } = it.clone();
+            MappingSample { published, protocol, endpoint, inwards, outwards }
         };
         let mut told: Vec<MappingSample> = self.account.mappings.values().map(sample).collect();
         told.sort_unstable_by(|a, b| (&a.published, &a.protocol).cmp(&(&b.published, &b.protocol)));
@@ -188,22 +169,21 @@ impl Memory {
     }
 }
 
-/// The four counters of something that is sent and received.
-fn counters(sent: Traffic, received: Traffic) -> [(Way, Unit, u64); 4] {
-    [
-        (Way::Sent, Unit::Packets, sent.packets),
-        (Way::Sent, Unit::Bytes, sent.bytes),
-        (Way::Received, Unit::Packets, received.packets),
-        (Way::Received, Unit::Bytes, received.bytes),
-    ]
+/// The four counters of something that is sent and received, as [`traffic_of`] takes them apart.
+fn counters(sent: Traffic, received: Traffic) -> [u64; 4] {
+    [sent.packets, sent.bytes, received.packets, received.bytes]
+}
+
+/// What was sent and received.
+fn traffic_of([sent, sent_bytes, received, received_bytes]: [u64; 4]) -> [Traffic; 2] {
+    [(sent, sent_bytes), (received, received_bytes)].map(|(packets, bytes)| Traffic { packets, bytes })
 }
 
 /// What went through the endpoints' interfaces, of those that are there and can be asked at the moment.
 async fn traffic(kernel: &Kernel, account: &Account) -> Vec<(LinkKey, InterfaceTraffic)> {
     let near: Vec<&str> = account.endpoints.iter().map(|endpoint| endpoint.host_interface.as_str()).collect();
     let counted = kernel.traffic_of_endpoints(&near).await.unwrap_or_default();
-    let of =
-        |endpoint: &super::account::Named| Some((endpoint.key(), *counted.get(&endpoint.host_interface)?));
+    let of = |endpoint: &Named| Some((endpoint.key(), *counted.get(&endpoint.host_interface)?));
     account.endpoints.iter().filter_map(of).collect()
 }
 
