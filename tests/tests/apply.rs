@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use vnet::file;
-use vnet_tests::lab::{Endpoint, FAMILIES, Lab, Output, Snapshot, vnet_binary};
+use vnet_tests::lab::{Endpoint, FAMILIES, Lab, Netns, Output, Snapshot, vnet_binary};
 use vnet_tests::peer::{Ask, Ping, Server, Service};
 
 /// A file for one test.
@@ -70,6 +70,36 @@ fn apply(lab: &Lab, text: &str, options: &[&str]) -> Output {
     lab.vnet(&[&["apply", "-f", file.path()], options].concat())
 }
 
+/// Lines of a file, with what is expected to be said of some.
+struct Lines(Vec<(String, &'static str)>);
+
+impl Lines {
+    fn new(lines: &[(&str, &'static str)]) -> Self {
+        Self(lines.iter().map(|(line, said)| ((*line).to_owned(), *said)).collect())
+    }
+
+    fn text(&self) -> String {
+        self.0.iter().map(|(line, _)| format!("{line}\n")).collect()
+    }
+
+    /// The places and words that are expected of a file of this name.
+    fn expected(&self, name: &str) -> Vec<(String, &'static str)> {
+        let lines = self.0.iter().enumerate().filter(|(_, (_, said))| !said.is_empty());
+        lines.map(|(nth, (_, said))| (format!("{name}:{}:", nth + 1), *said)).collect()
+    }
+}
+
+/// Checks that exactly what is expected is said of the files.
+#[track_caller]
+fn says_exactly(output: &Output, status: i32, expected: &[(String, &str)]) {
+    let said: Vec<&str> = output.stderr.lines().filter(|line| !line.starts_with("vnet: ")).collect();
+    for (place, words) in expected {
+        let is_it = |line: &&&str| line.contains(place.as_str()) && line.contains(words);
+        assert!(said.iter().any(|line| is_it(&line)), "{place} {words}\n{output}");
+    }
+    assert!(said.len() == expected.len() && output.status == Some(status), "{}\n{output}", expected.len());
+}
+
 fn export(lab: &Lab) -> String {
     lab.vnet_ok(&["export"]).stdout
 }
@@ -98,6 +128,14 @@ fn an_instance_is_made_exported_and_made_again() {
     traffic_flows(&lab, 8088, "web", 80);
     let whole_lab: Snapshot = lab.snapshot();
     let first = export(&lab);
+    // The same in JSON.
+    let json = lab.vnet_ok(&["export", "--json"]).stdout;
+    assert!(json.starts_with("{\"version\":1,"), "{json}");
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("vnet.json");
+    fs::write(&path, &json).unwrap();
+    let again = lab.vnet_ok(&["apply", "-f", path.to_str().unwrap()]).stdout;
+    assert_eq!(again, "nothing to change: everything is as described\n");
     for (what, options) in [(&text, &[][..]), (&first, &[]), (&text, &["--prune"]), (&first, &["--prune"])] {
         let again = apply(&lab, what, options).ok();
         assert_eq!(again.stdout, "nothing to change: everything is as described\n", "{again}");
@@ -177,6 +215,116 @@ fn everything_wrong_is_refused_at_once_with_its_place_and_nothing_is_touched() {
     lab.vnet(&["apply", "-f", "/nowhere.toml"]).fails_with(1, &["/nowhere.toml"]);
     let empty = TempDir::new().unwrap();
     lab.vnet(&["apply", "-f", empty.path().to_str().unwrap()]).fails_with(1, &["no *.toml"]);
+}
+
+/// One error of every class, in files of a description that is not up: found in the text, between parts, between files,
+/// and against the host.
+#[test]
+fn errors_of_every_class_are_told_in_one_run_whatever_else_is_wrong() {
+    let lab = Lab::new();
+    let [a, b, c, d, e, f, g] = ["a", "b", "c", "d", "e", "f", "g"].map(|name| lab.name(name));
+    let taken = Netns::named(&f);
+    taken.create();
+    let _server = Server::tcp(lab.host(), "0.0.0.0:7000", Service::Echo);
+    let clean = lab.snapshot();
+    let first = Lines::new(&[
+        ("[instance]", "no interface eth7"),
+        ("uplinks = [\"eth7\"]", ""),
+        ("[networks.red]", "overlaps the address 203.0.113.1"),
+        ("subnets = [\"203.0.113.0/25\"]", ""),
+        ("[networks.green]", ""),
+        ("subnets = [\"10.3.0.1/24\"]", "the prefix is 10.3.0.0/24"),
+        (&format!("[endpoints.{a}]"), ""),
+        ("adress = 1", "\"adress\" is not known"),
+        (&format!("[endpoints.{b}]"), "10.9.9.9"),
+        ("addresses = [\"10.9.9.9\"]", ""),
+        (&format!("[endpoints.{c}]"), "/run/netns/vnet-nowhere"),
+        ("netns = \"/run/netns/vnet-nowhere\"", ""),
+        // What is wrong with their network is not wrong with them.
+        (&format!("[endpoints.{d}]"), ""),
+        ("network = \"green\"", ""),
+        (&format!("[endpoints.{g}]"), ""),
+        ("network = \"red\"", ""),
+        (&format!("[endpoints.{f}]"), "exists"),
+        ("[[portmaps]]", ""),
+        ("publish = 8080", ""),
+        ("target = \"nobody:80\"", "there is no endpoint nobody"),
+        ("[[portmaps]]", ""),
+        ("publish = 8081", ""),
+        (&format!("target = \"{a}:80\""), ""),
+        ("[[portmaps]]", "port 7000/tcp is held by"),
+        ("publish = 7000", ""),
+        (&format!("target = \"{e}:80\""), ""),
+        ("[[floating]]", "not an address of this host"),
+        ("external = \"203.0.113.99\"", ""),
+        (&format!("target = \"{e}\""), ""),
+    ]);
+    let second = Lines::new(&[
+        (&format!("[endpoints.{e}]"), ""),
+        ("[[portmaps]]", "8080/tcp is published twice"),
+        ("publish = 8080", ""),
+        (&format!("target = \"{e}:80\""), ""),
+        ("[instance]", ""),
+        ("flood-rate = -1", "a number from 0"),
+    ]);
+    let directory = TempDir::new().unwrap();
+    let write = |name: &str, text: String| fs::write(directory.path().join(name), text).unwrap();
+    write("10-first.toml", first.text());
+    write("20-second.toml", second.text());
+    let apply = |options: &[&str]| {
+        let files = ["apply", "-f", directory.path().to_str().unwrap()];
+        lab.vnet(&[&files[..], options].concat())
+    };
+    // Whether there is such an uplink is not asked of an instance about which something is wrong in itself.
+    let uplink = ("10-first.toml:1:".to_owned(), "no interface eth7");
+    let mut expected = first.expected("10-first.toml");
+    expected.extend(second.expected("20-second.toml"));
+    expected.retain(|problem| *problem != uplink);
+    for options in [&[][..], &["--dry-run"], &["--prune"], &["--json"]] {
+        says_exactly(&apply(options), 2, &expected);
+    }
+    // What could not be understood may hold what is named elsewhere; all else is still told.
+    write("30-third.toml", format!("[endpoints.nobody]\n[endpoints.{d}-2\n"));
+    expected.retain(|(_, said)| !said.contains("nobody"));
+    expected.push(("30-third.toml:2:".to_owned(), "this is not TOML"));
+    says_exactly(&apply(&[]), 2, &expected);
+    lab.snapshot().assert_same_as(&clean);
+    assert!(!lab.run_dir().exists(), "no record of an instance that did not come up");
+
+    // Once the files make sense, the uplink is looked for as well, beside all else that the host has against them.
+    fs::remove_file(directory.path().join("30-third.toml")).unwrap();
+    write("20-second.toml", format!("[endpoints.{e}]\n"));
+    let mended = first.text().replace("adress = 1", "").replace("10.3.0.1/24", "10.3.0.0/24");
+    write("10-first.toml", mended.replace("nobody", &e));
+    let mut expected = first.expected("10-first.toml");
+    expected
+        .retain(|(_, said)| ["the prefix is", "adress", "nobody"].iter().all(|word| !said.contains(word)));
+    says_exactly(&apply(&[]), 1, &expected);
+    lab.snapshot().assert_same_as(&clean);
+    taken.delete();
+}
+
+#[test]
+fn the_default_network_is_as_it_is_where_no_file_names_it() {
+    let lab = Lab::new();
+    let web = lab.name("web");
+    let whole = "[networks.default]\nsubnets = [\"192.168.7.0/24\"]\nranges = [\"192.168.7.128/25\"]\n\
+                 no-bridge = true\nisolated = true\nudp-mapping = \"address-and-port\"\n";
+    apply(&lab, whole, &[]).ok();
+    let before = export(&lab);
+    let endpoint = format!("[endpoints.{web}]\n");
+    let made = apply(&lab, &endpoint, &[]).ok().stdout;
+    assert_eq!(made.lines().next(), Some("1 added, 0 changed, 0 removed"), "{made}");
+    assert_eq!(lab.vnet_list(&["ns", "ls"], "endpoints")[0]["addresses"][0], "192.168.7.128");
+    assert_eq!(apply(&lab, &endpoint, &[]).ok().stdout, "nothing to change: everything is as described\n");
+    // What can be changed is as documented where nobody says otherwise and nothing else is to be.
+    let planned = apply(&lab, &endpoint, &["--prune", "--dry-run"]).ok().stdout;
+    assert!(planned.starts_with("~ network default: udp-mapping address-and-port -> default\n"), "{planned}");
+    apply(&lab, &endpoint, &["--prune"]).ok();
+    let after = export(&lab);
+    assert!(after.contains("no-bridge = true") && after.contains("isolated = true"), "{after}");
+    apply(&lab, whole, &["--prune"]).ok();
+    assert_eq!(export(&lab), before);
 }
 
 #[test]

@@ -289,6 +289,15 @@ fn routes_are_there_brought_back_and_go_with_their_link() {
     lab.vnet_ok(&["up"]);
     assert!(leads("10.8.0.1").contains("via 192.168.0.1 dev eth0"));
     assert!(leads("10.9.0.1").contains("via 10.1.0.1 dev eth1"));
+    // The default routes move without the routes being given again, and these stay.
+    lab.vnet_ok(&["network", "connect", "blue", web.name(), "--default-route"]);
+    assert_eq!(default_interfaces(&web), ["eth1", "eth1"]);
+    assert!(leads("10.9.0.1").contains("via 10.1.0.1 dev eth1"), "{}", leads("10.9.0.1"));
+    let other = ["network", "connect", "blue", web.name(), "--default-route", "--route", "10.10.0.0/16"];
+    lab.vnet(&other).fails_with(1, &["10.9.0.0/16"]);
+    lab.vnet_ok(&["network", "connect", "default", web.name(), "--default-route"]);
+    assert_eq!(default_interfaces(&web), ["eth0", "eth0"]);
+    assert!(leads("10.8.0.1").contains("via 192.168.0.1 dev eth0"), "{}", leads("10.8.0.1"));
     let shown = lab.vnet_ok(&["ns", "inspect", web.name()]).stdout;
     assert!(shown.contains("routes 10.9.0.0/16 fd09::/64=fd00:1::9"), "{shown}");
     lab.vnet_ok(&["network", "disconnect", "blue", web.name()]);
@@ -339,8 +348,17 @@ fn endpoints_live_in_the_namespaces_of_others_and_of_the_host() {
     let (side, tool) = (lab.name("side"), lab.name("tool"));
     let before = lab.snapshot();
     let mode = format!("container:{}", web.name());
+    // There is nothing of them but the record, and yet something would happen.
+    for (name, mode) in [(&side, mode.as_str()), (&tool, "host")] {
+        let create = ["ns", "create", name, "--mode", mode, "--dry-run"];
+        let planned = lab.vnet_ok(&create).stdout;
+        assert!(planned.starts_with(&format!("record endpoint {name}: in the ")), "{planned}");
+        assert_eq!(lab.vnet_json(&create)["ops"].as_array().map(Vec::len), Some(1));
+    }
     let said = lab.vnet_ok(&["ns", "create", &side, "--mode", &mode]).stdout;
     assert_eq!(said, format!("endpoint {side}: in the namespace of {mode}\n"));
+    let planned = lab.vnet_ok(&["ns", "create", &side, "--mode", &mode, "--dry-run"]).stdout;
+    assert_eq!(planned, "nothing to do\n");
     lab.vnet_ok(&["ns", "create", &tool, "--mode", "host"]);
     lab.snapshot().assert_same_as(&before);
 
@@ -367,6 +385,8 @@ fn endpoints_live_in_the_namespaces_of_others_and_of_the_host() {
         lab.vnet(&[&["ns", "create", "x"], options].concat()).fails_with(2, &[]);
     }
     lab.vnet_ok(&["portmap", "rm", "8001"]);
+    let planned = lab.vnet_ok(&["ns", "rm", &side, "--dry-run"]).stdout;
+    assert!(planned.starts_with(&format!("forget endpoint {side}")), "{planned}");
     lab.vnet_ok(&["ns", "rm", &side]);
     lab.vnet_ok(&["ns", "rm", &tool]);
     lab.snapshot().assert_same_as(&before);
@@ -441,6 +461,17 @@ fn two_namespaces_are_joined_directly() {
     let links = lab.vnet_list(&["link", "ls"], "links");
     assert_eq!((links[0]["ends"][0]["endpoint"].as_str(), links.len()), (Some(one.name()), 1));
     assert!(lab.vnet_ok(&["ns", "inspect", two.name()]).stdout.contains("direct link   "));
+    for list in [&["ns", "inspect", two.name()][..], &["ns", "ls"]] {
+        let shown = lab.vnet_list(list, "endpoints");
+        let shown = shown.iter().find(|endpoint| endpoint["name"] == two.name()).expect("it is listed");
+        assert_eq!(shown["direct_links"], serde_json::Value::from(links.clone()));
+    }
+    let graph = lab.vnet_json(&["graph", "--interval", "0"]);
+    let drawn = graph["unlinked"].as_array().unwrap().iter().find(|it| it["name"] == two.name()).unwrap();
+    assert_eq!(drawn["direct"][0]["to"], one.name());
+    assert_eq!(drawn["direct"][0]["addresses"], json!(["192.168.1.2", "fd01::2"]));
+    let drawing = lab.vnet_ok(&["graph", "--interval", "0", "--format", "dot"]).stdout;
+    assert_eq!(drawing.matches("[dir=none").count(), 1, "{drawing}");
 
     // Brought back when it has gone, in part or altogether.
     for damage in ["link set link0 down", "addr del 192.168.1.1/24 dev link0", "link del link0"] {

@@ -487,7 +487,8 @@ fn a_router_is_made_by_a_file_and_exported() {
     let text = format!(
         "[router]\noutside = \"{OUTSIDE}\"\naddresses = [\"{}\"]\ngateways = [\"{}\"]\n\n\
          [networks.default]\nsubnets = [\"192.168.1.0/24\"]\n\n[endpoints.{web}]\naddresses = [\"192.168.1.3\"]\n\n\
-         [[floating]]\nexternal = \"16.158.1.103\"\ntarget = \"{web}\"\n",
+         [[floating]]\nexternal = \"16.158.1.103\"\ntarget = \"{web}\"\n\n\
+         [[limits]]\ncgroup = \"/vnet-tests-nobody\"\negress = \"50mbit\"\n",
         R1.v4, PROVIDER[0]
     );
     fs::write(file.path(), text).unwrap();
@@ -497,7 +498,8 @@ fn a_router_is_made_by_a_file_and_exported() {
     router.assert_gone();
     same(&host(&street), &before);
     lab.vnet_ok(&apply);
-    assert!(lab.vnet_ok(&apply).stdout.contains("nothing to change"));
+    // Nothing is to be brought back either: limits hold on the router's link, which was made by the same command.
+    assert_eq!(lab.vnet_ok(&apply).stdout, "nothing to change: everything is as described\n");
     let inside = Endpoint::observe(&web);
     let _server = echo(&inside, 80);
     Ask::tcp(socket("16.158.1.103", 80)).in_netns(&street.neighbour);

@@ -1,4 +1,4 @@
-//! An instance described in TOML: what `vnet apply` reads and `vnet export` writes.
+//! An instance described in TOML or JSON: what `vnet apply` reads and `vnet export` writes.
 //!
 //! ```text
 //! [Source, ...] --- read ---> File { description, where each part stands }   or every problem there is
@@ -12,6 +12,7 @@
 
 mod conflicts;
 mod diff;
+mod json;
 mod model;
 mod problem;
 mod read;
@@ -21,4 +22,4 @@ mod tests;
 pub use diff::{Action, Change, Field, diff, kept};
 pub use model::{Model, schema};
 pub use problem::{Problem, Problems, Source, Spot};
-pub use read::{File, Known, describes_router, read};
+pub use read::{File, Flawed, Known, describes_router, read};

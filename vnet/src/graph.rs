@@ -18,5 +18,5 @@ mod tests;
 
 pub use dot::dot;
 pub use mermaid::mermaid;
-pub use model::{Endpoint, Floating, Graph, Network, Published, Rates, Uplink};
+pub use model::{Direct, Endpoint, Floating, Graph, Network, Published, Rates, Uplink};
 pub use svg::svg;

@@ -1,16 +1,17 @@
 //! `vnet apply` and `vnet export`.
 
+use std::cell::OnceCell;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 
 use super::context::{Context, DryRun, note};
-use crate::file::{self, Action, Change, Known, Model, Source};
+use crate::file::{self, Action, Change, Flawed, Known, Model, Problems, Source};
 use crate::kernel::Kernel;
-use crate::manage::{self, Applied, Description, Done, Manager, Mode, Unnamed};
+use crate::manage::{self, Applied, Description, Done, Manager, Mode, Part, RefusedPart, Unnamed};
 use crate::output::{self, Format};
 use crate::plan::Op;
 use crate::store::{self, Store};
@@ -29,11 +30,12 @@ Examples:
   vnet apply -f vnet.toml --dry-run        what would be different
   vnet apply -f vnet.toml
   vnet apply -f /etc/vnet --prune          every *.toml in there, and nothing else
+  vnet export --json > vnet.json           what a program can read, and apply takes as well
   vnet export | vnet --instance b apply -f -
 
 The format is described in docs/apply.md, and as a JSON schema in docs/vnet.schema.json.")]
 pub(super) struct Apply {
-    /// A file, a directory (every *.toml in it, by name), or standard input (-); may be given several times.
+    /// A file in TOML or JSON, a directory (every *.toml in it, by name), or standard input (-); may be given several times.
     #[arg(short = 'f', long = "file", value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// Remove what is there and not described.
@@ -44,12 +46,15 @@ pub(super) struct Apply {
     /// What they say.
     #[arg(skip)]
     sources: Vec<Source>,
+    /// Why a router's bridge is none that it can have.
+    #[arg(skip)]
+    bridge: OnceCell<manage::Error>,
 }
 
 impl Apply {
     /// Reads the files.
     pub(super) fn read(&mut self) -> anyhow::Result<()> {
-        self.sources = sources(&self.files)?;
+        self.sources = sources(&self.files);
         Ok(())
     }
 
@@ -60,18 +65,21 @@ impl Apply {
 
     /// What is to be known of a router's bridge before the router is entered, and its instance locked.
     pub(super) fn check(&self, context: &Context) -> anyhow::Result<()> {
-        // That something is wrong with the files is said later, and in full.
-        let file = file::read(self.sources.clone(), &Known::default()).ok();
-        if let Some(router) = file.and_then(|file| file.description.router) {
-            manage::check_bridge(&context.instance, &router.bridge, Kernel::here()?)?;
+        let file = file::read(self.sources.clone(), &Known::default()).unwrap_or_else(|flawed| flawed.sound);
+        if let Some(router) = file.description.router
+            && let Err(error) = manage::check_bridge(&context.instance, &router.bridge, Kernel::here()?)
+        {
+            // It is said later, with everything else that is wrong.
+            self.bridge.get_or_init(|| error);
         }
         Ok(())
     }
 
     pub(super) async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let Self { files, prune, dry_run, sources } = self;
+        let Self { files, prune, dry_run, sources, bridge } = self;
         let mode = dry_run.mode();
-        let outcome = Files { paths: files, prune }.apply_read(sources, context, mode).await?;
+        let outcome =
+            Files { paths: files, prune }.apply_read((sources, bridge.into_inner()), context, mode).await?;
         note(&outcome.notes);
         outcome.print(context, mode)
     }
@@ -97,19 +105,28 @@ pub(super) struct Outcome {
 impl Files {
     /// Makes the instance what they describe at the moment.
     pub(super) async fn apply(&self, context: &Context, mode: Mode) -> anyhow::Result<Outcome> {
-        self.apply_read(sources(&self.paths)?, context, mode).await
+        self.apply_read((sources(&self.paths), None), context, mode).await
     }
 
-    /// Makes the instance what was read of them.
+    /// Makes the instance what was read of them, unless its bridge was refused.
     async fn apply_read(
         &self,
-        sources: Vec<Source>,
+        (sources, bridge): (Vec<Source>, Option<manage::Error>),
         context: &Context,
         mode: Mode,
     ) -> anyhow::Result<Outcome> {
         let unnamed = if self.prune { Unnamed::Goes } else { Unnamed::Stays };
         let known = if self.prune { Known::default() } else { known(context)? };
-        let file = file::read(sources, &known)?;
+        let bridge = bridge.map(|error| RefusedPart { part: Part::Router, error });
+        let file = match (file::read(sources, &known), bridge) {
+            (Ok(file), None) => file,
+            (Ok(file), bridge) => {
+                return Err(everything(file.into(), (bridge, unnamed), context).await.into());
+            }
+            (Err(flawed), bridge) => {
+                return Err(everything(*flawed, (bridge, unnamed), context).await.into());
+            }
+        };
         let piped = self.paths.iter().any(|file| file == Path::new("-"));
         if self.prune && piped && file.description == Description::default() {
             // As when the program that was to write the description has failed.
@@ -128,6 +145,30 @@ impl Files {
         }
         Ok(Outcome { changes, ops, notes })
     }
+}
+
+/// Everything that is wrong: with files in themselves, and with what makes sense of them on this host.
+async fn everything(
+    mut flawed: Flawed,
+    (bridge, unnamed): (Option<RefusedPart>, Unnamed),
+    context: &Context,
+) -> Problems {
+    flawed.doubt.router |= bridge.is_some();
+    let compared = refusals(&flawed, unnamed, context).await;
+    let (refused, not_compared) = match compared {
+        Ok(refused) => (refused, None),
+        Err(error) => (Vec::new(), Some(format!("{error:#}"))),
+    };
+    let refused = bridge.into_iter().chain(refused).collect();
+    let mut problems = flawed.problems(refused);
+    problems.not_compared = not_compared;
+    problems
+}
+
+/// What speaks against those parts of files that make sense. Nothing is changed, and nothing noted.
+async fn refusals(flawed: &Flawed, unnamed: Unnamed, context: &Context) -> anyhow::Result<Vec<RefusedPart>> {
+    let manager = Manager::create(&context.instance, context.kernel().await?, Mode::DryRun, context.now)?;
+    Ok(manager.refusals(&flawed.sound.description, unnamed, &flawed.doubt).await?)
 }
 
 /// What is printed for programs.
@@ -215,52 +256,50 @@ fn known(context: &Context) -> anyhow::Result<Known> {
 }
 
 /// Reads files, the files of directories, and standard input.
-fn sources(paths: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
+fn sources(paths: &[PathBuf]) -> Vec<Source> {
     let mut sources = Vec::new();
     for path in paths {
         if path == Path::new("-") {
             let mut text = String::new();
-            io::stdin().read_to_string(&mut text).context("read standard input")?;
+            let text = io::stdin().read_to_string(&mut text).map(|_| text).map_err(unread);
             sources.push(Source { name: "standard input".to_owned(), text });
         } else if path.is_dir() {
-            let files = files_of(path)?;
-            if files.is_empty() {
-                bail!(
-                    "there is no *.toml in {}: describe an instance there, see docs/apply.md",
-                    path.display()
-                );
-            }
-            for file in files {
-                sources.push(read(&file)?);
+            match files_of(path) {
+                Ok(files) => sources.extend(files.iter().map(|file| read(file))),
+                Err(reason) => sources.push(Source { name: path.display().to_string(), text: Err(reason) }),
             }
         } else {
-            sources.push(read(path)?);
+            sources.push(read(path));
         }
     }
-    Ok(sources)
+    sources
 }
 
-fn read(path: &Path) -> anyhow::Result<Source> {
-    let name = path.display().to_string();
-    let text = std::fs::read_to_string(path).with_context(|| format!("read {name}"))?;
-    Ok(Source { name, text })
+fn read(path: &Path) -> Source {
+    Source { name: path.display().to_string(), text: std::fs::read_to_string(path).map_err(unread) }
 }
 
-/// The descriptions in a directory, by name.
-fn files_of(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let listed = || format!("list {}", directory.display());
+fn unread(error: io::Error) -> String {
+    format!("this cannot be read: {error}")
+}
+
+/// The descriptions in a directory, by name; there is at least one.
+fn files_of(directory: &Path) -> Result<Vec<PathBuf>, String> {
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(directory).with_context(listed)? {
-        let path = entry.with_context(listed)?.path();
+    for entry in std::fs::read_dir(directory).map_err(unread)? {
+        let path = entry.map_err(unread)?.path();
         if path.extension().is_some_and(|extension| extension == "toml") && path.is_file() {
             files.push(path);
         }
+    }
+    if files.is_empty() {
+        return Err("there is no *.toml in it: describe an instance there, see docs/apply.md".to_owned());
     }
     files.sort();
     Ok(files)
 }
 
-/// Print the instance as a file that `vnet apply` takes back.
+/// Print the instance as a file that `vnet apply` takes back: in TOML, with --json in JSON.
 ///
 /// Addresses are named as they were given; what follows from names, and what is as documented, is left out.
 #[derive(Debug, Args)]
@@ -270,7 +309,10 @@ impl Export {
     pub(super) fn run(self, context: &Context) -> anyhow::Result<()> {
         let record = context.record()?;
         let description = Description::of(context.instance.name(), &record.transaction)?;
-        let text = Model::from(&description).to_text()?;
-        Ok(context.out().write_all(text.as_bytes())?)
+        let model = Model::from(&description);
+        if context.format == Format::Json {
+            return Ok(output::print_json(&mut context.out(), &model)?);
+        }
+        Ok(context.out().write_all(model.to_text()?.as_bytes())?)
     }
 }

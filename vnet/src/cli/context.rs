@@ -152,8 +152,12 @@ impl Context {
     }
 
     pub(super) fn print_ops(&self, ops: &[Op]) -> anyhow::Result<()> {
-        let ops: Vec<String> = ops.iter().map(ToString::to_string).collect();
-        Ok(output::print_ops(&mut self.out(), self.format, &ops)?)
+        self.print_steps(&ops.iter().map(ToString::to_string).collect::<Vec<_>>())
+    }
+
+    /// Prints steps, in words.
+    pub(super) fn print_steps(&self, steps: &[String]) -> anyhow::Result<()> {
+        Ok(output::print_ops(&mut self.out(), self.format, steps)?)
     }
 
     pub(super) fn print_line(&self, line: &str) -> anyhow::Result<()> {

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
 use super::context::{Context, Record};
-use crate::graph::{self, Endpoint, Floating, Graph, Network, Published, Rates, Uplink};
+use crate::graph::{self, Direct, Endpoint, Floating, Graph, Network, Published, Rates, Uplink};
 use crate::kernel::{InterfaceTraffic, Kernel};
 use crate::output::{self, Format};
 use crate::spec::{self, InterfaceName, Namespace, PortMap};
@@ -100,6 +100,7 @@ struct Recorded {
     endpoints: Vec<spec::Endpoint>,
     published: HashMap<String, Vec<PortMap>>,
     floating: Vec<spec::Floating>,
+    directs: Vec<spec::DirectLink>,
 }
 
 impl Recorded {
@@ -114,6 +115,7 @@ impl Recorded {
             endpoints: record.transaction.endpoints()?,
             published,
             floating: record.transaction.floatings()?,
+            directs: record.transaction.directs()?,
         })
     }
 
@@ -156,7 +158,29 @@ impl Recorded {
             egress_limit: bits(endpoint.limits.egress),
             ingress_limit: bits(endpoint.limits.ingress),
             rates: link.and_then(|link| rates.get(link.host_interface.as_str()).copied()),
+            direct: match link.map(|link| &link.network) == endpoint.links.first().map(|link| &link.network) {
+                true => self.directs(&endpoint.name),
+                false => Vec::new(),
+            },
         }
+    }
+
+    /// An endpoint's direct links.
+    fn directs(&self, name: &spec::Name) -> Vec<Direct> {
+        let mut directs = Vec::new();
+        for link in &self.directs {
+            let [a, b] = &link.ends;
+            for (own, other) in [(a, b), (b, a)] {
+                if own.endpoint == *name {
+                    directs.push(Direct {
+                        to: other.endpoint.to_string(),
+                        interface: own.ifname.to_string(),
+                        addresses: own.addresses.iter().map(|net| net.addr()).collect(),
+                    });
+                }
+            }
+        }
+        directs
     }
 }
 

@@ -1,5 +1,6 @@
 //! `vnet ns`.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use crate::output::{self, Format};
 use crate::plan::expand;
 use crate::runtime::{self, Runtime};
 use crate::spec::{self, Endpoint, ExtraRoute, Floating, InterfaceName, LinkMode, Name, Namespace, PortMap};
+use crate::store::Store;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -181,8 +183,18 @@ impl Command {
             Self::Create(command) => command.run(context).await,
             Self::Attach(command) => command.run(context).await,
             Self::Ls => {
-                let endpoints = context.record()?.transaction.endpoints()?;
-                let listed = endpoints.iter().map(|endpoint| output::Endpoint::new(endpoint, context.now));
+                let record = context.record()?;
+                let mut directs: HashMap<Name, Vec<spec::DirectLink>> = HashMap::new();
+                for link in record.transaction.directs()? {
+                    for end in &link.ends {
+                        directs.entry(end.endpoint.clone()).or_default().push(link.clone());
+                    }
+                }
+                let endpoints = record.transaction.endpoints()?;
+                let listed = endpoints.iter().map(|endpoint| {
+                    let directs = directs.get(&endpoint.name).map(Vec::as_slice).unwrap_or_default();
+                    output::Endpoint::new(endpoint, context.now).with_direct(directs)
+                });
                 context.print_list(&listed.collect::<Vec<_>>())
             }
             Self::Inspect { name } => inspect(context, &name),
@@ -225,13 +237,20 @@ impl Attach {
 
 async fn make(context: &Context, request: &EndpointRequest, dry_run: DryRun) -> anyhow::Result<()> {
     let mode = dry_run.mode();
+    let is_recorded = mode == Mode::DryRun
+        && Store::exists(&context.instance)?
+        && context.record()?.transaction.endpoint(&request.name)?.is_some();
     let done = context.manager(mode).await?.create_endpoint(request).await?;
     let endpoint = output::Endpoint::new(&done.value, context.now);
     let line = line(&endpoint);
     // Of an endpoint in another's namespace there is nothing but the record, so that steps say nothing of it.
     let in_others = matches!(done.value.namespace, Namespace::Host | Namespace::Shared { .. });
-    if in_others && (mode, context.format) == (Mode::Apply, Format::Table) {
-        return context.print_line(&line);
+    match (in_others, mode) {
+        (true, Mode::DryRun) if !is_recorded => {
+            return context.print_steps(&[format!("record {line}")]);
+        }
+        (true, Mode::Apply) if context.format == Format::Table => return context.print_line(&line),
+        _ => {}
     }
     context.print_made(mode, &done, endpoint, &line)
 }
@@ -267,6 +286,9 @@ async fn remove(context: &Context, name: &Name, dry_run: DryRun) -> anyhow::Resu
             format!("endpoint {name} removed{}{directs}", and_with_it(mappings, floating))
         }
     };
+    if dry_run.mode() == Mode::DryRun && done.value.is_some() && done.ops.is_empty() {
+        return context.print_steps(&[format!("forget endpoint {name}, of which nothing else is there")]);
+    }
     context.print_removed(dry_run.mode(), &done, &line)
 }
 
@@ -286,7 +308,8 @@ pub(super) fn existing(record: &Record, name: &Name) -> anyhow::Result<Endpoint>
 fn inspect(context: &Context, name: &Name) -> anyhow::Result<()> {
     let record = context.record()?;
     let recorded = existing(&record, name)?;
-    let endpoint = output::Endpoint::new(&recorded, context.now);
+    let directs = record.transaction.directs_of(name)?;
+    let endpoint = output::Endpoint::new(&recorded, context.now).with_direct(&directs);
     match context.format {
         Format::Json => context.print_list(&[endpoint]),
         Format::Table => {
@@ -298,8 +321,8 @@ fn inspect(context: &Context, name: &Name) -> anyhow::Result<()> {
             mappings
                 .iter()
                 .try_for_each(|mapping| context.print_line(&format!("published     {mapping}")))?;
-            for link in record.transaction.directs_of(name)? {
-                let described = output::DirectLink::from(&link).described();
+            for link in &directs {
+                let described = output::DirectLink::from(link).described();
                 context.print_line(&format!("direct link   {link}: {described}"))?;
             }
             if !recorded.limits.is_empty() {

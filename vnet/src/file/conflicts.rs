@@ -10,11 +10,48 @@ use vnet_common::Addr;
 
 use super::problem::{Problem, Spot};
 use super::read::{Key, Known, Named};
-use crate::manage::{Description, Part, Place};
+use crate::manage::{Description, Doubt, Part, Place};
 use crate::spec::{Name, Namespace, TargetHost};
 
 type Spots = HashMap<Part, Spot>;
 type Places = HashMap<(Part, Key), Spot>;
+
+/// What does not go together.
+pub(super) struct Found {
+    /// What is said twice, or overlaps.
+    pub(super) conflicts: Vec<Problem>,
+    /// What leads to what is not there.
+    pub(super) missing: Vec<Missing>,
+}
+
+/// Something that is named and is nowhere.
+pub(super) struct Missing {
+    pub(super) spot: Spot,
+    pub(super) message: String,
+    pub(super) name: Unknown,
+}
+
+/// The name of something that is nowhere.
+pub(super) enum Unknown {
+    Network(Name),
+    Endpoint(Name),
+}
+
+impl Unknown {
+    pub(super) fn as_str(&self) -> &str {
+        match self {
+            Self::Network(name) | Self::Endpoint(name) => name.as_str(),
+        }
+    }
+
+    /// Has it that something of this name may be described.
+    pub(super) fn put_into(self, doubt: &mut Doubt) {
+        match self {
+            Self::Network(name) => doubt.networks.insert(name),
+            Self::Endpoint(name) => doubt.endpoints.insert(name),
+        };
+    }
+}
 
 /// Everything that is said twice, overlaps, or leads to what is not there.
 pub(super) fn find(
@@ -23,15 +60,14 @@ pub(super) fn find(
     places: &Places,
     known: &Known,
     named: &Named,
-) -> Vec<Problem> {
-    let mut found = Vec::new();
-    found.extend(ports(description, spots));
-    found.extend(subnets(description, places));
-    found.extend(bridges_and_none(description, places));
-    found.extend(twice(description, spots, places));
-    found.extend(linked_twice(description, places));
-    found.extend(unknown(description, places, known, named));
-    found
+) -> Found {
+    let mut conflicts = Vec::new();
+    conflicts.extend(ports(description, spots));
+    conflicts.extend(subnets(description, places));
+    conflicts.extend(bridges_and_none(description, places));
+    conflicts.extend(twice(description, spots, places));
+    conflicts.extend(linked_twice(description, places));
+    Found { conflicts, missing: missing(description, places, known, named) }
 }
 
 fn at(spots: &Spots, part: Part) -> Spot {
@@ -231,11 +267,17 @@ fn linked_twice(description: &Description, places: &Places) -> Vec<Problem> {
 }
 
 /// Networks and endpoints that are named and are nowhere. An address may turn out to be one that is chosen.
-fn unknown(description: &Description, places: &Places, known: &Known, named: &Named) -> Vec<Problem> {
+fn missing(description: &Description, places: &Places, known: &Known, named: &Named) -> Vec<Missing> {
     let mut found = Vec::new();
-    let mut missing = |part, key, message| {
+    let mut missing = |part, key, name: Unknown| {
         let spot = places.get(&(part, key)).copied().unwrap_or_default();
-        found.push(Problem { spot, message, other: None });
+        let message = match &name {
+            Unknown::Network(name) => format!("there is no network {name}: describe it as [networks.{name}]"),
+            Unknown::Endpoint(name) => {
+                format!("there is no endpoint {name}: describe it as [endpoints.{name}]")
+            }
+        };
+        found.push(Missing { spot, message, name });
     };
     for (nth, endpoint) in description.endpoints.iter().enumerate() {
         for (link, Place { network, .. }) in endpoint.places.iter().enumerate() {
@@ -243,23 +285,20 @@ fn unknown(description: &Description, places: &Places, known: &Known, named: &Na
                 || named.networks.contains_key(network)
                 || known.networks.contains(network);
             if !is_known {
-                let message = format!("there is no network {network}: describe it as [networks.{network}]");
-                missing(Part::Endpoint(nth), Key::Network(link), message);
+                missing(Part::Endpoint(nth), Key::Network(link), Unknown::Network(network.clone()));
             }
         }
         if let Namespace::Shared { with, .. } = &endpoint.namespace
             && !named.endpoints.contains_key(with)
             && !known.endpoints.contains(with)
         {
-            let message = format!("there is no endpoint {with}: describe it as [endpoints.{with}]");
-            missing(Part::Endpoint(nth), Key::Mode, message);
+            missing(Part::Endpoint(nth), Key::Mode, Unknown::Endpoint(with.clone()));
         }
     }
     for (nth, request) in description.directs.iter().enumerate() {
         for name in &request.endpoints {
             if !named.endpoints.contains_key(name) && !known.endpoints.contains(name) {
-                let message = format!("there is no endpoint {name}: describe it as [endpoints.{name}]");
-                missing(Part::Direct(nth), Key::Target, message);
+                missing(Part::Direct(nth), Key::Target, Unknown::Endpoint(name.clone()));
             }
         }
     }
@@ -270,8 +309,7 @@ fn unknown(description: &Description, places: &Places, known: &Known, named: &Na
     for (part, target) in port_maps.chain(floating) {
         let TargetHost::Name(name) = target else { continue };
         if !named.endpoints.contains_key(name) && !known.endpoints.contains(name) {
-            let message = format!("there is no endpoint {name}: describe it as [endpoints.{name}]");
-            missing(part, Key::Target, message);
+            missing(part, Key::Target, Unknown::Endpoint(name.clone()));
         }
     }
     found

@@ -9,11 +9,12 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::conflicts;
+use super::conflicts::{self, Found, Missing};
+use super::json;
 use super::model::VERSION;
 use super::problem::{Problem, Problems, Source, Spot};
 use crate::manage::{
-    CgroupLimitRequest, Description, DirectRequest, EndpointRequest, FloatingRequest, LimitChange,
+    CgroupLimitRequest, Description, DirectRequest, Doubt, EndpointRequest, FloatingRequest, LimitChange,
     MasqueradeRequest, NetworkRequest, Part, Place, PortMapRequest, RefusedPart, RouterRequest,
 };
 use crate::spec::{
@@ -34,13 +35,97 @@ impl File {
     /// Where the parts that were refused stand, and why they were.
     #[must_use]
     pub fn refused(&self, refused: Vec<RefusedPart>) -> Problems {
+        Problems::new(&self.sources, self.problems(refused), false)
+    }
+
+    fn problems(&self, refused: Vec<RefusedPart>) -> Vec<Problem> {
         let spot = |part| self.spots.get(&part).copied().unwrap_or_default();
         let problem = |RefusedPart { part, error }: RefusedPart| Problem {
             spot: spot(part),
             message: in_full(&error),
             other: None,
         };
-        Problems::new(&self.sources, refused.into_iter().map(problem).collect(), false)
+        refused.into_iter().map(problem).collect()
+    }
+
+    /// What it describes, less some parts of it.
+    fn without(self, flawed: &HashSet<Part>) -> Self {
+        let Self { description, spots, sources } = self;
+        let mut sound = Parts { flawed, before: spots, now: HashMap::new() };
+        let description = Description {
+            uplinks: sound.only(Part::Instance, description.uplinks),
+            change: sound.only(Part::Instance, description.change),
+            router: sound.only(Part::Router, description.router),
+            networks: sound.each(Part::Network, description.networks),
+            endpoints: sound.each(Part::Endpoint, description.endpoints),
+            directs: sound.each(Part::Direct, description.directs),
+            port_maps: sound.each(Part::PortMap, description.port_maps),
+            masquerades: sound.each(Part::Masquerade, description.masquerades),
+            excluded: sound.each(Part::Excluded, description.excluded),
+            floating: sound.each(Part::Floating, description.floating),
+            denied: sound.each(Part::Denied, description.denied),
+            cgroup_limits: sound.each(Part::CgroupLimit, description.cgroup_limits),
+        };
+        Self { description, spots: sound.now, sources }
+    }
+}
+
+/// Parts of a description that are kept, and where they stand.
+struct Parts<'a> {
+    flawed: &'a HashSet<Part>,
+    before: HashMap<Part, Spot>,
+    now: HashMap<Part, Spot>,
+}
+
+impl Parts<'_> {
+    fn keep(&mut self, part: Part, as_part: Part) -> bool {
+        if self.flawed.contains(&part) {
+            return false;
+        }
+        self.now.extend(self.before.get(&part).map(|spot| (as_part, *spot)));
+        true
+    }
+
+    fn only<T: Default>(&mut self, part: Part, value: T) -> T {
+        if self.keep(part, part) { value } else { T::default() }
+    }
+
+    fn each<T>(&mut self, part: fn(usize) -> Part, values: Vec<T>) -> Vec<T> {
+        let mut kept = Vec::with_capacity(values.len());
+        for (nth, value) in values.into_iter().enumerate() {
+            if self.keep(part(nth), part(kept.len())) {
+                kept.push(value);
+            }
+        }
+        kept
+    }
+}
+
+/// Files with which something is wrong.
+#[derive(Debug)]
+pub struct Flawed {
+    /// Those parts of them that make sense.
+    pub sound: File,
+    /// What they may say besides.
+    pub doubt: Doubt,
+    problems: Vec<Problem>,
+}
+
+impl From<File> for Flawed {
+    /// Files with which nothing is wrong in themselves.
+    fn from(sound: File) -> Self {
+        Self { sound, doubt: Doubt::default(), problems: Vec::new() }
+    }
+}
+
+impl Flawed {
+    /// Everything that is wrong with them, and why parts that make sense were refused.
+    #[must_use]
+    pub fn problems(self, refused: Vec<RefusedPart>) -> Problems {
+        let Self { sound, mut problems, .. } = self;
+        let make_no_sense = !problems.is_empty();
+        problems.extend(sound.problems(refused));
+        Problems::new(&sound.sources, problems, make_no_sense)
     }
 }
 
@@ -56,27 +141,51 @@ pub struct Known {
 /// Reads files, of which later ones add to earlier ones.
 ///
 /// # Errors
-/// Everything that is wrong with them.
-pub fn read(sources: Vec<Source>, known: &Known) -> Result<File, Problems> {
+/// Everything that is wrong with them, and the rest of what they say.
+pub fn read(sources: Vec<Source>, known: &Known) -> Result<File, Box<Flawed>> {
     let mut reader = Reader::default();
     for (nth, source) in sources.iter().enumerate() {
         reader.source = nth;
-        reader.read(&source.text);
+        match &source.text {
+            Ok(text) => reader.read(text),
+            Err(_) => reader.partial.push(nth),
+        }
     }
-    let Reader { description, spots, mut problems, places, named, .. } = reader;
-    problems.extend(conflicts::find(&description, &spots, &places, known, &named));
-    if problems.is_empty() {
-        Ok(File { description, spots, sources })
-    } else {
-        Err(Problems::new(&sources, problems, true))
+    let Found { conflicts, missing } =
+        conflicts::find(&reader.description, &reader.spots, &reader.places, known, &reader.named);
+    let owners = reader.owners();
+    let partial: Vec<&Source> = reader.partial.iter().map(|nth| &sources[*nth]).collect();
+    let may_say = |word: &str| partial.iter().any(|source| source.may_say(word));
+    for problem in conflicts {
+        reader.flawed.extend(owners.get(&problem.spot));
+        reader.problems.push(problem);
     }
+    for Missing { spot, message, name } in missing {
+        if may_say(name.as_str()) {
+            // It may be described where that could not be understood.
+            name.put_into(&mut reader.doubt);
+        } else {
+            reader.flawed.extend(owners.get(&spot));
+            reader.problems.push(Problem { spot, message, other: None });
+        }
+    }
+    reader.doubt_flawed(known, may_say);
+    let is_whole = partial.is_empty();
+    let Reader { description, spots, problems, flawed, doubt, .. } = reader;
+    let file = File { description, spots, sources };
+    if problems.is_empty() && is_whole {
+        return Ok(file);
+    }
+    Err(Box::new(Flawed { sound: file.without(&flawed), doubt, problems }))
 }
 
 /// Whether files say that an instance is a router, whatever else they say.
 #[must_use]
 pub fn describes_router(sources: &[Source]) -> bool {
-    let says_so =
-        |source: &Source| DeTable::parse_recoverable(&source.text).0.get_ref().contains_key("router");
+    let says_so = |source: &Source| {
+        let text = json::as_toml(source.known());
+        DeTable::parse_recoverable(text.as_deref().unwrap_or_default()).0.get_ref().contains_key("router")
+    };
     sources.iter().any(says_so)
 }
 
@@ -118,6 +227,9 @@ pub(super) struct Named {
     pub(super) endpoints: HashMap<Name, Spot>,
 }
 
+/// Where names of a kind of thing are kept: those that are given, and those of which too little is known.
+type Names = (fn(&mut Named) -> &mut HashMap<Name, Spot>, fn(&mut Doubt) -> &mut HashSet<Name>);
+
 #[derive(Default)]
 struct Reader {
     source: usize,
@@ -128,6 +240,12 @@ struct Reader {
     /// Where single values of the instance are said.
     said: HashMap<String, Spot>,
     problems: Vec<Problem>,
+    /// Parts about which something is wrong.
+    flawed: HashSet<Part>,
+    /// What may be described besides, and could make a difference to what is.
+    doubt: Doubt,
+    /// The sources of which not all could be understood.
+    partial: Vec<usize>,
 }
 
 /// The table of a part, and which of its keys were asked for.
@@ -149,10 +267,49 @@ impl<'t, 'i> Fields<'t, 'i> {
 }
 
 impl Reader {
+    /// Whose each place is.
+    fn owners(&self) -> HashMap<Spot, Part> {
+        let places = self.places.iter().map(|((part, _), spot)| (*spot, *part));
+        self.spots.iter().map(|(part, spot)| (*spot, *part)).chain(places).collect()
+    }
+
+    /// Doubts what was not understood, and could make a difference to what was.
+    fn doubt_flawed(&mut self, known: &Known, may_say: impl Fn(&str) -> bool) {
+        let Self { description, flawed, named, doubt, .. } = self;
+        doubt.instance |= may_say("instance") || flawed.contains(&Part::Instance);
+        doubt.router |= may_say("router") || flawed.contains(&Part::Router);
+        let part = |(nth, it): (usize, _)| flawed.contains(&Part::Network(nth)).then_some(it);
+        let networks = description.networks.iter().map(|network| &network.name);
+        doubt.networks.extend(networks.enumerate().filter_map(part).cloned());
+        let default = Name::default_network();
+        let is_known = named.networks.contains_key(&default) || known.networks.contains(&default);
+        if !is_known && may_say(default.as_str()) {
+            doubt.networks.insert(default);
+        }
+        let part = |(nth, it): (usize, _)| flawed.contains(&Part::Endpoint(nth)).then_some(it);
+        let endpoints = description.endpoints.iter().map(|endpoint| &endpoint.name);
+        doubt.endpoints.extend(endpoints.enumerate().filter_map(part).cloned());
+    }
+
+    /// Notes of a part that something is wrong about it, if there are more problems than `before`.
+    fn done_with(&mut self, part: Part, before: usize) {
+        if self.problems.len() > before {
+            self.flawed.insert(part);
+        }
+    }
+
     fn read(&mut self, text: &str) {
-        let (document, errors) = DeTable::parse_recoverable(text);
+        let text = match json::as_toml(text) {
+            Ok(text) => text,
+            Err(json::Error { offset, message }) => {
+                self.partial.push(self.source);
+                return self.problem(offset, message);
+            }
+        };
+        let (document, errors) = DeTable::parse_recoverable(&text);
         if !errors.is_empty() {
             // What could not be understood would be missing elsewhere: only the errors themselves are sure.
+            self.partial.push(self.source);
             for error in errors {
                 let offset = error.span().map_or(0, |span| span.start);
                 self.problem(offset, format!("this is not TOML: {}", error.message().replace('\n', ", ")));
@@ -165,15 +322,21 @@ impl Reader {
         if let Some(value) = top.get("instance")
             && let Some(table) = self.table(value)
         {
+            let before = self.problems.len();
             self.instance(value.span().start, table);
+            self.done_with(Part::Instance, before);
         }
         if let Some(value) = top.get("router")
             && let Some(table) = self.table(value)
         {
+            let before = self.problems.len();
             self.router(value.span().start, table);
+            self.done_with(Part::Router, before);
         }
-        self.each_named(&mut top, "networks", Self::network);
-        self.each_named(&mut top, "endpoints", Self::endpoint);
+        let names: Names = (|named| &mut named.networks, |doubt| &mut doubt.networks);
+        self.each_named(&mut top, "networks", names, Self::network);
+        let names: Names = (|named| &mut named.endpoints, |doubt| &mut doubt.endpoints);
+        self.each_named(&mut top, "endpoints", names, Self::endpoint);
         self.each(&mut top, "portmaps", "a mapping", Self::port_map);
         self.each(&mut top, "direct", "a direct link", Self::direct);
         self.each(&mut top, "masquerades", "a masquerade rule", Self::masquerade);
@@ -306,6 +469,7 @@ impl Reader {
         if !self.is_new(|named| &mut named.networks, &name, offset, "network") {
             return;
         }
+        let before = self.problems.len();
         let mut fields = Fields { what: "a network", table, spot: self.spot(offset), known: Vec::new() };
         let subnets = self.list(&mut fields, "subnets", str::parse);
         for (nth, (at, _)) in subnets.iter().enumerate() {
@@ -330,6 +494,7 @@ impl Reader {
         };
         self.unknown(&fields);
         self.spots.insert(part, fields.spot);
+        self.done_with(part, before);
         let values = |list: Vec<(usize, _)>| list.into_iter().map(|(_, value)| value).collect();
         let (subnets, gateways) = (values(subnets), gateways.into_iter().map(|(_, value)| value).collect());
         self.description.networks.push(NetworkRequest {
@@ -352,6 +517,7 @@ impl Reader {
         if !self.is_new(|named| &mut named.endpoints, &name, offset, "endpoint") {
             return;
         }
+        let before = self.problems.len();
         let mut fields = Fields { what: "an endpoint", table, spot: self.spot(offset), known: Vec::new() };
         let first = self.place(&mut fields, (part, 0));
         let mut places = vec![first.unwrap_or_else(|| Place::on(Name::default_network()))];
@@ -394,6 +560,7 @@ impl Reader {
             (LinkMode::Bridge | LinkMode::None, Some(path)) => Namespace::Foreign { path },
         };
         self.spots.insert(part, fields.spot);
+        self.done_with(part, before);
         self.description.endpoints.push(EndpointRequest { name, namespace, places, limits });
     }
 
@@ -447,6 +614,7 @@ impl Reader {
     }
 
     fn cgroup_limit(&mut self, mut fields: Fields<'_, '_>) {
+        let before = self.problems.len();
         let path = self.optional(&mut fields, "cgroup", str::parse::<spec::CgroupPath>);
         let class = self.optional(&mut fields, "classid", str::parse::<spec::ClassId>);
         let given = ["cgroup", "classid"].map(|key| fields.table.get_key_value(key));
@@ -460,6 +628,7 @@ impl Reader {
             _ => path.map(spec::Cgroup::Path).or(class.map(spec::Cgroup::ClassId)),
         };
         let limit = self.limit(&mut fields, "egress", "egress-burst");
+        let part = Part::CgroupLimit(self.description.cgroup_limits.len());
         let limit = match limit {
             Some(Some(limit)) => Some(limit),
             Some(None) => {
@@ -473,13 +642,15 @@ impl Reader {
         };
         self.unknown(&fields);
         if let (Some(cgroup), Some(limit)) = (cgroup, limit) {
-            self.spots.insert(Part::CgroupLimit(self.description.cgroup_limits.len()), fields.spot);
+            self.spots.insert(part, fields.spot);
+            self.done_with(part, before);
             self.description.cgroup_limits.push(CgroupLimitRequest { cgroup, limit });
         }
     }
 
     fn port_map(&mut self, mut fields: Fields<'_, '_>) {
         let part = Part::PortMap(self.description.port_maps.len());
+        let before = self.problems.len();
         let published = match fields.get("publish") {
             Some(value) => self
                 .word(value)
@@ -499,6 +670,7 @@ impl Reader {
         if let (Some(published), Some(target)) = (published, target) {
             let allow_from = allow_from.into_iter().map(|(_, clients)| clients).collect();
             self.spots.insert(part, fields.spot);
+            self.done_with(part, before);
             let request = PortMapRequest { published, target, protocol, allow_from };
             self.description.port_maps.push(request);
         }
@@ -506,6 +678,7 @@ impl Reader {
 
     fn direct(&mut self, mut fields: Fields<'_, '_>) {
         let part = Part::Direct(self.description.directs.len());
+        let before = self.problems.len();
         let between = self.list(&mut fields, "between", str::parse::<Name>);
         let whole = fields.table.get("between").is_some();
         if let Some(value) = fields.table.get("between") {
@@ -532,10 +705,13 @@ impl Reader {
         let addresses: Vec<ipnet::IpNet> = addresses.into_iter().map(|(_, net)| net).collect();
         let ifnames = [ifnames.next(), ifnames.next()];
         self.spots.insert(part, fields.spot);
+        self.done_with(part, before);
         self.description.directs.push(DirectRequest { endpoints, addresses, ifnames, mtu });
     }
 
     fn masquerade(&mut self, mut fields: Fields<'_, '_>) {
+        let part = Part::Masquerade(self.description.masquerades.len());
+        let before = self.problems.len();
         let subnet = match fields.get("sources") {
             Some(value) => self.parsed(value, str::parse),
             None => self.missing(&fields, "sources", "\"10.0.0.0/8\""),
@@ -543,13 +719,15 @@ impl Reader {
         let to = self.optional(&mut fields, "to", address);
         self.unknown(&fields);
         if let Some(subnet) = subnet {
-            self.spots.insert(Part::Masquerade(self.description.masquerades.len()), fields.spot);
+            self.spots.insert(part, fields.spot);
+            self.done_with(part, before);
             self.description.masquerades.push(MasqueradeRequest { subnet, to });
         }
     }
 
     fn floating(&mut self, mut fields: Fields<'_, '_>) {
         let part = Part::Floating(self.description.floating.len());
+        let before = self.problems.len();
         let external = match fields.get("external") {
             Some(value) => self.parsed(value, address),
             None => self.missing(&fields, "external", "\"203.0.113.5\""),
@@ -564,6 +742,7 @@ impl Reader {
         self.unknown(&fields);
         if let (Some(external), Some(target)) = (external, target) {
             self.spots.insert(part, fields.spot);
+            self.done_with(part, before);
             self.description.floating.push(FloatingRequest { external, target });
         }
     }
@@ -573,6 +752,7 @@ impl Reader {
         &mut self,
         top: &mut Fields<'_, '_>,
         key: &'static str,
+        (named, doubted): Names,
         read: fn(&mut Self, Name, usize, &DeTable<'_>),
     ) {
         let Some(value) = top.get(key) else { return };
@@ -582,8 +762,15 @@ impl Reader {
         for (name, value) in tables {
             let offset = name.span().start;
             let parsed = self.understood(offset, name.get_ref().parse::<Name>());
-            if let (Some(name), Some(table)) = (parsed, self.table(value)) {
-                read(self, name, offset, table);
+            match (parsed, self.table(value)) {
+                (Some(name), Some(table)) => read(self, name, offset, table),
+                (Some(name), None) => {
+                    named(&mut self.named)
+                        .entry(name.clone())
+                        .or_insert(Spot { source: self.source, offset });
+                    doubted(&mut self.doubt).insert(name);
+                }
+                (None, _) => {}
             }
         }
     }

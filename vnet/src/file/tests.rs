@@ -9,7 +9,7 @@ use super::*;
 fn sources(texts: &[&str]) -> Vec<Source> {
     let source = |(nth, text): (usize, &&str)| Source {
         name: if nth == 0 { "vnet.toml".to_owned() } else { format!("{nth}.toml") },
-        text: (*text).to_owned(),
+        text: Ok((*text).to_owned()),
     };
     texts.iter().enumerate().map(source).collect()
 }
@@ -17,7 +17,7 @@ fn sources(texts: &[&str]) -> Vec<Source> {
 fn problems(texts: &[&str]) -> Vec<String> {
     match read(sources(texts), &Known::default()) {
         Ok(file) => panic!("nothing is wrong: {:?}", file.description),
-        Err(problems) => problems.lines().to_vec(),
+        Err(flawed) => flawed.problems(Vec::new()).lines().to_vec(),
     }
 }
 
@@ -297,4 +297,85 @@ fn many_mappings_are_read_and_compared_in_no_time() {
     let few = pairs.iter().map(|pair| pair.0).min().unwrap();
     let many = pairs.iter().map(|pair| pair.1).min().unwrap();
     assert!(many < few * 64, "16 times as many took {many:?} instead of {few:?}");
+}
+
+#[test]
+fn what_is_not_toml_ends_that_file_alone_and_hides_nothing_but_what_it_may_hold() {
+    let broken = "[endpoints.web]\nnetwork = \n[networks.blue]\n";
+    let other =
+        "[[portmaps]]\npublish = 80\ntarget = \"web:80\"\nxyz = 1\n[endpoints.db]\nnetwork = \"blue\"\n";
+    let flawed = read(sources(&[broken, other]), &Known::default()).unwrap_err();
+    assert!(!flawed.doubt.instance && !flawed.doubt.router);
+    assert!(flawed.doubt.endpoints.iter().any(|name| name.as_str() == "web"), "{:?}", flawed.doubt);
+    assert!(flawed.doubt.networks.iter().any(|name| name.as_str() == "blue"), "{:?}", flawed.doubt);
+    let found = flawed.problems(Vec::new());
+    let [syntax, key] = found.lines() else { panic!("{found}") };
+    assert!(syntax.starts_with("vnet.toml:2:") && syntax.contains("this is not TOML"), "{syntax}");
+    assert!(key.starts_with("1.toml:4:1: \"xyz\" is not known"), "{key}");
+    let named = "[instance]\n[endpoints.web]\n[networks.blue]\n[networks.default\n";
+    let doubt = read(sources(&[named, other]), &Known::default()).unwrap_err().doubt;
+    assert!(doubt.instance && doubt.networks.contains(&crate::spec::Name::default_network()), "{doubt:?}");
+    // It cannot hold what it does not name.
+    let found = problems(&["[endpoints.web]\n=", other]);
+    assert!(found.iter().any(|line| line.contains("there is no network blue")), "{found:?}");
+    // Once it can be understood, what it does not hold is missing.
+    let mended = problems(&["[endpoints.web]\n", other]);
+    assert!(mended.iter().any(|line| line.contains("there is no network blue")), "{mended:?}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_told_with_what_is_wrong_with_the_others() {
+    let mut sources = sources(&["[endpoints.web]\nxyz = 1\n", ""]);
+    sources[1].text = Err("this cannot be read: it is gone".to_owned());
+    let problems = read(sources.clone(), &Known::default()).unwrap_err().problems(Vec::new());
+    assert_eq!(problems.lines()[0], "1.toml: this cannot be read: it is gone");
+    assert!(problems.lines()[1].starts_with("vnet.toml:2:1: ") && problems.make_no_sense, "{problems}");
+    sources.remove(0);
+    let problems = read(sources, &Known::default()).unwrap_err().problems(Vec::new());
+    assert!(problems.lines().len() == 1 && !problems.make_no_sense, "{problems}");
+}
+
+#[test]
+fn of_flawed_files_the_sound_parts_are_kept_where_they_stand() {
+    let text = "[networks.a]\nmtu = 1\n[networks.b]\n[endpoints.x]\nnetwork = \"b\"\nxyz = 1\n[endpoints.y]\n\
+                [[floating]]\nexternal = \"203.0.113.9\"\ntarget = \"nobody\"\n\
+                [[floating]]\nexternal = \"203.0.113.8\"\ntarget = \"y\"\n[instance]\nuplinks = [\"eth0\"]\n";
+    let flawed = read(sources(&[text]), &Known::default()).unwrap_err();
+    let description = &flawed.sound.description;
+    let names: Vec<&str> = description.networks.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(names, ["b"]);
+    let names: Vec<&str> = description.endpoints.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(names, ["y"]);
+    assert_eq!(description.floating.len(), 1);
+    assert_eq!(description.uplinks.len(), 1);
+    let names = |names: &std::collections::HashSet<crate::spec::Name>| {
+        names.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (names(&flawed.doubt.networks), names(&flawed.doubt.endpoints)),
+        (vec!["a".to_owned()], vec!["x".to_owned()])
+    );
+    assert!(!flawed.doubt.instance && !flawed.doubt.router);
+    // What the host has against a part is told with the place of that part.
+    let error = crate::manage::Error::DefaultNetwork;
+    let refused = crate::manage::RefusedPart { part: crate::manage::Part::Floating(0), error };
+    let problems = flawed.problems(vec![refused]);
+    assert_eq!(problems.lines().len(), 4, "{problems}");
+    assert!(problems.lines()[3].starts_with("vnet.toml:11:1: "), "{problems}");
+}
+
+#[test]
+fn json_says_the_same_and_has_the_same_problems_with_their_places() {
+    let text = "[instance]\nuplinks = [\"eth0\"]\ntimeouts = { dns = \"20s\" }\n[networks.blue]\nsubnets = [\"10.1.0.0/24\"]\n\
+                [endpoints.web]\nnetwork = \"blue\"\n[[portmaps]]\npublish = 80\ntarget = \"web:80\"\n";
+    let file = read(sources(&[text]), &Known::default()).unwrap();
+    let json = serde_json::to_string_pretty(&Model::from(&file.description)).unwrap();
+    assert_eq!(read(sources(&[&json]), &Known::default()).unwrap().description, file.description);
+    let json = "{\n  \"endpoints\": {\n    \"web\": { \"adress\": 1 }\n  },\n  \"portmaps\": [\n    { \"publish\": 80 }\n  ]\n}\n";
+    let found = problems(&[json]);
+    assert!(found[0].starts_with("vnet.toml:3:14: \"adress\" is not known"), "{found:?}");
+    assert!(found[1].starts_with("vnet.toml:6:5: a mapping needs target"), "{found:?}");
+    assert_eq!(found.len(), 2);
+    let found = problems(&["{\n  \"version\": 1,\n}\n"]);
+    assert!(found[0].starts_with("vnet.toml:3:1: this is not JSON: key must be a string"), "{found:?}");
 }

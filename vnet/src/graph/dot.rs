@@ -42,8 +42,19 @@ pub fn dot(graph: &Graph) -> String {
             quoted(&lines_of(endpoint))
         );
     }
+    for [a, b] in graph.direct_links(node) {
+        let _ = writeln!(text, "  {a} -> {b} [dir=none, constraint=false];");
+    }
     text.push_str("}\n");
     text
+}
+
+/// What an endpoint is called, by number of its network and its place there.
+pub(super) fn node(network: Option<usize>, place: usize) -> String {
+    match network {
+        Some(number) => format!("endpoint{number}_{place}"),
+        None => format!("unlinked{place}"),
+    }
 }
 
 /// What is said of an endpoint, line by line.
@@ -51,6 +62,7 @@ pub(super) fn lines_of(endpoint: &Endpoint) -> Vec<String> {
     let mut lines = vec![endpoint.name.clone()];
     lines.extend(endpoint.addresses.iter().map(ToString::to_string));
     lines.extend(endpoint.namespace());
+    lines.extend(endpoint.direct.iter().map(|direct| direct.words()));
     lines.extend(endpoint.published.iter().map(|published| published.words()));
     lines.extend(endpoint.floating.iter().map(|floating| floating.words()));
     lines.extend(endpoint.limits());

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::dot::lines_of;
+use super::dot::{lines_of, node};
 use super::model::Graph;
 
 /// The graph as a flow chart of Mermaid, which many a renderer of Markdown draws.
@@ -34,6 +34,9 @@ pub fn mermaid(graph: &Graph) -> String {
     }
     for (place, endpoint) in graph.unlinked.iter().enumerate() {
         let _ = writeln!(text, "  unlinked{place}[{}]", label(&lines_of(endpoint)));
+    }
+    for [a, b] in graph.direct_links(node) {
+        let _ = writeln!(text, "  {a} --- {b}");
     }
     text
 }

@@ -1,5 +1,6 @@
 //! What is drawn.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use serde::Serialize;
@@ -80,6 +81,47 @@ pub struct Endpoint {
     pub in_host: bool,
     /// The endpoint whose namespace it has, if it has none of its own.
     pub shares_with: Option<String>,
+    /// Its direct links; of an endpoint on several networks on the first alone.
+    pub direct: Vec<Direct>,
+}
+
+/// An endpoint's end of a direct link to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Direct {
+    /// The other endpoint.
+    pub to: String,
+    /// Name of the interface.
+    pub interface: String,
+    /// Its addresses there.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Direct {
+    pub(super) fn words(&self) -> String {
+        let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
+        format!("{} ⇌ {}  {}", self.interface, self.to, addresses.join("  "))
+    }
+}
+
+impl Graph {
+    /// The two endpoints of each direct link, as `node` calls them by number of the network, or nothing for those on none,
+    /// and by their place there.
+    pub(super) fn direct_links(&self, node: fn(Option<usize>, usize) -> String) -> Vec<[String; 2]> {
+        let networks = self.networks.iter().enumerate();
+        let lists = networks.map(|(number, network)| (Some(number), &network.endpoints));
+        let mut nodes = HashMap::new();
+        let mut links = Vec::new();
+        for (number, endpoints) in lists.chain([(None, &self.unlinked)]) {
+            for (place, endpoint) in endpoints.iter().enumerate() {
+                nodes.entry(endpoint.name.as_str()).or_insert_with(|| node(number, place));
+                let others = endpoint.direct.iter().map(|direct| direct.to.as_str());
+                // Both ends know of it.
+                links.extend(others.filter(|to| endpoint.name.as_str() < *to).map(|to| [&endpoint.name, to]));
+            }
+        }
+        let named = |ends: [&str; 2]| Some([nodes.get(ends[0])?.clone(), nodes.get(ends[1])?.clone()]);
+        links.into_iter().filter_map(named).collect()
+    }
 }
 
 /// A published port or range of ports.

@@ -107,6 +107,7 @@ impl Card {
         let mut lines: Vec<Line> =
             endpoint.addresses.iter().map(|addr| Line::new("faint", addr.to_string())).collect();
         lines.extend(endpoint.namespace().map(|namespace| Line::new("faint", namespace)));
+        lines.extend(endpoint.direct.iter().map(|direct| Line::new("faint", direct.words())));
         let published = &endpoint.published;
         // One line more says how many there are beyond; it takes the place of one if that is the last.
         let shown = if published.len() > MOST_PUBLISHED { MOST_PUBLISHED - 1 } else { published.len() };

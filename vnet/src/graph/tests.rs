@@ -29,6 +29,14 @@ fn endpoint(number: usize) -> Endpoint {
         rates: number.is_multiple_of(2).then(rates),
         in_host: number == 7,
         shares_with: (number == 8).then(|| "web0".to_owned()),
+        direct: match number {
+            2 | 3 => vec![Direct {
+                to: format!("web{}", 5 - number),
+                interface: "link0".to_owned(),
+                addresses: vec![format!("10.7.0.{number}").parse().unwrap()],
+            }],
+            _ => Vec::new(),
+        },
     }
 }
 
@@ -169,12 +177,18 @@ fn drawings_are_the_same_each_time_and_say_everything() {
             "↑ 1.2 Mbit/s  ↓ 34.0 kbit/s",
             "in the host's namespace",
             "in the namespace of web0",
+            "link0 ⇌ web3  10.7.0.2",
+            "link0 ⇌ web2  10.7.0.3",
         ] {
             assert!(drawing.contains(word), "no {word:?} in {drawing}");
         }
         // What is in a name means nothing in the drawing's language.
         assert!(!drawing.contains("de<fault") || drawing.starts_with("digraph"), "{drawing}");
     }
+    // A direct link is drawn once, between the first cards of both.
+    let (dot, mermaid) = (dot(&graph), mermaid(&graph));
+    assert_eq!(dot.matches("  endpoint0_2 -> endpoint0_3 [dir=none").count(), 1, "{dot}");
+    assert_eq!(mermaid.matches("  endpoint0_2 --- endpoint0_3\n").count(), 1, "{mermaid}");
     // Of many published ports some are named, and how many more there are.
     assert!(svg(&graph).contains("and 4 more"), "8 are published for web8");
 }

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! one transaction: take out what is not asked for (--prune) or comes otherwise -> note everything that is asked for
-//!   -> every refusal, together -> one plan -> (dry run: stop) -> commit -> apply, undone as a whole if a step fails
+//!   -> every refusal, and everything in the way, together -> one plan -> (dry run: stop) -> commit -> apply, undone as a whole if a step fails
 //!   -> what was taken out goes (`going`), reported and tried again if it does not
 //! ```
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
@@ -24,14 +25,14 @@ use super::pool::default_subnets;
 use super::port_map::{Present, Wishes, restrictions};
 use super::up::{InstanceWish, Noted, idle_limits};
 use super::{
-    Claim, Description, Done, EndpointRequest, Error, Manager, Mode, NetworkRequest, Part, Steps, Wanted,
-    check_home,
+    Claim, Description, Done, Doubt, EndpointRequest, Error, Manager, Mode, NetworkRequest, Part,
+    PortMapRequest, Steps, Wanted, check_home, kernel, refuse_foreign,
 };
 use crate::plan::{Identity, Op, Resource, expand};
-use crate::reconcile::Machine;
+use crate::reconcile::{self, Machine};
 use crate::spec::{
-    Cgroup, CgroupLimit, Cidr, DirectLink, Endpoint, Going, Link, Name, Namespace, Network, NetworkChange,
-    NetworkOptions, Networks, PortMap, Protocol, Published, Router, Settings,
+    Cgroup, CgroupLimit, Cidr, DirectLink, Endpoint, Going, InterfaceName, Link, Name, Namespace, Network,
+    NetworkChange, NetworkOptions, Networks, PortMap, Protocol, Published, Router, Settings,
 };
 use crate::store::Transaction;
 
@@ -71,6 +72,12 @@ struct Draft {
     going: Going,
     /// Networks that were not recorded.
     new_networks: HashSet<Name>,
+    /// What is made for which part, of what nobody else may have.
+    owners: Vec<(Part, Resource)>,
+    /// What is not known, or was refused: what depends on it is not looked at.
+    doubt: Doubt,
+    /// Whether the settings are not known.
+    settings_unknown: bool,
 }
 
 impl Draft {
@@ -79,12 +86,41 @@ impl Draft {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(error) if error.is_refusal() => {
-                self.refused.push(RefusedPart { part, error });
+                self.refused.extend(error.each().into_iter().map(|error| RefusedPart { part, error }));
                 Ok(None)
             }
             Err(error) => Err(error),
         }
     }
+
+    /// Wants what a part is made of.
+    fn want(&mut self, part: Part, wanted: Vec<Wanted>) {
+        let exclusive = wanted.iter().filter(|wanted| is_new_and_exclusive(wanted));
+        self.owners.extend(exclusive.map(|wanted| (part, wanted.resource.clone())));
+        self.steps.wanted.extend(wanted);
+    }
+
+    /// The part that something is made for.
+    fn owner(&self, resource: &Resource) -> Part {
+        if matches!(resource, Resource::Home { .. } | Resource::Leg(_)) {
+            return Part::Router;
+        }
+        let of_part = self.owners.iter().find(|(_, own)| own.same_identity(resource)).map(|(part, _)| *part);
+        of_part.unwrap_or(Part::Instance)
+    }
+}
+
+/// Whether it is to be made, and must not be there.
+fn is_new_and_exclusive(wanted: &Wanted) -> bool {
+    wanted.claim == Claim::New && wanted.resource.is_exclusive()
+}
+
+/// What is noted of a description.
+struct Drafted {
+    draft: Draft,
+    settings: Settings,
+    /// Whether a router is to have another namespace in place of one that has gone.
+    moved: bool,
 }
 
 impl<M: Machine> Manager<M> {
@@ -97,47 +133,31 @@ impl<M: Machine> Manager<M> {
         self.unless_refused(self.make_so(wish, unnamed)).await
     }
 
+    /// Everything that speaks against what a description asks for, of which not all is known.
+    ///
+    /// # Errors
+    /// When it cannot be compared with what there is.
+    pub async fn refusals(
+        &self,
+        wish: &Description,
+        unnamed: Unnamed,
+        doubt: &Doubt,
+    ) -> Result<Vec<RefusedPart>, Error> {
+        let transaction = self.store.begin()?;
+        Ok(self.draft(&transaction, (wish, unnamed), doubt.clone()).await?.draft.refused)
+    }
+
     async fn make_so(&self, wish: &Description, unnamed: Unnamed) -> Result<Done<Applied>, Error> {
         let transaction = self.store.begin()?;
         let recorded = transaction.settings()?;
-        let moved = check_home(&self.instance, &self.machine, recorded.as_ref())?;
         let before = match &recorded {
             Some(_) => Some(Description::of(self.instance.name(), &transaction)?),
             None => None,
         };
         let (blocks_before, first_number) = (transaction.port_blocks()?, transaction.next_mapping()?);
-        let mut draft = Draft {
-            steps: Steps { wanted: Vec::new(), obsolete: Vec::new(), former: Vec::new() },
-            notes: Vec::new(),
-            refused: Vec::new(),
-            going: transaction.going()?,
-            new_networks: HashSet::new(),
-        };
-        if unnamed == Unnamed::Goes {
-            let mut cgroups = HashSet::new();
-            for request in &wish.cgroup_limits {
-                cgroups.insert(self.recorded_as(&request.cgroup)?);
-            }
-            take_out_limits(&transaction, &cgroups, &mut draft.going)?;
-            take_out(&transaction, wish, &mut draft.going)?;
-        }
-        let router = self.describe_router(recorded.as_ref(), wish.router.as_ref()).await;
-        let Some(router) = draft.take(Part::Router, router)? else {
-            return Err(Error::RefusedParts(draft.refused));
-        };
-        let host = Host::observe(&self.machine).await?.without(&draft.going).with_leg(router.as_ref());
-        let addresses = Addresses::from(&host);
-        let task = Task {
-            transaction: &transaction,
-            host: &host,
-            addresses: &addresses,
-            wish,
-            unnamed,
-            router: &router,
-        };
-        let settings = self.note(&task, &mut draft).await?;
+        let Drafted { draft, settings, moved } =
+            self.draft(&transaction, (wish, unnamed), Doubt::default()).await?;
         if !draft.refused.is_empty() {
-            draft.refused.sort_by_key(|refused| refused.part);
             return Err(Error::RefusedParts(draft.refused));
         }
         let after = Description::of(self.instance.name(), &transaction)?;
@@ -156,7 +176,74 @@ impl<M: Machine> Manager<M> {
         Ok(Done { value: Applied { before, after }, ops, notes })
     }
 
-    /// Does what was noted, then lets go what is to be gone.
+    /// Notes everything that is asked for, as far as it is known, and finds everything that speaks against it.
+    async fn draft(
+        &self,
+        transaction: &Transaction,
+        (wish, unnamed): (&Description, Unnamed),
+        doubt: Doubt,
+    ) -> Result<Drafted, Error> {
+        let recorded = transaction.settings()?;
+        let moved = check_home(&self.instance, &self.machine, recorded.as_ref())?;
+        let mut draft = Draft {
+            steps: Steps { wanted: Vec::new(), obsolete: Vec::new(), former: Vec::new() },
+            notes: Vec::new(),
+            refused: Vec::new(),
+            going: transaction.going()?,
+            new_networks: HashSet::new(),
+            owners: Vec::new(),
+            settings_unknown: doubt.instance,
+            doubt,
+        };
+        if unnamed == Unnamed::Goes {
+            let mut cgroups = HashSet::new();
+            for request in &wish.cgroup_limits {
+                cgroups.insert(self.recorded_as(&request.cgroup)?);
+            }
+            take_out_limits(transaction, &cgroups, &mut draft.going)?;
+            take_out(transaction, wish, &mut draft.going)?;
+        }
+        let router = match draft.doubt.router {
+            true => None,
+            false => {
+                let router = self.describe_router(recorded.as_ref(), wish.router.as_ref()).await;
+                draft.take(Part::Router, router)?
+            }
+        };
+        draft.doubt.router = router.is_none();
+        // Its link is an uplink.
+        draft.doubt.instance |= router.is_none();
+        let router = router.flatten();
+        let host = Host::observe(&self.machine).await?.without(&draft.going).with_leg(router.as_ref());
+        let addresses = Addresses::from(&host);
+        let task = Task { transaction, host: &host, addresses: &addresses, wish, unnamed, router: &router };
+        let settings = self.note(&task, &mut draft).await?;
+        self.refuse_what_is_there(&mut draft).await?;
+        draft.refused.sort_by_key(|refused| refused.part);
+        Ok(Drafted { draft, settings, moved })
+    }
+
+    /// Refuses the parts for which something is to be made that is there already and somebody else's.
+    async fn refuse_what_is_there(&self, draft: &mut Draft) -> Result<(), Error> {
+        let ours = going::resources(&draft.going);
+        let ours: HashSet<Identity<'_>> = ours.iter().map(Resource::identity).collect();
+        let new = draft.steps.wanted.iter().filter(|wanted| is_new_and_exclusive(wanted));
+        let new = new.filter(|wanted| !ours.contains(&wanted.resource.identity()));
+        let mut seen = HashSet::new();
+        let new: Vec<Resource> = new
+            .filter(|wanted| seen.insert(wanted.resource.identity()))
+            .map(|wanted| wanted.resource.clone())
+            .collect();
+        let observed =
+            reconcile::observe(&self.machine, new).await.map_err(kernel("look at what is there"))?;
+        for (resource, state) in &observed {
+            let part = draft.owner(resource);
+            draft.take(part, refuse_foreign(resource, state, Claim::New))?;
+        }
+        Ok(())
+    }
+
+    /// Does what was drafted, then lets go what is to be gone.
     async fn complete(
         &self,
         transaction: Transaction,
@@ -188,16 +275,26 @@ impl<M: Machine> Manager<M> {
         self.note_masquerades(task, draft)?;
         self.note_networks(task, &settings, draft)?;
         for (nth, sources) in wish.denied.iter().enumerate() {
-            draft.take(Part::Denied(nth), note_denied(transaction, &settings, host, *sources))?;
+            let noted = note_denied(transaction, &settings, host, *sources);
+            let unsure = draft.doubt.instance && matches!(noted, Err(Error::NoXdp));
+            if !unsure {
+                draft.take(Part::Denied(nth), noted)?;
+            }
         }
         self.note_endpoints(task, draft).await?;
         for (nth, request) in wish.directs.iter().enumerate() {
+            if request.endpoints.iter().any(|name| draft.doubt.endpoints.contains(name)) {
+                continue;
+            }
             let noted = self.note_direct(transaction, request);
             if let Some((link, claim)) = draft.take(Part::Direct(nth), noted)? {
-                draft.steps.wanted.extend(claim.on([expand::direct(&link)]));
+                draft.want(Part::Direct(nth), claim.on([expand::direct(&link)]));
             }
         }
         for (nth, request) in wish.floating.iter().enumerate() {
+            if draft.doubt.router || draft.doubt.is_about_target(&request.target) {
+                continue;
+            }
             self.replace_floating(task, request, &mut draft.going)?;
             let noted = self.note_floating(transaction, addresses, request);
             if let Some(noted) = draft.take(Part::Floating(nth), noted)? {
@@ -234,8 +331,10 @@ impl<M: Machine> Manager<M> {
         settings: &Settings,
         draft: &mut Draft,
     ) -> Result<(), Error> {
-        let &Task { transaction, wish, .. } = task;
-        let uplinks = self.uplinks_there(settings).await?;
+        let &Task { transaction, host, wish, .. } = task;
+        // Of those that are there, or are to be: a router's link may not be made yet.
+        let is_there = |uplink: &&InterfaceName| host.interface(uplink.as_str()).is_some();
+        let uplinks: Vec<&InterfaceName> = settings.uplinks.iter().filter(is_there).collect();
         let shaping = |limits: &[CgroupLimit]| -> Vec<Resource> {
             uplinks.iter().flat_map(|uplink| expand::shaping(uplink, limits)).collect()
         };
@@ -275,13 +374,20 @@ impl<M: Machine> Manager<M> {
         let fallback = (recorded.clone(), base.clone());
         let (uplinks, change) = (&wish.uplinks[..], &wish.change);
         let instance = InstanceWish { base, uplinks, change, router: router.clone() };
-        let noted = self.note_settings(transaction, host, recorded, instance).await;
-        let mut noted = match draft.take(Part::Instance, noted)? {
+        let noted = match draft.doubt.instance {
+            true => None,
+            false => {
+                let noted = self.note_settings(transaction, host, recorded, instance).await;
+                draft.take(Part::Instance, noted)?
+            }
+        };
+        let mut noted = match noted {
             Some(noted) => noted,
             // Only to find out what else is refused.
             None => {
+                draft.doubt.instance = true;
                 let (recorded, base) = fallback;
-                let settings = base.unwrap_or_else(|| Settings::new(0, self.now));
+                let settings = change.onto(base.unwrap_or_else(|| Settings::new(0, self.now)));
                 Noted { settings, recorded, gone: Vec::new(), notes: Vec::new() }
             }
         };
@@ -293,6 +399,9 @@ impl<M: Machine> Manager<M> {
     fn note_masquerades(&self, task: &Task<'_>, draft: &mut Draft) -> Result<(), Error> {
         let &Task { transaction, addresses, wish, .. } = task;
         for (nth, request) in wish.masquerades.iter().enumerate() {
+            if draft.doubt.router && request.to.is_some() {
+                continue;
+            }
             if let Some(rule) = transaction.masquerade(request.subnet)?
                 && rule.to != request.to
             {
@@ -316,8 +425,14 @@ impl<M: Machine> Manager<M> {
         let named = wish.networks.iter().enumerate();
         requests.extend(named.map(|(nth, request)| (Part::Network(nth), request.clone())));
         let default = Name::default_network();
-        if !requests.iter().any(|(_, request)| request.name == default) {
-            requests.push((Part::Instance, NetworkRequest::plain(default.clone())));
+        let is_described = requests.iter().any(|(_, request)| request.name == default);
+        if !is_described && !draft.doubt.networks.contains(&default) {
+            // It is there without being described, and what of it cannot be changed is as it was made.
+            let unnamed = match transaction.network(&default)? {
+                Some(network) => NetworkRequest::of(&network),
+                None => NetworkRequest::plain(default.clone()),
+            };
+            requests.push((Part::Instance, unnamed));
         }
         // Names that are asked for are not to be chosen for others, nor is what the default network may be without.
         requests.sort_by_key(|(_, request)| (request.subnets.is_empty(), request.bridge.is_none()));
@@ -326,14 +441,26 @@ impl<M: Machine> Manager<M> {
             if request.subnets.is_empty() && request.name == default && recorded.is_none() {
                 let (networks, ipv6) = (transaction.networks()?, self.machine.has_ipv6());
                 let subnets = default_subnets(self.instance.name(), host, &networks, ipv6);
-                let Some(subnets) = draft.take(part, subnets)? else { continue };
+                let Some(subnets) = draft.take(part, subnets)? else {
+                    draft.doubt.networks.insert(request.name);
+                    continue;
+                };
                 request.subnets = subnets;
             }
             let Some(network) = recorded else {
                 let made = self.note_new_network(transaction, host, &settings.uplinks, &request);
                 let made = made.and_then(|network| not_an_uplink(network, settings));
-                if let Some(network) = draft.take(part, made)? {
-                    draft.new_networks.insert(network.name);
+                match draft.take(part, made)? {
+                    Some(network) => {
+                        let new = Claim::New.on(expand::network(&network)).into_iter();
+                        let exclusive =
+                            new.filter(is_new_and_exclusive).map(|wanted| (part, wanted.resource));
+                        draft.owners.extend(exclusive);
+                        draft.new_networks.insert(network.name);
+                    }
+                    None => {
+                        draft.doubt.networks.insert(request.name);
+                    }
                 }
                 continue;
             };
@@ -343,6 +470,7 @@ impl<M: Machine> Manager<M> {
             };
             let changed = check_same(&request, &network)
                 .and_then(|()| self.note_change(transaction, host, &network, change));
+            // What is refused stays as it is recorded.
             let Some(changed) = draft.take(part, changed)? else { continue };
             // Also if nothing changes: the command that noted the change may not have lived to tell the data path.
             draft.steps.wanted.extend(changed.steps.wanted);
@@ -368,17 +496,27 @@ impl<M: Machine> Manager<M> {
         });
         let mut former = Vec::new();
         for (nth, request) in requests {
+            if draft.doubt.is_about(request) {
+                draft.doubt.endpoints.insert(request.name.clone());
+                continue;
+            }
             let is_it = |(former, _): &&(Endpoint, Networks)| former.name == request.name;
             let departing = draft.going.endpoints.iter().filter(is_it);
             let departing: Vec<Link> = departing.flat_map(|(former, _)| former.links.clone()).collect();
             let terms = Terms { reserved: &reserved, unlinked: Unlinked::Connected, departing: &departing };
+            let is_recorded = transaction.endpoint(&request.name)?.is_some();
             let noted = self.note_endpoint(transaction, request, terms).await;
-            if let Some(noted) = draft.take(Part::Endpoint(nth), noted)? {
-                draft.steps.wanted.extend(noted.wanted());
-                if let Some(before) = &noted.before {
-                    draft.going.limits.extend(limit::lifted(before, &noted.endpoint, &noted.networks));
-                    former.extend(expand::endpoint(before, &noted.networks));
+            let Some(noted) = draft.take(Part::Endpoint(nth), noted)? else {
+                // What is refused stays as it is recorded.
+                if !is_recorded {
+                    draft.doubt.endpoints.insert(request.name.clone());
                 }
+                continue;
+            };
+            draft.want(Part::Endpoint(nth), noted.wanted());
+            if let Some(before) = &noted.before {
+                draft.going.limits.extend(limit::lifted(before, &noted.endpoint, &noted.networks));
+                former.extend(expand::endpoint(before, &noted.networks));
             }
         }
         // What a change of a network has been noted to change was so before that: the last one counts.
@@ -406,12 +544,25 @@ impl<M: Machine> Manager<M> {
 
     fn publish_noted(&self, task: &Task<'_>, settings: &Settings, draft: &mut Draft) -> Result<(), Error> {
         let &Task { transaction, addresses, wish, .. } = task;
-        let wishes = Wishes { requests: &wish.port_maps, present: Present::IsReplaced };
+        let is_doubtful = |request: &PortMapRequest| {
+            let direct = draft.doubt.router && request.published.host.is_some();
+            direct || draft.doubt.is_about_target(&request.target.host)
+        };
+        let mut judged: Vec<usize> = (0..wish.port_maps.len()).collect();
+        judged.retain(|nth| !is_doubtful(&wish.port_maps[*nth]));
+        let requests = match judged.len() == wish.port_maps.len() {
+            true => Cow::Borrowed(&wish.port_maps[..]),
+            false => Cow::Owned(judged.iter().map(|nth| wish.port_maps[*nth].clone()).collect()),
+        };
+        let wishes = Wishes { requests: &requests, present: Present::IsReplaced };
         let mut noted = self.note_port_maps(transaction, settings, addresses, wishes)?;
         let unheld = self.check_unheld(&noted.new);
         draft.notes.extend(unheld.notes);
         for refused in noted.refused.into_iter().chain(unheld.refused) {
-            draft.take(Part::PortMap(refused.nth), Err::<(), _>(refused.error))?;
+            let unsure = draft.settings_unknown && matches!(refused.error, Error::PortsReserved { .. });
+            if !unsure {
+                draft.take(Part::PortMap(judged[refused.nth]), Err::<(), _>(refused.error))?;
+            }
         }
         draft.going.port_maps.append(&mut noted.replaced);
         for (mapping, claim) in &noted.mappings {

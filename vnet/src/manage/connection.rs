@@ -42,8 +42,13 @@ impl<M: Machine> Manager<M> {
         let (transaction, _) = self.begin_settled().await?;
         let before = self.linkable(&transaction, name)?;
         self.existing_network(&transaction, &place.network)?;
+        let mut place = place.clone();
         if let Some(link) = before.link_to(&place.network) {
-            check_same_link(&before, place, link)?;
+            // Where the default routes lead is another matter than the routes that the link has.
+            if *default_route && place.routes.is_empty() {
+                place.routes.clone_from(&link.routes);
+            }
+            check_same_link(&before, &place, link)?;
         }
         // This link may not be there yet: the command that noted it may not have lived to make it.
         let others: Vec<Link> =
@@ -52,7 +57,7 @@ impl<M: Machine> Manager<M> {
             return Err(Error::NotThere { endpoint: name.clone() });
         }
         let first = default_route.then_some(&place.network);
-        let places = std::slice::from_ref(place);
+        let places = std::slice::from_ref(&place);
         let endpoint = self.note_links(&transaction, before.clone(), places, (first, Terms::ALONE)).await?;
         let networks = transaction.networks_of(&endpoint)?;
         let former = expand::endpoint(&before, &networks);

@@ -1,6 +1,6 @@
 //! A whole instance as requests: what a file asks for, and what a record amounts to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use super::port_map::{WhichLink, target_name};
@@ -10,8 +10,8 @@ use super::{
 };
 use crate::ours;
 use crate::spec::{
-    CgroupLimit, Cidr, DirectLink, Endpoint, Floating, InterfaceName, Link, Name, Network, NetworkChange,
-    NetworkOptions, PortMap, Router, Settings, SettingsChange, Target, TargetHost, XdpSetting,
+    CgroupLimit, Cidr, DirectLink, Endpoint, Floating, InterfaceName, Link, Name, Namespace, Network,
+    NetworkChange, NetworkOptions, PortMap, Router, Settings, SettingsChange, Target, TargetHost, XdpSetting,
 };
 use crate::store::Transaction;
 
@@ -42,6 +42,42 @@ pub struct Description {
     pub denied: Vec<Cidr>,
     /// Limits of cgroups.
     pub cgroup_limits: Vec<CgroupLimitRequest>,
+}
+
+/// What a description may say besides, where not all of it could be understood: what depends on that is not judged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Doubt {
+    /// Uplinks, and what holds for the instance.
+    pub instance: bool,
+    /// What makes it a router, and so which addresses it has.
+    pub router: bool,
+    /// Networks of these names.
+    pub networks: HashSet<Name>,
+    /// Endpoints of these names.
+    pub endpoints: HashSet<Name>,
+}
+
+impl Doubt {
+    /// Whether it is about an endpoint, or what that depends on.
+    pub(super) fn is_about(&self, request: &EndpointRequest) -> bool {
+        let shares = match &request.namespace {
+            Namespace::Shared { with, .. } => self.endpoints.contains(with),
+            Namespace::Own | Namespace::Host | Namespace::Foreign { .. } => false,
+        };
+        let mut networks = request.places.iter().map(|place| &place.network);
+        shares
+            || self.endpoints.contains(&request.name)
+            || networks.any(|network| self.networks.contains(network))
+    }
+
+    /// Whether it is about whom something leads to.
+    pub(super) fn is_about_target(&self, target: &TargetHost) -> bool {
+        match target {
+            TargetHost::Name(name) => self.endpoints.contains(name),
+            // It may be anybody's.
+            TargetHost::Addr(_) => !self.endpoints.is_empty(),
+        }
+    }
 }
 
 /// A part of a [`Description`], by its place in its list.

@@ -8,7 +8,7 @@ use vnet_common::{Addr, Mac};
 
 use super::connection::with_departing;
 use super::direct::check_free;
-use super::error::there_are;
+use super::error::{Refusals, there_are};
 use super::limit::{check_bursts, note_limits};
 use super::network::list;
 use super::port_map::of_removed;
@@ -168,9 +168,11 @@ impl<M: Machine> Manager<M> {
         request: &EndpointRequest,
         terms: Terms<'_>,
     ) -> Result<NotedEndpoint, Error> {
+        let mut refusals = Refusals::default();
         for place in &request.places {
-            self.existing_network(transaction, &place.network)?;
+            refusals.take(self.existing_network(transaction, &place.network))?;
         }
+        refusals.into_result()?;
         let namespace = self.resolve(transaction, request)?;
         let request = &EndpointRequest { namespace, ..request.clone() };
         let before = transaction.endpoint(&request.name)?;
@@ -181,7 +183,8 @@ impl<M: Machine> Manager<M> {
             }
             None => {
                 if let Namespace::Foreign { path } = &request.namespace {
-                    self.machine.check_namespace(path).map_err(kernel("look at the namespace to attach"))?;
+                    let checked = self.machine.check_namespace(path);
+                    checked.map_err(|source| Error::NamespaceToAttach { source: Box::new(source) })?;
                 }
                 Endpoint {
                     name: request.name.of_new_endpoint()?.clone(),
@@ -246,16 +249,19 @@ impl<M: Machine> Manager<M> {
     ) -> Result<Endpoint, Error> {
         // So that what is chosen for one link is not free for the next.
         transaction.put_endpoint(&endpoint)?;
+        let mut refusals = Refusals::default();
         for place in places {
             if endpoint.link_to(&place.network).is_none() {
                 let network = self.existing_network(transaction, &place.network)?;
-                check_bursts(&endpoint, &network)?;
-                let link = self.describe_link(transaction, &endpoint, place, (&network, terms)).await?;
-                check_free(transaction, &endpoint, &link.addresses)?;
+                refusals.take(check_bursts(&endpoint, &network))?;
+                let link = self.describe_link(transaction, &endpoint, place, (&network, terms)).await;
+                let Some(link) = refusals.take(link)? else { continue };
+                refusals.take(check_free(transaction, &endpoint, &link.addresses))?;
                 endpoint.links.push(link);
                 transaction.put_endpoint(&endpoint)?;
             }
         }
+        refusals.into_result()?;
         if let Some(at) = first.and_then(|first| endpoint.links.iter().position(|it| it.network == *first)) {
             endpoint.links[..=at].rotate_right(1);
         }
@@ -277,15 +283,25 @@ impl<M: Machine> Manager<M> {
         (network, terms): (&Network, Terms<'_>),
     ) -> Result<Link, Error> {
         let name = &endpoint.name;
-        let addresses = choose_addresses(transaction, name, place, network, terms.reserved)?;
-        check_routes(endpoint, place, (network, &addresses))?;
+        let mut refusals = Refusals::default();
+        let addresses = refusals.take(choose_addresses(transaction, name, place, network, terms.reserved))?;
+        let own = addresses.as_deref().unwrap_or_default();
+        refusals.take(check_routes(endpoint, place, (network, own)))?;
+        let mac = refusals.take(self.choose_mac(transaction, endpoint, place.mac, network))?;
+        let ifname = refusals.take(choose_ifname(endpoint, place, terms.departing))?;
+        let host_interface = refusals.take(self.choose_host_interface(transaction, name).await)?;
+        let found = addresses.zip(mac).zip(ifname).zip(host_interface);
+        let Some((((addresses, mac), ifname), host_interface)) = found else {
+            return Err(refusals.into_error());
+        };
+        refusals.into_result()?;
         Ok(Link {
             network: network.name.clone(),
             number: network.number,
             addresses,
-            mac: self.choose_mac(transaction, endpoint, place.mac, network)?,
-            ifname: choose_ifname(endpoint, place, terms.departing)?,
-            host_interface: self.choose_host_interface(transaction, name).await?,
+            mac,
+            ifname,
+            host_interface,
             created: Some(self.now),
             routes: place.routes.clone(),
             table: None,
@@ -421,20 +437,27 @@ fn choose_addresses(
 ) -> Result<Vec<IpNet>, Error> {
     check_families(place, network)?;
     let choose = |segment| choose_address(transaction, name, place, (network, segment, reserved));
-    network.segments.iter().map(choose).collect()
+    let mut refusals = Refusals::default();
+    let mut addresses = Vec::new();
+    for chosen in network.segments.iter().map(choose) {
+        addresses.extend(refusals.take(chosen)?);
+    }
+    refusals.into_result()?;
+    Ok(addresses)
 }
 
 fn check_families(place: &Place, network: &Network) -> Result<(), Error> {
+    let mut refusals = Refusals::default();
     for (i, &addr) in place.addresses.iter().enumerate() {
         let family = family(addr);
+        let mut refuse = |error| refusals.take(Err::<(), _>(error)).map(|_| ());
         if network.segments.of_family(addr).is_none() {
-            return Err(Error::NoFamily { network: network.name.clone(), family, addr });
-        }
-        if place.addresses[..i].iter().any(|other| other.is_ipv4() == addr.is_ipv4()) {
-            return Err(Error::SecondAddress { addr, family });
+            refuse(Error::NoFamily { network: network.name.clone(), family, addr })?;
+        } else if place.addresses[..i].iter().any(|other| other.is_ipv4() == addr.is_ipv4()) {
+            refuse(Error::SecondAddress { addr, family })?;
         }
     }
-    Ok(())
+    refusals.into_result()
 }
 
 fn choose_address(
@@ -493,39 +516,50 @@ fn check_routes(
     place: &Place,
     (network, addresses): (&Network, &[IpNet]),
 ) -> Result<(), Error> {
-    for (nth, route) in place.routes.iter().enumerate() {
-        let bad = |reason: String| {
-            let (endpoint, route) = (endpoint.name.clone(), Box::new(*route));
-            Err(Error::ExtraRoute { endpoint, route, reason })
-        };
-        let destination = route.destination.net();
-        let Some(segment) = network.segments.of_family(destination.addr()) else {
-            let family = family(destination.addr());
-            return bad(format!("network {} has no {family} prefix", network.name));
-        };
-        if let Some(via) = route.via
-            && (!segment.subnet.is_host(via) || addresses.iter().any(|own| own.addr() == via))
-        {
-            return bad(format!("the router must be another address of {}", segment.subnet));
+    let mut refusals = Refusals::default();
+    for nth in 0..place.routes.len() {
+        refusals.take(check_route(endpoint, (place, nth), (network, addresses)))?;
+    }
+    refusals.into_result()
+}
+
+fn check_route(
+    endpoint: &Endpoint,
+    (place, nth): (&Place, usize),
+    (network, addresses): (&Network, &[IpNet]),
+) -> Result<(), Error> {
+    let route = &place.routes[nth];
+    let bad = |reason: String| {
+        let (endpoint, route) = (endpoint.name.clone(), Box::new(*route));
+        Err(Error::ExtraRoute { endpoint, route, reason })
+    };
+    let destination = route.destination.net();
+    let Some(segment) = network.segments.of_family(destination.addr()) else {
+        let family = family(destination.addr());
+        return bad(format!("network {} has no {family} prefix", network.name));
+    };
+    if let Some(via) = route.via
+        && (!segment.subnet.is_host(via) || addresses.iter().any(|own| own.addr() == via))
+    {
+        return bad(format!("the router must be another address of {}", segment.subnet));
+    }
+    if route.via.is_some_and(|via| via != segment.gateway) && !network.is_bridged() {
+        return bad(format!(
+            "network {} has no bridge, by which another router than {} could be reached",
+            network.name, segment.gateway
+        ));
+    }
+    if place.routes[..nth].iter().any(|other| other.destination == route.destination) {
+        return bad("there are two to the same destination".to_owned());
+    }
+    for link in &endpoint.links {
+        let same_route = link.routes.iter().any(|other| other.destination == route.destination);
+        if same_route || link.addresses.iter().any(|net| net.trunc() == destination) {
+            return bad(format!("its link to network {} leads there", link.network));
         }
-        if route.via.is_some_and(|via| via != segment.gateway) && !network.is_bridged() {
-            return bad(format!(
-                "network {} has no bridge, by which another router than {} could be reached",
-                network.name, segment.gateway
-            ));
-        }
-        if place.routes[..nth].iter().any(|other| other.destination == route.destination) {
-            return bad("there are two to the same destination".to_owned());
-        }
-        for link in &endpoint.links {
-            let same_route = link.routes.iter().any(|other| other.destination == route.destination);
-            if same_route || link.addresses.iter().any(|net| net.trunc() == destination) {
-                return bad(format!("its link to network {} leads there", link.network));
-            }
-        }
-        if segment.subnet.net() == destination {
-            return bad(format!("that is network {} itself", network.name));
-        }
+    }
+    if segment.subnet.net() == destination {
+        return bad(format!("that is network {} itself", network.name));
     }
     Ok(())
 }

@@ -30,6 +30,15 @@ pub enum Error {
         /// Why not.
         source: ipam::Error,
     },
+    /// A namespace that is to be attached cannot be opened.
+    #[error("look at the namespace to attach")]
+    NamespaceToAttach {
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Several things speak against one request.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Several(Vec<Error>),
     /// The kernel could not be asked.
     #[error("{doing}")]
     Kernel {
@@ -775,6 +784,14 @@ impl Error {
         !matches!(self, Self::Store(_) | Self::Kernel { .. })
     }
 
+    /// Each thing that speaks against the request, which it is a refusal of.
+    pub(super) fn each(self) -> Vec<Self> {
+        match self {
+            Self::Several(errors) => errors,
+            error => vec![error],
+        }
+    }
+
     /// What a prefix overlaps, if that is what is wrong.
     pub(super) fn clash(&self) -> String {
         match self {
@@ -790,6 +807,34 @@ impl Error {
             Self::Refused(mut refused) if refused.len() == 1 => refused.remove(0).error,
             error => error,
         }
+    }
+}
+
+/// What speaks against a request, found one after the other and told together.
+#[derive(Debug, Default)]
+pub(super) struct Refusals(Vec<Error>);
+
+impl Refusals {
+    /// What was found, unless it was refused. What is no refusal ends it all.
+    pub(super) fn take<T>(&mut self, result: Result<T, Error>) -> Result<Option<T>, Error> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.is_refusal() => {
+                self.0.extend(error.each());
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Nothing, unless something was refused.
+    pub(super) fn into_result(self) -> Result<(), Error> {
+        if self.0.is_empty() { Ok(()) } else { Err(self.into_error()) }
+    }
+
+    /// All that was refused.
+    pub(super) fn into_error(mut self) -> Error {
+        if self.0.len() == 1 { self.0.remove(0) } else { Error::Several(self.0) }
     }
 }
 

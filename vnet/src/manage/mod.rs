@@ -43,7 +43,7 @@ mod tests;
 pub use apply::{Applied, Unnamed};
 pub use cgroup_limit::CgroupLimitRequest;
 pub use connection::{ConnectRequest, Disconnected};
-pub use description::{Description, Part};
+pub use description::{Description, Doubt, Part};
 pub use direct::DirectRequest;
 pub use doctor::{Diagnosis, Finding, checks};
 pub use endpoint::{EndpointRequest, Place, RemovedEndpoint};

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use vnet_common::Mac;
 
-use super::error::there_are;
+use super::error::{Refusals, there_are};
 use super::host::{Addresses, Host};
 use super::{Claim, Done, Error, Manager, Steps, Wanted, pool};
 use crate::ours;
@@ -58,6 +58,20 @@ impl NetworkRequest {
             internal: false,
             isolated: false,
             options: NetworkChange::default(),
+        }
+    }
+}
+
+impl NetworkRequest {
+    /// A network as it was made, with the choices that it has now.
+    pub(super) fn of(network: &Network) -> Self {
+        Self {
+            ranges: network.ranges.clone(),
+            reserved: network.reserved.clone(),
+            no_bridge: !network.is_bridged(),
+            internal: network.internal,
+            isolated: network.isolated,
+            ..Self::plain(network.name.clone())
         }
     }
 }
@@ -122,25 +136,32 @@ impl<M: Machine> Manager<M> {
             named => named.to_vec(),
         };
         let segments = Segments::new(&chosen, &request.gateways)?;
-        segments.check_ranges(&request.ranges)?;
-        segments.check_reserved(&request.reserved)?;
+        let mut refusals = Refusals::default();
+        refusals.take(segments.check_ranges(&request.ranges).map_err(Error::from))?;
+        refusals.take(segments.check_reserved(&request.reserved).map_err(Error::from))?;
         for subnet in segments.subnets() {
-            host.check_free(subnet, &networks)?;
+            refusals.take(host.check_free(subnet, &networks))?;
         }
+        let mtu = request.mtu.unwrap_or(uplinks.mtu);
+        refusals.take(check_mtu(mtu, &segments))?;
         if request.no_bridge
             && let Some(bridge) = &request.bridge
         {
-            return Err(Error::BridgeAndNone { network: request.name.clone(), bridge: bridge.clone() });
+            let (network, bridge) = (request.name.clone(), bridge.clone());
+            refusals.take(Err::<(), _>(Error::BridgeAndNone { network, bridge }))?;
         }
-        let mtu = request.mtu.unwrap_or(uplinks.mtu);
-        check_mtu(mtu, &segments)?;
-        let network = Network {
+        let options = request.options.onto(NetworkOptions::default());
+        refusals.take(check_mode(&request.name, request.internal, options))?;
+        let bridge = refusals.take(self.choose_bridge(transaction, host, request))?;
+        let Some(bridge) = bridge else { return Err(refusals.into_error()) };
+        refusals.into_result()?;
+        Ok(Network {
             name: request.name.clone(),
             number: lowest_number(&request.name, &networks)?,
             segments,
             ranges: request.ranges.clone(),
             reserved: request.reserved.clone(),
-            bridge: self.choose_bridge(transaction, host, request)?,
+            bridge,
             far_end: match request.no_bridge {
                 true => Some(self.choose_far_end(transaction, host, &request.name)?),
                 false => None,
@@ -151,10 +172,8 @@ impl<M: Machine> Manager<M> {
             gso: uplinks.gso,
             internal: request.internal,
             isolated: request.isolated,
-            options: request.options.onto(NetworkOptions::default()),
-        };
-        check_mode(&network)?;
-        Ok(network)
+            options,
+        })
     }
 
     fn choose_bridge(
@@ -230,7 +249,7 @@ impl<M: Machine> Manager<M> {
     ) -> Result<Changed, Error> {
         let name = &before.name;
         let network = Network { options: change.onto(before.options), ..before.clone() };
-        check_mode(&network)?;
+        check_mode(name, network.internal, network.options)?;
         let users = users(transaction, name)?;
         check_floating(transaction, &network, &users)?;
         let (entries, absent): (Vec<_>, Vec<_>) =
@@ -348,10 +367,10 @@ pub(super) fn without_rule(transaction: &Transaction, network: &Network) -> Resu
 }
 
 /// Checks that the world may reach a network if it is to.
-fn check_mode(network: &Network) -> Result<(), Error> {
-    let mode = network.options.gateway_mode;
-    if network.internal && mode != GatewayMode::Nat {
-        return Err(Error::InternalMode { network: network.name.clone(), mode });
+fn check_mode(network: &Name, internal: bool, options: NetworkOptions) -> Result<(), Error> {
+    let mode = options.gateway_mode;
+    if internal && mode != GatewayMode::Nat {
+        return Err(Error::InternalMode { network: network.clone(), mode });
     }
     Ok(())
 }

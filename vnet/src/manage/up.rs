@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::deny::uncovered;
-use super::error::there_are;
+use super::error::{Refusals, there_are};
 use super::going;
 use super::host::{Addresses, Host, Refresh};
 use super::network::{OfUplinks, list, network_resources, note_network, without_rule};
@@ -172,9 +172,13 @@ impl<M: Machine> Manager<M> {
             // Before anything else is said of what is left of an instance whose record is lost.
             self.plan(Claim::New.on([Resource::DataPath(TableSizes::default())]), Vec::new()).await?;
         }
-        let settings = self.settings(transaction, recorded.as_ref(), base, change)?;
-        let Uplinks { uplinks, gone, mut notes } =
-            self.choose_uplinks(transaction, host, &settings.uplinks, named)?;
+        let mut refusals = Refusals::default();
+        let before = base.as_ref().map_or(&[][..], |base| &base.uplinks);
+        let chosen = refusals.take(self.choose_uplinks(transaction, host, before, named))?;
+        let settings = refusals.take(self.settings(transaction, recorded.as_ref(), base, change))?;
+        let Some((settings, Uplinks { uplinks, gone, mut notes })) = settings.zip(chosen) else {
+            return Err(refusals.into_error());
+        };
         let hold = self.choose_hold(transaction, host, settings.hold).await?;
         if hold.is_none() {
             notes.push(NO_HOLD.to_owned());
@@ -187,8 +191,10 @@ impl<M: Machine> Manager<M> {
         let mut settings = Settings { uplinks, follows_default_route, hold, router, namespace, ..settings };
         settings.xdp.retain(|name, _| settings.uplinks.contains(name));
         for setting in &change.xdp {
-            settings.set_xdp(setting).map_err(|name| not_an_uplink(name, &settings))?;
+            let set = settings.set_xdp(setting).map_err(|name| not_an_uplink(name, &settings));
+            refusals.take(set)?;
         }
+        refusals.into_result()?;
         notes.extend(change.timeouts.iter().copied().filter_map(TimeoutSetting::note));
         Ok(Noted { settings, recorded, gone, notes })
     }
@@ -239,10 +245,12 @@ impl<M: Machine> Manager<M> {
             return Ok(change.onto(Settings::new(namespace, self.now)));
         };
         let settings = change.onto(base);
-        check_tables(settings.tables, recorded.tables)?;
+        let mut refusals = Refusals::default();
+        refusals.take(check_tables(settings.tables, recorded.tables))?;
         if settings.nat_ports != recorded.nat_ports {
-            self.check_nat_ports(transaction, &settings)?;
+            refusals.take(self.check_nat_ports(transaction, &settings))?;
         }
+        refusals.into_result()?;
         Ok(settings)
     }
 
@@ -324,15 +332,18 @@ impl<M: Machine> Manager<M> {
             ([], Err(error)) => return Err(error),
             (named, _) => named.to_vec(),
         };
+        let mut refusals = Refusals::default();
         for name in chosen {
             if transaction.has_interface(name.as_str())? {
-                return Err(Error::OwnInterface { name });
+                refusals.take(Err::<(), _>(Error::OwnInterface { name }))?;
+                continue;
             }
-            notes.extend(host.check_uplink(&name)?);
+            notes.extend(refusals.take(host.check_uplink(&name))?.flatten());
             if !uplinks.contains(&name) {
                 uplinks.push(name);
             }
         }
+        refusals.into_result()?;
         Ok(Uplinks { uplinks, gone, notes })
     }
 

@@ -109,15 +109,7 @@ fn endpoints() {
     let both = Endpoint::new(&endpoint, 1060);
     assert_eq!(
         both.row(),
-        [
-            "net1",
-            "default blue",
-            "192.168.0.2 fd00::2 10.1.0.2",
-            "02:00:00:00:00:02 02:00:00:00:00:03",
-            "vn-net1 vn-net1-1234",
-            "/run/netns/net1",
-            "1m00s"
-        ]
+        ["net1", "default blue", "192.168.0.2 fd00::2 +1", "vn-net1 +1", "bridge", "1m00s"]
     );
     assert_eq!(both.links[1].to_string(), "eth1 to blue: 10.1.0.2, 02:00:00:00:00:03, by vn-net1-1234");
     assert_eq!(

@@ -327,6 +327,9 @@ pub struct Endpoint {
     pub links: Vec<Link>,
     /// `bridge`, `none`, `host`, or `container:NAME` if its namespace is that of another endpoint.
     pub mode: String,
+    /// Its direct links to other endpoints; left out by commands that do not look at them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub direct_links: Option<Vec<DirectLink>>,
 }
 
 impl Endpoint {
@@ -348,23 +351,35 @@ impl Endpoint {
             age: now.saturating_sub(endpoint.created),
             links: endpoint.links.iter().map(|link| Link::new(endpoint, link)).collect(),
             mode: endpoint.mode().to_string(),
+            direct_links: None,
         }
     }
+
+    /// With its direct links.
+    #[must_use]
+    pub fn with_direct(self, links: &[spec::DirectLink]) -> Self {
+        Self { direct_links: Some(links.iter().map(DirectLink::from).collect()), ..self }
+    }
+}
+
+/// What the first of some links has, and how many more there are: those of one fit beside the rest on a terminal.
+fn of_first<T: ToString>(links: &[Link], of: impl Fn(&Link) -> Vec<T>) -> String {
+    let Some((first, more)) = links.split_first() else { return words(links.iter().flat_map(of)) };
+    let first = words(of(first));
+    if more.is_empty() { first } else { format!("{first} +{}", more.len()) }
 }
 
 impl Listed for Endpoint {
     const NOUN: &'static str = "endpoints";
-    const HEADER: &'static [&'static str] =
-        &["NAME", "NETWORK", "ADDRESSES", "MAC", "INTERFACE", "NAMESPACE", "AGE"];
+    const HEADER: &'static [&'static str] = &["NAME", "NETWORK", "ADDRESSES", "INTERFACE", "MODE", "AGE"];
 
     fn row(&self) -> Vec<String> {
         vec![
             self.name.clone(),
             words(self.links.iter().map(|link| &link.network)),
-            words(&self.addresses),
-            words(self.links.iter().map(|link| &link.mac)),
-            words(self.links.iter().map(|link| &link.interface)),
-            self.namespace.clone(),
+            of_first(&self.links, |link| link.addresses.clone()),
+            of_first(&self.links, |link| vec![link.interface.clone()]),
+            if self.attached { "attached".to_owned() } else { self.mode.clone() },
             age(self.age),
         ]
     }
@@ -377,9 +392,10 @@ impl Listed for Endpoint {
             "the namespace goes with the endpoint"
         };
         let mut details = vec![
+            ("mac", words(self.links.iter().map(|link| &link.mac))),
             ("ifname", words(self.links.iter().map(|link| &link.ifname))),
+            ("namespace", self.namespace.clone()),
             ("lifetime", namespace.to_owned()),
-            ("mode", self.mode.clone()),
         ];
         // Of one of several links, with that.
         if let [link] = &self.links[..]

@@ -97,8 +97,10 @@ egress = "5mbit"
 
 fn description(text: &str) -> Description {
     let known = Known { networks: [name("blue")].into(), endpoints: [name("web"), name("db")].into() };
-    let source = Source { name: "vnet.toml".to_owned(), text: text.to_owned() };
-    file::read(vec![source], &known).unwrap_or_else(|problems| panic!("{problems}")).description
+    let source = Source { name: "vnet.toml".to_owned(), text: Ok(text.to_owned()) };
+    file::read(vec![source], &known)
+        .unwrap_or_else(|flawed| panic!("{}", flawed.problems(Vec::new())))
+        .description
 }
 
 impl World {
@@ -347,7 +349,7 @@ target = "web"
 cgroup = "/1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16"
 egress = "1mbit"
 "#;
-    let source = Source { name: "vnet.toml".to_owned(), text: text.to_owned() };
+    let source = Source { name: "vnet.toml".to_owned(), text: Ok(text.to_owned()) };
     let file = file::read(vec![source], &Known::default()).unwrap();
     let error = world.manager().apply(&file.description, Unnamed::Stays).await.unwrap_err();
     let Error::RefusedParts(refused) = error else { panic!("{error}") };
