@@ -350,7 +350,7 @@ fn what_makes_no_sense_is_said_to() {
     lab.vnet_ok(&["trace", "tcp", &source, &to, "--uplink", UPLINK]);
     lab.vnet(&["trace", "tcp", &source, &to, "--uplink", "eth7"]).fails_with(1, &["eth7", "ext0", UPLINK]);
     lab.vnet(&["trace", "tcp", &source, &to, "--from", "nobody"])
-        .fails_with(1, &["no endpoint nobody", "none yet"]);
+        .fails_with(1, &["no endpoint nobody, nor any other", "vnet ns create"]);
     let alone = lab.endpoint_with("alone", &["--mode", "none"]);
     lab.vnet(&["trace", "tcp", &source, &to, "--from", alone.name()])
         .fails_with(1, &[alone.name(), "no link"]);

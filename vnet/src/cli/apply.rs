@@ -63,7 +63,7 @@ impl Apply {
         // That something is wrong with the files is said later, and in full.
         let file = file::read(self.sources.clone(), &Known::default()).ok();
         if let Some(router) = file.and_then(|file| file.description.router) {
-            manage::check_bridge(&context.instance, &router.bridge, Kernel::here()?)?;
+            manage::check_outside_of(&context.instance, &router, Kernel::here()?)?;
         }
         Ok(())
     }
@@ -114,6 +114,9 @@ impl Files {
         if self.prune && piped && file.description == Description::default() {
             // As when the program that was to write the description has failed.
             bail!("nothing is described, and --prune would remove everything: `vnet down` does that");
+        }
+        for floating in &file.description.floating {
+            manage::check_external_of(&context.instance, floating.external)?;
         }
         let kernel = context.kernel().await?;
         let manager = Manager::create(&context.instance, kernel, mode, context.now)?;
