@@ -9,7 +9,6 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::fmt::Debug;
 use std::hash::Hash;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -214,8 +213,8 @@ pub(super) struct Table<K, V> {
 
 impl<K, V> Table<K, V>
 where
-    K: bytemuck::Pod + Eq + Hash + Debug,
-    V: bytemuck::Pod + PartialEq + Debug,
+    K: bytemuck::Pod + Eq + Hash,
+    V: bytemuck::Pod + PartialEq,
 {
     fn new(instance: &Instance, name: &'static str) -> Self {
         Self::pinned_at(instance.map_pin(name), name)
@@ -382,7 +381,7 @@ where
 
 impl<V> Table<PrefixKey, V>
 where
-    V: bytemuck::Pod + PartialEq + Debug,
+    V: bytemuck::Pod + PartialEq,
 {
     /// How the entry of exactly this prefix stands: looking it up would find a shorter one as well.
     pub(super) fn exact_state(&self, key: &PrefixKey, wanted: &V) -> Result<State, Error> {
@@ -396,7 +395,7 @@ where
 /// How an entry differs. What it says is for programs, which read it as numbers.
 pub(super) const OTHER_VALUE: &str = "its entry in the map says something else than is recorded";
 
-fn compare<V: PartialEq + Debug>(found: Option<V>, wanted: &V) -> State {
+fn compare<V: PartialEq>(found: Option<V>, wanted: &V) -> State {
     match found {
         None => State::Absent,
         Some(found) if found == *wanted => State::Present,

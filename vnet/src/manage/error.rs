@@ -972,7 +972,7 @@ mod tests {
         }
         let names = ["web", "web1", "db"];
         for (name, expected) in
-            [("wb", Some("web")), ("web2", Some("web")), ("mail", None), ("wdb", Some("db"))]
+            [("wweb", Some("web")), ("web2", Some("web")), ("mail", None), ("wdb", Some("db"))]
         {
             assert_eq!(nearest(name, names), expected, "{name}");
         }
