@@ -94,6 +94,30 @@ fn neighbours_reach_an_endpoint_by_its_floating_address() {
 }
 
 #[test]
+fn a_port_that_is_published_on_all_addresses_is_not_said_to_be_reached_by_a_floating_one() {
+    let lab = lab_with_external_addresses();
+    let [net1, net2] = ["net1", "net2"].map(|name| lab.endpoint(name));
+    float(&lab, &net1);
+    lab.vnet_ok(&["portmap", "add", "8088", &format!("{}:80", net2.name())]);
+    let floating = Server::echo(&net1, "[::]:8088");
+    let published = Server::echo(&net2, "[::]:80");
+    let status = lab.vnet_json(&["status"]);
+    let said = status["reachable"][0]["uplinks"][0]["addresses"].as_array().expect("addresses");
+    for (outside, host) in FAMILIES {
+        let external = external_like(outside);
+        assert!(said.contains(&host.to_string().into()), "{status}");
+        assert!(!said.contains(&external.to_string().into()), "all of it leads to another: {status}");
+        // And so it is: a floating address keeps the port that was dialled.
+        for dialled in [host, external] {
+            assert_eq!(Ask::tcp((dialled, 8088).into()).in_netns(lab.outside()).peer.ip(), dialled);
+        }
+    }
+    assert_eq!((floating.seen().len(), published.seen().len()), (2, 2));
+    let text = lab.vnet_ok(&["status"]).stdout;
+    assert!(text.contains(&format!("world by {EXTERNAL_V4}, a floating address")), "{text}");
+}
+
+#[test]
 fn a_floating_address_that_is_taken_back_is_the_host_s_again() {
     let lab = lab_with_external_addresses();
     let net1 = lab.endpoint("net1");

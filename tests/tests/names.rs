@@ -276,3 +276,36 @@ fn other_names_are_asked_of_the_hosts_resolvers_and_floods_are_bounded() {
     lab.vnet_ok(&["down"]);
     assert!(!file.exists(), "`vnet down` takes it back");
 }
+
+#[test]
+fn what_a_killed_process_has_told_namespaces_is_found_and_taken_back() {
+    let lab = Lab::up();
+    let (web, db) = (lab.endpoint("web"), lab.endpoint("db"));
+    let found = || -> Vec<String> {
+        let findings = lab.vnet_list(&["doctor"], "findings");
+        let found = findings.iter().filter(|finding| finding["check"] == "resolver");
+        found.map(|finding| format!("{} {}", finding["problem"], finding["fix"])).collect()
+    };
+    let told = || {
+        let mut run = run(&lab, &[]);
+        let all = || [&web, &db].iter().all(|it| file_of(it.name()).exists()).then_some(());
+        eventually(all, || format!("{:#?}", run.lines()));
+        assert_eq!(found(), Vec::<String>::new(), "while it answers");
+        run.signal(Signal::SIGKILL);
+        run.wait();
+    };
+    told();
+    let problems = found();
+    assert_eq!(problems.len(), 2, "{problems:#?}");
+    assert!(problems[0].contains("resolv.conf") && problems[0].contains("`vnet up`"), "{problems:#?}");
+    // That of an endpoint goes with it, and another's stays.
+    lab.vnet_ok(&["ns", "rm", db.name(), "--dry-run"]);
+    assert!(file_of(db.name()).exists());
+    lab.vnet_ok(&["ns", "rm", db.name()]);
+    assert!(!file_of(db.name()).exists() && file_of(web.name()).exists());
+    lab.vnet_ok(&["up", "--dry-run"]);
+    assert_eq!(found().len(), 1);
+    lab.vnet_ok(&["up"]);
+    assert!(!file_of(web.name()).exists());
+    assert_eq!(found(), Vec::<String>::new());
+}

@@ -306,7 +306,9 @@ fn a_router_is_listed_repeated_and_planned() {
     assert_eq!(listed[0]["gateways"], serde_json::json!(PROVIDER));
     assert_eq!(listed[0]["netns"], router.netns().path().to_str().unwrap());
     let inspected = lab.vnet_list(&["router", "inspect", &router.name], "routers");
-    assert_eq!(inspected, listed);
+    for (key, value) in listed[0].as_object().expect("a router") {
+        assert_eq!(inspected[0][key], *value, "{key}");
+    }
     let status = lab.vnet_json(&router.with(&["status"]));
     assert_eq!(status["router"], listed[0]);
     assert_eq!(status["uplinks"], serde_json::json!(["eth0"]));
@@ -342,7 +344,7 @@ fn what_is_not_a_router_s_is_refused_and_left_alone() {
         same(&host(&street), &before);
     };
     refused(make(&name, "vnet0"), "is that of network default of instance");
-    refused(make(&name, "eth0"), "there is no bridge eth0 outside");
+    refused(make(&name, "eth0"), "eth0 outside is a veth and no bridge");
     refused(make(&name, "br7"), OUTSIDE);
     // The host's own instance is none.
     refused(make(lab.instance(), OUTSIDE), "is no router");
@@ -541,4 +543,198 @@ fn the_resident_part_lives_in_the_router_and_keeps_it() {
     lab.vnet_ok(&["router", "rm", &router.name]);
     assert_eq!(resident.wait(), Some(0), "it ends with the router");
     router.assert_gone();
+}
+
+#[test]
+fn a_router_is_inspected_with_what_it_has_outside_and_inside() {
+    let street = Street::new();
+    let lab = &street.lab;
+    let router = street.router(&R1);
+    let web = router.endpoint("web", &["--ip", "192.168.1.3"]);
+    router.vnet_ok(&["floating", "add", "16.158.1.103", web.name()]);
+    router.vnet_ok(&["portmap", "add", "8088", &format!("{}:80", web.name())]);
+    let inspect = ["router", "inspect", &router.name];
+    let said = &lab.vnet_list(&inspect, "routers")[0];
+    assert_eq!(
+        (&said["state"], &said["mtu"], &said["outside_mtu"]),
+        (&"up".into(), &1500.into(), &1500.into())
+    );
+    assert_eq!(said["addresses"], serde_json::json!([R1.v4, R1.v6]));
+    assert_eq!((&said["endpoints"], &said["networks"][0]["name"]), (&1.into(), &"default".into()));
+    assert_eq!(said["floating_addresses"][0]["external"], "16.158.1.103");
+    assert_eq!(
+        (&said["published"][0]["port"], &said["published"][0]["endpoint"]),
+        (&8088.into(), &web.name().into())
+    );
+    let text = lab.vnet_ok(&inspect).stdout;
+    let published = format!("8088/tcp to {}:80", web.name());
+    let floating = format!("16.158.1.103 to {} (192.168.1.3)", web.name());
+    for words in
+        ["state", OUTSIDE, R1.v4, R1.v6, PROVIDER[0], "1500", "192.168.1.0/24", &floating, &published]
+    {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    lab.vnet_ok(&["router", "rm", &router.name]);
+    router.assert_gone();
+}
+
+#[test]
+fn a_router_whose_bridge_is_gone_says_who_has_to_make_it() {
+    let street = Street::new();
+    let lab = &street.lab;
+    let router = street.router(&R1);
+    let state = || lab.vnet_list(&["router", "ls"], "routers")[0]["state"].clone();
+    assert_eq!(state(), "up");
+    lab.host().ip(&format!("link del {OUTSIDE}"));
+    assert_eq!(state(), "bridge-gone");
+    let words = format!("bridge {OUTSIDE} outside");
+    let refused = lab.vnet(&router.with(&["up"]));
+    refused.fails_with(1, &[&words, "is gone", "whoever has made it has to make it again"]);
+    let findings = lab.vnet_list(&router.with(&["doctor"]), "findings");
+    let about: Vec<_> = findings.iter().filter(|it| it.to_string().contains(OUTSIDE)).collect();
+    assert_eq!(about.len(), 1, "said once: {findings:#?}");
+    assert_eq!(about[0]["check"], "uplinks");
+    assert!(about[0]["fix"].to_string().contains("make it again, then `vnet --instance"), "{findings:#?}");
+    let problems = lab.vnet_json(&router.with(&["status"]))["problems"].to_string();
+    assert!(problems.contains(&words) && problems.contains("has to make it again"), "{problems}");
+    let resident = lab.vnet_start(&router.with(&["run"]));
+    let failed = resident.line_with(&["failed", &words]);
+    assert!(failed.contains("whoever has made it has to make it again"), "{failed}");
+    drop(resident);
+    // Somebody else's interface of its name is none.
+    lab.host().ip(&format!("link add {OUTSIDE} type veth peer name other"));
+    lab.vnet(&router.with(&["up"])).fails_with(1, &["is gone, and a veth of its name is there"]);
+    lab.host().ip(&format!("link del {OUTSIDE}"));
+    lab.host().ip(&format!("link add {OUTSIDE} type bridge"));
+    lab.host().ip(&format!("link set {OUTSIDE} up"));
+    for port in ["port0", "port1"] {
+        lab.host().ip(&format!("link set {port} master {OUTSIDE} up"));
+    }
+    router.vnet_ok(&["up"]);
+    assert_eq!(state(), "up");
+    Ping::to(PROVIDER[0].parse().unwrap()).in_netns(&router.netns());
+    assert_eq!(lab.vnet_json(&router.with(&["status"]))["problems"], serde_json::json!([]));
+    lab.vnet_ok(&["router", "rm", &router.name]);
+    router.assert_gone();
+}
+
+#[test]
+fn the_doctor_finds_what_differs_between_a_router_and_its_bridge() {
+    let street = Street::new();
+    let lab = &street.lab;
+    let router = street.router(&R1);
+    let found = |check: &str| {
+        let findings = lab.vnet_list(&router.with(&["doctor"]), "findings");
+        let found = findings.into_iter().filter(|finding| finding["check"] == check);
+        found.map(|finding| finding.to_string()).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(found("mtu"), "");
+    lab.host().ip(&format!("link set {OUTSIDE} mtu 1400"));
+    let mtu = found("mtu");
+    assert!(mtu.contains("MTU of 1400") && mtu.contains(OUTSIDE) && mtu.contains("up`"), "{mtu}");
+    router.vnet_ok(&["up"]);
+    assert_eq!(found("mtu"), "");
+    // What is to be done is to be done inside.
+    router.netns().ip("link set eth0 down");
+    let down = found("uplinks");
+    assert!(down.contains(&format!("`ip -n {} link set eth0 up`", router.name)), "{down}");
+    lab.vnet_ok(&["router", "rm", &router.name]);
+    router.assert_gone();
+}
+
+#[test]
+fn who_reads_of_a_router_is_told_that_its_namespace_is_gone() {
+    let street = Street::new();
+    let lab = &street.lab;
+    let router = street.router(&R1);
+    router.endpoint("web", &[]);
+    router.netns().delete();
+    let text = format!("the namespace of router {} is gone", router.name);
+    for (args, list) in [
+        (&["ns", "ls"][..], "endpoints"),
+        (&["network", "ls"], "networks"),
+        (&["portmap", "ls"], "portmaps"),
+        (&["floating", "ls"], "floating"),
+        (&["flow", "ls"], "flows"),
+    ] {
+        let said = lab.vnet(&router.with(&[&["--json"], args].concat())).ok();
+        assert_eq!(said.stderr.matches(&text).count(), 1, "{args:?}: {said}");
+        let json = said.json();
+        assert!(json["notices"][0].as_str().is_some_and(|notice| notice.contains(&text)), "{json:#}");
+        assert!(json[list].is_array(), "{json:#}");
+    }
+    let status = lab.vnet_json(&router.with(&["status"]));
+    assert!(status["problems"][0].as_str().is_some_and(|problem| problem.contains(&text)), "{status:#}");
+    assert_eq!((&status["router"]["state"], &status["endpoints"]), (&"namespace-gone".into(), &1.into()));
+    assert!(router.vnet_ok(&["status"]).stdout.contains(&text));
+    let doctor = router.vnet_ok(&["doctor"]).stdout;
+    assert!(
+        doctor.contains(&text) && doctor.contains(&format!("`vnet --instance {} up`", router.name)),
+        "{doctor}"
+    );
+    let listed = lab.vnet_ok(&["router", "ls"]).stdout;
+    assert!(listed.contains("namespace-gone"), "{listed}");
+    router.vnet_ok(&["up"]);
+    let json = lab.vnet_json(&router.with(&["ns", "ls"]));
+    assert!(json.get("notices").is_none(), "{json:#}");
+    lab.vnet_ok(&["router", "rm", &router.name]);
+    router.assert_gone();
+}
+
+#[test]
+fn addresses_that_a_router_cannot_have_are_refused_with_the_reason() {
+    let street = Street::new();
+    let lab = &street.lab;
+    let first = street.router(&R1);
+    let web = first.endpoint("web", &[]);
+    let float = |router: &Router<'_>, external: &str, target: &str| {
+        lab.vnet(&router.with(&["floating", "add", external, target]))
+    };
+    for (external, words) in [
+        (PROVIDER[0], "it is the router's gateway outside"),
+        (PROVIDER[1], "it is the router's gateway outside"),
+        ("16.158.1.255", "first or the last address"),
+    ] {
+        float(&first, external, web.name()).fails_with(1, &[external, words]);
+    }
+    let add = format!("`ip -n {} addr add 16.158.2.7/32 dev eth0`", first.name);
+    float(&first, "16.158.2.7", web.name()).fails_with(1, &["no prefix", R1.v4, &add]);
+    float(&first, "16.158.1.103", web.name()).ok();
+    // Another router on the same bridge.
+    let second = Router { street: &street, name: lab.name("r2") };
+    let mac = lab.vnet_list(&["router", "ls"], "routers")[0]["mac"].as_str().unwrap().to_owned();
+    for (address, mac, words) in [
+        ("16.158.1.100/24", None, "an address of router"),
+        ("16.158.1.103/24", None, "a floating address of router"),
+        ("16.158.1.200/24", Some(&mac), "hardware address of router"),
+    ] {
+        let mut command = vec!["router", "create", &second.name, "--outside", OUTSIDE, "--address", address];
+        command.extend(mac.into_iter().flat_map(|mac| ["--mac", mac.as_str()]));
+        lab.vnet(&command).fails_with(1, &[words, &first.name, OUTSIDE]);
+        second.assert_only_others();
+    }
+    let command = second.create(&R2);
+    lab.vnet_ok(&command);
+    let other = second.endpoint("other", &[]);
+    for (external, words) in
+        [("16.158.1.100", "an address of router"), ("16.158.1.103", "a floating address of router")]
+    {
+        float(&second, external, other.name()).fails_with(1, &[words, &first.name]);
+    }
+    // Given back, it is free.
+    first.vnet_ok(&["floating", "rm", "16.158.1.103"]);
+    float(&second, "16.158.1.103", other.name()).ok();
+    // The bridge inside is vnet's to make.
+    let mut command = second.create(&R2);
+    let third = lab.name("r3");
+    command[2] = &third;
+    command[6] = "16.158.1.201/24";
+    command[8] = "2001:db8:16::201/64";
+    command.extend(["--bridge", "eth0"]);
+    lab.vnet(&command)
+        .fails_with(1, &["eth0 cannot be the bridge of a network", "it is the uplink", "--bridge"]);
+    for router in [&first, &second] {
+        lab.vnet_ok(&["router", "rm", &router.name]);
+        router.assert_only_others();
+    }
 }

@@ -20,8 +20,8 @@ pub use finding::Finding;
 pub use flow::{Drop, DropEvent, Flow, FlowEvent, Names, Networks, Side};
 pub use log::LogEvent;
 pub use object::{
-    Denied, DirectLink, Endpoint, Excluded, Floating, Lease, Limit, Link, Masquerade, Masquerades, Network,
-    PortMap, Program, Router, Settings, Status,
+    Denied, DirectLink, Endpoint, Excluded, Floating, InspectedRouter, Lease, Limit, Link, Masquerade,
+    Masquerades, Network, PortMap, Program, Router, Settings, Status,
 };
 pub use pcapng::{DroppedPacket, PacketFile};
 pub use reachable::{Firewall, Reachable, Uplink};
@@ -68,6 +68,22 @@ struct List<'a, T> {
     items: &'a [T],
 }
 
+/// A list, with what is to be known of it.
+struct Noticed<'a, T> {
+    list: List<'a, T>,
+    notices: &'a [&'a str],
+}
+
+impl<T: serde::Serialize> Serialize for Noticed<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(3))?;
+        map.serialize_entry("version", &VERSION)?;
+        map.serialize_entry(self.list.noun, self.list.items)?;
+        map.serialize_entry("notices", self.notices)?;
+        map.end()
+    }
+}
+
 impl<T: serde::Serialize> Serialize for List<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(2))?;
@@ -85,6 +101,24 @@ pub fn print_list<T: Listed>(out: &mut impl Write, format: Format, items: &[T]) 
     match format {
         Format::Json => print_json(out, &List { noun: T::NOUN, items }),
         Format::Table => table::print(out, T::HEADER, items.iter().map(T::row)),
+    }
+}
+
+/// Prints a list, and for programs what is to be known of it, as a list `notices` that is there if there are some.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn print_list_with<T: Listed>(
+    out: &mut impl Write,
+    format: Format,
+    items: &[T],
+    notices: &[&str],
+) -> io::Result<()> {
+    match format {
+        Format::Json if !notices.is_empty() => {
+            print_json(out, &Noticed { list: List { noun: T::NOUN, items }, notices })
+        }
+        format => print_list(out, format, items),
     }
 }
 

@@ -36,7 +36,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use vnet_common::LogLevel;
 
 use self::files::Files;
-pub use self::files::forget_resolver;
+pub use self::files::{forget_resolver, forget_resolver_of, stale_resolver_files};
 use self::gather::Gatherer;
 pub use self::log::silence;
 use self::log::{Labels, ProgramLog};
@@ -546,7 +546,7 @@ impl Resident {
         let is_ignored = is_foreign && self.stamp_now() == self.stamp;
         if self.options.level >= Level::Debug {
             let how = if is_ignored { ", not of the instance" } else { "" };
-            self.say(News::Heard, format!("{change:?}{how}"));
+            self.say(News::Heard, format!("{change}{how}"));
         }
         if is_ignored {
             return;

@@ -64,12 +64,14 @@ const OLDEST_SCHEMA: u32 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no state.
-    #[error("instance {instance} is not up: run `vnet {arguments}up`")]
+    #[error("instance {instance} is not up: run `vnet {arguments}up`{others}")]
     NotUp {
         /// The instance.
         instance: String,
         /// What names the instance on the command line, unless it is the default.
         arguments: String,
+        /// Which others are, if there are some.
+        others: String,
     },
     /// Another command is not done yet.
     #[error(
@@ -150,7 +152,20 @@ impl Error {
     pub(crate) fn not_up(instance: &Instance) -> Self {
         let name = instance.name();
         let arguments = if name == "default" { String::new() } else { format!("--instance {name} ") };
-        Self::NotUp { instance: name.to_owned(), arguments }
+        let others = Self::others_up(instance).map_or_else(String::new, |others| format!("; {others}"));
+        Self::NotUp { instance: name.to_owned(), arguments, others }
+    }
+
+    /// Which other instances are up, and how to name one; nothing if none is.
+    pub(crate) fn others_up(instance: &Instance) -> Option<String> {
+        let others = instance.all().ok()?.into_iter();
+        let others = others.filter(|it| it.name() != instance.name() && it.state_file().exists());
+        let names: Vec<String> = others.map(|it| it.name().to_owned()).collect();
+        match &names[..] {
+            [] => None,
+            [one] => Some(format!("instance {one} is up: name it with --instance {one}")),
+            several => Some(format!("instances {} are up: name one with --instance", several.join(", "))),
+        }
     }
 }
 
@@ -349,9 +364,15 @@ fn delete_files(instance: &Instance) -> Result<(), Error> {
     std::fs::remove_file(&lock).map_err(failed(&lock))?;
     match std::fs::remove_dir(&directory) {
         // Somebody is bringing it up again already.
-        Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(failed(&directory)(error)),
-        _ => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(()),
+        gone => gone.map_err(failed(&directory))?,
     }
+    // The first instance made it. While there is another, it is not empty.
+    if let Some(all) = directory.parent() {
+        // Best effort: it may be a mount, or somebody else's.
+        let _ = std::fs::remove_dir(all);
+    }
+    Ok(())
 }
 
 /// Makes an empty state. It appears as a whole: a database that is being made is not one yet, and whoever makes
@@ -566,6 +587,28 @@ mod tests {
             assert!(matches!(hear.recv().unwrap(), Err(Error::NotUp { .. })));
         });
         assert!(!instance(&directory).run_dir().exists());
+    }
+
+    #[test]
+    fn the_last_instance_takes_the_directory_of_all_along() {
+        let directory = TempDir::new().unwrap();
+        let below = |name: &str| directory.path().join(name);
+        let [one, other] =
+            ["one", "other"].map(|name| Instance::below(name, below("run"), below("bpf")).unwrap());
+        let [first, second] = [&one, &other].map(|instance| Store::create(instance).unwrap());
+        let not_up = Store::open(&instance(&directory)).unwrap_err().to_string();
+        assert!(not_up.ends_with("; instances one, other are up: name one with --instance"), "{not_up}");
+        first.delete().unwrap();
+        assert!(other.state_file().exists(), "the other one stays");
+        let not_up = Store::open(&one).unwrap_err().to_string();
+        assert!(
+            not_up.ends_with("`vnet --instance one up`; instance other is up: name it with --instance other")
+        );
+        second.delete().unwrap();
+        assert!(!below("run").exists());
+        // And it comes back.
+        drop(Store::create(&one).unwrap());
+        assert!(one.state_file().exists());
     }
 
     #[test]

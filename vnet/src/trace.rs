@@ -31,7 +31,7 @@ use vnet_datapath::{
 };
 
 pub use fact::{Change, Fact, Kind, Target, Tracked};
-pub use live::Live;
+pub use live::{Forwarding, Live};
 pub use packet::{Described, FLAGS, NoPacket, names_of};
 
 use overlay::Overlay;
@@ -340,8 +340,12 @@ fn stack<L: Live>(
         }
         _ if headers.hop_limit <= 1 => Onward::HopLimit,
         _ => {
-            let (bridge, source) = (arrived, Source::Given);
-            let route = |length| overlay.route(&RouteQuery { tuple: &tuple, length, bridge, source });
+            let (source, forwarding) = (Source::Given, overlay.forwarding(headers.is_v4(), arrived));
+            let bridge = if let Forwarding::AskedAs(other) = forwarding { other } else { arrived };
+            let route = |length| match forwarding {
+                Forwarding::Off => Route::Stack,
+                _ => overlay.route(&RouteQuery { tuple: &tuple, length, bridge, source }),
+            };
             match (route(headers.wire_length), route(1)) {
                 (Route::Via(next_hop, _), _) => Onward::Forwarded(next_hop),
                 (Route::Stack, Route::Via(next_hop, _)) if may_be_cut(&leg.frame) => Onward::Cut(next_hop),

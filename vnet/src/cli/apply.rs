@@ -67,7 +67,7 @@ impl Apply {
     pub(super) fn check(&self, context: &Context) -> anyhow::Result<()> {
         let file = file::read(self.sources.clone(), &Known::default()).unwrap_or_else(|flawed| flawed.sound);
         if let Some(router) = file.description.router
-            && let Err(error) = manage::check_bridge(&context.instance, &router.bridge, Kernel::here()?)
+            && let Err(error) = manage::check_outside_of(&context.instance, &router, Kernel::here()?)
         {
             // It is said later, with everything else that is wrong.
             self.bridge.get_or_init(|| error);
@@ -131,6 +131,9 @@ impl Files {
         if self.prune && piped && file.description == Description::default() {
             // As when the program that was to write the description has failed.
             bail!("nothing is described, and --prune would remove everything: `vnet down` does that");
+        }
+        for floating in &file.description.floating {
+            manage::check_external_of(&context.instance, floating.external)?;
         }
         let kernel = context.kernel().await?;
         let manager = Manager::create(&context.instance, kernel, mode, context.now)?;

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, BufWriter, StdoutLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
@@ -66,6 +68,21 @@ pub(super) struct Context {
     pub(super) format: Format,
     /// Seconds since 1970 at which the command began.
     pub(super) now: u64,
+    /// Of a router, that its namespace is not there.
+    pub(super) lost_home: Option<LostHome>,
+}
+
+/// That the namespace of a router is not there, which whoever reads the record is told once.
+#[derive(Clone, Debug)]
+pub(super) struct LostHome {
+    pub(super) text: String,
+    is_told: Arc<AtomicBool>,
+}
+
+impl LostHome {
+    pub(super) fn new(text: String) -> Self {
+        Self { text, is_told: Arc::default() }
+    }
 }
 
 impl Context {
@@ -73,7 +90,7 @@ impl Context {
         let format = if global.json { Format::Json } else { Format::Table };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let wait = global.wait.map(|seconds| Duration::from_secs(seconds.into()));
-        Self { instance: global.instance.waiting(wait), format, now }
+        Self { instance: global.instance.waiting(wait), format, now, lost_home: None }
     }
 
     /// Where the answer goes.
@@ -110,6 +127,11 @@ impl Context {
         let store = Store::open(&self.instance)?;
         let transaction = store.begin()?;
         let settings = transaction.settings()?.ok_or_else(|| store::Error::not_up(&self.instance))?;
+        if let Some(LostHome { text, is_told }) = &self.lost_home
+            && !is_told.swap(true, Ordering::Relaxed)
+        {
+            note(std::slice::from_ref(text));
+        }
         Ok(Record { transaction, settings, _store: store })
     }
 
@@ -165,6 +187,12 @@ impl Context {
         Ok(writeln!(self.out(), "{line}")?)
     }
 
+    /// Prints a text for people that names commands.
+    pub(super) fn print_text(&self, text: &str) -> anyhow::Result<()> {
+        use std::io::Write as _;
+        Ok(self.out().write_all(hints::complete(text).as_bytes())?)
+    }
+
     /// Prints something that has just happened, on one line.
     pub(super) fn print_event(
         &self,
@@ -183,7 +211,8 @@ impl Context {
         use std::io::Write as _;
         // Standard output writes line by line, which a hundred thousand lines are too many for.
         let mut out = BufWriter::new(self.out());
-        output::print_list(&mut out, self.format, items)?;
+        let notices = self.lost_home.iter().map(|lost| lost.text.as_str()).collect::<Vec<_>>();
+        output::print_list_with(&mut out, self.format, items, &notices)?;
         Ok(out.flush()?)
     }
 }

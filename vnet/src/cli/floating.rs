@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use clap::{Args, Subcommand};
 
 use super::context::{Context, DryRun};
-use crate::manage::FloatingRequest;
+use crate::manage::{self, FloatingRequest};
 use crate::output;
 use crate::spec::TargetHost;
 
@@ -73,6 +73,7 @@ impl Command {
 impl Add {
     async fn run(self, context: &Context) -> anyhow::Result<()> {
         let mode = self.dry_run.mode();
+        manage::check_external_of(&context.instance, self.external)?;
         let request = FloatingRequest { external: self.external, target: self.target };
         let done = context.manager(mode).await?.add_floating(&request).await?;
         let line = format!("floating address {}", done.value);

@@ -2,6 +2,7 @@
 
 use super::Command;
 use super::context::Context;
+use super::hints;
 use crate::kernel::Kernel;
 use crate::manage;
 
@@ -19,11 +20,12 @@ pub(super) enum Without {
 }
 
 /// Moves the process into the namespace of the router that its instance is, if it is one; into a new one if it has none and
-/// the command gives it one. Runs before there is another thread.
-pub(super) fn enter(command: &Command, context: &Context) -> anyhow::Result<()> {
+/// the command gives it one. Runs before there is another thread. Says what is to be known of what is read then: that the
+/// router's namespace is not there.
+pub(super) fn enter(command: &Command, context: &Context) -> anyhow::Result<Option<String>> {
     let without = command.without_home();
     if without == Without::Outside {
-        return Ok(());
+        return Ok(None);
     }
     let instance = &context.instance;
     let Some(manage::Recorded { settings, router, .. }) = manage::recorded_router(instance)? else {
@@ -31,18 +33,21 @@ pub(super) fn enter(command: &Command, context: &Context) -> anyhow::Result<()> 
         if without == Without::Makes && !manage::is_recorded(instance)? {
             command.check_outside(context)?;
             Kernel::enter_new()?;
+            hints::are_of_router(instance);
         }
-        return Ok(());
+        return Ok(None);
     };
+    hints::are_of_router(instance);
     // From anywhere else it would be another host's bridge that the router is brought back to. What needs the right
     // namespace finds that it is not there.
     if Kernel::here()? != router.host {
-        return Ok(());
+        return Ok(None);
     }
     let is_there = Kernel::enter(instance.name(), settings.namespace)?;
     // What lives in a namespace without a name had better go on living there.
     if !is_there && without != Without::Fails && !Kernel::enter_nameless(settings.namespace)? {
         Kernel::enter_new()?;
     }
-    Ok(())
+    let is_lost = !is_there && without == Without::Fails;
+    Ok(is_lost.then(|| hints::complete(&manage::home_gone(instance).to_string()).into_owned()))
 }

@@ -7,14 +7,14 @@ use clap::Args;
 use super::context::{Context, DryRun, already, note};
 use crate::firewall::Netfilter;
 use crate::kernel::Kernel;
-use crate::manage::{self, Manager, Mode, UpRequest, UplinkReach};
+use crate::manage::{self, Examination, Manager, Mode, Standing, UpRequest, UplinkReach};
 use crate::output::{self, Format, Program};
 use crate::run;
 use crate::spec::{
     Firewall, InterfaceName, PortMap, Ports, Settings, SettingsChange, Subnet, TableSizes, TimeoutSetting,
     XdpSetting, parse_nat_ports,
 };
-use crate::store::{Store, Transaction};
+use crate::store::{self, Store, Transaction};
 
 /// Bring the instance up: programs on the uplinks, and the network `default`.
 ///
@@ -120,6 +120,8 @@ impl Up {
         if mode == Mode::DryRun {
             return context.print_ops(&done.ops);
         }
+        // While this command has the instance.
+        run::forget_resolver(&context.instance);
         let kernel = manager.into_machine();
         run::silence(&context.instance, &kernel).await?;
         if context.format == Format::Json {
@@ -181,11 +183,16 @@ impl Status {
             }
             gather(context, &kernel).await?
         } else {
+            note(&store::Error::others_up(&context.instance).into_iter().collect::<Vec<_>>());
             output::Status::not_up(context.instance.name())
         };
         match context.format {
             Format::Json => output::print_json(&mut context.out(), &status)?,
-            Format::Table => status.print(&mut context.out(), context.now)?,
+            Format::Table => {
+                let mut text = Vec::new();
+                status.print(&mut text, context.now)?;
+                context.print_text(&String::from_utf8_lossy(&text))?;
+            }
         }
         Ok(())
     }
@@ -193,21 +200,43 @@ impl Status {
 
 async fn gather(context: &Context, kernel: &Kernel) -> anyhow::Result<output::Status> {
     let record = context.record()?;
-    manage::check_namespace(&context.instance, kernel, Some(&record.settings))?;
-    let examination =
-        manage::examine(&context.instance, kernel, &record.transaction, &record.settings).await?;
+    // What is asked here is not the router's, whose namespace is gone.
+    let lost = match manage::check_namespace(&context.instance, kernel, Some(&record.settings)) {
+        Err(manage::Error::HomeGone { .. }) if context.lost_home.is_some() => &context.lost_home,
+        checked => checked.map(|()| &None)?,
+    };
+    let is_there = lost.is_none();
+    let mut problems: Vec<String> = lost.iter().map(|lost| lost.text.clone()).collect();
+    let examination = if is_there {
+        manage::examine(&context.instance, kernel, &record.transaction, &record.settings).await?
+    } else {
+        Examination::default()
+    };
+    problems.extend(examination.differences.iter().map(ToString::to_string));
     let endpoints = manage::named(&record.transaction.endpoints()?);
     let stats = kernel.flow_stats(&endpoints, manage::room(&record.settings))?;
-    let reachable = reachable(kernel, &record.transaction, &record.settings).await?;
+    let reachable =
+        if is_there { reachable(kernel, &record.transaction, &record.settings).await? } else { Vec::new() };
+    let router = match &record.settings.router {
+        Some(router) => {
+            let outside = if is_there { kernel.outside().await? } else { None };
+            let standing = Standing::of(router, is_there.then_some(true), outside.as_deref());
+            let state = if is_there { standing } else { Standing::NamespaceGone }.word();
+            let name = context.instance.name();
+            Some(output::Router::new(name, router, record.settings.created, state))
+        }
+        None => None,
+    };
+    let warnings = if is_there {
+        manage::missing_addresses(&record.transaction, &kernel.addressed(&[]).await?)?
+    } else {
+        Vec::new()
+    };
     Ok(output::Status {
         up: true,
         created: Some(record.settings.created),
         uplinks: record.settings.uplinks.iter().map(ToString::to_string).collect(),
-        router: record
-            .settings
-            .router
-            .as_ref()
-            .map(|router| output::Router::new(context.instance.name(), router, record.settings.created)),
+        router,
         networks: super::network::listed(&record.transaction)?,
         endpoints: record.transaction.count_endpoints()?,
         portmaps: record.transaction.count_port_maps()?,
@@ -216,10 +245,10 @@ async fn gather(context: &Context, kernel: &Kernel) -> anyhow::Result<output::St
         filling: stats.warnings(),
         floating_addresses: record.transaction.floatings()?.iter().map(output::Floating::from).collect(),
         programs: examination.present.iter().filter_map(Program::of).collect(),
-        problems: examination.differences.iter().map(ToString::to_string).collect(),
+        problems,
         reachable,
         settings: Some(output::Settings::from(&record.settings)),
-        warnings: manage::missing_addresses(&record.transaction, &kernel.addressed(&[]).await?)?,
+        warnings,
         ..output::Status::not_up(context.instance.name())
     })
 }
@@ -236,6 +265,7 @@ async fn reachable(
     }
     let uplinks: Vec<&str> = settings.uplinks.iter().map(InterfaceName::as_str).collect();
     let interfaces = kernel.addressed(&uplinks).await?;
+    let interfaces = manage::without_floating(interfaces, &transaction.floatings()?);
     let netfilter = kernel.netfilter().unwrap_or_else(|error| Netfilter {
         unread: vec![format!("rules that could not be read: {:#}", anyhow::Error::from(error))],
         ..Netfilter::default()

@@ -34,7 +34,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use self::context::{Context, DEFAULT_INSTANCE, Global};
+use self::context::{Context, DEFAULT_INSTANCE, Global, LostHome};
 use self::home::Without;
 use crate::instance::Instance;
 use crate::{file, manage, spec, store};
@@ -185,7 +185,8 @@ pub fn main() -> ExitCode {
     let usual = std::env::var("VNET_INSTANCE").unwrap_or_else(|_| DEFAULT_INSTANCE.to_owned());
     hints::are_for(&context.instance, &usual);
     store::tell_of_damage(&context.instance);
-    let result = command.prepare().and_then(|()| home::enter(&command, &context)).and_then(|()| {
+    let result = command.prepare().and_then(|()| home::enter(&command, &context)).and_then(|lost| {
+        context.lost_home = lost.map(LostHome::new);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(command.run(&context))
     });
@@ -197,7 +198,7 @@ pub fn main() -> ExitCode {
             if let Some(usage) = error.downcast_ref::<clap::Error>() {
                 usage.exit();
             }
-            eprintln!("vnet: {}", hints::complete(&format!("{error:#}")));
+            eprintln!("vnet: {}", hints::complete(&manage::in_full(error.as_ref())));
             ExitCode::from(exit_status(&error))
         }
     }

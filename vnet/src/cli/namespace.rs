@@ -11,11 +11,14 @@ use vnet_common::Mac;
 
 use super::context::{Context, DryRun, Record};
 use crate::kernel::{self, Kernel};
-use crate::manage::{EndpointRequest, LimitChange, Mode, Place, RemovedEndpoint, check_namespace};
+use crate::manage::{self, EndpointRequest, LimitChange, Mode, Place, RemovedEndpoint, check_namespace};
 use crate::output::{self, Format};
 use crate::plan::expand;
+use crate::run;
 use crate::runtime::{self, Runtime};
-use crate::spec::{self, Endpoint, ExtraRoute, Floating, InterfaceName, LinkMode, Name, Namespace, PortMap};
+use crate::spec::{
+    self, Endpoint, ExtraRoute, Floating, InterfaceName, LinkMode, Name, Namespace, PortMap, TargetHost,
+};
 use crate::store::Store;
 
 #[derive(Debug, Subcommand)]
@@ -278,6 +281,10 @@ pub(super) fn and_with_it(mappings: &[PortMap], floating: &[Floating]) -> String
 async fn remove(context: &Context, name: &Name, dry_run: DryRun) -> anyhow::Result<()> {
     let manager = context.manager(dry_run.mode()).await?;
     let done = manager.remove_endpoint(name).await?;
+    if dry_run.mode() == Mode::Apply {
+        // While this command has the instance.
+        run::forget_resolver_of(&context.instance, name.as_str());
+    }
     let line = match &done.value {
         None => format!("no endpoint {name}: nothing to remove"),
         Some(RemovedEndpoint { mappings, floating, directs, .. }) => {
@@ -297,10 +304,8 @@ pub(super) fn existing(record: &Record, name: &Name) -> anyhow::Result<Endpoint>
     match record.transaction.endpoint(name)? {
         Some(endpoint) => Ok(endpoint),
         None => {
-            let names = record.transaction.endpoints()?.into_iter().map(|endpoint| endpoint.name.to_string());
-            let names = names.collect::<Vec<_>>().join(", ");
-            let names = if names.is_empty() { "none yet".to_owned() } else { names };
-            anyhow::bail!("there is no endpoint {name}; there is {names}")
+            let asked = TargetHost::Name(name.clone());
+            Err(manage::no_such_endpoint(asked, &record.transaction.endpoints()?).into())
         }
     }
 }

@@ -9,8 +9,8 @@ use vnet_common::Mac;
 use super::context::{Context, DryRun, note};
 use super::instance::list;
 use crate::instance::{BadInstanceName, Instance};
-use crate::kernel::Kernel;
-use crate::manage::{self, Downed, Manager, Mode, Recorded, RouterRequest, UpRequest};
+use crate::kernel::{Interface, Kernel};
+use crate::manage::{self, Downed, Manager, Mode, Recorded, RouterRequest, Standing, UpRequest};
 use crate::output::{self, Format};
 use crate::spec::{self, InterfaceName, Subnet};
 use crate::store::Store;
@@ -96,8 +96,8 @@ impl Command {
 
     /// What is to be known before the router is entered, and its instance locked.
     pub(super) fn check(&self, context: &Context) -> anyhow::Result<()> {
-        if let Self::Create(Create { outside, .. }) = self {
-            manage::check_bridge(&context.instance, outside, Kernel::here()?)?;
+        if let Self::Create(command) = self {
+            manage::check_outside_of(&context.instance, &command.request(), Kernel::here()?)?;
         }
         Ok(())
     }
@@ -108,31 +108,59 @@ impl Command {
             Self::Ls => {
                 let (routers, unread) = manage::routers(&context.instance, Kernel::here()?)?;
                 note(&unread);
-                let routers: Vec<_> = routers.iter().map(shown).collect();
-                context.print_list(&routers)
+                let outside = outside(context).await;
+                let shown = |recorded| shown(recorded, standing(recorded, outside.as_deref()));
+                context.print_list(&routers.iter().map(shown).collect::<Vec<_>>())
             }
-            Self::Inspect { name } => inspect(context, name),
+            Self::Inspect { name } => inspect(context, name).await,
             Self::Rm { dry_run, .. } => remove(context, dry_run.mode()).await,
         }
     }
 }
 
-pub(super) fn shown(recorded: &Recorded) -> output::Router {
-    output::Router::new(recorded.instance.name(), &recorded.router, recorded.settings.created)
+fn shown(recorded: &Recorded, standing: Standing) -> output::Router {
+    output::Router::new(
+        recorded.instance.name(),
+        &recorded.router,
+        recorded.settings.created,
+        standing.word(),
+    )
+}
+
+/// The interfaces of the host; nothing where one may not look at them.
+async fn outside(context: &Context) -> Option<Vec<Interface>> {
+    context.kernel().await.ok()?.interfaces().await.ok()
+}
+
+fn standing(recorded: &Recorded, outside: Option<&[Interface]>) -> Standing {
+    let Recorded { instance, settings, router } = recorded;
+    let has_home = Kernel::has_home(instance.name(), settings.namespace).ok();
+    Standing::of(router, has_home, outside)
 }
 
 impl Create {
+    fn request(&self) -> RouterRequest {
+        let Self { outside, addresses, gateways, mac, .. } = self;
+        RouterRequest {
+            bridge: outside.clone(),
+            addresses: addresses.clone(),
+            gateways: gateways.clone(),
+            mac: *mac,
+        }
+    }
+
     async fn run(self, context: &Context) -> anyhow::Result<()> {
         let mode = self.dry_run.mode();
-        let Self { outside, addresses, gateways, mac, subnets, bridge, .. } = self;
-        let router = RouterRequest { bridge: outside, addresses, gateways, mac };
+        let router = self.request();
+        let Self { subnets, bridge, .. } = self;
         let manager = Manager::create(&context.instance, context.kernel().await?, mode, context.now)?;
         let request = UpRequest { subnets, bridge, router: Some(router), ..UpRequest::default() };
         let done = manager.up(&request).await?;
         let settings = &done.value.settings;
         let router =
             settings.router.clone().unwrap_or_else(|| unreachable!("a router that is up is recorded"));
-        let made = output::Router::new(context.instance.name(), &router, settings.created);
+        let made =
+            output::Router::new(context.instance.name(), &router, settings.created, Standing::Up.word());
         let network = &done.value.network;
         let line = format!(
             "router {}: {} on {}; network {}, {}, on {}",
@@ -147,7 +175,7 @@ impl Create {
     }
 }
 
-fn inspect(context: &Context, name: Instance) -> anyhow::Result<()> {
+async fn inspect(context: &Context, name: Instance) -> anyhow::Result<()> {
     let instance = name.waiting(context.instance.wait());
     let Some(recorded) = manage::recorded_router(&instance)? else {
         let (routers, _) = manage::routers(&instance, Kernel::here()?)?;
@@ -155,10 +183,23 @@ fn inspect(context: &Context, name: Instance) -> anyhow::Result<()> {
         let names = if names.is_empty() { "none yet".to_owned() } else { names.join(", ") };
         anyhow::bail!("there is no router {}; there is {names}", instance.name());
     };
-    let router = shown(&recorded);
+    // It may be anywhere: of a bridge on another host nothing is known.
+    let is_here = recorded.router.host == Kernel::here()?;
+    let outside = if is_here { outside(context).await } else { None };
+    let bridge = outside.iter().flatten().find(|interface| interface.name == recorded.router.bridge.as_str());
+    let store = Store::open(&instance)?;
+    let transaction = store.begin()?;
+    let router = output::InspectedRouter {
+        outside_mtu: bridge.map(|bridge| bridge.mtu),
+        networks: super::network::listed(&transaction)?,
+        endpoints: transaction.count_endpoints()?,
+        floating_addresses: transaction.floatings()?.iter().map(output::Floating::from).collect(),
+        published: transaction.port_maps()?.iter().map(output::PortMap::from).collect(),
+        router: shown(&recorded, standing(&recorded, outside.as_deref())),
+    };
     match context.format {
         Format::Json => context.print_list(&[router]),
-        Format::Table => Ok(output::print_details(&mut context.out(), &router)?),
+        Format::Table => Ok(router.print(&mut context.out())?),
     }
 }
 

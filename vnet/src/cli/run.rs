@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use super::apply::Files;
 use super::context::{Context, note};
+use super::hints;
 use super::usage;
 use vnet_common::LogLevel;
 
@@ -133,7 +134,10 @@ impl Run {
         let tell = move |told: Told| {
             // It goes on when nobody reads any more.
             let _ = match told {
-                Told::News(event) => print(format, &event),
+                Told::News(event) => {
+                    let text = hints::complete(&event.text).into_owned();
+                    print(format, &RunEvent { text, ..event })
+                }
                 Told::Drop(event) => print(format, &event),
                 Told::Log(event) => print(format, &event),
             };
@@ -179,9 +183,14 @@ async fn again(files: Files, context: Context) -> Result<Vec<String>, String> {
                 return Ok(lines);
             }
             Err(error) if is_busy(&error) && Instant::now() < end => sleep(PAUSE).await,
-            Err(error) => return Err(format!("{error:#}").trim().replace('\n', "; ")),
+            Err(error) => return Err(on_one_line(&format!("{error:#}"))),
         }
     }
+}
+
+/// A text of several lines, of which the first may announce the others.
+fn on_one_line(text: &str) -> String {
+    text.trim().replace(":\n", ": ").replace('\n', "; ")
 }
 
 fn is_busy(error: &anyhow::Error) -> bool {
@@ -196,4 +205,16 @@ fn print(format: Format, event: &(impl serde::Serialize + std::fmt::Display)) ->
         Format::Table => writeln!(out, "{event}")?,
     }
     out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_files_is_told_on_one_line() {
+        let text = "nothing was changed, because of 2 problems:\na.toml:1:1: this\na.toml:2:1: that\n";
+        let expected = "nothing was changed, because of 2 problems: a.toml:1:1: this; a.toml:2:1: that";
+        assert_eq!(on_one_line(text), expected);
+    }
 }

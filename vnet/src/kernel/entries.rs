@@ -15,7 +15,7 @@ use vnet_common::{
 use super::cgroup_limit;
 use super::error::Error;
 use super::interface::index_if_any;
-use super::maps::Maps;
+use super::maps::{Maps, OTHER_VALUE};
 use super::netlink::{Address, Netlink};
 use crate::plan::{Op, Resource, State};
 
@@ -96,7 +96,7 @@ impl Entry {
                     State::Present
                 }
                 Some(UNCONFIGURED) => State::Absent,
-                Some(found) => State::Differs(format!("the map holds {found:?}, not {config:?}")),
+                Some(_) => State::Differs(OTHER_VALUE.to_owned()),
             }),
             Self::Uplink(key, value) => maps.uplinks.state(key, value),
             Self::HostAddress(key, value) => maps.host_addresses.state(key, value),

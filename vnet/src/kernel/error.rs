@@ -285,6 +285,15 @@ pub enum Error {
     /// A router's link cannot be reached from inside it.
     #[error("the bridge outside is not reached from inside the router: run the command on its host")]
     NotEntered,
+    /// The bridge that a router's link was a port of is not there.
+    #[error(
+        "bridge {bridge} outside is gone: whoever has made it has to make it again; then `vnet up` puts the router's \
+         link on it"
+    )]
+    OutsideGone {
+        /// The bridge.
+        bridge: String,
+    },
     /// A namespace of somebody else's has a name that is wanted.
     #[error("{} is another network namespace than the router's: remove it or give it another name", path.display())]
     OtherNamespaceThere {
@@ -599,12 +608,10 @@ pub enum Error {
         source: MapError,
     },
     /// A map cannot be written.
-    #[error("write the entry of {key} in map {map}")]
+    #[error("write an entry of map {map}")]
     WriteMap {
         /// The map.
         map: &'static str,
-        /// The entry's key.
-        key: String,
         /// Why.
         source: MapError,
     },

@@ -63,6 +63,14 @@ pub(super) fn enter(name: &str, number: u64) -> Result<bool, Error> {
     Ok(true)
 }
 
+/// Whether there is a namespace of that name, and it is the one of that number.
+pub(super) fn has(name: &str, number: u64) -> Result<bool, Error> {
+    match Namespace::open_if_any(&netns::path_of(name))? {
+        Some(namespace) => Ok(cookie(&namespace)? == number),
+        None => Ok(false),
+    }
+}
+
 /// Moves the process into the namespace of that number, which has lost its name: some other process may live in it. Says
 /// whether it is there now. To be called as [`enter`] is.
 pub(super) fn enter_nameless(number: u64) -> Result<bool, Error> {

@@ -15,6 +15,11 @@ pub(super) async fn state(leg: &Veth) -> Result<State, Error> {
     let namespace = home::outside()?;
     let netlink = namespace.netlink()?;
     if home::is_own(&leg.namespace)? {
+        if let Some(bridge) = lost_bridge(&netlink, leg)? {
+            return Ok(State::Differs(format!(
+                "bridge {bridge} outside is gone, and whoever has made it has to make it again"
+            )));
+        }
         return veth::state(&netlink, leg).await;
     }
     // The router's namespace has no name as yet; what there is leads to one that it had before.
@@ -34,7 +39,16 @@ pub(super) async fn is_there(leg: &Veth) -> Result<bool, Error> {
 pub(super) async fn create(leg: &Veth) -> Result<(), Error> {
     let namespace = home::outside()?;
     let netlink = namespace.netlink()?;
+    if let Some(bridge) = lost_bridge(&netlink, leg)? {
+        return Err(Error::OutsideGone { bridge: bridge.to_owned() });
+    }
     veth::create(Host { netlink: &netlink, namespace: Some(namespace) }, leg, Others::Stay).await
+}
+
+/// The bridge that the link is to be a port of, if there is no interface of its name.
+fn lost_bridge<'l>(netlink: &Netlink, leg: &'l Veth) -> Result<Option<&'l str>, Error> {
+    let Some(bridge) = leg.bridge.as_deref() else { return Ok(None) };
+    Ok(index_if_any(netlink, bridge)?.is_none().then_some(bridge))
 }
 
 /// Removes the link.

@@ -3,9 +3,11 @@
 use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
+use std::io;
 
 use aya::maps::{Array, Map, MapData, MapInfo};
 use aya::programs::ProgramInfo;
+use nix::net::if_::{if_indextoname, if_nameindex};
 use nix::time::{ClockId, clock_gettime};
 use vnet_common::{
     Addr, AllowFrom, AllowFromKey, CtEntry, DatapathConfig, EndpointUse, EndpointValue, FloatingValue,
@@ -20,8 +22,14 @@ use super::error::Error;
 use super::maps::{Maps, room};
 use super::netlink::Netlink;
 use super::probe::Probe;
+use super::sysctl;
 use crate::instance::Instance;
-use crate::trace;
+use crate::trace::{self, Forwarding};
+
+/// Parameters of IPv6 by which an interface forwards: as a router's, which has it ignore router advertisements, and all the
+/// same (Linux 6.17).
+const FORWARDING: &str = "forwarding";
+const FORCED: &str = "force_forwarding";
 
 /// The one map of those asked that nobody has pinned.
 const FLOOD_TOTAL: &str = "flood_total";
@@ -188,6 +196,32 @@ impl trace::Live for Live<'_> {
 
     fn is_local(&self, addr: &Addr) -> bool {
         self.local.contains(addr)
+    }
+
+    fn forwarding(&self, v4: bool, ifindex: u32) -> Result<Forwarding, Error> {
+        if v4 {
+            return Ok(Forwarding::AsRouted);
+        }
+        let Ok(name) = if_indextoname(ifindex) else { return Ok(Forwarding::AsRouted) };
+        let name = name.to_string_lossy();
+        let is_on = |interface: &str, key| sysctl::is_on_v6(interface, key);
+        // As `ip6_forward` asks (net/ipv6/ip6_output.c, Linux 6.17).
+        if !is_on("all", FORWARDING)? && !is_on(&name, FORCED)? {
+            return Ok(Forwarding::Off);
+        }
+        // As `bpf_fib_lookup` does (net/core/filter.c).
+        if is_on(&name, FORWARDING)? {
+            return Ok(Forwarding::AsRouted);
+        }
+        for other in if_nameindex()
+            .map_err(|errno| Error::ReadInterfaces { source: io::Error::from(errno).into() })?
+            .to_slice()
+        {
+            if is_on(&other.name().to_string_lossy(), FORWARDING)? {
+                return Ok(Forwarding::AskedAs(other.index()));
+            }
+        }
+        Ok(Forwarding::AsRouted)
     }
 
     fn now(&self) -> u32 {

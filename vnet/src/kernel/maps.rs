@@ -9,7 +9,6 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::fmt::Debug;
 use std::hash::Hash;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -214,8 +213,8 @@ pub(super) struct Table<K, V> {
 
 impl<K, V> Table<K, V>
 where
-    K: bytemuck::Pod + Eq + Hash + Debug,
-    V: bytemuck::Pod + PartialEq + Debug,
+    K: bytemuck::Pod + Eq + Hash,
+    V: bytemuck::Pod + PartialEq,
 {
     fn new(instance: &Instance, name: &'static str) -> Self {
         Self::pinned_at(instance.map_pin(name), name)
@@ -307,7 +306,7 @@ where
             Ok(Some(())) => Ok(()),
             Ok(None) => Err(Error::NoMap { map: self.name, pin: self.pin.clone() }),
             Err(source) if errno(&source) == Some(nix::libc::E2BIG) => Err(Error::MapFull { map: self.name }),
-            Err(source) => Err(self.write_error_of(&key, source)),
+            Err(source) => Err(self.write_error_of(source)),
         }
     }
 
@@ -317,7 +316,7 @@ where
             Ok(done) => Ok(done.is_some()),
             Err(MapError::KeyNotFound) => Ok(false),
             Err(source) if errno(&source) == Some(nix::libc::ENOENT) => Ok(false),
-            Err(source) => Err(self.write_error_of(key, source)),
+            Err(source) => Err(self.write_error_of(source)),
         }
     }
 
@@ -330,10 +329,8 @@ where
             Ok(Some(Err((done, error)))) if error.raw_os_error() == Some(nix::libc::E2BIG) => {
                 failed(done, Error::MapFull { map: self.name })
             }
-            Ok(Some(Err((done, error)))) => {
-                failed(done, self.write_error(&keys[done], "BPF_MAP_UPDATE_BATCH", error))
-            }
-            Err(source) => failed(0, self.write_error_of(&keys[0], source)),
+            Ok(Some(Err((done, error)))) => failed(done, self.write_error("BPF_MAP_UPDATE_BATCH", error)),
+            Err(source) => failed(0, self.write_error_of(source)),
         }
     }
 
@@ -343,19 +340,17 @@ where
         let failed = |done, error| Err((done, Box::new(error)));
         match self.with(|map| Ok(batch::delete(descriptor(map), keys))) {
             Ok(None | Some(Ok(()))) => Ok(()),
-            Ok(Some(Err((done, error)))) => {
-                failed(done, self.write_error(&keys[done], "BPF_MAP_DELETE_BATCH", error))
-            }
-            Err(source) => failed(0, self.write_error_of(&keys[0], source)),
+            Ok(Some(Err((done, error)))) => failed(done, self.write_error("BPF_MAP_DELETE_BATCH", error)),
+            Err(source) => failed(0, self.write_error_of(source)),
         }
     }
 
-    fn write_error(&self, key: &K, call: &'static str, io_error: io::Error) -> Error {
-        self.write_error_of(key, SyscallError { call, io_error }.into())
+    fn write_error(&self, call: &'static str, io_error: io::Error) -> Error {
+        self.write_error_of(SyscallError { call, io_error }.into())
     }
 
-    fn write_error_of(&self, key: &K, source: MapError) -> Error {
-        Error::WriteMap { map: self.name, key: format!("{key:?}"), source }
+    fn write_error_of(&self, source: MapError) -> Error {
+        Error::WriteMap { map: self.name, source }
     }
 
     /// How an entry stands.
@@ -386,7 +381,7 @@ where
 
 impl<V> Table<PrefixKey, V>
 where
-    V: bytemuck::Pod + PartialEq + Debug,
+    V: bytemuck::Pod + PartialEq,
 {
     /// How the entry of exactly this prefix stands: looking it up would find a shorter one as well.
     pub(super) fn exact_state(&self, key: &PrefixKey, wanted: &V) -> Result<State, Error> {
@@ -397,11 +392,14 @@ where
     }
 }
 
-fn compare<V: PartialEq + Debug>(found: Option<V>, wanted: &V) -> State {
+/// How an entry differs. What it says is for programs, which read it as numbers.
+pub(super) const OTHER_VALUE: &str = "its entry in the map says something else than is recorded";
+
+fn compare<V: PartialEq>(found: Option<V>, wanted: &V) -> State {
     match found {
         None => State::Absent,
         Some(found) if found == *wanted => State::Present,
-        Some(found) => State::Differs(format!("the map holds {found:?}, not {wanted:?}")),
+        Some(_) => State::Differs(OTHER_VALUE.to_owned()),
     }
 }
 

@@ -489,6 +489,14 @@ impl Kernel {
         home::enter(router, number)
     }
 
+    /// Whether the namespace of a router is there, under its name.
+    ///
+    /// # Errors
+    /// When it cannot be asked for its number.
+    pub fn has_home(router: &str, number: u64) -> Result<bool, Error> {
+        home::has(router, number)
+    }
+
     /// Moves the process into the namespace of this number, which has lost its name, if some process lives there; says
     /// whether it is there now. To be called before there is another thread.
     ///

@@ -105,6 +105,14 @@ pub(super) fn write(path: &Path, value: &str) -> Result<(), Error> {
         .map_err(|source| Error::WriteSysctl { path: path.to_owned(), value: value.to_owned(), source })
 }
 
+/// Whether a parameter of IPv6 is there for an interface, or all of them, and not 0.
+pub(super) fn is_on_v6(interface: &str, key: &str) -> Result<bool, Error> {
+    match read(&of_interface("ipv6", interface, key)) {
+        Err(Error::ReadSysctl { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(false),
+        value => value.map(|value| value != "0"),
+    }
+}
+
 /// Whether the kernel has IPv6.
 pub(super) fn has_ipv6() -> bool {
     Path::new("/proc/sys/net/ipv6/conf/all").exists()

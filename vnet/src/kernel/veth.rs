@@ -211,7 +211,8 @@ pub(super) async fn create(at: Host<'_>, veth: &Veth, others: Others) -> Result<
             let mut attributes = vec![LinkAttribute::Mtu(veth.mtu), controller];
             attributes.extend(gso_attributes(host.gso, veth.gso));
             let changed = netlink.set_up(host.index, attributes).await;
-            changed.map_err(|source| change_error(&veth.host, "the host", source))?;
+            let place = if at.namespace.is_some() { "the router's own host" } else { "the host" };
+            changed.map_err(|source| change_error(&veth.host, place, source))?;
             // Below 1280 bytes an interface has no IPv6, and so no parameters of it.
             if end.mtu < veth.mtu {
                 let raised = inside.set_up(end.index, vec![LinkAttribute::Mtu(veth.mtu)]).await;

@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
+use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -87,6 +88,24 @@ pub enum Change {
     Record,
     /// More happened than could be kept.
     Lost,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Interface { name } => write!(f, "interface {name}"),
+            Self::Address => f.write_str("an address of the host"),
+            Self::Route { default: true } => f.write_str("a default route of the host"),
+            Self::Route { default: false } => f.write_str("a route of the host"),
+            Self::Parameter => f.write_str("a parameter of the host or of an interface"),
+            Self::Elsewhere => f.write_str("something in another namespace"),
+            Self::Attachment { interface } => write!(f, "a program's attachment to {interface}"),
+            Self::Pins => f.write_str("pinned maps or programs"),
+            Self::Namespace { name } => write!(f, "the name of namespace {name}"),
+            Self::Record => f.write_str("the record"),
+            Self::Lost => f.write_str("more than could be kept"),
+        }
+    }
 }
 
 impl Change {

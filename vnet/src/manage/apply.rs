@@ -23,6 +23,7 @@ use super::masquerade::{NotedRule, note_exclusion, note_masquerade};
 use super::network::{check_same, rules_of};
 use super::pool::default_subnets;
 use super::port_map::{Present, Wishes, restrictions};
+use super::reachable::without_floating;
 use super::up::{InstanceWish, Noted, idle_limits};
 use super::{
     Claim, Description, Done, Doubt, EndpointRequest, Error, Manager, Mode, NetworkRequest, Part,
@@ -571,7 +572,8 @@ impl<M: Machine> Manager<M> {
         let mappings: Vec<PortMap> = noted.new.into_iter().map(|(_, mapping)| mapping).collect();
         draft.notes.extend(mappings.iter().flat_map(restrictions));
         let networks = transaction.networks()?;
-        draft.notes.extend(self.firewall_notes(settings, addresses, &networks, &mappings));
+        let interfaces = without_floating(addresses.interfaces.clone(), &transaction.floatings()?);
+        draft.notes.extend(self.firewall_notes(settings, interfaces, &networks, &mappings));
         Ok(())
     }
 }
@@ -697,7 +699,7 @@ fn take_out_links(
 /// Checks that a network's bridge is none of the uplinks.
 fn not_an_uplink(network: Network, settings: &Settings) -> Result<Network, Error> {
     match settings.uplinks.iter().find(|uplink| **uplink == network.bridge) {
-        Some(uplink) => Err(Error::OwnInterface { name: uplink.clone() }),
+        Some(uplink) => Err(Error::BridgeIsUplink { name: uplink.clone() }),
         None => Ok(network),
     }
 }

@@ -12,10 +12,10 @@ use super::examine::{Difference, Examination, examine, examine_endpoint, examine
 use super::flows::{named, room};
 use super::host::Host;
 use super::masquerade::missing_addresses;
-use super::reachable::in_full;
+use super::reachable::{in_full, without_floating};
 use super::{Error, Manager, kernel};
 use crate::firewall::Netfilter;
-use crate::kernel::{Addressed, Environment};
+use crate::kernel::{Addressed, Environment, Interface};
 use crate::plan::Resource;
 use crate::reconcile::Machine;
 use crate::spec::{Endpoint, Network, PortMap, Settings};
@@ -47,6 +47,7 @@ struct Facts {
     networks: Vec<Network>,
     mappings: Vec<PortMap>,
     host: Host,
+    /// Without floating addresses, at which nothing is published.
     interfaces: Vec<Addressed>,
     netfilter: Result<Netfilter, String>,
     environment: Result<Environment, String>,
@@ -60,6 +61,8 @@ struct Facts {
     missing_cgroups: Vec<String>,
     /// Addresses that rules translate to and the host has not.
     missing_addresses: Vec<String>,
+    /// The interfaces of a router's host, where its bridge is; nothing if that cannot be seen from here.
+    outside: Option<Vec<Interface>>,
     /// How many things are to be gone and are not yet.
     going: bool,
     /// What flows have nearly all in use.
@@ -97,9 +100,12 @@ const CHECKS: [Check; 15] = [
     Check { name: "br_netfilter", run: firewall::bridged_frames },
 ];
 
+/// The check of what namespaces are told of name servers, which nothing here knows: whoever does makes its findings.
+pub const RESOLVER_CHECK: &str = "resolver";
+
 /// The names of all checks.
 pub fn checks() -> impl Iterator<Item = &'static str> {
-    CHECKS.iter().map(|check| check.name)
+    CHECKS.iter().map(|check| check.name).chain([RESOLVER_CHECK])
 }
 
 impl<M: Machine> Manager<M> {
@@ -135,10 +141,11 @@ impl<M: Machine> Manager<M> {
             missing_cgroups: self.missing_cgroups(&transaction)?,
             missing_addresses: missing_addresses(&transaction, &interfaces)?,
             host,
-            interfaces,
+            interfaces: without_floating(interfaces, &transaction.floatings()?),
             netfilter: self.machine.netfilter().map_err(|error| in_full(&error)),
             environment: self.machine.environment().map_err(|error| in_full(&error)),
             examined,
+            outside: self.machine.outside().await.map_err(kernel("list the interfaces outside"))?,
             endpoints,
             endpoint_entries,
             going: !transaction.going()?.is_empty(),

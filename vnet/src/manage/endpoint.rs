@@ -8,7 +8,7 @@ use vnet_common::{Addr, Mac};
 
 use super::connection::with_departing;
 use super::direct::check_free;
-use super::error::{Refusals, there_are};
+use super::error::{Refusals, nearest, there_are};
 use super::limit::{check_bursts, note_limits};
 use super::network::list;
 use super::port_map::of_removed;
@@ -415,16 +415,32 @@ impl<M: Machine> Manager<M> {
         if let Some(endpoint) = found {
             return Ok(endpoint);
         }
-        let described = transaction.endpoints()?.into_iter().map(|endpoint| {
-            let addresses: Vec<IpAddr> = endpoint.addresses().collect();
-            if addresses.is_empty() {
-                endpoint.name.to_string()
-            } else {
-                format!("{} ({})", endpoint.name, list(&addresses))
-            }
-        });
-        Err(Error::NoSuchEndpoint { name: host.clone(), existing: there_are(described) })
+        Err(no_such_endpoint(host.clone(), &transaction.endpoints()?))
     }
+}
+
+/// What is said of an endpoint that is not among those that there are.
+#[must_use]
+pub fn no_such_endpoint(asked: TargetHost, endpoints: &[Endpoint]) -> Error {
+    let described = endpoints.iter().map(|endpoint| {
+        let addresses: Vec<IpAddr> = endpoint.addresses().collect();
+        if addresses.is_empty() {
+            endpoint.name.to_string()
+        } else {
+            format!("{} ({})", endpoint.name, list(&addresses))
+        }
+    });
+    let mut existing = there_are(described);
+    let nearest = match &asked {
+        TargetHost::Name(name) => nearest(name.as_str(), endpoints.iter().map(|it| it.name.as_str())),
+        TargetHost::Addr(_) => None,
+    };
+    existing.push_str(&match nearest {
+        _ if endpoints.is_empty() => ", nor any other: `vnet ns create` makes one".to_owned(),
+        Some(nearest) => format!("; did you mean {nearest}?"),
+        None => "; `vnet ns ls` lists them".to_owned(),
+    });
+    Error::NoSuchEndpoint { name: asked, existing }
 }
 
 /// One address of each family of the network: the one asked for, or the lowest free one.

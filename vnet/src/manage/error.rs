@@ -80,13 +80,76 @@ pub enum Error {
         /// The instance.
         instance: String,
     },
-    /// A router's bridge is none.
+    /// A router of a host in another network namespace.
+    #[error(
+        "router {instance} belongs to a host in another network namespace, where its bridge is: run the command \
+         there; if that namespace is gone, remove {}, `ip netns del {instance}`, and run `vnet down`",
+        directory.display()
+    )]
+    OtherHost {
+        /// The router's instance.
+        instance: String,
+        /// Directory of its record.
+        directory: std::path::PathBuf,
+    },
+    /// A router is to be on a bridge that there is not.
     #[error("there is no bridge {name} outside{candidates}")]
-    NotABridge {
+    NoBridge {
         /// What was named.
         name: InterfaceName,
         /// The bridges that there are.
         candidates: String,
+    },
+    /// A router is to be on something that is no bridge.
+    #[error(
+        "{name} outside is {what} and no bridge: name the bridge that it is a port of, or that leads where it does{candidates}"
+    )]
+    NotABridge {
+        /// What was named.
+        name: InterfaceName,
+        /// What it is.
+        what: String,
+        /// The bridges that there are.
+        candidates: String,
+    },
+    /// The bridge that a router is on has gone.
+    #[error(
+        "bridge {bridge} outside, which router {instance} is on, is gone{instead}: whoever has made it has to make it \
+         again; then `vnet up` puts the router's link on it"
+    )]
+    OutsideGone {
+        /// The bridge.
+        bridge: InterfaceName,
+        /// The router.
+        instance: String,
+        /// What has its name now, after a comma.
+        instead: String,
+    },
+    /// Another router on the same bridge has an address.
+    #[error(
+        "{addr} is {what} of router {instance}, which is on bridge {bridge} as well: choose another address"
+    )]
+    OutsideTaken {
+        /// The address.
+        addr: IpAddr,
+        /// What it is there.
+        what: &'static str,
+        /// The other router.
+        instance: String,
+        /// The bridge.
+        bridge: InterfaceName,
+    },
+    /// Another router on the same bridge has the hardware address.
+    #[error(
+        "{mac} is the hardware address of router {instance}, which is on bridge {bridge} as well: choose another with --mac"
+    )]
+    OutsideMacTaken {
+        /// The address.
+        mac: vnet_common::Mac,
+        /// The other router.
+        instance: String,
+        /// The bridge.
+        bridge: InterfaceName,
     },
     /// A router's bridge is a network's.
     #[error(
@@ -208,6 +271,15 @@ pub enum Error {
     #[error("{name} cannot be an uplink: it is an interface of this instance")]
     OwnInterface {
         /// The name.
+        name: InterfaceName,
+    },
+    /// A network was to have an uplink for its bridge.
+    #[error(
+        "{name} cannot be the bridge of a network, which vnet makes: it is the uplink; choose another name with --bridge, \
+         or leave that out"
+    )]
+    BridgeIsUplink {
+        /// The uplink.
         name: InterfaceName,
     },
     /// The interface is no uplink of the instance.
@@ -691,6 +763,24 @@ pub enum Error {
         /// The address with the length of a host's prefix.
         net: IpNet,
     },
+    /// A router does not give itself the address that is to float.
+    #[error(
+        "{external} is in no prefix of the addresses of router {instance} ({prefixes}), so that the router does not give \
+         it to its link by itself: choose one that is, or have {external} routed to the router and add it there first, with \
+         `ip -n {instance} addr add {net} dev {ifname}`"
+    )]
+    ExternalElsewhere {
+        /// The address.
+        external: IpAddr,
+        /// The router.
+        instance: String,
+        /// Its addresses.
+        prefixes: String,
+        /// The address with the length of a host's prefix.
+        net: IpNet,
+        /// The router's link.
+        ifname: InterfaceName,
+    },
     /// The endpoint's address is of the other family.
     #[error("{external} cannot lead to {target}, which has no {family} address")]
     FloatingFamily {
@@ -888,5 +978,48 @@ pub(super) fn there_are(names: impl IntoIterator<Item = impl ToString>) -> Strin
         0 => String::new(),
         1..=16 => format!(": there is {}", names.join(", ")),
         more => format!(": there is {}, and {} more", names[..16].join(", "), more - 16),
+    }
+}
+
+/// The one of some names that another is most likely a slip of: so many letters apart at most as every third of it is one.
+pub(super) fn nearest<'n>(name: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    let near = name.chars().count().div_ceil(3);
+    let apart = names.into_iter().map(|other| (distance(name, other), other));
+    apart.filter(|(apart, _)| *apart <= near).min().map(|(_, other)| other)
+}
+
+/// How many letters have to be put in, left out or exchanged to make one word of another (Levenshtein).
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (nth, letter) in from.chars().enumerate() {
+        let mut before = nth;
+        row[0] = nth + 1;
+        for (at, other) in to.iter().enumerate() {
+            let exchanged = before + usize::from(letter != *other);
+            before = row[at + 1];
+            row[at + 1] = exchanged.min(before + 1).min(row[at] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_one_that_is_near() {
+        for (from, to, expected) in
+            [("web", "web", 0), ("wbe", "web", 2), ("kitten", "sitting", 3), ("", "ab", 2)]
+        {
+            assert_eq!((distance(from, to), distance(to, from)), (expected, expected), "{from} {to}");
+        }
+        let names = ["web", "web1", "db"];
+        for (name, expected) in
+            [("wweb", Some("web")), ("web2", Some("web")), ("mail", None), ("wdb", Some("db"))]
+        {
+            assert_eq!(nearest(name, names), expected, "{name}");
+        }
     }
 }

@@ -7,8 +7,10 @@ use vnet_common::Addr;
 
 use super::endpoint::family;
 use super::host::Addresses;
+use super::network::list;
 use super::port_map::{Served, WhichLink};
 use super::{Claim, Done, Error, Manager};
+use crate::instance::Instance;
 use crate::plan::expand;
 use crate::reconcile::Machine;
 use crate::spec::{Cidr, Floating, GatewayMode, InterfaceName, Link, Router, TargetHost};
@@ -55,7 +57,7 @@ impl<M: Machine> Manager<M> {
         request: &FloatingRequest,
     ) -> Result<NotedFloating, Error> {
         let floating = self.describe_floating(transaction, host, request)?;
-        let note = check_external(transaction, host, &floating)?;
+        let note = check_external(&self.instance, transaction, host, &floating)?;
         let recorded = same_floating(transaction, &floating)?;
         let claim = Claim::of(recorded.as_ref());
         if recorded.is_none() {
@@ -116,12 +118,14 @@ fn to_give(
 
 /// Checks that an address is the host's to give; gives a note if the host would miss it.
 fn check_external(
+    instance: &Instance,
     transaction: &Transaction,
     host: &Addresses,
     floating: &Floating,
 ) -> Result<Option<String>, Error> {
     let external = floating.external;
     let bad = |reason| Err(Error::ExternalAddress { external, reason });
+    let router = transaction.settings()?.and_then(|settings| settings.router);
     let addr = Addr::from(external);
     if addr.is_unspecified()
         || addr.is_loopback()
@@ -135,6 +139,14 @@ fn check_external(
             return bad(format!("it is the gateway of network {}", network.name));
         }
     }
+    if let Some(router) = &router {
+        if router.gateways.contains(&external) {
+            return bad("it is the router's gateway outside, by which everything leaves".to_owned());
+        }
+        if router.ends_prefix(external) {
+            return bad("it is the first or the last address of the router's prefix outside".to_owned());
+        }
+    }
     if floating.on.is_some() {
         return Ok(None);
     }
@@ -144,7 +156,15 @@ fn check_external(
         addresses.any(|own| own.addr() == external)
     });
     let Some(owner) = owner else {
-        return Err(Error::ExternalMissing { external, net: IpNet::from(external) });
+        let net = IpNet::from(external);
+        return Err(match router {
+            Some(Router { addresses, ifname, .. }) => {
+                let prefixes = list(&addresses);
+                let instance = instance.name().to_owned();
+                Error::ExternalElsewhere { external, instance, prefixes, net, ifname }
+            }
+            None => Error::ExternalMissing { external, net },
+        });
     };
     let is_first = owner.addresses.iter().find(of_family).is_some_and(|first| first.addr() == external);
     let note = || {

@@ -45,8 +45,8 @@ pub use cgroup_limit::CgroupLimitRequest;
 pub use connection::{ConnectRequest, Disconnected};
 pub use description::{Description, Doubt, Part};
 pub use direct::DirectRequest;
-pub use doctor::{Diagnosis, Finding, checks};
-pub use endpoint::{EndpointRequest, Place, RemovedEndpoint};
+pub use doctor::{Diagnosis, Finding, RESOLVER_CHECK, checks};
+pub use endpoint::{EndpointRequest, Place, RemovedEndpoint, no_such_endpoint};
 pub use error::{Error, Refused, RefusedPart};
 pub use examine::{Difference, Examination, examine};
 pub use floating::FloatingRequest;
@@ -55,10 +55,13 @@ pub use limit::LimitChange;
 pub use masquerade::{MasqueradeRequest, missing_addresses};
 pub use network::NetworkRequest;
 pub use port_map::PortMapRequest;
-pub use reachable::{Reach, UplinkReach, reach};
+pub use reachable::{Reach, UplinkReach, in_full, reach, without_floating};
 pub use repair::{Object, Repair, Repaired, Scope};
 pub use repoint::MoveRequest;
-pub use router::{Recorded, RouterRequest, check_bridge, is_recorded, recorded_router, routers};
+pub use router::{
+    Recorded, RouterRequest, Standing, check_external_of, check_outside_of, is_recorded, recorded_router,
+    routers,
+};
 pub use up::{Downed, Instantiated, UpRequest, down};
 
 use std::net::IpAddr;
@@ -268,14 +271,21 @@ pub fn check_namespace<M: Machine>(
         return if settings.namespace == here { Ok(()) } else { Err(elsewhere(instance)) };
     };
     match machine.origin().map_err(kernel(asking))? {
-        Some(host) if host != router.host => Err(elsewhere(instance)),
+        Some(host) if host != router.host => Err(of_other_host(instance)),
         _ if settings.namespace == here => Ok(()),
-        None if router.host != here => Err(elsewhere(instance)),
-        _ => Err(Error::HomeGone {
-            instance: instance.name().to_owned(),
-            path: ours::home_path(instance.name()),
-        }),
+        None if router.host != here => Err(of_other_host(instance)),
+        _ => Err(home_gone(instance)),
     }
+}
+
+/// What is said of a router whose namespace is not there.
+#[must_use]
+pub fn home_gone(instance: &Instance) -> Error {
+    Error::HomeGone { instance: instance.name().to_owned(), path: ours::home_path(instance.name()) }
+}
+
+fn of_other_host(instance: &Instance) -> Error {
+    Error::OtherHost { instance: instance.name().to_owned(), directory: instance.run_dir() }
 }
 
 fn elsewhere(instance: &Instance) -> Error {

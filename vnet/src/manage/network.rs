@@ -113,6 +113,9 @@ impl<M: Machine> Manager<M> {
         uplinks: &[InterfaceName],
         request: &NetworkRequest,
     ) -> Result<Network, Error> {
+        if let Some(name) = uplinks.iter().find(|uplink| request.bridge.as_ref() == Some(uplink)) {
+            return Err(Error::BridgeIsUplink { name: name.clone() });
+        }
         let uplinks = OfUplinks::observe(host, uplinks);
         let network = self.describe_network(transaction, host, request, uplinks)?;
         note_network(transaction, &network)?;

@@ -11,6 +11,7 @@ use super::endpoint::family;
 use super::error::{Refused, protocol_option, there_are};
 use super::host::{Addresses, Refresh};
 use super::network::list;
+use super::reachable::without_floating;
 use super::{Claim, Done, Error, Manager};
 use crate::plan::{Resource, expand};
 use crate::reconcile::Machine;
@@ -159,8 +160,9 @@ impl<M: Machine> Manager<M> {
         }
         let mappings: Vec<PortMap> = mappings.into_iter().map(|(mapping, _)| mapping).collect();
         let networks = transaction.networks()?;
+        let interfaces = without_floating(host.interfaces, &transaction.floatings()?);
         let ops = self.make(transaction, &what(&mappings), wanted, obsolete).await?;
-        notes.extend(self.firewall_notes(&settings, &host, &networks, &mappings));
+        notes.extend(self.firewall_notes(&settings, interfaces, &networks, &mappings));
         Ok(Done { value: mappings, ops, notes })
     }
 

@@ -1,16 +1,16 @@
 //! From where a published port is reached, and what the host's own firewall would have said to that.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use vnet_common::Addr;
 
 use super::Manager;
-use super::host::Addresses;
 use crate::firewall::{Connection, Hook, Link, Netfilter, Verdict, judge};
 use crate::kernel::Addressed;
 use crate::reconcile::Machine;
-use crate::spec::{Firewall, InterfaceName, Name, Network, PortMap, Settings};
+use crate::spec::{Firewall, Floating, InterfaceName, Name, Network, PortMap, Settings};
 
 /// Whom a mapping serves, beside the host itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,18 @@ pub struct UplinkReach {
     pub addresses: Vec<IpAddr>,
 }
 
-/// From where a mapping is reached.
+/// The host's addresses at which its ports are published: all of a floating address leads to its endpoint, before anybody
+/// looks for a port.
+#[must_use]
+pub fn without_floating(mut interfaces: Vec<Addressed>, floatings: &[Floating]) -> Vec<Addressed> {
+    let floating: HashSet<IpAddr> = floatings.iter().map(|floating| floating.external).collect();
+    for interface in &mut interfaces {
+        interface.addresses.retain(|net| !floating.contains(&net.addr()));
+    }
+    interfaces
+}
+
+/// From where a mapping is reached; `interfaces` are those [without floating addresses](without_floating).
 #[must_use]
 pub fn reach(
     netfilter: &Netfilter,
@@ -150,7 +161,7 @@ impl<M: Machine> Manager<M> {
     pub(super) fn firewall_notes(
         &self,
         settings: &Settings,
-        host: &Addresses,
+        interfaces: Vec<Addressed>,
         networks: &[Network],
         mappings: &[PortMap],
     ) -> Vec<String> {
@@ -172,7 +183,7 @@ impl<M: Machine> Manager<M> {
             return Vec::new();
         }
         let says = |mapping: &&PortMap| {
-            let verdict = firewall_says(&netfilter, &host.interfaces, settings, networks, mapping);
+            let verdict = firewall_says(&netfilter, &interfaces, settings, networks, mapping);
             note(mapping, &verdict, settings.firewall)
         };
         let mut notes: Vec<String> = open.iter().filter_map(says).collect();
@@ -234,9 +245,21 @@ fn note(mapping: &PortMap, verdict: &Verdict, firewall: Firewall) -> Option<Stri
     ))
 }
 
-/// An error with its cause.
-pub(super) fn in_full(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
+/// An error with its causes, each said once: what was attempted is often what the cause says as well.
+#[must_use]
+pub fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut last = text.clone();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let next = cause.to_string();
+        if !last.ends_with(&next) {
+            text.push_str(&format!(": {next}"));
+        }
+        last = next;
+        source = cause.source();
+    }
+    text
 }
 
 /// A mapping's ports, in words.

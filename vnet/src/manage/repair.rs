@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use super::host::{Addresses, Host, Refresh};
 use super::limit::check_bursts;
 use super::network::{OfUplinks, check_mtu, network_resources, users};
+use super::reachable::in_full;
 use super::up::{forwarding, free_rules};
 use super::{Claim, Error, Manager, Mode, Steps, Wanted, check_namespace, kernel};
 use crate::instance::Instance;
@@ -428,13 +429,7 @@ impl Repair {
     /// That nothing could be done about a part, not even look at it.
     #[must_use]
     pub fn of_nothing(object: Object, error: &(dyn std::error::Error + 'static)) -> Self {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            text.push_str(&format!(": {cause}"));
-            source = cause.source();
-        }
-        Self { object, found: Vec::new(), ops: Vec::new(), failure: Some(text) }
+        Self { object, found: Vec::new(), ops: Vec::new(), failure: Some(in_full(error)) }
     }
 }
 

@@ -79,23 +79,76 @@ fn settings_of(instance: &Instance) -> Result<Option<Settings>, store::Error> {
 }
 
 /// Refuses a bridge that is a network's of an instance in the same namespace, beside this one: the network's endpoints are
-/// known by their addresses and reached past the bridge. To be asked before this instance is locked.
+/// known by their addresses and reached past the bridge. And addresses that another router has on it. To be asked before
+/// this instance is locked.
 ///
 /// # Errors
-/// When it is one, or a record cannot be read.
-pub fn check_bridge(instance: &Instance, bridge: &InterfaceName, namespace: u64) -> Result<(), Error> {
+/// When it is one, one is taken, or a record cannot be read.
+pub fn check_outside_of(instance: &Instance, request: &RouterRequest, namespace: u64) -> Result<(), Error> {
+    let bridge = &request.bridge;
+    for addr in request.addresses.iter().map(IpNet::addr) {
+        check_nobodys(instance, addr, bridge, namespace)?;
+    }
     for other in siblings(instance)? {
         let store = match Store::open(&other) {
             Err(store::Error::NotUp { .. }) => continue,
             store => store?,
         };
         let transaction = store.begin()?;
-        if transaction.settings()?.is_none_or(|settings| settings.namespace != namespace) {
+        let Some(settings) = transaction.settings()? else { continue };
+        let neighbour = settings.router.filter(|it| it.host == namespace && it.bridge == *bridge);
+        if let Some(mac) = neighbour.and_then(|it| request.mac.filter(|mac| *mac == it.mac)) {
+            let (bridge, instance) = (bridge.clone(), other.name().to_owned());
+            return Err(Error::OutsideMacTaken { mac, instance, bridge });
+        }
+        if settings.namespace != namespace {
             continue;
         }
         if let Some(network) = transaction.networks()?.into_iter().find(|network| network.bridge == *bridge) {
             let (bridge, instance) = (bridge.clone(), other.name().to_owned());
             return Err(Error::OwnBridge { bridge, network: network.name, instance });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses an address that another router has on the bridge that this one is on. To be asked before this instance is locked;
+/// says nothing of an instance that is no router.
+///
+/// # Errors
+/// When one has it, or a record cannot be read.
+pub fn check_external_of(instance: &Instance, external: IpAddr) -> Result<(), Error> {
+    match recorded_router(instance)? {
+        Some(Recorded { router, .. }) => check_nobodys(instance, external, &router.bridge, router.host),
+        None => Ok(()),
+    }
+}
+
+/// Refuses an address that another router on a bridge answers for: neighbours would find now one, now the other.
+fn check_nobodys(
+    instance: &Instance,
+    addr: IpAddr,
+    bridge: &InterfaceName,
+    namespace: u64,
+) -> Result<(), Error> {
+    for other in siblings(instance)? {
+        let Some(Recorded { router, .. }) = recorded_router(&other)? else { continue };
+        if router.host != namespace || router.bridge != *bridge {
+            continue;
+        }
+        let taken = |what| {
+            let (bridge, instance) = (bridge.clone(), other.name().to_owned());
+            Err(Error::OutsideTaken { addr, what, instance, bridge })
+        };
+        if router.addresses.iter().any(|net| net.addr() == addr) {
+            return taken("an address");
+        }
+        let floating = match Store::open(&other) {
+            Err(store::Error::NotUp { .. }) => continue,
+            store => store?.begin()?.floating(addr)?,
+        };
+        if floating.is_some() {
+            return taken("a floating address");
         }
     }
     Ok(())
@@ -120,10 +173,16 @@ impl<M: Machine> Manager<M> {
         match (recorded_router, request) {
             (Some(router), request) => {
                 request.map_or(Ok(()), |request| check_same(&self.instance, request, router))?;
-                let mut interfaces = outside.iter().flatten();
-                let bridge = interfaces.find(|interface| interface.name == router.bridge.as_str());
-                let (mtu, gso) = bridge.map_or((router.mtu, router.gso), |bridge| (bridge.mtu, bridge.gso));
-                Ok(Some(Router { mtu, gso, ..router.clone() }))
+                let Some(outside) = outside else { return Ok(Some(router.clone())) };
+                match bridge_of(router, &outside) {
+                    Ok(Interface { mtu, gso, .. }) => {
+                        Ok(Some(Router { mtu: *mtu, gso: *gso, ..router.clone() }))
+                    }
+                    Err(instead) => {
+                        let (bridge, instance) = (router.bridge.clone(), self.instance.name().to_owned());
+                        Err(Error::OutsideGone { bridge, instance, instead })
+                    }
+                }
             }
             (None, Some(_)) if recorded.is_some() => {
                 Err(Error::NoRouter { instance: self.instance.name().to_owned() })
@@ -138,13 +197,15 @@ impl<M: Machine> Manager<M> {
     fn new_router(&self, request: &RouterRequest, outside: &[Interface]) -> Result<Router, Error> {
         let RouterRequest { bridge, addresses, gateways, mac } = request;
         check_outside(addresses, gateways)?;
-        let is_bridge = |interface: &&Interface| interface.kind.as_deref() == Some(BRIDGE);
-        let named = outside.iter().find(|interface| interface.name == bridge.as_str());
-        let Some(found) = named.filter(is_bridge) else {
-            let bridges = outside.iter().filter(is_bridge).map(|interface| &interface.name);
-            let candidates = there_are(bridges);
-            return Err(Error::NotABridge { name: bridge.clone(), candidates });
+        let bridges = outside.iter().filter(|interface| is_bridge(interface));
+        let candidates = || there_are(bridges.map(|interface| &interface.name));
+        let name = || bridge.clone();
+        let Some(found) = outside.iter().find(|interface| interface.name == bridge.as_str()) else {
+            return Err(Error::NoBridge { name: name(), candidates: candidates() });
         };
+        if !is_bridge(found) {
+            return Err(Error::NotABridge { name: name(), what: kind_of(found), candidates: candidates() });
+        }
         let none_left = |what| Error::NoRouterNameLeft { what, instance: self.instance.name().to_owned() };
         let is_free = |name: &InterfaceName| outside.iter().all(|it| it.name != name.as_str());
         let host_interface = ours::leg_interfaces(self.instance.name()).find(is_free);
@@ -187,13 +248,81 @@ impl<M: Machine> Manager<M> {
         transaction: &Transaction,
         settings: &mut Settings,
     ) -> Result<bool, Error> {
-        let router = self.describe_router(Some(settings), None).await?;
+        let router = match self.describe_router(Some(settings), None).await {
+            // The link says so when it is looked at; all else is looked at as well.
+            Err(Error::OutsideGone { .. }) => return Ok(false),
+            router => router?,
+        };
         if router == settings.router {
             return Ok(false);
         }
         settings.router = router;
         transaction.set_settings(settings)?;
         Ok(true)
+    }
+}
+
+fn is_bridge(interface: &Interface) -> bool {
+    interface.kind.as_deref() == Some(BRIDGE)
+}
+
+/// What an interface is, for people.
+fn kind_of(interface: &Interface) -> String {
+    interface
+        .kind
+        .as_ref()
+        .map_or_else(|| "an interface without a kind".to_owned(), |kind| format!("a {kind}"))
+}
+
+/// The bridge that a router is on, of the interfaces outside; if it is gone, what has its name now, after a comma.
+pub(super) fn bridge_of<'o>(router: &Router, outside: &'o [Interface]) -> Result<&'o Interface, String> {
+    match outside.iter().find(|interface| interface.name == router.bridge.as_str()) {
+        Some(bridge) if is_bridge(bridge) => Ok(bridge),
+        Some(other) => Err(format!(", and {} of its name is there", kind_of(other))),
+        None => Err(String::new()),
+    }
+}
+
+/// How a router stands, as far as its host sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Its namespace, its link and the bridge outside are there.
+    Up,
+    /// There is no namespace of its name, or that is another.
+    NamespaceGone,
+    /// The bridge outside is gone.
+    BridgeGone,
+    /// Its link to the outside is gone.
+    LinkGone,
+    /// One may not look.
+    Unknown,
+}
+
+impl Standing {
+    /// How a router stands that has its namespace or not, on a host with these interfaces; nothing is known of either that
+    /// is missing.
+    #[must_use]
+    pub fn of(router: &Router, has_home: Option<bool>, outside: Option<&[Interface]>) -> Self {
+        let (Some(has_home), Some(outside)) = (has_home, outside) else { return Self::Unknown };
+        let has_link = outside.iter().any(|interface| interface.name == router.host_interface.as_str());
+        match bridge_of(router, outside) {
+            _ if !has_home => Self::NamespaceGone,
+            Err(_) => Self::BridgeGone,
+            Ok(_) if !has_link => Self::LinkGone,
+            Ok(_) => Self::Up,
+        }
+    }
+
+    /// It, in a word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::NamespaceGone => "namespace-gone",
+            Self::BridgeGone => "bridge-gone",
+            Self::LinkGone => "link-gone",
+            Self::Unknown => "unknown",
+        }
     }
 }
 

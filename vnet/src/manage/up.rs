@@ -369,7 +369,7 @@ impl<M: Machine> Manager<M> {
         let network =
             self.describe_network(transaction, host, &plain, OfUplinks::observe(host, &settings.uplinks))?;
         if let Some(uplink) = settings.uplinks.iter().find(|uplink| **uplink == network.bridge) {
-            return Err(Error::OwnInterface { name: uplink.clone() });
+            return Err(Error::BridgeIsUplink { name: uplink.clone() });
         }
         note_network(transaction, &network)?;
         Ok(network)

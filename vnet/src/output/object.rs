@@ -10,7 +10,9 @@ use serde::Serialize;
 use vnet_common::Hook;
 
 use super::table::words;
-use super::{Format, Listed, Reachable, VERSION, age, print_json, print_list, reachable, table};
+use super::{
+    Format, Listed, Reachable, VERSION, age, print_details, print_json, print_list, reachable, table,
+};
 use crate::plan::{Resource, expand};
 use crate::spec;
 
@@ -449,13 +451,30 @@ impl From<&spec::PortMap> for PortMap {
     }
 }
 
+/// One port, or the first and the last.
+fn ports(first: u16, last: u16) -> String {
+    if first == last { format!("{first}") } else { format!("{first}-{last}") }
+}
+
+impl PortMap {
+    /// What is published, and where it leads.
+    fn in_words(&self) -> String {
+        let Self { host, port, end, protocol, endpoint, target_port, target_end, .. } = self;
+        let host = match host {
+            None => String::new(),
+            Some(IpAddr::V4(host)) => format!("{host}:"),
+            Some(IpAddr::V6(host)) => format!("[{host}]:"),
+        };
+        format!("{host}{}/{protocol} to {endpoint}:{}", ports(*port, *end), ports(*target_port, *target_end))
+    }
+}
+
 impl Listed for PortMap {
     const NOUN: &'static str = "portmaps";
     const HEADER: &'static [&'static str] =
         &["ID", "HOST", "PORTS", "PROTO", "ENDPOINT", "TARGETS", "TARGET PORTS", "ALLOW FROM"];
 
     fn row(&self) -> Vec<String> {
-        let ports = |first, last| if first == last { format!("{first}") } else { format!("{first}-{last}") };
         vec![
             self.id.to_string(),
             self.host.map_or_else(|| "*".to_owned(), |host| host.to_string()),
@@ -578,12 +597,14 @@ pub struct Router {
     pub gateways: Vec<IpAddr>,
     /// Seconds since 1970 at which it was made.
     pub created: u64,
+    /// `up`, `namespace-gone`, `bridge-gone`, `link-gone`, or `unknown` where one may not look.
+    pub state: &'static str,
 }
 
 impl Router {
-    /// A router of that name.
+    /// A router of that name, and how it stands.
     #[must_use]
-    pub fn new(name: &str, router: &spec::Router, created: u64) -> Self {
+    pub fn new(name: &str, router: &spec::Router, created: u64, state: &'static str) -> Self {
         Self {
             name: name.to_owned(),
             netns: expand::leg(name, router).namespace,
@@ -595,6 +616,7 @@ impl Router {
             addresses: router.addresses.iter().map(ToString::to_string).collect(),
             gateways: router.gateways.clone(),
             created,
+            state,
         }
     }
 
@@ -606,11 +628,17 @@ impl Router {
 
 impl Listed for Router {
     const NOUN: &'static str = "routers";
-    const HEADER: &'static [&'static str] = &["NAME", "OUTSIDE", "ADDRESS", "GATEWAY", "NAMESPACE"];
+    const HEADER: &'static [&'static str] = &["NAME", "STATE", "OUTSIDE", "ADDRESS", "GATEWAY", "NAMESPACE"];
 
     fn row(&self) -> Vec<String> {
-        let netns = self.netns.display().to_string();
-        vec![self.name.clone(), self.outside.clone(), words(&self.addresses), words(&self.gateways), netns]
+        vec![
+            self.name.clone(),
+            self.state.to_owned(),
+            self.outside.clone(),
+            words(&self.addresses),
+            words(&self.gateways),
+            self.netns.display().to_string(),
+        ]
     }
 
     fn details(&self) -> Vec<(&'static str, String)> {
@@ -619,6 +647,66 @@ impl Listed for Router {
             ("mac", self.mac.clone()),
             ("mtu", self.mtu.to_string()),
         ]
+    }
+}
+
+/// A router with what it has inside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InspectedRouter {
+    /// The router.
+    #[serde(flatten)]
+    pub router: Router,
+    /// MTU of the bridge outside in bytes, `null` if it is gone or may not be looked at.
+    pub outside_mtu: Option<u32>,
+    /// Its networks.
+    pub networks: Vec<Network>,
+    /// How many endpoints it has.
+    pub endpoints: u64,
+    /// Its floating addresses.
+    pub floating_addresses: Vec<Floating>,
+    /// Its published ports.
+    pub published: Vec<PortMap>,
+}
+
+impl InspectedRouter {
+    /// How many floating addresses, and how many mappings, are shown to people; programs get all of them.
+    const SHOWN: usize = 20;
+
+    /// Prints it for people.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        print_details(out, &self.router)?;
+        let mut line = |name: &str, value: &str| writeln!(out, "{name:<12}  {value}");
+        let bridge = self.outside_mtu.map_or_else(|| "-".to_owned(), |mtu| mtu.to_string());
+        line("mtu outside", &bridge)?;
+        for Network { name, subnets, bridge, mtu, .. } in &self.networks {
+            line("network", &format!("{name}: {} on {bridge}, MTU {mtu}", words(subnets)))?;
+        }
+        line("endpoints", &self.endpoints.to_string())?;
+        for Floating { external, endpoint, address } in self.floating_addresses.iter().take(Self::SHOWN) {
+            line("floating", &format!("{external} to {endpoint} ({address})"))?;
+        }
+        for mapping in self.published.iter().take(Self::SHOWN) {
+            line("published", &mapping.in_words())?;
+        }
+        for (name, all) in [("floating", self.floating_addresses.len()), ("published", self.published.len())]
+        {
+            if let more @ 1.. = all.saturating_sub(Self::SHOWN) {
+                line(name, &format!("and {more} more: --json has all"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Listed for InspectedRouter {
+    const NOUN: &'static str = Router::NOUN;
+    const HEADER: &'static [&'static str] = Router::HEADER;
+
+    fn row(&self) -> Vec<String> {
+        self.router.row()
     }
 }
 

@@ -110,14 +110,19 @@ impl Files {
         }
     }
 
+    /// Whether there is one of these for an endpoint.
+    fn is_there(&self, name: &str) -> bool {
+        let mut text = String::new();
+        let file = open(&self.file_of(name));
+        let read = file.and_then(|file| file.map(|mut file| file.read_to_string(&mut text)).transpose());
+        matches!(read, Ok(Some(_))) && self.is_own(name, &text)
+    }
+
     fn take_back(&mut self, name: &str) {
         let path = self.file_of(name);
         // What one that was killed did not come to rename.
         let _ = fs::remove_file(beside(&path));
-        let mut text = String::new();
-        let read =
-            open(&path).and_then(|file| file.map(|mut file| file.read_to_string(&mut text)).transpose());
-        let own = matches!(read, Ok(Some(_))) && self.is_own(name, &text);
+        let own = self.is_there(name);
         if own && fs::remove_file(&path).is_err() {
             // It stays recorded.
             return;
@@ -192,6 +197,25 @@ pub fn forget_resolver(instance: &Instance) {
     if !super::Only::is_taken(instance) {
         Files::of(instance).remove();
     }
+}
+
+/// Likewise what it has left for one endpoint, which is no more.
+pub fn forget_resolver_of(instance: &Instance, endpoint: &str) {
+    let mut files = Files::of(instance);
+    if files.written.contains(endpoint) && !super::Only::is_taken(instance) {
+        files.take_back(endpoint);
+    }
+}
+
+/// The files that processes are told to ask by though nobody answers, as what wrote them was killed.
+#[must_use]
+pub fn stale_resolver_files(instance: &Instance) -> Vec<PathBuf> {
+    let files = Files::of(instance);
+    if files.written.is_empty() || super::Only::is_taken(instance) {
+        return Vec::new();
+    }
+    let written = files.written.iter();
+    written.filter(|name| files.is_there(name)).map(|name| files.file_of(name)).collect()
 }
 
 #[cfg(test)]

@@ -172,7 +172,7 @@ impl Resolver {
         }
         if self.shared.resolvers().is_empty() {
             notes.push(format!(
-                "names of others are not answered: {RESOLVERS} lists resolvers of the host itself alone, which cannot be \
+                "names of others are not answered: {RESOLVERS} lists only resolvers at loopback addresses, which cannot be \
                  reached from the router: list another one there"
             ));
         }

@@ -46,6 +46,13 @@ impl Router {
         let is_taken = self.addresses.iter().any(|net| net.addr() == addr) || self.gateways.contains(&addr);
         !is_taken && self.addresses.iter().any(fits)
     }
+
+    /// Whether an address is none that an interface can have, as it is the first or the last of one of its prefixes.
+    #[must_use]
+    pub fn ends_prefix(&self, addr: IpAddr) -> bool {
+        let mut around = self.addresses.iter().filter(|net| net.contains(&addr));
+        around.any(|net| check_host(IpNet::new_assert(addr, net.prefix_len())).is_err())
+    }
 }
 
 /// Checks a router's addresses outside, and that it reaches its gateways by them.

@@ -72,6 +72,8 @@ fn make_directory(directory: &Path) -> Result<(), Error> {
         DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(failed("make", parent))?;
     }
     match DirBuilder::new().mode(0o700).create(directory) {
+        // The last `down` has just taken the one around it away: whoever asks for the lock tries again.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed("make", directory)(error)),
         _ => Ok(()),
     }

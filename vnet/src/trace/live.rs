@@ -7,6 +7,17 @@ use vnet_common::{
 };
 use vnet_datapath::{Route, RouteQuery};
 
+/// Whether packets that an interface receives are forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarding {
+    /// As routing says.
+    AsRouted,
+    /// They are not, whatever routing says.
+    Off,
+    /// They are, though routing would say no of this interface: it is to be asked as for another one, of that number.
+    AskedAs(u32),
+}
+
 /// An instance's tables, and what its programs ask of the kernel besides, to be read: each question is one of
 /// [`vnet_datapath::Tables`] or [`vnet_datapath::early::Early`].
 #[allow(missing_docs, reason = "they are documented there")]
@@ -46,6 +57,9 @@ pub trait Live {
     /// Whether an interface of the host has an address now, or it is the broadcast address of one: what the host's stack
     /// keeps for itself. Where there is no route, routing gives the same answer for that.
     fn is_local(&self, addr: &Addr) -> bool;
+    /// Whether the host's stack forwards what it receives on an interface and has a route for. Programs are told by routing
+    /// alone, which asks for another parameter of IPv6 than the stack does.
+    fn forwarding(&self, v4: bool, ifindex: u32) -> Result<Forwarding, Self::Error>;
     fn now(&self) -> u32;
     fn nanoseconds(&self) -> u64;
     fn random(&self) -> u32;

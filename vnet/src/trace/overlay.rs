@@ -20,7 +20,7 @@ use vnet_datapath::step::Step;
 use vnet_datapath::{Flow, Mapping, Ports, Route, RouteQuery, Scratch, Tables, begin, conntrack};
 
 use super::fact::{Change, Fact, Target, Tracked};
-use super::live::Live;
+use super::live::{Forwarding, Live};
 
 /// The tables as a described packet sees them.
 pub(super) struct Overlay<'l, L: Live> {
@@ -151,6 +151,11 @@ impl<'l, L: Live> Overlay<'l, L> {
     /// [`Live::is_local`].
     pub(super) fn is_local(&self, addr: &Addr) -> bool {
         self.live.is_local(addr)
+    }
+
+    /// [`Live::forwarding`].
+    pub(super) fn forwarding(&self, v4: bool, ifindex: u32) -> Forwarding {
+        self.ok(self.live.forwarding(v4, ifindex), Forwarding::AsRouted)
     }
 
     /// Notes a fact.

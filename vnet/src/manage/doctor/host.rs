@@ -1,8 +1,10 @@
 //! The machine, its kernel, its interfaces and routes.
 
 use super::super::host::Host;
+use super::super::router::bridge_of;
 use super::{Facts, Found};
-use crate::spec::{Firewall, InterfaceName, Network, Subnet};
+use crate::kernel::Interface;
+use crate::spec::{Firewall, InterfaceName, Network, Router, Subnet};
 
 /// A Linux release that has a fault mended: from this patch level of its series on.
 type MendedIn = ((u32, u32), u32);
@@ -72,10 +74,32 @@ pub(super) fn permissions(facts: &Facts) -> Result<Vec<Found>, String> {
     Ok(found.collect())
 }
 
+impl Facts {
+    /// Of a router, its bridge; or what has the name of the bridge now, after a comma. Nothing where it cannot be seen.
+    fn bridge_outside(&self) -> Option<(&Router, Result<&Interface, String>)> {
+        let router = self.settings.router.as_ref()?;
+        Some((router, bridge_of(router, self.outside.as_ref()?)))
+    }
+
+    /// Whether the bridge of a router is known to be gone.
+    pub(super) fn is_bridge_lost(&self) -> bool {
+        matches!(self.bridge_outside(), Some((_, Err(_))))
+    }
+}
+
 /// Uplinks that lead nowhere, and ways out that are not by an uplink.
 pub(super) fn uplinks(facts: &Facts) -> Result<Vec<Found>, String> {
     let Facts { host, settings, networks, .. } = facts;
     let mut found = Vec::new();
+    if let Some((router, Err(instead))) = facts.bridge_outside() {
+        let Router { bridge, ifname, .. } = router;
+        found.push(Found {
+            problem: format!(
+                "bridge {bridge} outside is gone{instead}: nothing comes in or goes out by uplink {ifname}"
+            ),
+            fix: format!("have whoever has made {bridge} make it again, then `vnet up`"),
+        });
+    }
     for uplink in &settings.uplinks {
         match host.interface(uplink.as_str()) {
             None => found.push(Found {
@@ -176,6 +200,18 @@ fn without_bridge(host: &Host, network: &Network) -> Host {
 /// Uplinks that carry less than endpoints send.
 pub(super) fn mtu(facts: &Facts) -> Result<Vec<Found>, String> {
     let mut found = Vec::new();
+    if let Some((router, Ok(bridge))) = facts.bridge_outside()
+        && bridge.mtu != router.mtu
+    {
+        found.push(Found {
+            problem: format!(
+                "bridge {} outside has an MTU of {}, the link to it one of {}: what is larger than either is lost there \
+                 without a word",
+                bridge.name, bridge.mtu, router.mtu
+            ),
+            fix: "`vnet up`: the link takes over the bridge's MTU".to_owned(),
+        });
+    }
     for uplink in &facts.settings.uplinks {
         let Some(interface) = facts.host.interface(uplink.as_str()) else { continue };
         for network in facts.networks.iter().filter(|it| !it.internal && it.mtu > interface.mtu) {

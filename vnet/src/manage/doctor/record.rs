@@ -19,9 +19,13 @@ pub(super) fn record(facts: &Facts) -> Result<Vec<Found>, String> {
         }
         _ => false,
     };
-    // What is wrong with an uplink that is gone is said once, by the check of uplinks.
-    let differences = facts.examined.differences.iter().filter(|it| !of_lost_uplink(&it.resource));
-    for difference in differences {
+    // What is wrong with an uplink that is gone is said once, by the check of uplinks; likewise of a bridge outside.
+    let said = |resource: &Resource| {
+        of_lost_uplink(resource) || matches!(resource, Resource::Leg(_)) && facts.is_bridge_lost()
+    };
+    for difference in facts.examined.differences.iter().filter(|it| !said(&it.resource)) {
+        let unseen = matches!(difference.resource, Resource::Leg(_)) && facts.outside.is_none();
+        let fix = if unseen { "run the command on the router's own host, which sees the link" } else { fix };
         found.push(Found { problem: difference.to_string(), fix: fix.to_owned() });
     }
     if facts.going {

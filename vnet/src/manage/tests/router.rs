@@ -115,7 +115,10 @@ async fn what_a_router_cannot_be_is_refused() {
         asked(router)
     };
     for (request, words) in [
-        (with(|it| it.bridge = "eth0".parse().unwrap()), "no bridge eth0 outside: there is br-out, br-in"),
+        (
+            with(|it| it.bridge = "eth0".parse().unwrap()),
+            "eth0 outside is an interface without a kind and no bridge",
+        ),
         (with(|it| it.bridge = "br7".parse().unwrap()), "no bridge br7 outside: there is br-out, br-in"),
         (with(|it| it.addresses.clear()), "needs an address outside"),
         (with(|it| it.gateways = vec!["10.0.0.1".parse().unwrap()]), "none of the prefixes"),
@@ -221,9 +224,11 @@ async fn a_floating_address_of_the_prefix_outside_is_given_to_the_link() {
     assert_eq!(world.bring_up(Mode::Apply).await.unwrap().ops, []);
     let text = world.exported();
     assert_eq!(world.apply(&text, Unnamed::Goes).await.unwrap().ops, []);
-    for (external, words) in
-        [("16.158.1.1", "not an address of this host"), ("16.158.2.1", "not an address of this host")]
-    {
+    for (external, words) in [
+        ("16.158.1.1", "the router's gateway outside"),
+        ("16.158.1.255", "the last address"),
+        ("16.158.2.1", "`ip -n default addr add 16.158.2.1/32 dev eth0`"),
+    ] {
         let error = message(float(external).await);
         assert!(error.contains(words), "{external}: {error}");
     }
@@ -314,7 +319,10 @@ fn the_bridge_of_a_network_is_not_a_router_s_outside() {
         Instance::below(name, world.directory.path().join("run"), world.directory.path().join("bpf")).unwrap()
     };
     let namespace = world.fake.namespace.get();
-    let check = |bridge: &str, namespace| check_bridge(&below("r1"), &bridge.parse().unwrap(), namespace);
+    let check = |bridge: &str, namespace| {
+        let request = RouterRequest { bridge: bridge.parse().unwrap(), ..request() };
+        check_outside_of(&below("r1"), &request, namespace)
+    };
     let error = check("vnet0", namespace).unwrap_err().to_string();
     assert!(error.contains("network default of instance default"), "{error}");
     check("vnet0", namespace + 1).unwrap();
