@@ -115,6 +115,7 @@ impl Files {
             // As when the program that was to write the description has failed.
             bail!("nothing is described, and --prune would remove everything: `vnet down` does that");
         }
+        let file = file.with_cgroups(|cgroup| Kernel::cgroup(cgroup.clone()))?;
         let kernel = context.kernel().await?;
         let manager = Manager::create(&context.instance, kernel, mode, context.now)?;
         let done = match manager.apply(&file.description, unnamed).await {

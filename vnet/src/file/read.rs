@@ -17,8 +17,8 @@ use crate::manage::{
     MasqueradeRequest, NetworkRequest, Part, Place, PortMapRequest, RefusedPart, RouterRequest,
 };
 use crate::spec::{
-    self, Bytes, Limit, LinkMode, Name, Namespace, NetworkChange, Protocol, RateSetting, Seconds, TableSizes,
-    TargetHost, Timeout, TimeoutSetting, Xdp, XdpSetting, parse_mac, parse_nat_ports,
+    self, Bytes, Cgroup, Limit, LinkMode, Name, Namespace, NetworkChange, Protocol, RateSetting, Seconds,
+    TableSizes, TargetHost, Timeout, TimeoutSetting, Xdp, XdpSetting, parse_mac, parse_nat_ports,
 };
 
 /// Files that make sense: what they describe, and where.
@@ -31,6 +31,28 @@ pub struct File {
 }
 
 impl File {
+    /// The same, with the cgroups that are limited as `recorded` has them, however they are written.
+    ///
+    /// # Errors
+    /// Those that are none, and those that are written in two ways.
+    pub fn with_cgroups<E: std::error::Error>(
+        mut self,
+        recorded: impl Fn(&Cgroup) -> Result<Cgroup, E>,
+    ) -> Result<Self, Problems> {
+        let mut problems = Vec::new();
+        for (nth, request) in self.description.cgroup_limits.iter_mut().enumerate() {
+            match recorded(&request.cgroup) {
+                Ok(cgroup) => request.cgroup = cgroup,
+                Err(error) => {
+                    let spot = self.spots.get(&Part::CgroupLimit(nth)).copied().unwrap_or_default();
+                    problems.push(Problem { spot, message: in_full(&error), other: None });
+                }
+            }
+        }
+        problems.extend(conflicts::limited_twice(&self.description, &self.spots));
+        if problems.is_empty() { Ok(self) } else { Err(Problems::new(&self.sources, problems, false)) }
+    }
+
     /// Where the parts that were refused stand, and why they were.
     #[must_use]
     pub fn refused(&self, refused: Vec<RefusedPart>) -> Problems {
@@ -451,7 +473,14 @@ impl Reader {
         let class = self.optional(&mut fields, "classid", str::parse::<spec::ClassId>);
         let given = ["cgroup", "classid"].map(|key| fields.table.get_key_value(key));
         let cgroup = match given {
-            [None, None] => self.missing(&fields, "cgroup", "\"/user.slice\""),
+            [None, None] => {
+                let message = format!(
+                    "{} needs cgroup or classid: write cgroup = \"/user.slice\", or classid = \"1:10\" for a class of net_cls",
+                    fields.what
+                );
+                self.problem(fields.spot.offset, message);
+                None
+            }
             [Some(_), Some((key, _))] => {
                 let message = "a limit is for a cgroup or for a classid: leave one of the two out";
                 self.problem(key.span().start, message.to_owned());
