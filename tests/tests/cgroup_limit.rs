@@ -478,6 +478,11 @@ fn the_resident_part_notices_at_once_when_a_cgroup_comes_or_goes() {
     }
     // One that is limited meanwhile, and what it is to be in is not there either.
     lab.vnet_ok(&["limit", "set", "--cgroup", &format!("/{}/a/b", lab.name("outer")), "--egress", RATE_TEXT]);
+    if by(&lab) != "htb" {
+        // No class is made for it that there would be news of.
+        run.signal(nix::sys::signal::Signal::SIGHUP);
+        let _ = run.line_with(&["reload"]);
+    }
     let outer = Cgroup::unified(&lab, "outer");
     let a = outer.inner("a");
     let b = a.inner("b");

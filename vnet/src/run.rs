@@ -51,7 +51,6 @@ use crate::kernel::{self, Change, Hooks, Kernel, Watch};
 use crate::manage::{self, Manager, Object, Repair, Repaired};
 use crate::metrics::LookSample;
 use crate::output::{DropEvent, Level, LogEvent, News, RunEvent};
-use crate::spec::CgroupPath;
 use crate::store::{self, Store};
 
 /// How long a look may take to finish when the process is to end. What it leaves half done is finished by the next one,
@@ -201,8 +200,6 @@ struct Resident {
     interfaces: BTreeSet<String>,
     endpoints: BTreeSet<String>,
     stamp: Option<Stamp>,
-    /// Of which version of the record the cgroups are that are watched.
-    followed: Option<Stamp>,
     /// Since when somebody else has had the instance, and whether that was said.
     busy: Option<(Instant, bool)>,
     log: ProgramLog,
@@ -216,13 +213,6 @@ type Stamp = (u64, i64, i64, u64);
 fn stamp_of(instance: &Instance) -> Option<Stamp> {
     let metadata = fs::metadata(instance.state_file()).ok()?;
     Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.size()))
-}
-
-/// The cgroups that are limited; nothing while somebody else has the record.
-fn limited(instance: &Instance) -> Result<Option<Vec<CgroupPath>>, store::Error> {
-    let Some(store) = Store::open_if_free(instance)? else { return Ok(None) };
-    let limits = store.begin()?.cgroup_limits()?;
-    Ok(Some(limits.into_iter().filter_map(|limit| limit.cgroup.into_path()).collect()))
 }
 
 /// What came of a look.
@@ -296,7 +286,6 @@ impl Resident {
             interfaces: BTreeSet::new(),
             endpoints: BTreeSet::new(),
             stamp: None,
-            followed: None,
             busy: None,
             log: ProgramLog::new(instance, options.program_log),
             apply,
@@ -345,10 +334,7 @@ impl Resident {
                     }
                 }
                 _ = watchdog_ticks.tick() => self.service.alive(),
-                _ = hook_ticks.tick() => {
-                    self.look_at_hooks()?;
-                    self.look_for_limits();
-                }
+                _ = hook_ticks.tick() => self.look_at_hooks()?,
                 record = self.log.next() => (self.tell)(Told::Log(record)),
                 _ = log_ticks.tick() => self.look_at_log().await,
                 changes = self.watch.next() => changes?.iter().for_each(|change| self.hear(change)),
@@ -507,7 +493,9 @@ impl Resident {
         if self.watch.renew()? {
             self.hear(&Change::Pins);
         }
-        self.follow_cgroups(&repaired.cgroups);
+        if self.watch.follow_cgroups(&repaired.cgroups) {
+            self.hear(&Change::Cgroup);
+        }
         self.count(done, now - began);
         Ok(())
     }
@@ -581,26 +569,6 @@ impl Resident {
         }
         self.hooks = hooks;
         Ok(())
-    }
-
-    /// Limits that a command has set make no news either.
-    fn look_for_limits(&mut self) {
-        let stamp = self.stamp_now();
-        if stamp == self.followed {
-            return;
-        }
-        // A command that has the record at the moment may be setting another.
-        if let Ok(Some(cgroups)) = limited(&self.instance) {
-            self.followed = stamp;
-            self.follow_cgroups(&cgroups);
-        }
-    }
-
-    /// Watches where limited cgroups come and go.
-    fn follow_cgroups(&mut self, cgroups: &[CgroupPath]) {
-        if self.watch.follow_cgroups(cgroups) {
-            self.hear(&Change::Cgroup);
-        }
     }
 
     /// What of the programs' log found no room is said, and maps that were made anew are read instead of the old ones.

@@ -475,6 +475,8 @@ fn of_message(message: Message, names: &Netlink) -> Option<Change> {
         }
         RouteNetlinkMessage::NewQueueDiscipline(message)
         | RouteNetlinkMessage::DelQueueDiscipline(message)
+        | RouteNetlinkMessage::NewTrafficClass(message)
+        | RouteNetlinkMessage::DelTrafficClass(message)
         | RouteNetlinkMessage::NewTrafficFilter(message)
         | RouteNetlinkMessage::DelTrafficFilter(message) => interface(message.header.index),
         _ => None,

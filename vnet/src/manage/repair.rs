@@ -231,8 +231,7 @@ impl<M: Machine> Manager<M> {
             self.concerned(&transaction, scope, &changed)?
         };
         // News of cgroups say no more than that.
-        let limits = transaction.cgroup_limits()?.into_iter();
-        done.cgroups = limits.filter_map(|limit| limit.cgroup.into_path()).collect();
+        done.cgroups = transaction.limited_cgroups()?;
         parts.extend(self.limit_parts(&transaction, &settings).await?);
         drop(transaction);
         for part in parts.into_iter().filter(|part| !later.contains(&part.object)) {
