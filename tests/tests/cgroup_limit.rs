@@ -3,11 +3,15 @@
 use std::fs;
 use std::io::Read as _;
 use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use vnet_common::{LimitKey, LimitValue};
+use vnet_tests::datagrams::{assert_keeps_to, flood, flood_time};
 use vnet_tests::lab::{Background, FAMILIES, Lab, Netns, PATIENCE, UPLINK, eventually};
 use vnet_tests::report::report;
 
@@ -30,10 +34,7 @@ struct Cgroup {
 impl Cgroup {
     /// One of the unified hierarchy.
     fn unified(lab: &Lab, name: &str) -> Self {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
-        let of_v2 = mounts.lines().find(|line| line.contains(" - cgroup2 ")).expect("a unified hierarchy");
-        let root = of_v2.split(' ').nth(4).expect("where it is mounted");
-        let directory = Path::new(root).join(lab.name(name));
+        let directory = Path::new(&unified_root()).join(lab.name(name));
         fs::create_dir(&directory).expect("make a cgroup");
         Self { directory, mount: None }
     }
@@ -69,6 +70,22 @@ impl Cgroup {
         self.directory.to_str().expect("text")
     }
 
+    /// By what the kernel knows it.
+    fn number(&self) -> u64 {
+        fs::metadata(&self.directory).expect("the cgroup").ino()
+    }
+
+    /// A connected socket that was opened in the cgroup, by a process that is gone.
+    fn socket(&self, netns: &Netns, to: IpAddr, port: u16) -> UdpSocket {
+        let mut opened =
+            self.start(netns, &format!("exec 3<> /dev/udp/{to}/{port} && echo opened && exec sleep 60"));
+        let _ = opened.line_with(&["opened"]);
+        let socket = taken(opened.pid(), 3).expect("the socket of another process");
+        opened.signal(nix::sys::signal::Signal::SIGKILL);
+        opened.wait();
+        UdpSocket::from(socket)
+    }
+
     /// A shell in the cgroup that runs a script, in a namespace.
     fn start(&self, netns: &Netns, script: &str) -> Background {
         let script = format!("echo $$ > {}/cgroup.procs && {script}", self.path());
@@ -92,6 +109,56 @@ impl Drop for Cgroup {
             let _ = fs::remove_dir(mount);
         }
     }
+}
+
+/// Where a file system of a type is mounted.
+fn mounted(kind: &str) -> Option<String> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
+    let line = mounts.lines().find(|line| line.contains(&format!(" - {kind} ")))?;
+    line.split(' ').nth(4).map(str::to_owned)
+}
+
+fn unified_root() -> String {
+    mounted("cgroup2").expect("a unified hierarchy")
+}
+
+/// A file that describes what a text says, to be applied.
+fn file(files: &tempfile::TempDir, text: &str) -> String {
+    let path = files.path().join("limits.toml");
+    fs::write(&path, text).expect("write a file");
+    path.to_str().expect("text").to_owned()
+}
+
+/// A directory that is mounted at another place as well; no more when it goes.
+struct Bound(PathBuf);
+
+impl Bound {
+    fn of(directory: &Path, place: PathBuf) -> Self {
+        fs::create_dir(&place).expect("a directory to mount at");
+        nix::mount::mount(Some(directory), &place, None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>)
+            .expect("mount");
+        Self(place)
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount(&self.0);
+    }
+}
+
+/// A descriptor of another process, as one of this.
+fn taken(process: nix::unistd::Pid, descriptor: i32) -> std::io::Result<OwnedFd> {
+    use nix::libc::{SYS_pidfd_getfd, SYS_pidfd_open, syscall};
+    let owned = |number: i64| match i32::try_from(number) {
+        // SAFETY: the kernel has just given this process the descriptor, and nobody else knows of it.
+        Ok(number) if number >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(number) }),
+        _ => Err(std::io::Error::last_os_error()),
+    };
+    // SAFETY: the call takes two numbers.
+    let process = owned(unsafe { syscall(SYS_pidfd_open, process.as_raw(), 0) })?;
+    // SAFETY: the call takes three numbers.
+    owned(unsafe { syscall(SYS_pidfd_getfd, process.as_raw_fd(), descriptor, 0) })
 }
 
 /// Receives one connection to its end on a thread of its own, at a port that is free: a program that another test is
@@ -255,6 +322,22 @@ fn processes_of_a_class_send_no_faster_than_they_may() {
 }
 
 #[test]
+fn a_class_is_called_a_class() {
+    let lab = Lab::up();
+    let set = lab.vnet_ok(&["limit", "set", "--classid", "1:10", "--egress", "1mbit"]);
+    assert!(set.stdout.starts_with("class 1:10: egress 1mbit, by "), "{set}");
+    let plan = lab.vnet_ok(&["limit", "set", "--classid", "0x10010", "--egress", "2mbit", "--dry-run"]);
+    assert!(plan.stdout.contains("what class 1:10 sends"), "{plan}");
+    assert_eq!(lab.vnet_ok(&["limit", "rm", "--classid", "1:10"]).stdout, "class 1:10: no limit\n");
+    assert_eq!(lab.vnet_ok(&["limit", "rm", "--classid", "1:10"]).stdout, "class 1:10: no limit (already)\n");
+    let files = tempfile::tempdir().expect("a directory");
+    let limit = |class: &str| format!("[[limits]]\nclassid = \"{class}\"\negress = \"2mbit\"\n");
+    let both = file(&files, &(limit("1:10") + &limit("0x10010")));
+    let twice = "limits.toml:4:1: the limit of class 1:10 is there twice";
+    lab.vnet(&["apply", "-f", &both]).fails_with(2, &[twice, "limits.toml:1:1"]);
+}
+
+#[test]
 fn datagrams_of_a_cgroup_beyond_the_rate_wait_or_are_dropped() {
     const SIZE: u64 = 1_000;
     let lab = Lab::up();
@@ -360,18 +443,179 @@ fn a_cgroup_that_comes_and_goes_is_limited_when_it_is_there() {
         lab.vnet_ok(&["up"]);
         assert_limited(upload(Some(&slow), lab.host(), to, BYTES), "what is noticed");
     }
-    let mut run = lab.vnet_start(&["run", "--check", "1"]);
+}
+
+#[test]
+fn the_resident_part_notices_at_once_when_a_cgroup_comes_or_goes() {
+    let lab = Lab::up();
+    let path = format!("/{}", lab.name("slow"));
+    lab.vnet_ok(&["limit", "set", "--cgroup", &path, "--egress", RATE_TEXT]);
+    // Looking at everything from time to time has no part in it.
+    let mut run = lab.vnet_start(&["run", "--check", "3600"]);
     let _ = run.line_with(&["is looked after"]);
+    let becomes = |wanted: &[&Cgroup]| {
+        let mut wanted: Vec<u64> = wanted.iter().map(|cgroup| cgroup.number()).collect();
+        wanted.sort_unstable();
+        let found = || {
+            let entries = lab.entries::<LimitKey, LimitValue>(vnet_common::maps::LIMITS);
+            let mut found: Vec<u64> = entries.iter().map(|(key, _)| key.cgroup).collect();
+            found.sort_unstable();
+            found
+        };
+        eventually(
+            || (found() == wanted).then_some(()),
+            || format!("limits of {wanted:?}, not {:?}", found()),
+        );
+    };
+    for _ in 0..2 {
+        // Another each time, of the same name.
+        let slow = Cgroup::unified(&lab, "slow");
+        becomes(&[&slow]);
+        let took = upload(Some(&slow), lab.host(), (lab.outside(), FAMILIES[0].0), BYTES);
+        assert_limited(took, "what is noticed");
+        drop(slow);
+        becomes(&[]);
+    }
+    // One that is limited meanwhile, and what it is to be in is not there either.
+    lab.vnet_ok(&["limit", "set", "--cgroup", &format!("/{}/a/b", lab.name("outer")), "--egress", RATE_TEXT]);
+    if by(&lab) != "htb" {
+        // No class is made for it that there would be news of.
+        run.signal(nix::sys::signal::Signal::SIGHUP);
+        let _ = run.line_with(&["reload"]);
+    }
+    let outer = Cgroup::unified(&lab, "outer");
+    let a = outer.inner("a");
+    let b = a.inner("b");
+    becomes(&[&b]);
     let slow = Cgroup::unified(&lab, "slow");
-    eventually(
-        || {
-            let took = upload(Some(&slow), lab.host(), to, BYTES);
-            (took > Duration::from_millis(800)).then_some(())
-        },
-        || "the resident part notices that the cgroup was made again".to_owned(),
-    );
+    becomes(&[&b, &slow]);
+    drop(b);
+    becomes(&[&slow]);
+    // A cgroup goes after those inside it.
+    drop((a, outer));
     run.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(run.wait(), Some(0));
+}
+
+#[test]
+fn what_is_no_cgroup_of_version_2_is_refused_with_the_cause_and_the_way_out() {
+    let lab = Lab::up();
+    let slow = Cgroup::unified(&lab, "slow");
+    let root = unified_root();
+    let files = tempfile::tempdir().expect("a directory");
+    let refused = |path: &str, cause: &str| {
+        let words = [path, "is no cgroup of version 2", cause, &root, "--classid"];
+        lab.vnet(&["limit", "set", "--cgroup", path, "--egress", RATE_TEXT]).fails_with(1, &words);
+        let described = file(&files, &format!("[[limits]]\ncgroup = \"{path}\"\negress = \"1mbit\"\n"));
+        lab.vnet(&["apply", "-f", &described]).fails_with(1, &[&words[..], &["limits.toml:1:1: "]].concat());
+    };
+    let directory = files.path().to_str().expect("text");
+    refused(directory, "it is on another file system (");
+    refused(&format!("{directory}/none"), "it does not exist");
+    refused(&format!("{}/cgroup.procs", slow.path()), "it is a file");
+    let classified = Cgroup::classified(&lab, "0x10010");
+    match classified.as_ref().map(|cgroup| cgroup.path().to_owned()).or_else(|| mounted("cgroup")) {
+        Some(of_v1) => refused(&of_v1, "it is of version 1 ("),
+        None => report("not tried with a cgroup of version 1: none is mounted"),
+    }
+    // As on hosts that have both versions.
+    let usual = Path::new("/sys/fs/cgroup");
+    if usual.is_dir() && Path::new(&root) != usual {
+        refused(
+            &format!("/sys/fs/cgroup/{}", lab.name("slow")),
+            "it does not exist, and /sys/fs/cgroup is on",
+        );
+    }
+    assert!(lab.vnet_list(&["limit", "ls"], "limits").is_empty(), "nothing is recorded of them");
+}
+
+#[test]
+fn a_cgroup_has_one_limit_however_it_is_written() {
+    let lab = Lab::up();
+    let slow = Cgroup::unified(&lab, "slow");
+    let (root, name) = (unified_root(), lab.name("slow"));
+    let path = format!("/{name}");
+    let files = tempfile::tempdir().expect("a directory");
+    let link = files.path().join("link");
+    std::os::unix::fs::symlink(slow.path(), &link).expect("a link");
+    let bound = Bound::of(Path::new(slow.path()), files.path().join("bound"));
+    let [link, bound] = [&link, &bound.0].map(|path| path.to_str().expect("text").to_owned());
+    let as_text = [path.clone(), name.clone(), format!("{name}/"), format!("//{name}/.")];
+    let as_found = [format!("{root}/./{name}"), format!("{root}{path}/"), link.clone(), bound.clone()];
+    for (nth, written) in as_text.iter().chain(&as_found).enumerate() {
+        let rate = 1_000_000 * (nth as u64 + 1);
+        lab.vnet_ok(&["limit", "set", "--cgroup", written, "--egress", &format!("{}mbit", nth + 1)]);
+        let listed = lab.vnet_list(&["limit", "ls"], "limits");
+        assert_eq!(listed.len(), 1, "{written}: {listed:?}");
+        assert_eq!((&listed[0]["cgroup"], &listed[0]["egress"]), (&json!(path), &json!(rate)), "{written}");
+    }
+    // In a file the other one is named.
+    for (written, code) in
+        as_text[1..].iter().map(|written| (written, 2)).chain(as_found.iter().map(|written| (written, 1)))
+    {
+        let limit = |cgroup: &str| format!("[[limits]]\ncgroup = \"{cgroup}\"\negress = \"2mbit\"\n");
+        let both = file(&files, &(limit(&path) + &limit(written)));
+        let twice = format!("limits.toml:4:1: the limit of cgroup {path} is there twice");
+        lab.vnet(&["apply", "-f", &both]).fails_with(code, &[&twice, "limits.toml:1:1"]);
+        // By itself it is the one that is there.
+        let alone = file(&files, &limit(written));
+        lab.vnet_ok(&["apply", "-f", &alone]);
+        assert_eq!(lab.vnet_list(&["limit", "ls"], "limits")[0]["cgroup"], path, "{written}");
+    }
+    // What is not there yet is told by what it will be in.
+    lab.vnet_ok(&["limit", "set", "--cgroup", &format!("{link}/inner"), "--egress", "1mbit"]);
+    lab.vnet_ok(&["limit", "rm", "--cgroup", &format!("{bound}/inner")]);
+    lab.vnet_ok(&["limit", "rm", "--cgroup", &link]);
+    assert!(lab.vnet_list(&["limit", "ls"], "limits").is_empty());
+}
+
+#[test]
+fn an_inner_limit_keeps_its_rate_beside_what_competes_with_it() {
+    let lab = Lab::up();
+    let outer = Cgroup::unified(&lab, "outer");
+    let (slow, other) = (outer.inner("slow"), outer.inner("other"));
+    lab.vnet_ok(&["limit", "set", "--cgroup", outer.path(), "--egress", RATE_TEXT]);
+    lab.vnet_ok(&["limit", "set", "--cgroup", slow.path(), "--egress", "10mbit"]);
+    let to = FAMILIES[0].0;
+    let (few, many) = (BYTES, 4 * BYTES);
+    let mut tried = Vec::new();
+    for _ in 0..3 {
+        let start = Instant::now();
+        let senders = [(&slow, few), (&other, many)].map(|(cgroup, bytes)| {
+            let (port, receiver) = receiver(lab.outside());
+            (cgroup.start(lab.host(), &sending(to, port, bytes)), receiver)
+        });
+        let took = senders.map(|(mut sender, receiver)| {
+            assert_eq!(sender.wait(), Some(0));
+            receiver.join().expect("the receiver").1
+        });
+        let least =
+            |bytes: u64, rate: u64| Duration::from_secs_f64((bytes - AT_ONCE) as f64 * 8.0 / rate as f64);
+        assert!(took[0] >= least(few, RATE / 4), "beyond its own limit: {took:?}");
+        assert!(start.elapsed() >= least(few + many, RATE), "together beyond the outer limit: {took:?}");
+        tried.push(few as f64 * 8.0 / took[0].as_secs_f64() / 1e6);
+        if by(&lab) != "htb" {
+            return report(format_args!("{tried:?} of 10 Mbit/s beside another, by {}", by(&lab)));
+        }
+        // What the headers take is not counted here.
+        if tried.iter().any(|rate| *rate > 9.0) {
+            return report(format_args!("{tried:?} of 10 Mbit/s beside another"));
+        }
+    }
+    panic!("{tried:?} of 10 Mbit/s beside another");
+}
+
+#[test]
+fn datagrams_at_half_and_a_whole_gigabit_keep_to_the_limit() {
+    let lab = Lab::up();
+    let slow = Cgroup::unified(&lab, "slow");
+    for (text, rate) in [("500mbit", 5e8), ("1gbit", 1e9)] {
+        lab.vnet_ok(&["limit", "set", "--cgroup", slow.path(), "--egress", text]);
+        assert_keeps_to(rate, &format!("what a cgroup sends, by {}", by(&lab)), || {
+            let receiver = lab.outside().enter(|| UdpSocket::bind("0.0.0.0:5003")).expect("a socket");
+            flood(&slow.socket(lab.host(), FAMILIES[0].0, 5003), &receiver, rate, flood_time())
+        });
+    }
 }
 
 #[test]

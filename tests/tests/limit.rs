@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use vnet_tests::datagrams::{assert_keeps_to, flood, flood_time};
 use vnet_tests::lab::{Endpoint, FAMILIES, Lab, Netns, PATIENCE};
 use vnet_tests::peer::{Server, Service, send};
 
@@ -15,6 +16,9 @@ const RATE: u64 = 40_000_000;
 const RATE_TEXT: &str = "40mbit";
 /// Bytes of a transfer: it takes a second.
 const BYTES: u64 = RATE / 8;
+
+/// Rates of fast links, as `vnet limit set` wants them and in bits a second.
+const FAST: [(&str, f64); 2] = [("500mbit", 5e8), ("1gbit", 1e9)];
 
 /// Sends [`BYTES`] from one namespace to a server, and says how long it took until the server had them all.
 #[track_caller]
@@ -122,6 +126,45 @@ fn datagrams_beyond_the_rate_wait_or_are_dropped() {
         assert!(came <= most, "{came} bits in {seconds} s to {to}");
         assert!(came >= 8e6 * seconds * 0.5, "{came} bits in {seconds} s to {to}: the link is idle");
     }
+}
+
+#[test]
+fn datagrams_at_half_and_a_whole_gigabit_keep_to_the_limit() {
+    let lab = Lab::up();
+    let net1 = lab.endpoint("net1");
+    lab.vnet_ok(&["portmap", "add", "5003", &format!("{}:5003", net1.name()), "--proto", "udp"]);
+    let (outside, host) = FAMILIES[0];
+    for (text, rate) in FAST {
+        limit(&lab, &net1, &["--egress", text, "--ingress", text]);
+        for (sender, receiver, to, what) in [
+            (&*net1, lab.outside(), outside, "what an endpoint sends"),
+            (lab.outside(), &*net1, host, "what an endpoint receives"),
+        ] {
+            assert_keeps_to(rate, what, || {
+                let receiver = receiver.enter(|| UdpSocket::bind("0.0.0.0:5003")).expect("a socket");
+                let sender = sender.enter(|| {
+                    let socket = UdpSocket::bind("0.0.0.0:0")?;
+                    socket.connect((to, 5003)).map(|()| socket)
+                });
+                flood(&sender.expect("a connected socket"), &receiver, rate, flood_time())
+            });
+        }
+    }
+}
+
+#[test]
+fn a_burst_that_is_not_named_stays() {
+    let lab = Lab::up();
+    let net1 = lab.endpoint("net1");
+    let bursts = |options: &[&str]| {
+        limit(&lab, &net1, options);
+        let listed = lab.vnet_list(&["limit", "ls"], "limits");
+        (listed[0]["egress_burst"].clone(), listed[0]["ingress_burst"].clone())
+    };
+    assert_eq!(bursts(&["--egress", "50mbit", "--burst", "64k"]), (json!(65_536), json!(null)));
+    assert_eq!(bursts(&["--egress", "60mbit", "--ingress", "60mbit"]), (json!(65_536), json!(null)));
+    assert!(queue(&net1).contains("burst 64Kb") || queue(&net1).contains("burst 65536b"), "{}", queue(&net1));
+    assert_eq!(bursts(&["--egress", "60mbit", "--burst", "default"]), (json!(null), json!(null)));
 }
 
 #[test]

@@ -493,6 +493,9 @@ impl Resident {
         if self.watch.renew()? {
             self.hear(&Change::Pins);
         }
+        if self.watch.follow_cgroups(&repaired.cgroups) {
+            self.hear(&Change::Cgroup);
+        }
         self.count(done, now - began);
         Ok(())
     }

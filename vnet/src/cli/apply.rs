@@ -117,23 +117,24 @@ impl Files {
     ) -> anyhow::Result<Outcome> {
         let unnamed = if self.prune { Unnamed::Goes } else { Unnamed::Stays };
         let known = if self.prune { Known::default() } else { known(context)? };
-        let bridge = bridge.map(|error| RefusedPart { part: Part::Router, error });
-        let file = match (file::read(sources, &known), bridge) {
-            (Ok(file), None) => file,
-            (Ok(file), bridge) => {
-                return Err(everything(file.into(), (bridge, unnamed), context).await.into());
+        let flawed = file::read(sources, &known).map_or_else(|flawed| *flawed, Flawed::from);
+        let flawed = flawed.with_cgroups(|cgroup| Kernel::cgroup(cgroup.clone()));
+        let mut refused: Vec<RefusedPart> =
+            bridge.into_iter().map(|error| RefusedPart { part: Part::Router, error }).collect();
+        for (nth, floating) in flawed.sound.description.floating.iter().enumerate() {
+            if let Err(error) = manage::check_external_of(&context.instance, floating.external) {
+                refused.push(RefusedPart { part: Part::Floating(nth), error });
             }
-            (Err(flawed), bridge) => {
-                return Err(everything(*flawed, (bridge, unnamed), context).await.into());
-            }
+        }
+        let file = match flawed.whole() {
+            Ok(file) if refused.is_empty() => file,
+            Ok(file) => return Err(everything(file.into(), (refused, unnamed), context).await.into()),
+            Err(flawed) => return Err(everything(*flawed, (refused, unnamed), context).await.into()),
         };
         let piped = self.paths.iter().any(|file| file == Path::new("-"));
         if self.prune && piped && file.description == Description::default() {
             // As when the program that was to write the description has failed.
             bail!("nothing is described, and --prune would remove everything: `vnet down` does that");
-        }
-        for floating in &file.description.floating {
-            manage::check_external_of(&context.instance, floating.external)?;
         }
         let kernel = context.kernel().await?;
         let manager = Manager::create(&context.instance, kernel, mode, context.now)?;
@@ -153,16 +154,18 @@ impl Files {
 /// Everything that is wrong: with files in themselves, and with what makes sense of them on this host.
 async fn everything(
     mut flawed: Flawed,
-    (bridge, unnamed): (Option<RefusedPart>, Unnamed),
+    (mut refused, unnamed): (Vec<RefusedPart>, Unnamed),
     context: &Context,
 ) -> Problems {
-    flawed.doubt.router |= bridge.is_some();
+    flawed.doubt.router |= refused.iter().any(|refused| refused.part == Part::Router);
     let compared = refusals(&flawed, unnamed, context).await;
-    let (refused, not_compared) = match compared {
-        Ok(refused) => (refused, None),
-        Err(error) => (Vec::new(), Some(format!("{error:#}"))),
+    let not_compared = match compared {
+        Ok(others) => {
+            refused.extend(others);
+            None
+        }
+        Err(error) => Some(format!("{error:#}")),
     };
-    let refused = bridge.into_iter().chain(refused).collect();
     let mut problems = flawed.problems(refused);
     problems.not_compared = not_compared;
     problems

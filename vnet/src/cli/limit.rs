@@ -3,9 +3,9 @@
 use clap::{ArgGroup, Args, Subcommand};
 
 use super::context::{Context, DryRun, note};
-use crate::manage::{CgroupLimitRequest, Done, LimitChange, Mode};
+use crate::manage::{CgroupLimitRequest, Done, LimitChange, Mode, Unnamed};
 use crate::output::{self, Format};
-use crate::spec::{Bytes, Cgroup, CgroupPath, ClassId, Endpoint, Name, RateSetting};
+use crate::spec::{BurstSetting, Cgroup, CgroupPath, ClassId, Endpoint, Name, RateSetting};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -64,6 +64,7 @@ impl Whose {
 Examples:
   vnet limit set net1 --egress 50mbit --ingress 200mbit
   vnet limit set net1 --egress 1.5gbit --burst 256k
+  vnet limit set net1 --egress 2gbit --burst default
   vnet limit set net1 --ingress none
   vnet limit rm net1
   vnet limit set --cgroup /user.slice/user-1000.slice --egress 50mbit
@@ -80,10 +81,10 @@ pub(super) struct Set {
     /// Bits that it may receive in a second, or `none`; of an endpoint only.
     #[arg(long, value_name = "RATE", group = "direction", conflicts_with_all = ["cgroup", "classid"])]
     ingress: Option<RateSetting>,
-    /// Bytes that may pass at once after a pause, in each direction that is named [default: those of 5 ms, 8k at
-    /// least; also of a direction whose rate alone is named].
+    /// Bytes that may pass at once after a pause, in each direction that is named; or `default`: those of 5 ms, 8k at
+    /// least. Without, a limit that is there keeps its own.
     #[arg(long, value_name = "BYTES")]
-    burst: Option<Bytes>,
+    burst: Option<BurstSetting>,
     #[command(flatten)]
     dry_run: DryRun,
 }
@@ -105,7 +106,8 @@ impl Command {
                 match whose.which() {
                     Ok(endpoint) => {
                         let manager = context.manager(mode).await?;
-                        let done = manager.set_limits(&endpoint, LimitChange::NONE_LEFT).await?;
+                        let none = LimitChange::NONE_LEFT;
+                        let done = manager.set_limits(&endpoint, none, Unnamed::Goes).await?;
                         print(context, mode, &done)
                     }
                     Err(cgroup) => lift(context, mode, &cgroup).await,
@@ -130,8 +132,8 @@ fn print(context: &Context, mode: Mode, done: &Done<Endpoint>) -> anyhow::Result
 async fn lift(context: &Context, mode: Mode, cgroup: &Cgroup) -> anyhow::Result<()> {
     let done = context.manager(mode).await?.unlimit_cgroup(cgroup).await?;
     let line = match &done.value {
-        Some(limit) => format!("cgroup {}: no limit", limit.cgroup),
-        None => format!("cgroup {cgroup}: no limit (already)"),
+        Some(limit) => format!("{}: no limit", limit.cgroup.in_full()),
+        None => format!("{}: no limit (already)", cgroup.in_full()),
     };
     context.print_removed(mode, &done, &line)
 }
@@ -140,20 +142,25 @@ impl Set {
     async fn run(self, context: &Context) -> anyhow::Result<()> {
         let Self { whose, egress, ingress, burst, dry_run } = self;
         let mode = dry_run.mode();
+        let (unnamed, burst) = match burst {
+            None => (Unnamed::Stays, None),
+            Some(BurstSetting(bytes)) => (Unnamed::Goes, bytes),
+        };
         let limit = |rate: RateSetting| rate.with(burst);
         let change = LimitChange { egress: egress.map(limit), ingress: ingress.map(limit) };
         let cgroup = match whose.which() {
             Ok(endpoint) => {
-                let done = context.manager(mode).await?.set_limits(&endpoint, change).await?;
+                let done = context.manager(mode).await?.set_limits(&endpoint, change, unnamed).await?;
                 return print(context, mode, &done);
             }
             Err(cgroup) => cgroup,
         };
         let Some(limit) = change.egress.flatten() else { return lift(context, mode, &cgroup).await };
-        let done = context.manager(mode).await?.limit_cgroup(&CgroupLimitRequest { cgroup, limit }).await?;
+        let request = CgroupLimitRequest { cgroup, limit };
+        let done = context.manager(mode).await?.limit_cgroup(&request, unnamed).await?;
         let made = &done.value;
-        let line =
-            format!("cgroup {}: egress {}, by {}", made.cgroup, made.limit.rate, made.pacing.discipline());
+        let (whose, rate, by) = (made.cgroup.in_full(), made.limit.rate, made.pacing.discipline());
+        let line = format!("{whose}: egress {rate}, by {by}");
         context.print_made(mode, &done, output::Limit::from(made), &line)
     }
 }

@@ -320,6 +320,7 @@ mod tests {
             "limit ls",
             "limit set --cgroup /user.slice/user-1000.slice --egress 50mbit --burst 64k --dry-run",
             "limit set --classid 1:10 --egress none",
+            "limit set net1 --egress 50mbit --burst default",
             "limit rm --cgroup /sys/fs/cgroup/batch --json",
             "link create a b --ip 192.168.1.1/24 --ip 192.168.1.2/24 --ifname l0 --ifname l1 --mtu 9000 --dry-run",
             "link rm a b --json",

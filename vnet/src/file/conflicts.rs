@@ -229,10 +229,6 @@ fn twice(description: &Description, spots: &Spots, places: &Places) -> Vec<Probl
     for (nth, prefix) in description.denied.iter().enumerate() {
         denied.take(*prefix, at(spots, Part::Denied(nth)));
     }
-    let mut limits = Alone::new("the limit of cgroup");
-    for (nth, request) in description.cgroup_limits.iter().enumerate() {
-        limits.take(request.cgroup.clone(), at(spots, Part::CgroupLimit(nth)));
-    }
     [
         bridges.found,
         addresses.found,
@@ -242,9 +238,18 @@ fn twice(description: &Description, spots: &Spots, places: &Places) -> Vec<Probl
         floating.found,
         excluded.found,
         denied.found,
-        limits.found,
+        limited_twice(description, spots),
     ]
     .concat()
+}
+
+/// Cgroups that have two limits.
+pub(super) fn limited_twice(description: &Description, spots: &Spots) -> Vec<Problem> {
+    let mut limits = Alone::new("the limit of");
+    for (nth, request) in description.cgroup_limits.iter().enumerate() {
+        limits.take(request.cgroup.in_full(), at(spots, Part::CgroupLimit(nth)));
+    }
+    limits.found
 }
 
 /// Endpoints that have two links to one network.

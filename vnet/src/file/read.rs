@@ -18,8 +18,8 @@ use crate::manage::{
     MasqueradeRequest, NetworkRequest, Part, Place, PortMapRequest, RefusedPart, RouterRequest,
 };
 use crate::spec::{
-    self, Bytes, Limit, LinkMode, Name, Namespace, NetworkChange, Protocol, RateSetting, Seconds, TableSizes,
-    TargetHost, Timeout, TimeoutSetting, Xdp, XdpSetting, parse_mac, parse_nat_ports,
+    self, Bytes, Cgroup, Limit, LinkMode, Name, Namespace, NetworkChange, Protocol, RateSetting, Seconds,
+    TableSizes, TargetHost, Timeout, TimeoutSetting, Xdp, XdpSetting, parse_mac, parse_nat_ports,
 };
 
 /// Files that make sense: what they describe, and where.
@@ -109,21 +109,58 @@ pub struct Flawed {
     /// What they may say besides.
     pub doubt: Doubt,
     problems: Vec<Problem>,
+    /// What makes sense in itself, but not on this host.
+    refused: Vec<Problem>,
 }
 
 impl From<File> for Flawed {
     /// Files with which nothing is wrong in themselves.
     fn from(sound: File) -> Self {
-        Self { sound, doubt: Doubt::default(), problems: Vec::new() }
+        Self { sound, doubt: Doubt::default(), problems: Vec::new(), refused: Vec::new() }
     }
 }
 
 impl Flawed {
+    /// The same, with the cgroups that are limited as `recorded` has them, however they are written, and without limits of
+    /// those that are none and of those that are written in two ways.
+    #[must_use]
+    pub fn with_cgroups<E: std::error::Error>(self, recorded: impl Fn(&Cgroup) -> Result<Cgroup, E>) -> Self {
+        let Self { mut sound, doubt, problems, mut refused } = self;
+        let spots = &sound.spots;
+        for (nth, request) in sound.description.cgroup_limits.iter_mut().enumerate() {
+            match recorded(&request.cgroup) {
+                Ok(cgroup) => request.cgroup = cgroup,
+                Err(error) => {
+                    let spot = spots.get(&Part::CgroupLimit(nth)).copied().unwrap_or_default();
+                    refused.push(Problem { spot, message: in_full(&error), other: None });
+                }
+            }
+        }
+        refused.extend(conflicts::limited_twice(&sound.description, spots));
+        let is_refused = |spot: &Spot| refused.iter().any(|problem| problem.spot == *spot);
+        let flawed = spots.iter().filter(|(_, spot)| is_refused(spot)).map(|(part, _)| *part).collect();
+        Self { sound: sound.without(&flawed), doubt, problems, refused }
+    }
+
+    /// The files, if nothing is wrong with them.
+    ///
+    /// # Errors
+    /// These, if something is.
+    pub fn whole(self) -> Result<File, Box<Self>> {
+        let is_read = self.sound.sources.iter().all(|source| source.text.is_ok());
+        if is_read && self.problems.is_empty() && self.refused.is_empty() {
+            Ok(self.sound)
+        } else {
+            Err(Box::new(self))
+        }
+    }
+
     /// Everything that is wrong with them, and why parts that make sense were refused.
     #[must_use]
     pub fn problems(self, refused: Vec<RefusedPart>) -> Problems {
-        let Self { sound, mut problems, .. } = self;
+        let Self { sound, mut problems, refused: here, .. } = self;
         let make_no_sense = !problems.is_empty();
+        problems.extend(here);
         problems.extend(sound.problems(refused));
         Problems::new(&sound.sources, problems, make_no_sense)
     }
@@ -176,7 +213,7 @@ pub fn read(sources: Vec<Source>, known: &Known) -> Result<File, Box<Flawed>> {
     if problems.is_empty() && is_whole {
         return Ok(file);
     }
-    Err(Box::new(Flawed { sound: file.without(&flawed), doubt, problems }))
+    Err(Box::new(Flawed { sound: file.without(&flawed), doubt, problems, refused: Vec::new() }))
 }
 
 /// Whether files say that an instance is a router, whatever else they say.
@@ -619,7 +656,14 @@ impl Reader {
         let class = self.optional(&mut fields, "classid", str::parse::<spec::ClassId>);
         let given = ["cgroup", "classid"].map(|key| fields.table.get_key_value(key));
         let cgroup = match given {
-            [None, None] => self.missing(&fields, "cgroup", "\"/user.slice\""),
+            [None, None] => {
+                let message = format!(
+                    "{} needs cgroup or classid: write cgroup = \"/user.slice\", or classid = \"1:10\" for a class of net_cls",
+                    fields.what
+                );
+                self.problem(fields.spot.offset, message);
+                None
+            }
             [Some(_), Some((key, _))] => {
                 let message = "a limit is for a cgroup or for a classid: leave one of the two out";
                 self.problem(key.span().start, message.to_owned());

@@ -32,7 +32,10 @@ fn every_kind_of_problem_has_a_place_a_reason_and_a_way_out() {
             "1:1: \"prot\" is not known: a file may have version, instance, router, networks, endpoints, \
              portmaps, direct, masquerades, floating, limits, excluded, denied",
         ),
-        ("[[limits]]\negress = \"1mbit\"", "1:1: a limit needs cgroup: write cgroup = \"/user.slice\""),
+        (
+            "[[limits]]\negress = \"1mbit\"",
+            "1:1: a limit needs cgroup or classid: write cgroup = \"/user.slice\", or classid = \"1:10\"",
+        ),
         ("[[limits]]\ncgroup = \"/a\"", "1:1: a limit needs egress: write egress = \"50mbit\""),
         (
             "[[limits]]\ncgroup = \"/a\"\negress = \"none\"",

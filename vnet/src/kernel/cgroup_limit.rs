@@ -4,6 +4,9 @@
 //! limit, and what has another key is taken away. Of a cgroup that is not there, there is nothing to be limited: that is
 //! as it is to be.
 
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
 use vnet_common::{LimitClock, LimitKey, LimitValue};
 
 use super::error::Error;
@@ -11,12 +14,31 @@ use super::maps::{Maps, OTHER_VALUE};
 use super::{cgroup, shaping};
 use crate::plan::{Cgroup, CgroupShare, Pacing, State};
 
-/// How a limit stands.
-pub(super) fn state(maps: &Maps, share: &CgroupShare) -> Result<State, Error> {
-    let found = of_limit(maps, share)?;
+/// How limits stand: the map is read once for all of them.
+pub(super) fn states(maps: &Maps, shares: &[CgroupShare]) -> Result<Vec<State>, Error> {
+    let mut by_number: HashMap<u32, Vec<(LimitKey, LimitValue)>> = HashMap::new();
+    for (key, value) in maps.limits.entries()? {
+        by_number.entry(value.number).or_default().push((key, value));
+    }
+    let has_paths = shares.iter().any(|share| matches!(share.cgroup, Cgroup::Path(_)));
+    let root = if has_paths { cgroup::root()? } else { PathBuf::new() };
+    let state_of = |share: &CgroupShare| {
+        let found = by_number.get(&share.class.number.into()).map_or(&[][..], Vec::as_slice);
+        state(maps, share, key(&root, share)?, found)
+    };
+    shares.iter().map(state_of).collect()
+}
+
+/// How the limit of a key stands, of which the map holds this.
+fn state(
+    maps: &Maps,
+    share: &CgroupShare,
+    key: Option<LimitKey>,
+    found: &[(LimitKey, LimitValue)],
+) -> Result<State, Error> {
     let clock = maps.limit_clocks.get(&share.class.number.into())?;
-    let wanted = key(share)?.map(|key| (key, value(share)));
-    Ok(match (wanted, &found[..]) {
+    let wanted = key.map(|key| (key, value(share)));
+    Ok(match (wanted, found) {
         (None, []) => State::Present,
         (None, [..]) => State::Differs("the cgroup is gone".to_owned()),
         (Some(_), []) => State::Absent,
@@ -33,7 +55,10 @@ pub(super) fn state(maps: &Maps, share: &CgroupShare) -> Result<State, Error> {
 /// Writes what there is to be of a limit, and takes the rest away.
 pub(super) fn create(maps: &Maps, share: &CgroupShare) -> Result<(), Error> {
     let number = share.class.number.into();
-    let wanted = key(share)?;
+    let wanted = match &share.cgroup {
+        Cgroup::Path(_) => key(&cgroup::root()?, share)?,
+        Cgroup::ClassId(_) => key(Path::new(""), share)?,
+    };
     if let Some(key) = wanted {
         // The clock of a limit that is changed goes on.
         if maps.limit_clocks.get(&number)?.is_none() {
@@ -65,11 +90,11 @@ fn of_limit(maps: &Maps, share: &CgroupShare) -> Result<Vec<(LimitKey, LimitValu
     Ok(own.collect())
 }
 
-/// Whose limit it is; `None` if there is no such cgroup.
-fn key(share: &CgroupShare) -> Result<Option<LimitKey>, Error> {
+/// Whose limit it is, where the unified hierarchy is mounted there; `None` if there is no such cgroup.
+fn key(root: &Path, share: &CgroupShare) -> Result<Option<LimitKey>, Error> {
     Ok(match &share.cgroup {
         Cgroup::Path(path) => {
-            cgroup::number(path)?.map(|cgroup| LimitKey { cgroup, classid: 0, reserved: 0 })
+            cgroup::number_below(root, path)?.map(|cgroup| LimitKey { cgroup, classid: 0, reserved: 0 })
         }
         Cgroup::ClassId(class) => Some(LimitKey { cgroup: 0, classid: (*class).into(), reserved: 0 }),
     })

@@ -146,7 +146,8 @@ impl Entry {
 /// How the entry of a resource stands.
 pub(super) fn state(maps: &Maps, netlink: &Netlink, resource: &Resource) -> Result<State, Error> {
     if let Resource::CgroupLimit(share) = resource {
-        return cgroup_limit::state(maps, share);
+        let states = cgroup_limit::states(maps, std::slice::from_ref(share))?;
+        return Ok(states.into_iter().next().unwrap_or(State::Absent));
     }
     match Entry::of(resource, netlink) {
         Ok(entry) => entry.state(maps),
@@ -158,8 +159,16 @@ pub(super) fn state(maps: &Maps, netlink: &Netlink, resource: &Resource) -> Resu
     }
 }
 
-/// How published ports stand, all of them by as few questions as it takes; `None` if not all are that.
-pub(super) fn states_of_ports(maps: &Maps, resources: &[Resource]) -> Option<Result<Vec<State>, Error>> {
+/// How published ports stand, or limits of cgroups, all of them by as few questions as it takes; `None` if not all are
+/// that.
+pub(super) fn states_together(maps: &Maps, resources: &[Resource]) -> Option<Result<Vec<State>, Error>> {
+    let share = |resource: &Resource| match resource {
+        Resource::CgroupLimit(share) => Some(share.clone()),
+        _ => None,
+    };
+    if let Some(shares) = resources.iter().map(share).collect::<Option<Vec<_>>>() {
+        return Some(cgroup_limit::states(maps, &shares));
+    }
     let entry = |resource: &Resource| match resource {
         Resource::PortMap { key, value } => Some((*key, *value)),
         _ => None,

@@ -1,6 +1,7 @@
 //! What can go wrong between vnet and the kernel.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -12,7 +13,7 @@ use ipnet::IpNet;
 
 pub use super::netlink::NetlinkError;
 pub use super::takeover::Obstacle;
-use crate::plan::TableSizes;
+use crate::plan::{CgroupPath, TableSizes};
 
 /// A failed dealing with the kernel: what was attempted, on what, and why it failed; where there is a way out,
 /// the way out.
@@ -411,6 +412,21 @@ pub enum Error {
          does not); where there is none, `mount -t cgroup2 none DIRECTORY` gives one"
     )]
     NoCgroups,
+    /// Something else than a cgroup of the unified hierarchy.
+    #[error(
+        "{path} is no cgroup of version 2: {cause}; version 2 is mounted at {root} here: name the cgroup by its directory \
+         there ({root}/NAME) or by its path below that (/NAME, as in /proc/PID/cgroup); classes of net_cls, of version 1, \
+         are limited with `--classid MAJOR:MINOR`",
+        root = root.display()
+    )]
+    NotACgroup {
+        /// What was asked for.
+        path: CgroupPath,
+        /// What it is.
+        cause: NotACgroup,
+        /// Where the unified hierarchy is mounted.
+        root: PathBuf,
+    },
     /// The object cannot be loaded.
     #[error("load the eBPF object")]
     LoadObject {
@@ -647,4 +663,50 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+}
+
+/// Why something is no cgroup of the unified hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotACgroup {
+    /// It is a cgroup of version 1.
+    Version1 {
+        /// The controllers of its hierarchy, or its name.
+        controllers: String,
+    },
+    /// It is on a file system of another kind.
+    OtherFileSystem {
+        /// Which.
+        file_system: String,
+    },
+    /// It does not exist, and nothing of the hierarchy leads there.
+    Missing {
+        /// What there is of the path.
+        nearest: PathBuf,
+        /// The file system of that.
+        file_system: String,
+    },
+    /// It is a file of a cgroup.
+    File,
+    /// It is in a part of the hierarchy that the mounted one does not show.
+    Outside,
+}
+
+impl fmt::Display for NotACgroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version1 { controllers } => write!(f, "it is of version 1 ({controllers})"),
+            Self::OtherFileSystem { file_system } => {
+                write!(f, "it is on another file system ({file_system})")
+            }
+            Self::Missing { nearest, file_system } => {
+                write!(
+                    f,
+                    "it does not exist, and {} is on another file system ({file_system})",
+                    nearest.display()
+                )
+            }
+            Self::File => f.write_str("it is a file and not a directory"),
+            Self::Outside => f.write_str("it is in a part of the hierarchy that cannot be seen from there"),
+        }
+    }
 }

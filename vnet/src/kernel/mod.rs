@@ -85,7 +85,7 @@ use vnet_common::{
 
 pub use capture::{Capture, Captured};
 pub use environment::Environment;
-pub use error::{Error, NetlinkError, Obstacle};
+pub use error::{Error, NetlinkError, NotACgroup, Obstacle};
 pub use live::Live;
 pub use log::Log;
 pub use object::{GENERATOR, OBJECT, PROBE, RUNNERS};
@@ -196,8 +196,12 @@ pub struct Command {
     pub argv: Vec<OsString>,
 }
 
-fn both_ports(one: &Resource, next: &Resource) -> bool {
-    matches!((one, next), (Resource::PortMap { .. }, Resource::PortMap { .. }))
+fn looked_at_together(one: &Resource, next: &Resource) -> bool {
+    matches!(
+        (one, next),
+        (Resource::PortMap { .. }, Resource::PortMap { .. })
+            | (Resource::CgroupLimit(_), Resource::CgroupLimit(_))
+    )
 }
 
 /// The kernel as one instance sees it.
@@ -278,9 +282,9 @@ impl Kernel {
     /// When one cannot be looked at.
     pub async fn states(&self, resources: &[Resource]) -> Result<Vec<State>, Error> {
         let mut states = Vec::with_capacity(resources.len());
-        for alike in resources.chunk_by(both_ports) {
-            match entries::states_of_ports(&self.maps, alike) {
-                Some(of_ports) => states.extend(of_ports?),
+        for alike in resources.chunk_by(looked_at_together) {
+            match entries::states_together(&self.maps, alike) {
+                Some(together) => states.extend(together?),
                 None => {
                     for resource in alike {
                         states.push(self.state(resource).await?);
@@ -294,8 +298,8 @@ impl Kernel {
     /// Whether there is anything of each of these resources, as by [`Self::is_there`].
     pub async fn are_there(&self, resources: &[Resource]) -> Vec<Result<bool, Error>> {
         let mut there = Vec::with_capacity(resources.len());
-        for alike in resources.chunk_by(both_ports) {
-            if let Some(Ok(states)) = entries::states_of_ports(&self.maps, alike) {
+        for alike in resources.chunk_by(looked_at_together) {
+            if let Some(Ok(states)) = entries::states_together(&self.maps, alike) {
                 there.extend(states.into_iter().map(|state| Ok(state != State::Absent)));
                 continue;
             }
@@ -812,13 +816,13 @@ impl Kernel {
         shaping::possible(&self.netlink).await
     }
 
-    /// A cgroup as it is recorded: by its place below the root of its hierarchy.
+    /// A cgroup as it is recorded: by its place below the root of its hierarchy, however it was written.
     ///
     /// # Errors
-    /// When the unified hierarchy is not mounted.
+    /// When the unified hierarchy is not mounted, or it is something else.
     pub fn cgroup(asked: Cgroup) -> Result<Cgroup, Error> {
         match asked {
-            Cgroup::Path(path) => Ok(Cgroup::Path(path.below(&cgroup::root()?))),
+            Cgroup::Path(path) => cgroup::recorded(path).map(Cgroup::Path),
             class @ Cgroup::ClassId(_) => Ok(class),
         }
     }

@@ -12,6 +12,8 @@
 //! It takes the place of what the kernel gives an interface by itself, which has no handle, and of nothing else: somebody
 //! has chosen any other. The kernel gives the interface its own again when this one goes.
 
+use std::collections::HashMap;
+
 use netlink_packet_route::tc::TcHandle;
 
 use super::error::Error;
@@ -65,10 +67,11 @@ pub(super) async fn state(netlink: &Netlink, queue: &Queue) -> Result<State, Err
         (_, kind) => return Ok(State::Differs(format!("it is {kind}"))),
     };
     let wanted = wanted(&queue.classes);
-    let as_wanted = |class: &HtbClass| classes.iter().any(|it| it.is_like(*class));
-    let waits = |class: &Class| {
-        found.iter().any(|it| it.parent == leaf(class.number) && it.queue() == Some(class.queue))
-    };
+    let found_classes = by_minor(classes.iter().map(|class| (class.handle, class)));
+    let as_wanted =
+        |class: &HtbClass| found_classes.get(&class.handle.minor).is_some_and(|found| found.is_like(*class));
+    let queues = queues(&found);
+    let waits = |class: &Class| queues.get(&leaf(class.number).minor) == Some(&class.queue);
     if classes.len() == wanted.len() && wanted.iter().all(as_wanted) && queue.classes.iter().all(waits) {
         return Ok(State::Present);
     }
@@ -117,28 +120,32 @@ pub(super) async fn create(netlink: &Netlink, queue: &Queue) -> Result<(), Error
 async fn set_classes(netlink: &Netlink, index: u32, classes: &[Class]) -> Result<(), NetlinkError> {
     let wanted = wanted(classes);
     let mut found = netlink.htb_classes(index).await?;
-    let is_elsewhere =
-        |class: &HtbClass| wanted.iter().any(|it| it.handle == class.handle && it.parent != class.parent);
+    let by_handle = by_minor(wanted.iter().map(|class| (class.handle, class)));
+    let is_elsewhere = |class: &HtbClass| {
+        by_handle.get(&class.handle.minor).is_some_and(|wanted| wanted.parent != class.parent)
+    };
     if found.iter().any(is_elsewhere) {
         netlink.remove_discipline(index, HANDLE).await?;
         netlink.set_discipline(index, (HANDLE, TcHandle::ROOT), &Made::Htb).await?;
         found.clear();
     }
-    for class in wanted.iter().filter(|class| !found.iter().any(|it| it.is_like(**class))) {
+    let there = by_minor(found.iter().map(|class| (class.handle, *class)));
+    let is_there = |class: &HtbClass| there.get(&class.handle.minor).is_some_and(|it| it.is_like(*class));
+    for class in wanted.iter().filter(|class| !is_there(class)) {
         netlink.set_htb_class(index, *class).await?;
     }
     let disciplines = netlink.disciplines(index).await?;
+    let queues = queues(&disciplines);
     for class in classes {
         let parent = leaf(class.number);
-        let waits = disciplines.iter().any(|it| it.parent == parent && it.queue() == Some(class.queue));
-        if !waits {
+        if queues.get(&parent.minor) != Some(&class.queue) {
             let handle = TcHandle { major: OF_LIMITS + class.number, minor: 0 };
             netlink.set_discipline(index, (handle, parent), &Made::Bfifo(class.queue)).await?;
         }
     }
     // What is inside another goes before it, however many there are around one another.
     let mut gone: Vec<HtbClass> = found;
-    gone.retain(|class| wanted.iter().all(|it| it.handle != class.handle));
+    gone.retain(|class| !by_handle.contains_key(&class.handle.minor));
     while !gone.is_empty() {
         let (inner, outer): (Vec<_>, Vec<_>) = gone
             .iter()
@@ -167,24 +174,70 @@ pub(super) async fn remove(netlink: &Netlink, interface: &str) -> Result<(), Err
 
 /// The classes of limits: each with one for what is in no limit inside it.
 ///
-/// `htb` lets a class send what it is assured of even when those around it have nothing left; they bound only what is
-/// borrowed from them. So all is borrowed from the outermost limit, which alone has its rate assured.
+/// `htb` lets a class send what it is assured of even when those around it have nothing left: they bound only what is
+/// borrowed from them. So what a limit is assured of is divided among those directly inside it and the rest of what it
+/// holds for, to the last of it; what one of them leaves, the others borrow, up to their own limits. What is borrowed is
+/// got in turns of 64 KiB, and a class whose turn takes longer to come than its burst loses what it saves up meanwhile:
+/// without a share of its own, a slow limit inside a fast one would stay below its rate.
 fn wanted(classes: &[Class]) -> Vec<HtbClass> {
-    /// The least that the kernel takes: not 0. It lets a debt of a minute at most add up, so this is a packet in a minute.
-    const BORROWED: HtbRate = HtbRate { rate: 1, burst: 0 };
-    let both = |class: &Class| {
+    let mut inside: HashMap<u16, Vec<&Class>> = HashMap::new();
+    for class in classes {
+        if let Some(parent) = class.parent {
+            inside.entry(parent).or_default().push(class);
+        }
+    }
+    let mut shares: HashMap<u16, HtbRate> = HashMap::new();
+    let mut made = Vec::with_capacity(2 * classes.len());
+    for class in classes {
         let limit = HtbRate { rate: class.rate.bytes(), burst: class.burst };
-        let (node, leaf) = (node(class.number), leaf(class.number));
-        let (around, assured) = match class.parent {
-            Some(parent) => (self::node(parent), BORROWED),
-            None => (HANDLE, limit),
+        let assured = shares.get(&class.number).copied().unwrap_or(limit);
+        let inner = inside.get(&class.number).map_or(&[][..], Vec::as_slice);
+        let most: Vec<u32> = inner.iter().map(|it| it.rate.bytes()).chain([limit.rate]).collect();
+        let mut divided = fair_shares(assured.rate, &most);
+        let rest = divided.pop().unwrap_or_default();
+        // As long as the burst of the whole, so that those of the parts together are no more than that.
+        let part = |rate: u32, most: u32| {
+            let burst = u64::from(assured.burst) * u64::from(rate) / u64::from(assured.rate.max(1));
+            HtbRate { rate: rate.max(LEAST), burst: u32::try_from(burst).unwrap_or(u32::MAX).min(most) }
         };
-        [
-            HtbClass { handle: node, parent: around, assured, ceil: limit },
-            HtbClass { handle: leaf, parent: node, assured: BORROWED, ceil: limit },
-        ]
-    };
-    classes.iter().flat_map(both).collect()
+        for (inner, share) in inner.iter().zip(divided) {
+            shares.insert(inner.number, part(share, inner.burst));
+        }
+        let (node, leaf) = (node(class.number), leaf(class.number));
+        let around = class.parent.map_or(HANDLE, self::node);
+        made.push(HtbClass { handle: node, parent: around, assured, ceil: limit });
+        made.push(HtbClass { handle: leaf, parent: node, assured: part(rest, limit.burst), ceil: limit });
+    }
+    made
+}
+
+/// The least rate that the kernel takes: not 0.
+const LEAST: u32 = 1;
+
+/// Divides what there is among those who want no more than so much each: whoever wants no more than an equal part gets
+/// what he wants, and the others divide the rest likewise (max-min fairness). Together they get no more than there is.
+fn fair_shares(all: u32, wanted: &[u32]) -> Vec<u32> {
+    let mut order: Vec<usize> = (0..wanted.len()).collect();
+    order.sort_by_key(|nth| wanted[*nth]);
+    let mut shares = vec![0; wanted.len()];
+    let (mut left, mut others) = (all, u32::try_from(wanted.len()).unwrap_or(u32::MAX));
+    for nth in order {
+        shares[nth] = wanted[nth].min(left / others);
+        left -= shares[nth];
+        others -= 1;
+    }
+    shares
+}
+
+/// Classes, or what is in them, by the minor number of their handle; the major is vnet's for all.
+fn by_minor<T>(classes: impl Iterator<Item = (TcHandle, T)>) -> HashMap<u16, T> {
+    classes.map(|(handle, class)| (handle.minor, class)).collect()
+}
+
+/// The bytes that may wait in the plain queues of classes.
+fn queues(found: &[Discipline]) -> HashMap<u16, u32> {
+    let of_classes = found.iter().filter(|it| it.parent.major == MAJOR);
+    by_minor(of_classes.filter_map(|it| Some((it.parent, it.queue()?))))
 }
 
 fn own_root(found: &[Discipline]) -> Option<&Discipline> {
@@ -209,4 +262,58 @@ fn chosen(found: &[Discipline]) -> Option<&Discipline> {
 
 fn queue_error(interface: &str, source: NetlinkError) -> Error {
     Error::Shape { interface: interface.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_there_is_is_divided_fairly_and_to_the_last() {
+        for (all, wanted, shares) in [
+            (40, &[10, 40][..], &[10, 30][..]),
+            (40, &[40, 40, 40], &[13, 13, 14]),
+            (40, &[5, 100, 10], &[5, 25, 10]),
+            (40, &[40], &[40]),
+            (40, &[10], &[10]),
+            (2, &[9, 9, 9], &[0, 1, 1]),
+            (40, &[], &[]),
+        ] {
+            assert_eq!(fair_shares(all, wanted), shares, "{all} among {wanted:?}");
+        }
+    }
+
+    #[test]
+    fn those_inside_a_limit_are_assured_of_no_more_than_it_together() {
+        let class = |number, parent, rate: &str| Class {
+            number,
+            parent,
+            rate: rate.parse().unwrap(),
+            burst: 100_000,
+            queue: 300_000,
+        };
+        let classes = [
+            class(1, None, "80mbit"),
+            class(2, Some(1), "16mbit"),
+            class(3, Some(1), "80mbit"),
+            class(4, Some(3), "8kbit"),
+            class(9, None, "8mbit"),
+        ];
+        let made = wanted(&classes);
+        let of = |handle: TcHandle| made.iter().find(|it| it.handle == handle).expect("a class");
+        let rates = |number| (of(node(number)).assured.rate, of(leaf(number)).assured.rate);
+        assert_eq!(rates(1), (10_000_000, 4_000_000));
+        assert_eq!(rates(2), (2_000_000, 2_000_000));
+        assert_eq!(rates(3), (4_000_000, 3_999_000));
+        assert_eq!(rates(4), (1_000, 1_000));
+        assert_eq!(rates(9), (1_000_000, 1_000_000));
+        for class in &classes {
+            let inside: Vec<_> = made.iter().filter(|it| it.parent == node(class.number)).collect();
+            let whole = of(node(class.number)).assured;
+            assert!(inside.iter().map(|it| it.assured.rate).sum::<u32>() <= whole.rate);
+            assert!(inside.iter().map(|it| it.assured.burst).sum::<u32>() <= whole.burst);
+            let limit = HtbRate { rate: class.rate.bytes(), burst: class.burst };
+            assert!([node(class.number), leaf(class.number)].iter().all(|it| of(*it).ceil == limit));
+        }
+    }
 }

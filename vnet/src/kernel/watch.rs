@@ -2,15 +2,15 @@
 //!
 //! ```text
 //! rtnetlink groups, of the host and of every namespace that an interface of the host leads to --.
-//! inotify: the pins, /run/netns, the instance's directory                                        >-- Change, Change, …
+//! inotify: the pins, /run/netns, the instance's directory, cgroups that are limited              >-- Change, Change, …
 //! BPF links that are detached: no news at all; `hooks` tells whether there were any             --'
 //! ```
 //!
 //! News say where to look and no more: what is there is for the record and the kernel to say. So what is not understood
 //! is no loss, and when some are lost, everything is looked at.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -33,8 +33,9 @@ use vnet_common::Hook;
 use super::attachment::{self, Attached, AttachedAt};
 use super::error::Error;
 use super::netlink::Netlink;
-use super::{netns, programs};
+use super::{cgroup, netns, programs};
 use crate::instance::Instance;
+use crate::plan::CgroupPath;
 
 /// Room for news that nobody has read yet, in bytes.
 const BUFFER: usize = 4 << 20;
@@ -86,6 +87,8 @@ pub enum Change {
     },
     /// The record of the instance went.
     Record,
+    /// A cgroup that is limited came or went, or what it is in.
+    Cgroup,
     /// More happened than could be kept.
     Lost,
 }
@@ -103,6 +106,7 @@ impl fmt::Display for Change {
             Self::Pins => f.write_str("pinned maps or programs"),
             Self::Namespace { name } => write!(f, "the name of namespace {name}"),
             Self::Record => f.write_str("the record"),
+            Self::Cgroup => f.write_str("a limited cgroup"),
             Self::Lost => f.write_str("more than could be kept"),
         }
     }
@@ -122,12 +126,13 @@ impl Change {
             Self::Pins => "pins",
             Self::Namespace { .. } => "namespace",
             Self::Record => "record",
+            Self::Cgroup => "cgroup",
             Self::Lost => "lost",
         }
     }
 
     /// Every kind.
-    pub const KINDS: [&'static str; 10] = [
+    pub const KINDS: [&'static str; 11] = [
         "interface",
         "address",
         "route",
@@ -137,6 +142,7 @@ impl Change {
         "pins",
         "namespace",
         "record",
+        "cgroup",
         "lost",
     ];
 }
@@ -158,11 +164,13 @@ pub struct Watch {
     /// Names of interfaces by number.
     names: Netlink,
     watched: Vec<(WatchDescriptor, Watched)>,
+    /// Where cgroups come and go, with the names there that lead to limited ones.
+    cgroups: HashMap<WatchDescriptor, HashSet<OsString>>,
     buffer: Vec<u8>,
 }
 
-impl std::fmt::Debug for Watch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watch").field("instance", &self.instance).finish_non_exhaustive()
     }
 }
@@ -198,6 +206,7 @@ impl Watch {
             files: wait_for(Waited(InotifyFd(files))).map_err(failed)?,
             names: Netlink::open_as_needed().map_err(failed)?,
             watched: Vec::new(),
+            cgroups: HashMap::new(),
             buffer: Vec::with_capacity(DATAGRAM),
         };
         watch.renew()?;
@@ -235,6 +244,33 @@ impl Watch {
         Ok(self.watched.iter().any(|watched| !before.contains(watched)))
     }
 
+    /// Watches where these cgroups come and go, and no others any more; says whether that is anywhere else than before.
+    /// What has happened there until now has not been heard. What cannot be watched is not: looking from time to time
+    /// finds it.
+    pub fn follow_cgroups(&mut self, paths: &[CgroupPath]) -> bool {
+        let flags = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_ONLYDIR;
+        let mut wanted: HashMap<PathBuf, HashSet<OsString>> = HashMap::new();
+        if let Some(root) = (!paths.is_empty()).then(cgroup::root).and_then(Result::ok) {
+            for path in paths {
+                if let Some((directory, name)) = nearest_above(&root, path) {
+                    wanted.entry(directory).or_default().insert(name);
+                }
+            }
+        }
+        let mut cgroups = HashMap::new();
+        for (directory, names) in wanted {
+            if let Ok(descriptor) = self.files.get_ref().0.0.add_watch(&directory, flags) {
+                cgroups.insert(descriptor, names);
+            }
+        }
+        let before = std::mem::replace(&mut self.cgroups, cgroups);
+        for descriptor in before.keys().filter(|it| !self.cgroups.contains_key(*it)) {
+            // The kernel has done it if the directory is gone.
+            let _ = self.files.get_ref().0.0.rm_watch(*descriptor);
+        }
+        self.cgroups.iter().any(|(descriptor, names)| before.get(descriptor) != Some(names))
+    }
+
     /// What has happened since the last time; waits until something has. Nothing is lost if this is dropped.
     ///
     /// # Errors
@@ -264,7 +300,7 @@ impl Watch {
                         Err(errno) => return Err(failed(errno.into())),
                     };
                     let changes: Vec<Change> =
-                        events.iter().filter_map(|event| of_file(&self.watched, event)).collect();
+                        events.iter().filter_map(|event| of_file(&self.watched, &self.cgroups, event)).collect();
                     if !changes.is_empty() {
                         return Ok(changes);
                     }
@@ -459,6 +495,8 @@ fn of_message(message: Message, names: &Netlink) -> Option<Change> {
         }
         RouteNetlinkMessage::NewQueueDiscipline(message)
         | RouteNetlinkMessage::DelQueueDiscipline(message)
+        | RouteNetlinkMessage::NewTrafficClass(message)
+        | RouteNetlinkMessage::DelTrafficClass(message)
         | RouteNetlinkMessage::NewTrafficFilter(message)
         | RouteNetlinkMessage::DelTrafficFilter(message) => interface(message.header.index),
         _ => None,
@@ -501,10 +539,31 @@ fn is_set_by_somebody(route: &RouteMessage) -> bool {
     route.header.kind == RouteType::Unicast && route.header.protocol != RouteProtocol::Kernel
 }
 
-/// Where to look because a file went.
-fn of_file(watched: &[(WatchDescriptor, Watched)], event: &InotifyEvent) -> Option<Change> {
+/// Of a cgroup, the nearest directory above that is there, and what leads to the cgroup in it; nothing of the root.
+fn nearest_above(root: &Path, path: &CgroupPath) -> Option<(PathBuf, OsString)> {
+    let mut place = cgroup::place(root, path);
+    while place != root {
+        let name = place.file_name()?.to_owned();
+        place.pop();
+        if place.is_dir() {
+            return Some((place, name));
+        }
+    }
+    None
+}
+
+/// Where to look because a file went, or a cgroup came or went.
+fn of_file(
+    watched: &[(WatchDescriptor, Watched)],
+    cgroups: &HashMap<WatchDescriptor, HashSet<OsString>>,
+    event: &InotifyEvent,
+) -> Option<Change> {
     if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
         return Some(Change::Lost);
+    }
+    if let Some(names) = cgroups.get(&event.wd) {
+        let concerns = event.name.as_ref().is_some_and(|name| names.contains(name));
+        return concerns.then_some(Change::Cgroup);
     }
     let (_, what) = watched.iter().find(|(descriptor, _)| *descriptor == event.wd)?;
     let itself = event.mask.intersects(AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF);

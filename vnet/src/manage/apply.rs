@@ -340,18 +340,18 @@ impl<M: Machine> Manager<M> {
             uplinks.iter().flat_map(|uplink| expand::shaping(uplink, limits)).collect()
         };
         let before = transaction.cgroup_limits()?;
+        let mut limits = before.clone();
         // Their numbers are not given again before they are gone.
         transaction.set_going(&draft.going)?;
         let mut entries = Vec::new();
         for (nth, request) in wish.cgroup_limits.iter().enumerate() {
-            let noted = self.note_cgroup_limit(transaction, request).await;
+            let noted = self.note_cgroup_limit(transaction, request, Unnamed::Goes, &mut limits).await;
             let Some(NotedLimit { limit, note }) = draft.take(Part::CgroupLimit(nth), noted)? else {
                 continue;
             };
             entries.push(expand::cgroup_limit(&limit));
             draft.notes.extend(note);
         }
-        let limits = transaction.cgroup_limits()?;
         draft.steps.wanted.extend(Claim::Recorded.on(shaping(&limits).into_iter().chain(entries)));
         draft.steps.former.extend(shaping(&before));
         draft.steps.former.extend(before.iter().map(expand::cgroup_limit));

@@ -1,10 +1,10 @@
 //! How much processes of a cgroup may send by the uplinks.
 
 use super::repair::{Object, Part};
-use super::{Claim, Done, Error, Manager, Steps, kernel};
-use crate::plan::{Resource, expand};
+use super::{Claim, Done, Error, Manager, Steps, Unnamed, kernel};
+use crate::plan::{Resource, State, expand};
 use crate::reconcile::Machine;
-use crate::spec::{Cgroup, CgroupLimit, InterfaceName, Limit, Pacing, Settings};
+use crate::spec::{Cgroup, CgroupLimit, InterfaceName, Limit, Nesting, Pacing, Settings};
 use crate::store::Transaction;
 
 /// A limit of a cgroup that is asked for.
@@ -24,16 +24,22 @@ pub(super) struct NotedLimit {
 }
 
 impl<M: Machine> Manager<M> {
-    /// Limits what a cgroup may send by the uplinks, or changes its limit. Its connections go on.
+    /// Limits what a cgroup may send by the uplinks, or changes its limit. Its connections go on. A burst that is not named
+    /// stays as it is, or follows from the rate.
     ///
     /// # Errors
     /// When the kernel has nothing to make packets wait with, an uplink has a queueing discipline that somebody has
     /// chosen, the cgroup is too deep in its hierarchy, or there are too many limits.
-    pub async fn limit_cgroup(&self, request: &CgroupLimitRequest) -> Result<Done<CgroupLimit>, Error> {
+    pub async fn limit_cgroup(
+        &self,
+        request: &CgroupLimitRequest,
+        burst: Unnamed,
+    ) -> Result<Done<CgroupLimit>, Error> {
         let (transaction, settings) = self.begin_settled().await?;
         let before = transaction.cgroup_limits()?;
-        let NotedLimit { limit, note } = self.note_cgroup_limit(&transaction, request).await?;
-        let limits = transaction.cgroup_limits()?;
+        let mut limits = before.clone();
+        let NotedLimit { limit, note } =
+            self.note_cgroup_limit(&transaction, request, burst, &mut limits).await?;
         let uplinks = self.uplinks_there(&settings).await?;
         let resources = |limits: &[CgroupLimit], own: Option<&CgroupLimit>| -> Vec<Resource> {
             let shaping = uplinks.iter().flat_map(|uplink| expand::shaping(uplink, limits));
@@ -45,7 +51,8 @@ impl<M: Machine> Manager<M> {
             obsolete: Vec::new(),
             former: resources(&before, old),
         };
-        let ops = self.change(transaction, &format!("the limit of cgroup {}", limit.cgroup), steps).await?;
+        let ops =
+            self.change(transaction, &format!("the limit of {}", limit.cgroup.in_full()), steps).await?;
         Ok(Done { value: limit, ops, notes: note.into_iter().collect() })
     }
 
@@ -56,7 +63,11 @@ impl<M: Machine> Manager<M> {
     /// When it stays.
     pub async fn unlimit_cgroup(&self, asked: &Cgroup) -> Result<Done<Option<CgroupLimit>>, Error> {
         let (transaction, settings) = self.begin_settled().await?;
-        let cgroup = self.recorded_as(asked)?;
+        // What was recorded can be taken away, whatever has become of it.
+        let cgroup = match transaction.cgroup_limit(asked)? {
+            Some(limit) => limit.cgroup,
+            None => self.recorded_as(asked)?,
+        };
         let Some(limit) = transaction.cgroup_limit(&cgroup)? else { return Ok(Done::new(None, Vec::new())) };
         transaction.remove_cgroup_limit(&cgroup)?;
         let rest = transaction.cgroup_limits()?;
@@ -66,16 +77,18 @@ impl<M: Machine> Manager<M> {
         };
         let mut obsolete = if rest.is_empty() { shaping(std::slice::from_ref(&limit)) } else { Vec::new() };
         obsolete.push(expand::cgroup_limit(&limit));
-        let what = format!("the limit of cgroup {cgroup}");
+        let what = format!("the limit of {}", cgroup.in_full());
         let ops = self.unmake(transaction, &what, obsolete, shaping(&rest)).await?;
         Ok(Done::new(Some(limit), ops))
     }
 
-    /// Notes what a cgroup may send.
+    /// Notes what a cgroup may send, in the record and among all limits.
     pub(super) async fn note_cgroup_limit(
         &self,
         transaction: &Transaction,
         request: &CgroupLimitRequest,
+        burst: Unnamed,
+        limits: &mut Vec<CgroupLimit>,
     ) -> Result<NotedLimit, Error> {
         let cgroup = self.recorded_as(&request.cgroup)?;
         if let Cgroup::Path(path) = &cgroup
@@ -83,17 +96,27 @@ impl<M: Machine> Manager<M> {
         {
             return Err(Error::CgroupTooDeep { cgroup: path.clone(), most: CgroupLimit::DEEPEST });
         }
-        let limits = transaction.cgroup_limits()?;
-        let recorded = limits.iter().find(|other| other.cgroup == cgroup);
+        let recorded = limits.iter().position(|other| other.cgroup == cgroup);
         let number = match recorded {
-            Some(recorded) => recorded.number,
-            None => self.free_number(transaction, &limits)?,
+            Some(nth) => limits[nth].number,
+            None => self.free_number(transaction, limits)?,
         };
         let pacing = match limits.first() {
             Some(limit) => limit.pacing,
             None => self.pacing().await?,
         };
-        let limit = CgroupLimit { cgroup, limit: request.limit, number, pacing };
+        let before = recorded.map(|nth| limits[nth].limit).filter(|_| burst == Unnamed::Stays);
+        let limit = CgroupLimit { cgroup, limit: request.limit.with_burst_of(before), number, pacing };
+        match recorded {
+            Some(nth) => limits[nth] = limit.clone(),
+            None => {
+                limits.push(limit.clone());
+                if let Err(error) = check_levels(&limit, limits) {
+                    limits.pop();
+                    return Err(error);
+                }
+            }
+        }
         transaction.put_cgroup_limit(&limit)?;
         let note = missing(&self.machine, &limit)?;
         Ok(NotedLimit { limit, note })
@@ -144,11 +167,31 @@ impl<M: Machine> Manager<M> {
             let resources = expand::shaping(&uplink, &limits);
             Part::new(Object::Shaping(uplink), resources)
         });
-        let entries = limits
-            .iter()
-            .map(|limit| Part::new(Object::Cgroup(limit.cgroup.clone()), vec![expand::cgroup_limit(limit)]));
+        // They are looked at together: by itself, each would take as long as all. What that does not tell comes out with
+        // each.
+        let resources: Vec<Resource> = limits.iter().map(expand::cgroup_limit).collect();
+        let states = self.machine.states(&resources).await.unwrap_or_default();
+        let entries = limits.iter().zip(resources).enumerate().filter_map(|(nth, (limit, resource))| {
+            let is_present = states.get(nth) == Some(&State::Present);
+            (!is_present).then(|| Part::new(Object::Cgroup(limit.cgroup.clone()), vec![resource]))
+        });
         Ok(shaping.chain(entries).collect())
     }
+}
+
+/// Checks that the limits that come to be inside one another with a new one are no more than there is room for.
+fn check_levels(new: &CgroupLimit, limits: &[CgroupLimit]) -> Result<(), Error> {
+    let Some(most) = new.pacing.levels() else { return Ok(()) };
+    let nesting = Nesting::of(limits);
+    for limit in limits {
+        let around: Vec<&CgroupLimit> = nesting.around(&limit.cgroup).collect();
+        let concerns = limit == new || around.contains(&new);
+        if concerns && around.len() >= most {
+            let levels = around.iter().rev().map(|it| it.cgroup.to_string()).collect();
+            return Err(Error::TooManyLevels { cgroup: limit.cgroup.clone(), levels, most });
+        }
+    }
+    Ok(())
 }
 
 /// What is to be said of a limit whose cgroup is not there.

@@ -18,7 +18,7 @@ use crate::firewall::Netfilter;
 use crate::kernel::{Addressed, Environment, Interface};
 use crate::plan::Resource;
 use crate::reconcile::Machine;
-use crate::spec::{Endpoint, Network, PortMap, Settings};
+use crate::spec::{Cgroup, Endpoint, Network, PortMap, Settings};
 use crate::store::Transaction;
 
 /// Something that is not as somebody would expect.
@@ -57,8 +57,8 @@ struct Facts {
     endpoints: Vec<(Endpoint, Vec<Difference>)>,
     /// How many entries the endpoints have in the map of their addresses.
     endpoint_entries: usize,
-    /// Limits whose cgroup is not there, in words.
-    missing_cgroups: Vec<String>,
+    /// Limits whose cgroup is not there, with what is to be said of them.
+    missing_cgroups: Vec<(Cgroup, String)>,
     /// Addresses that rules translate to and the host has not.
     missing_addresses: Vec<String>,
     /// The interfaces of a router's host, where its bridge is; nothing if that cannot be seen from here.
@@ -157,9 +157,13 @@ impl<M: Machine> Manager<M> {
 }
 
 impl<M: Machine> Manager<M> {
-    fn missing_cgroups(&self, transaction: &Transaction) -> Result<Vec<String>, Error> {
-        let limits = transaction.cgroup_limits()?;
-        limits.iter().filter_map(|limit| missing(&self.machine, limit).transpose()).collect()
+    fn missing_cgroups(&self, transaction: &Transaction) -> Result<Vec<(Cgroup, String)>, Error> {
+        let mut found = Vec::new();
+        for limit in transaction.cgroup_limits()? {
+            let text = missing(&self.machine, &limit)?;
+            found.extend(text.map(|text| (limit.cgroup, text)));
+        }
+        Ok(found)
     }
 }
 

@@ -12,7 +12,7 @@ use super::error::{Refusals, nearest, there_are};
 use super::limit::{check_bursts, note_limits};
 use super::network::list;
 use super::port_map::of_removed;
-use super::{Claim, Done, Error, LimitChange, Manager, Wanted, kernel};
+use super::{Claim, Done, Error, LimitChange, Manager, Unnamed, Wanted, kernel};
 use crate::plan::expand;
 use crate::reconcile::Machine;
 use crate::spec::{
@@ -204,7 +204,8 @@ impl<M: Machine> Manager<M> {
         let endpoint = if request.limits == LimitChange::default() {
             endpoint
         } else {
-            note_limits(transaction, &endpoint, &networks, request.limits)?
+            // A limit is what is said of it.
+            note_limits(transaction, &endpoint, &networks, (request.limits, Unnamed::Goes))?
         };
         Ok(NotedEndpoint { endpoint, networks, before, departing: terms.departing.to_vec() })
     }

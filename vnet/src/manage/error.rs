@@ -8,8 +8,8 @@ use super::Part;
 use crate::plan::Resource;
 use crate::reconcile::Failure;
 use crate::spec::{
-    Bytes, CgroupPath, Cidr, ExtraRoute, Floating, InterfaceName, Name, PortMap, Ports, Protocol, Published,
-    TargetHost,
+    Bytes, Cgroup, CgroupPath, Cidr, ExtraRoute, Floating, InterfaceName, Name, PortMap, Ports, Protocol,
+    Published, TargetHost,
 };
 use crate::{ipam, spec, store};
 
@@ -552,9 +552,25 @@ pub enum Error {
         /// How many levels below the root one can be.
         most: usize,
     },
+    /// The kernel has no classes as deep as that.
+    #[error(
+        "the limit of cgroup {cgroup} would be inside {} others ({}), and sch_htb, by which packets wait here, has room for \
+         {most} inside one another: take one of them away (`vnet limit rm --cgroup {}`), or all limits, and have the \
+         kernel load sch_fq (`modprobe sch_fq`), which has no such bound",
+        levels.len(), levels.join(", "), levels.last().map_or("PATH", String::as_str)
+    )]
+    TooManyLevels {
+        /// The innermost cgroup.
+        cgroup: Cgroup,
+        /// The cgroups around it that are limited, the outermost first.
+        levels: Vec<String>,
+        /// How many limits can be inside one another.
+        most: usize,
+    },
     /// There is no class left for another limit.
     #[error(
-        "{most} cgroups are limited, and no more can be: limit one around them, or remove some with `vnet limit rm`"
+        "{most} cgroups are limited, and no more can be: limit one around them, or remove some with \
+         `vnet limit rm --cgroup PATH` or `--classid CLASS`"
     )]
     TooManyLimits {
         /// How many there can be.

@@ -3,7 +3,7 @@
 use super::going::leftovers;
 use super::host::Host;
 use super::network::is_there;
-use super::{Claim, Done, Error, Manager, Mode, Steps};
+use super::{Claim, Done, Error, Manager, Mode, Steps, Unnamed};
 use crate::plan::{Resource, expand};
 use crate::reconcile::Machine;
 use crate::spec::{Endpoint, Going, Limit, Limits, Name, Network, Networks};
@@ -22,24 +22,34 @@ impl LimitChange {
     /// The change that leaves no limit.
     pub const NONE_LEFT: Self = Self { egress: Some(None), ingress: Some(None) };
 
-    fn onto(self, limits: Limits) -> Limits {
-        Limits {
-            egress: self.egress.unwrap_or(limits.egress),
-            ingress: self.ingress.unwrap_or(limits.ingress),
-        }
+    fn onto(self, limits: Limits, burst: Unnamed) -> Limits {
+        let change = |change: Option<Option<Limit>>, before: Option<Limit>| match change {
+            None => before,
+            Some(limit) => {
+                let kept = before.filter(|_| burst == Unnamed::Stays);
+                limit.map(|limit| limit.with_burst_of(kept))
+            }
+        };
+        Limits { egress: change(self.egress, limits.egress), ingress: change(self.ingress, limits.ingress) }
     }
 }
 
 impl<M: Machine> Manager<M> {
-    /// Changes how much an endpoint may send and receive. Its connections go on.
+    /// Changes how much an endpoint may send and receive. Its connections go on. A burst that is not named stays as it is,
+    /// or follows from the rate.
     ///
     /// # Errors
     /// When there is no such endpoint, it is on no network, or a burst has no room for a packet.
-    pub async fn set_limits(&self, name: &Name, change: LimitChange) -> Result<Done<Endpoint>, Error> {
+    pub async fn set_limits(
+        &self,
+        name: &Name,
+        change: LimitChange,
+        burst: Unnamed,
+    ) -> Result<Done<Endpoint>, Error> {
         let (transaction, settings) = self.begin_settled().await?;
         let before = self.linkable(&transaction, name)?;
         let networks = transaction.networks_of(&before)?;
-        let endpoint = note_limits(&transaction, &before, &networks, change)?;
+        let endpoint = note_limits(&transaction, &before, &networks, (change, burst))?;
         let host = Host::without_routes(&self.machine).await?;
         if !endpoint.links.iter().all(|link| is_there(link, &host)) {
             // Without effect on anything but the record; what is limited comes with the endpoint.
@@ -65,9 +75,9 @@ pub(super) fn note_limits(
     transaction: &Transaction,
     before: &Endpoint,
     networks: &[Network],
-    change: LimitChange,
+    (change, burst): (LimitChange, Unnamed),
 ) -> Result<Endpoint, Error> {
-    let endpoint = Endpoint { limits: change.onto(before.limits), ..before.clone() };
+    let endpoint = Endpoint { limits: change.onto(before.limits, burst), ..before.clone() };
     if networks.is_empty() {
         return if endpoint.limits.is_empty() {
             Ok(endpoint)

@@ -21,7 +21,7 @@ use super::{Claim, Error, Manager, Mode, Steps, Wanted, check_namespace, kernel}
 use crate::instance::Instance;
 use crate::plan::{self, Op, Resource, State, expand};
 use crate::reconcile::{self, Machine};
-use crate::spec::{Cgroup, InterfaceName, Name, Namespace, Network, Settings, Xdp};
+use crate::spec::{Cgroup, CgroupPath, InterfaceName, Name, Namespace, Network, Settings, Xdp};
 use crate::store::Transaction;
 
 /// What of an instance is looked at beside what all of it depends on.
@@ -120,7 +120,7 @@ impl fmt::Display for Object {
             Self::PortMap(mapping) => write!(f, "mapping {mapping}"),
             Self::Floating(external) => write!(f, "floating address {external}"),
             Self::Shaping(uplink) => write!(f, "shaping on uplink {uplink}"),
-            Self::Cgroup(cgroup) => write!(f, "limit of cgroup {cgroup}"),
+            Self::Cgroup(cgroup) => write!(f, "limit of {}", cgroup.in_full()),
         }
     }
 }
@@ -151,6 +151,8 @@ pub struct Repaired {
     pub interfaces: BTreeSet<String>,
     /// The names of its endpoints, and of their namespaces.
     pub endpoints: BTreeSet<String>,
+    /// The cgroups of the unified hierarchy that are limited.
+    pub cgroups: Vec<CgroupPath>,
 }
 
 /// A part with what it is made of.
@@ -229,7 +231,8 @@ impl<M: Machine> Manager<M> {
         } else {
             self.concerned(&transaction, scope, &changed)?
         };
-        // Nobody tells when a cgroup goes or comes.
+        // News of cgroups say no more than that.
+        done.cgroups = transaction.limited_cgroups()?;
         parts.extend(self.limit_parts(&transaction, &settings).await?);
         drop(transaction);
         for part in parts.into_iter().filter(|part| !later.contains(&part.object)) {

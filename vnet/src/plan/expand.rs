@@ -15,7 +15,7 @@ use super::{BySource, CgroupShare, Class, Direct, DirectEnd, Hop, Queue, Resourc
 use crate::ours;
 use crate::spec::{
     CgroupLimit, Cidr, DirectLink, Endpoint, ExtraRoute, Floating, Hold, InterfaceName, Limit, Link,
-    Masquerade, Namespace, Network, Pacing, PortMap, Router, Settings, Xdp,
+    Masquerade, Namespace, Nesting, Network, Pacing, PortMap, Router, Settings, Xdp,
 };
 
 /// What every instance has, whatever its networks.
@@ -228,7 +228,15 @@ pub fn shaping(uplink: &InterfaceName, limits: &[CgroupLimit]) -> Vec<Resource> 
     let Some(first) = limits.first() else { return Vec::new() };
     let mut classes: Vec<(usize, Class)> = match first.pacing {
         Pacing::Fq => Vec::new(),
-        Pacing::Htb => limits.iter().map(|limit| (depth(limit, limits), class(limit, limits))).collect(),
+        Pacing::Htb => {
+            let nesting = Nesting::of(limits);
+            let place = |limit: &CgroupLimit| {
+                let around = nesting.around(&limit.cgroup);
+                let parent = around.map(|limit| limit.number).next();
+                (nesting.around(&limit.cgroup).count(), Class { parent, ..class(limit) })
+            };
+            limits.iter().map(place).collect()
+        }
     };
     classes.sort_by_key(|(depth, class)| (*depth, class.number));
     let classes = classes.into_iter().map(|(_, class)| class).collect();
@@ -255,23 +263,19 @@ pub fn cgroup_limit(limit: &CgroupLimit) -> Resource {
     Resource::CgroupLimit(CgroupShare {
         cgroup: limit.cgroup.clone(),
         pacing: limit.pacing,
-        class: class(limit, &[]),
+        class: class(limit),
     })
 }
 
-fn class(limit: &CgroupLimit, all: &[CgroupLimit]) -> Class {
+/// The class of a limit, as if it were alone.
+fn class(limit: &CgroupLimit) -> Class {
     Class {
         number: limit.number,
-        parent: limit.parent(all).map(|parent| parent.number),
+        parent: None,
         rate: limit.limit.rate,
         burst: limit.burst(),
         queue: limit.queue(),
     }
-}
-
-/// How many limits are around one.
-fn depth(limit: &CgroupLimit, all: &[CgroupLimit]) -> usize {
-    iter::successors(limit.parent(all), |parent| parent.parent(all)).count()
 }
 
 /// A direct link between two endpoints.

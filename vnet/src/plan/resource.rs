@@ -565,7 +565,7 @@ impl fmt::Display for Resource {
                 write!(f, "queueing discipline {} of {interface}", pacing.discipline())
             }
             Self::CgroupLimit(CgroupShare { cgroup, class, .. }) => {
-                write!(f, "limit of {} to what cgroup {cgroup} sends", class.rate)
+                write!(f, "limit of {} to what {} sends", class.rate, cgroup.in_full())
             }
             Self::Endpoint { addr, interface, mac, .. } => {
                 write!(f, "endpoint {addr}, {mac}, behind {interface}")

@@ -86,7 +86,7 @@ impl Schedule {
             Change::Namespace { name } => drop(scope.names.insert(name.clone())),
             Change::Elsewhere => scope.endpoints = true,
             // Part of what is looked at every time.
-            Change::Address | Change::Route { .. } | Change::Parameter | Change::Record => {}
+            Change::Address | Change::Route { .. } | Change::Parameter | Change::Record | Change::Cgroup => {}
             Change::Pins | Change::Lost => scope.everything = true,
         }
     }

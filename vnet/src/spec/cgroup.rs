@@ -1,5 +1,6 @@
 //! How much processes of a cgroup may send by the uplinks.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Component, Path};
 use std::str::FromStr;
@@ -16,6 +17,35 @@ pub enum Cgroup {
     Path(CgroupPath),
     /// A class of `net_cls` (version 1).
     ClassId(ClassId),
+}
+
+impl Cgroup {
+    /// What it is and which, for people: `cgroup /a` or `class 1:10`.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        match self {
+            Self::Path(path) => format!("cgroup {path}"),
+            Self::ClassId(class) => format!("class {class}"),
+        }
+    }
+
+    /// Its path, if it is of the unified hierarchy.
+    #[must_use]
+    pub fn into_path(self) -> Option<CgroupPath> {
+        match self {
+            Self::Path(path) => Some(path),
+            Self::ClassId(_) => None,
+        }
+    }
+
+    /// The option of `vnet limit` that names it.
+    #[must_use]
+    pub fn as_option(&self) -> String {
+        match self {
+            Self::Path(path) => format!("--cgroup {path}"),
+            Self::ClassId(class) => format!("--classid {class}"),
+        }
+    }
 }
 
 impl fmt::Display for Cgroup {
@@ -48,10 +78,9 @@ impl CgroupPath {
         }
     }
 
-    /// Whether it is the other one, or below it.
-    #[must_use]
-    pub fn is_within(&self, other: &Self) -> bool {
-        Path::new(&self.0).starts_with(&other.0)
+    /// The cgroups around it, the nearest first.
+    fn around(&self) -> impl Iterator<Item = &str> {
+        Path::new(&self.0).ancestors().skip(1).filter_map(Path::to_str)
     }
 
     /// How many cgroups it is in; 0 for the root.
@@ -175,6 +204,16 @@ impl Pacing {
             Self::Htb => "htb",
         }
     }
+
+    /// How many limits can be inside one another, where that is bounded: `htb` has eight levels of classes
+    /// (`TC_HTB_MAXDEPTH`), of which the innermost is for what is in no other.
+    #[must_use]
+    pub const fn levels(self) -> Option<usize> {
+        match self {
+            Self::Fq => None,
+            Self::Htb => Some(7),
+        }
+    }
 }
 
 /// A limit of what processes of a cgroup send by the uplinks.
@@ -212,19 +251,30 @@ impl CgroupLimit {
     pub fn queue(&self) -> u32 {
         self.limit.queue(Self::MTU).max(Self::LEAST_QUEUE)
     }
+}
 
-    /// The limit that holds for whatever this one holds for, and is the nearest.
+/// Which limits are inside which.
+#[derive(Debug)]
+pub struct Nesting<'a>(HashMap<&'a str, &'a CgroupLimit>);
+
+impl<'a> Nesting<'a> {
+    /// That of these limits.
     #[must_use]
-    pub fn parent<'a>(&self, all: &'a [Self]) -> Option<&'a Self> {
-        let Cgroup::Path(own) = &self.cgroup else { return None };
-        let around = |other: &&Self| match &other.cgroup {
-            Cgroup::Path(path) => path != own && own.is_within(path),
-            Cgroup::ClassId(_) => false,
+    pub fn of(limits: &'a [CgroupLimit]) -> Self {
+        let by_path = |limit: &'a CgroupLimit| match &limit.cgroup {
+            Cgroup::Path(path) => Some((path.as_str(), limit)),
+            Cgroup::ClassId(_) => None,
         };
-        all.iter().filter(around).max_by_key(|other| match &other.cgroup {
-            Cgroup::Path(path) => path.depth(),
-            Cgroup::ClassId(_) => 0,
-        })
+        Self(limits.iter().filter_map(by_path).collect())
+    }
+
+    /// The limits that hold for whatever this one holds for, the nearest first.
+    pub fn around(&self, cgroup: &Cgroup) -> impl Iterator<Item = &'a CgroupLimit> {
+        let paths = match cgroup {
+            Cgroup::Path(path) => Some(path.around()),
+            Cgroup::ClassId(_) => None,
+        };
+        paths.into_iter().flatten().filter_map(|path| self.0.get(path).copied())
     }
 }
 
@@ -268,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_is_inside_the_nearest_around_it() {
+    fn a_limit_is_inside_those_around_it() {
         let limit = |cgroup: Cgroup, number| CgroupLimit {
             cgroup,
             limit: Limit { rate: "10mbit".parse().unwrap(), burst: None },
@@ -278,13 +328,14 @@ mod tests {
         let path = |text: &str| Cgroup::Path(text.parse().unwrap());
         let class = Cgroup::ClassId("1:1".parse().unwrap());
         let all = [limit(path("/a"), 1), limit(path("/a/b/c"), 2), limit(class, 3), limit(path("/ab"), 4)];
-        let parent = |cgroup| limit(cgroup, 9).parent(&all).map(|parent| parent.number);
-        assert_eq!(parent(path("/a/b")), Some(1));
-        assert_eq!(parent(path("/a/b/c/d/e")), Some(2));
-        assert_eq!(parent(path("/a")), None);
-        assert_eq!(parent(path("/abc")), None);
-        assert_eq!(all[1].parent(&all).map(|parent| parent.number), Some(1));
-        assert_eq!(all[2].parent(&all), None);
+        let nesting = Nesting::of(&all);
+        let around = |cgroup: &Cgroup| nesting.around(cgroup).map(|it| it.number).collect::<Vec<_>>();
+        assert_eq!(around(&path("/a/b")), [1]);
+        assert_eq!(around(&path("/a/b/c/d/e")), [2, 1]);
+        assert!(around(&path("/a")).is_empty());
+        assert!(around(&path("/abc")).is_empty());
+        assert_eq!(around(&all[1].cgroup), [1]);
+        assert!(around(&all[2].cgroup).is_empty());
         assert_eq!((all[0].burst(), all[0].queue()), (8192, 256 * 1024));
     }
 

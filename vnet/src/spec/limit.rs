@@ -44,6 +44,12 @@ pub struct Limit {
 }
 
 impl Limit {
+    /// The same, with the burst of another if it has none of its own.
+    #[must_use]
+    pub fn with_burst_of(self, other: Option<Self>) -> Self {
+        Self { burst: self.burst.or(other.and_then(|other| other.burst)), ..self }
+    }
+
     /// Bytes that pass at once, of packets that have up to `mtu` bytes: those of 5 ms, one large packet at least. More
     /// would be noticed by others, less would cut the large packets of offloading senders up, which costs the host time.
     #[must_use]
@@ -155,6 +161,18 @@ impl RateSetting {
     #[must_use]
     pub fn with(self, burst: Option<Bytes>) -> Option<Limit> {
         self.0.map(|rate| Limit { rate, burst })
+    }
+}
+
+/// A burst, or that it is to follow from the rate: `default`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BurstSetting(pub Option<Bytes>);
+
+impl FromStr for BurstSetting {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        if text == "default" { Ok(Self(None)) } else { text.parse().map(|bytes| Self(Some(bytes))) }
     }
 }
 

@@ -23,7 +23,7 @@ mod settings;
 mod timeout;
 mod xdp;
 
-pub use cgroup::{Cgroup, CgroupLimit, CgroupPath, ClassId, Pacing};
+pub use cgroup::{Cgroup, CgroupLimit, CgroupPath, ClassId, Nesting, Pacing};
 pub use cidr::{Cidr, Clients, Subnet};
 pub use direct::{DirectEnd, DirectLink, both_ends};
 pub use endpoint::{Endpoint, ExtraRoute, Link, LinkMode, Namespace};
@@ -31,7 +31,7 @@ pub use error::Error;
 pub use floating::Floating;
 pub use going::{Going, Networks};
 pub use gso::GsoSizes;
-pub use limit::{Bytes, Limit, Limits, Rate, RateSetting};
+pub use limit::{BurstSetting, Bytes, Limit, Limits, Rate, RateSetting};
 pub use masquerade::Masquerade;
 pub use name::{InterfaceName, Name};
 pub use network::{Network, Segment, Segments};

@@ -4,7 +4,7 @@ use redb::TableDefinition;
 
 use super::Error;
 use super::tables::{Json, Transaction};
-use crate::spec::{Cgroup, CgroupLimit};
+use crate::spec::{Cgroup, CgroupLimit, CgroupPath};
 
 const CGROUP_LIMITS: TableDefinition<&str, Json> = TableDefinition::new("cgroup_limits");
 
@@ -17,6 +17,11 @@ impl Transaction {
     /// Every limit of a cgroup, by cgroup.
     pub fn cgroup_limits(&self) -> Result<Vec<CgroupLimit>, Error> {
         self.all(CGROUP_LIMITS)
+    }
+
+    /// The cgroups of the unified hierarchy that are limited.
+    pub fn limited_cgroups(&self) -> Result<Vec<CgroupPath>, Error> {
+        Ok(self.cgroup_limits()?.into_iter().filter_map(|limit| limit.cgroup.into_path()).collect())
     }
 
     /// Notes the limit of a cgroup.

@@ -2,7 +2,7 @@
 
 use super::{Difference, Facts, Found};
 use crate::plan::{Queue, Resource};
-use crate::spec::{Endpoint, Namespace};
+use crate::spec::{Cgroup, Endpoint, Namespace};
 
 /// What the instance is made of, its networks, rules, mappings and floating addresses, as far as it is not as recorded.
 pub(super) fn record(facts: &Facts) -> Result<Vec<Found>, String> {
@@ -96,10 +96,15 @@ pub(super) fn limits(facts: &Facts) -> Result<Vec<Found>, String> {
             fix: format!("bring it back with `vnet up`{inside}"),
         }
     });
-    let cgroups = facts.missing_cgroups.iter().map(|missing| Found {
-        problem: missing.clone(),
-        fix: "make the cgroup, have `vnet run` running if it comes and goes, or remove the limit with `vnet limit rm`"
-            .to_owned(),
+    let cgroups = facts.missing_cgroups.iter().map(|(cgroup, missing)| {
+        let make = match cgroup {
+            Cgroup::Path(_) => "make the cgroup, have `vnet run` running if it comes and goes",
+            Cgroup::ClassId(_) => {
+                "have the kernel provide net_cls (`modprobe cls_cgroup`, no cgroup_disable=net_cls)"
+            }
+        };
+        let fix = format!("{make}, or remove the limit with `vnet limit rm {}`", cgroup.as_option());
+        Found { problem: missing.clone(), fix }
     });
     let cgroups: Vec<Found> = cgroups.collect();
     Ok(found.chain(cgroups).collect())

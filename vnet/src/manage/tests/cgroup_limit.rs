@@ -1,7 +1,7 @@
 //! Limits of cgroups.
 
 use super::*;
-use crate::manage::CgroupLimitRequest;
+use crate::manage::{CgroupLimitRequest, Unnamed};
 use crate::plan::{Class, Queue};
 use crate::spec::{Cgroup, Limit, Pacing};
 
@@ -18,7 +18,7 @@ fn of(cgroup: &str) -> Cgroup {
 }
 
 async fn set(world: &World, cgroup: &str, rate: &str) -> Result<usize, Error> {
-    Ok(world.manager().limit_cgroup(&request(cgroup, rate)).await?.ops.len())
+    Ok(world.manager().limit_cgroup(&request(cgroup, rate), Unnamed::Stays).await?.ops.len())
 }
 
 async fn lift(world: &World, cgroup: &str) -> Result<usize, Error> {
@@ -159,12 +159,13 @@ async fn limits_come_back_each_by_itself() {
 async fn the_limit_of_a_cgroup_that_is_not_there_is_noted_and_found() {
     let world = World::new();
     is_up(&world).await;
-    let done = world.manager().limit_cgroup(&request("/nowhere", "1mbit")).await.unwrap();
+    let done = world.manager().limit_cgroup(&request("/nowhere", "1mbit"), Unnamed::Stays).await.unwrap();
     assert!(done.notes[0].starts_with("there is no cgroup /nowhere"), "{:?}", done.notes);
     let diagnosis = world.manager().diagnose().await.unwrap();
     let found: Vec<_> = diagnosis.findings.iter().filter(|it| it.check == "limits").collect();
     assert_eq!(found.len(), 1, "{:?}", diagnosis.findings);
     assert!(found[0].problem.contains("/nowhere"), "{:?}", found[0]);
+    assert!(found[0].fix.contains("`vnet limit rm --cgroup /nowhere`"), "{:?}", found[0]);
 }
 
 #[tokio::test]
@@ -178,4 +179,59 @@ async fn a_cgroup_that_is_too_deep_is_refused_and_the_bound_named() {
     // Where the hierarchy is mounted does not count.
     set(&world, &format!("/sys/fs/cgroup{}", deep(15)), "10mbit").await.unwrap();
     assert!(in_force(&world).contains(&format!("{} 10mbit", deep(15))), "{:?}", in_force(&world));
+}
+
+#[tokio::test]
+async fn a_burst_that_is_not_named_stays_until_it_is_to_follow_from_the_rate() {
+    let world = World::new();
+    is_up(&world).await;
+    let set = async |rate: &str, burst: Option<&str>, unnamed: Unnamed| {
+        let burst = burst.map(|bytes| bytes.parse().unwrap());
+        let limit = Limit { rate: rate.parse().unwrap(), burst };
+        let request = CgroupLimitRequest { cgroup: of("/a"), limit };
+        let done = world.manager().limit_cgroup(&request, unnamed).await.unwrap();
+        let recorded = world.manager().store.begin().unwrap().cgroup_limit(&of("/a")).unwrap();
+        assert_eq!(recorded.unwrap(), done.value);
+        done.value.limit.burst.map(u32::from)
+    };
+    assert_eq!(set("10mbit", Some("64k"), Unnamed::Stays).await, Some(65_536));
+    assert_eq!(set("20mbit", None, Unnamed::Stays).await, Some(65_536));
+    assert_eq!(set("20mbit", None, Unnamed::Goes).await, None);
+    set("20mbit", Some("64k"), Unnamed::Stays).await;
+    lift(&world, "/a").await.unwrap();
+    assert_eq!(set("20mbit", None, Unnamed::Stays).await, None);
+}
+
+#[tokio::test]
+async fn more_limits_inside_one_another_than_htb_has_levels_are_refused_and_named() {
+    let world = World::new();
+    world.fake.pacing.set(Some(Pacing::Htb));
+    is_up(&world).await;
+    let deep = |levels: usize| "/a".repeat(levels);
+    // The innermost is not the last.
+    for levels in [1, 3, 2, 5, 7, 6, 8] {
+        set(&world, &deep(levels), "10mbit").await.unwrap();
+    }
+    let before = (in_force(&world), world.record());
+    for another in [deep(4), deep(9), "/".to_owned()] {
+        let error = message(set(&world, &another, "10mbit").await);
+        let innermost = if another == deep(9) { deep(9) } else { deep(8) };
+        let around = if another == "/" { "(/, /a, /a/a, " } else { "(/a, /a/a, /a/a/a, " };
+        for words in
+            [&format!("cgroup {innermost} would be inside 7 others"), around, "sch_htb", "limit rm --cgroup"]
+        {
+            assert!(error.contains(words), "{words}: {error}");
+        }
+        assert_eq!((in_force(&world), world.record()), before, "nothing is changed by {another}");
+    }
+    // Beside them there is room, and one of them can be changed.
+    set(&world, "/b", "10mbit").await.unwrap();
+    set(&world, "1:10", "10mbit").await.unwrap();
+    set(&world, &deep(8), "20mbit").await.unwrap();
+    // fq has no classes.
+    let world = World::new();
+    is_up(&world).await;
+    for levels in 1..=15 {
+        set(&world, &deep(levels), "10mbit").await.unwrap();
+    }
 }

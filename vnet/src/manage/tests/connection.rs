@@ -1,7 +1,7 @@
 //! Endpoints on several networks.
 
 use super::*;
-use crate::manage::{ConnectRequest, LimitChange};
+use crate::manage::{ConnectRequest, LimitChange, Unnamed};
 use crate::plan::{BySource, Shaper};
 use crate::spec::Limit;
 
@@ -21,7 +21,7 @@ async fn is_connected(world: &World) {
     has_networks(world).await;
     let limit = |rate: &str| Some(Some(Limit { rate: rate.parse().unwrap(), burst: None }));
     let change = LimitChange { egress: limit("50mbit"), ingress: limit("100mbit") };
-    world.manager().set_limits(&name("net1"), change).await.unwrap();
+    world.manager().set_limits(&name("net1"), change, Unnamed::Goes).await.unwrap();
     world.manager().connect(&connect("blue")).await.unwrap();
     world.publish("8000-8003", "10.1.0.2:8000-8003").await.unwrap();
     world.publish("9000", "net1:9000").await.unwrap();
@@ -386,7 +386,8 @@ async fn an_endpoint_in_the_namespace_of_another_means_that_one_and_keeps_it() {
     let connect = ConnectRequest { endpoint: name("side"), ..connect("blue") };
     let error = message(world.manager().connect(&connect).await);
     assert!(error.contains("it shares the namespace of endpoint net1; name that"), "{error}");
-    let error = message(world.manager().set_limits(&name("side"), LimitChange::NONE_LEFT).await);
+    let error =
+        message(world.manager().set_limits(&name("side"), LimitChange::NONE_LEFT, Unnamed::Goes).await);
     assert!(error.contains("endpoint net1"), "{error}");
     for (text, namespace, words) in [
         ("web", shared("nobody"), "no endpoint nobody"),
@@ -422,7 +423,7 @@ async fn an_endpoint_in_the_hosts_namespace_has_nothing_to_publish() {
     for error in [
         message(world.publish("80", "tool:80").await),
         message(create("side", shared("tool")).await),
-        message(world.manager().set_limits(&name("tool"), LimitChange::NONE_LEFT).await),
+        message(world.manager().set_limits(&name("tool"), LimitChange::NONE_LEFT, Unnamed::Goes).await),
     ] {
         assert!(error.contains("endpoint tool has the host's namespace"), "{error}");
     }

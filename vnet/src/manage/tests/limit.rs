@@ -1,7 +1,7 @@
 //! Limits of endpoints.
 
 use super::*;
-use crate::manage::LimitChange;
+use crate::manage::{LimitChange, Unnamed};
 use crate::plan::Shaper;
 use crate::spec::Limit;
 
@@ -10,7 +10,7 @@ fn limit(rate: &str) -> Option<Option<Limit>> {
 }
 
 async fn set(world: &World, change: LimitChange) -> Result<usize, Error> {
-    Ok(world.manager().set_limits(&name("net1"), change).await?.ops.len())
+    Ok(world.manager().set_limits(&name("net1"), change, Unnamed::Goes).await?.ops.len())
 }
 
 async fn has_an_endpoint(world: &World) {
@@ -132,9 +132,32 @@ async fn the_limits_of_an_endpoint_that_is_not_there_are_noted() {
     has_an_endpoint(&world).await;
     // As after a restart of the machine.
     world.fake.present.borrow_mut().retain(|resource| !matches!(resource, Resource::Veth(_)));
-    let done = world.manager().set_limits(&name("net1"), both()).await.unwrap();
+    let done = world.manager().set_limits(&name("net1"), both(), Unnamed::Goes).await.unwrap();
     assert_eq!(done.ops, []);
     assert_eq!(done.notes, ["endpoint net1 is not there: it is limited once `vnet up` brings it back"]);
     world.bring_up(Mode::Apply).await.unwrap();
     assert_eq!(in_force(&world).0.len(), 2);
+}
+
+#[tokio::test]
+async fn a_burst_that_is_not_named_stays_until_it_is_to_follow_from_the_rate() {
+    let world = World::new();
+    has_an_endpoint(&world).await;
+    let of = |rate: &str, burst: Option<&str>| {
+        let burst = burst.map(|bytes| bytes.parse().unwrap());
+        Some(Limit { rate: rate.parse().unwrap(), burst })
+    };
+    let set = async |egress: Option<Limit>, burst: Unnamed| {
+        let change = LimitChange { egress: Some(egress), ingress: None };
+        let done = world.manager().set_limits(&name("net1"), change, burst).await.unwrap();
+        done.value.limits.egress
+    };
+    assert_eq!(set(of("10mbit", Some("64k")), Unnamed::Stays).await, of("10mbit", Some("64k")));
+    assert_eq!(set(of("20mbit", None), Unnamed::Stays).await, of("20mbit", Some("64k")));
+    assert_eq!(set(of("20mbit", Some("32k")), Unnamed::Stays).await, of("20mbit", Some("32k")));
+    assert_eq!(set(of("20mbit", None), Unnamed::Goes).await, of("20mbit", None));
+    // A limit that is taken away takes its burst with it.
+    set(of("20mbit", Some("64k")), Unnamed::Stays).await;
+    assert_eq!(set(None, Unnamed::Stays).await, None);
+    assert_eq!(set(of("20mbit", None), Unnamed::Stays).await, of("20mbit", None));
 }
