@@ -1,15 +1,21 @@
 //! Names of endpoints at the gateways of their networks: `vnet run --resolver`.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::path::PathBuf;
-use std::time::Duration;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, Query, ResponseCode};
-use hickory_proto::rr::{Name, RData, RecordType};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use nix::sys::ptrace;
 use nix::sys::signal::Signal;
-use vnet_tests::lab::{Background, Endpoint, Lab, Netns, OUTSIDE_V4, eventually};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+use tempfile::NamedTempFile;
+use vnet_tests::lab::{Background, End, Endpoint, HOST_V4, Lab, Netns, OUTSIDE_V4, UPLINK, eventually};
 use vnet_tests::report::report;
 
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -18,6 +24,31 @@ fn run(lab: &Lab, args: &[&str]) -> Background {
     let run = lab.vnet_start(&[&["run", "--resolver"], args].concat());
     let _ = run.line_with(&["started"]);
     run
+}
+
+/// The same on a host that has these resolvers.
+fn run_with(lab: &Lab, resolvers: &NamedTempFile, args: &[&str]) -> Background {
+    let script = format!(
+        "mount --make-rslave / && mount --bind {} /etc/resolv.conf && exec {} run --resolver {}",
+        resolvers.path().display(),
+        vnet_tests::lab::vnet_binary().display(),
+        args.join(" ")
+    );
+    let argv = ["unshare", "--mount", "sh", "-c", script.as_str()].map(str::to_owned);
+    let run = lab.host().start_with(&argv, &lab.environment());
+    let _ = run.line_with(&["started"]);
+    run
+}
+
+fn listing(resolvers: &[IpAddr]) -> NamedTempFile {
+    let file = NamedTempFile::new().expect("a file");
+    list(&file, resolvers);
+    file
+}
+
+fn list(file: &NamedTempFile, resolvers: &[IpAddr]) {
+    let lines: String = resolvers.iter().map(|addr| format!("nameserver {addr}\n")).collect();
+    fs::write(file.path(), lines).expect("write");
 }
 
 fn question(name: &str, kind: RecordType) -> Message {
@@ -137,15 +168,16 @@ fn endpoints_find_each_other_by_name_and_nobody_else_does() {
         || format!("an answer: {:#?}", run.lines()),
     );
     assert_eq!(resolve(&one, two.name(), RecordType::A), Ok(vec![two.v4().to_string()]));
+    // What an endpoint has no address of is not what does not exist.
+    assert_eq!(resolve(&one, two.name(), RecordType::AAAA), Ok(Vec::new()));
+    assert_eq!(resolve(&web, &db.name().to_uppercase(), RecordType::A), Ok(vec![v4.clone()]));
     // Somebody outside, and an endpoint of another network, are not even listened to.
     let asked = question(db.name(), RecordType::A);
     let brief = Duration::from_millis(500);
-    lab.outside().ip(&format!("route add {}/32 via {}", web.gateways()[0], vnet_tests::lab::HOST_V4));
-    for (who, server) in [
-        (lab.outside(), web.gateways()[0]),
-        (inner.netns(), web.gateways()[0]),
-        (lab.outside(), vnet_tests::lab::HOST_V4),
-    ] {
+    lab.outside().ip(&format!("route add {}/32 via {HOST_V4}", web.gateways()[0]));
+    for (who, server) in
+        [(lab.outside(), web.gateways()[0]), (inner.netns(), web.gateways()[0]), (lab.outside(), HOST_V4)]
+    {
         assert!(by_datagram(who, server, &asked, brief).is_none(), "{} was answered", who.name());
     }
     // Processes inside find it by themselves.
@@ -197,20 +229,10 @@ fn other_names_are_asked_of_the_hosts_resolvers_and_floods_are_bounded() {
     let lab = Lab::up();
     let web = lab.endpoint("web");
     serve(&lab, SocketAddr::new(OUTSIDE_V4, 53));
-    // The host of the lab has resolvers of its own.
-    let resolvers = tempfile::NamedTempFile::new().expect("a file");
-    fs::write(resolvers.path(), format!("nameserver {OUTSIDE_V4}\n")).expect("write");
+    let resolvers = listing(&[OUTSIDE_V4]);
     let socket = lab.run_dir().join("metrics.sock");
     let place = format!("unix:{}", socket.display());
-    let binary = vnet_tests::lab::vnet_binary();
-    let script = format!(
-        "mount --make-rslave / && mount --bind {} /etc/resolv.conf && exec {} run --resolver --resolver-domain lab.example --metrics {place}",
-        resolvers.path().display(),
-        binary.display()
-    );
-    let argv = ["unshare", "--mount", "sh", "-c", script.as_str()].map(str::to_owned);
-    let mut run = lab.host().start_with(&argv, &lab.environment());
-    let _ = run.line_with(&["started"]);
+    let mut run = run_with(&lab, &resolvers, &["--resolver-domain", "lab.example", "--metrics", &place]);
     eventually(
         || {
             by_datagram(
@@ -308,4 +330,252 @@ fn what_a_killed_process_has_told_namespaces_is_found_and_taken_back() {
     lab.vnet_ok(&["up"]);
     assert!(!file_of(web.name()).exists());
     assert_eq!(found(), Vec::<String>::new());
+}
+
+/// An endpoint's address, asked for by another by a datagram, and how long the answer took.
+fn asked(from: &Endpoint, name: &str) -> (Option<Message>, Duration) {
+    let begun = Instant::now();
+    let answer = by_datagram(from.netns(), from.gateways()[0], &question(name, RecordType::A), PATIENCE);
+    (answer, begun.elapsed())
+}
+
+/// Waits until an endpoint is answered.
+fn answered(from: &Endpoint, run: &Background) {
+    let message = question(from.name(), RecordType::A);
+    let brief = Duration::from_millis(200);
+    eventually(
+        || by_datagram(from.netns(), from.gateways()[0], &message, brief),
+        || format!("an answer: {:#?}", run.lines()),
+    );
+}
+
+/// That it is answered at once what an endpoint's address is, although something else takes its time.
+#[track_caller]
+fn is_answered_at_once(from: &Endpoint, of: &Endpoint, why: &str) {
+    let mut longest = Duration::ZERO;
+    for _ in 0..20 {
+        let (answer, took) = asked(from, of.name());
+        let answer = answer.unwrap_or_else(|| panic!("no answer, {why}"));
+        assert_eq!(answer.answers[0].data.to_string(), of.v4().to_string());
+        longest = longest.max(took);
+    }
+    report(format_args!("{why}: the longest of 20 answers took {longest:.1?}"));
+    assert!(longest < Duration::from_secs(5), "{longest:?}, {why}");
+}
+
+#[test]
+fn a_command_that_has_the_instance_keeps_no_question_waiting() {
+    let lab = Lab::up();
+    let (web, db) = (lab.endpoint("web"), lab.endpoint("db"));
+    let late = lab.name("late");
+    let run = run(&lab, &[]);
+    answered(&web, &run);
+    let mut held = false;
+    let end = lab.vnet_followed(&["ns", "create", &late], |call| {
+        if !held && call.name() == "mount" {
+            held = true;
+            let lock = File::open(lab.run_dir().join("lock")).expect("open the lock");
+            assert!(matches!(lock.try_lock(), Err(TryLockError::WouldBlock)), "the command has it");
+            is_answered_at_once(&web, &db, "a command has the instance");
+            // What it may be making is waited for, and not for ever.
+            let (answer, took) = asked(&web, &late);
+            assert_eq!(answer.expect("an answer").response_code, ResponseCode::NXDomain);
+            assert!(took > Duration::from_millis(400) && took < Duration::from_secs(8), "{took:?}");
+        }
+        ControlFlow::Continue(())
+    });
+    assert!(held && end == End::Exited(0), "{end:?}");
+    let (answer, _) = asked(&web, &late);
+    assert_eq!(answer.expect("an answer").answers.len(), 1, "known as soon as its command has ended");
+}
+
+/// A thread of a program, stopped while the others go on: as one that waits for a disk.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn new(thread: Pid) -> Self {
+        ptrace::seize(thread, ptrace::Options::empty()).expect("seize a thread");
+        ptrace::interrupt(thread).expect("stop it");
+        let _ = waitpid(thread, Some(WaitPidFlag::__WALL)).expect("see it stopped");
+        Self(thread)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        ptrace::detach(self.0, None).expect("let it go on");
+    }
+}
+
+/// A thread of a process by its name.
+fn thread_of(process: &Background, name: &str) -> Pid {
+    let tasks = fs::read_dir(format!("/proc/{}/task", process.pid())).expect("its threads");
+    let named = |path: &Path| fs::read_to_string(path.join("comm")).is_ok_and(|it| it.trim() == name);
+    let found = tasks.map(|task| task.expect("a thread").path()).find(|path| named(path));
+    let found = found.unwrap_or_else(|| panic!("a thread called {name}"));
+    let number = found.file_name().and_then(|name| name.to_str()).expect("a number");
+    Pid::from_raw(number.parse().expect("a number"))
+}
+
+/// Once a question was not answered for 8 seconds: whoever answers was looking at the instance, or waited for a disk.
+#[test]
+fn a_process_that_waits_for_a_disk_keeps_no_question_waiting() {
+    let lab = Lab::up();
+    let (web, db) = (lab.endpoint("web"), lab.endpoint("db"));
+    let run = run(&lab, &[]);
+    answered(&web, &run);
+    {
+        let _looking = Stopped::new(run.pid());
+        is_answered_at_once(&web, &db, "a look at the instance takes its time");
+        let late = lab.endpoint("late");
+        assert_eq!(resolve(&web, late.name(), RecordType::A), Ok(vec![late.v4().to_string()]));
+    }
+    let reading = Stopped::new(thread_of(&run, "record"));
+    let later = lab.endpoint("later");
+    is_answered_at_once(&web, &db, "the record is read for long");
+    assert_eq!(resolve(&web, later.name(), RecordType::A), Err(ResponseCode::NXDomain));
+    drop(reading);
+    assert_eq!(resolve(&web, later.name(), RecordType::A), Ok(vec![later.v4().to_string()]));
+}
+
+#[test]
+fn connections_that_are_held_are_bounded_and_leave_others_theirs() {
+    const HOLDERS: usize = 9;
+    const EACH: usize = 40;
+    let lab = Lab::up();
+    let web = lab.endpoint("web");
+    let holders: Vec<Endpoint> = (0..HOLDERS).map(|n| lab.endpoint(&format!("h{n}"))).collect();
+    let run = run(&lab, &[]);
+    answered(&web, &run);
+    let server = SocketAddr::new(web.gateways()[0], 53);
+    let begun = Instant::now();
+    // Half a length, and no more: more of them than there is room for in all.
+    let mut held: Vec<TcpStream> = Vec::new();
+    for holder in &holders {
+        held.extend(holder.netns().enter(|| {
+            let connect = |_| TcpStream::connect_timeout(&server, PATIENCE).ok();
+            (0..EACH).filter_map(connect).collect::<Vec<_>>()
+        }));
+    }
+    held.iter_mut().for_each(|stream| drop(stream.write_all(&[0])));
+    for _ in 0..5 {
+        let answer = by_connection(web.netns(), server.ip(), &question(web.name(), RecordType::A));
+        assert_eq!(answer.expect("an answer by a connection").answers.len(), 1);
+    }
+    is_answered_at_once(&web, &web, "others hold connections");
+    let is_open = |stream: &mut TcpStream| {
+        stream.set_nonblocking(true).expect("set");
+        matches!(stream.read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+    };
+    let open = held.iter_mut().map(is_open).filter(|open| *open).count();
+    report(format_args!("{open} of {} connections are open", held.len()));
+    assert!(begun.elapsed() > Duration::from_secs(10) || (200..=256).contains(&open), "{open} are open");
+    // Nobody holds them for longer than ten seconds.
+    let all_closed = || held.iter_mut().all(|stream| !is_open(stream)).then_some(());
+    eventually(all_closed, || "every connection closed".to_owned());
+    assert!(begun.elapsed() > Duration::from_secs(9), "closed before their time");
+}
+
+/// What a name server of the outside's does.
+#[derive(Clone, Copy)]
+enum Manner {
+    /// It hears, and says nothing.
+    Silent,
+    /// It cannot answer.
+    Failing,
+    /// It answers; but datagrams about `big.` are cut, and nothing is said of `lost.`.
+    Good,
+}
+
+fn answer_of(manner: Manner, bytes: &[u8], by_datagram: bool) -> Option<Vec<u8>> {
+    let asked = Message::from_vec(bytes).expect("a message");
+    let name = asked.queries[0].name().clone();
+    let mut answer = Message::response(asked.id, asked.op_code);
+    answer.add_queries(asked.queries.iter().cloned());
+    match manner {
+        Manner::Silent => return None,
+        Manner::Failing => answer.metadata.response_code = ResponseCode::ServFail,
+        Manner::Good if name.to_ascii().starts_with("lost.") => return None,
+        Manner::Good if name.to_ascii().starts_with("big.") => {
+            answer.metadata.truncation = by_datagram;
+            let all = if by_datagram { 0 } else { 200 };
+            answer.add_answers((0..all).map(|n| {
+                Record::from_rdata(name.clone(), 60, RData::A(Ipv4Addr::new(198, 51, 100, n).into()))
+            }));
+        }
+        Manner::Good => {
+            let data = RData::A("198.51.100.7".parse().expect("an address"));
+            answer.add_answer(Record::from_rdata(name, 60, data));
+        }
+    }
+    Some(answer.to_vec().expect("a message"))
+}
+
+fn serve_in(manner: Manner, lab: &Lab, addr: IpAddr) {
+    let (socket, listener) = lab.outside().enter(|| {
+        (UdpSocket::bind((addr, 53)).expect("a socket"), TcpListener::bind((addr, 53)).expect("a listener"))
+    });
+    thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok((length, from)) = socket.recv_from(&mut bytes) {
+            if let Some(answer) = answer_of(manner, &bytes[..length], true) {
+                let _ = socket.send_to(&answer, from);
+            }
+        }
+    });
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let mut length = [0; 2];
+            stream.read_exact(&mut length).expect("a length");
+            let mut bytes = vec![0; usize::from(u16::from_be_bytes(length))];
+            stream.read_exact(&mut bytes).expect("a message");
+            let Some(answer) = answer_of(manner, &bytes, false) else { continue };
+            let length = u16::try_from(answer.len()).expect("a length");
+            let _ = stream.write_all(&[&length.to_be_bytes(), answer.as_slice()].concat());
+        }
+    });
+}
+
+#[test]
+fn resolvers_that_fail_are_passed_over_and_a_loop_comes_to_an_end() {
+    let lab = Lab::up();
+    let (web, db) = (lab.endpoint("web"), lab.endpoint("db"));
+    let [silent, failing, good]: [IpAddr; 3] =
+        ["203.0.113.61", "203.0.113.62", "203.0.113.63"].map(|addr| addr.parse().expect("an address"));
+    for (addr, manner) in [(silent, Manner::Silent), (failing, Manner::Failing), (good, Manner::Good)] {
+        lab.outside().ip(&format!("addr add {addr}/24 dev {UPLINK}"));
+        serve_in(manner, &lab, addr);
+    }
+    let resolvers = listing(&[silent, failing, good]);
+    let run = run_with(&lab, &resolvers, &[]);
+    answered(&web, &run);
+    let (first, slow) = asked(&web, "one.example.com.");
+    assert_eq!(first.expect("an answer").answers[0].data.to_string(), "198.51.100.7");
+    let (second, quick) = asked(&web, "two.example.com.");
+    assert_eq!(second.expect("an answer").answers.len(), 1);
+    report(format_args!("the first answer took {slow:.1?}, the second {quick:.1?}"));
+    assert!(slow >= Duration::from_secs(1) && quick < slow, "{slow:?}, {quick:?}");
+    // What is cut is asked for again by a connection, of the same resolvers.
+    let big = question("big.example.com.", RecordType::A);
+    let cut = by_datagram(web.netns(), web.gateways()[0], &big, PATIENCE).expect("an answer");
+    assert!(cut.metadata.truncation && cut.answers.is_empty());
+    let whole = by_connection(web.netns(), web.gateways()[0], &big).expect("an answer by a connection");
+    assert_eq!(whole.answers.len(), 200);
+    // If none answers, that is said before whoever asks gives up, and does not keep others waiting.
+    thread::scope(|scope| {
+        let lost = scope.spawn(|| asked(&web, "lost.example.com."));
+        is_answered_at_once(&web, &db, "another name is asked elsewhere");
+        let (answer, took) = lost.join().expect("a question");
+        assert_eq!(answer.expect("an answer").response_code, ResponseCode::ServFail);
+        assert!(took < Duration::from_secs(10), "{took:?}");
+    });
+    // Asked here, it would ask itself.
+    list(&resolvers, &web.gateways());
+    let looped = || {
+        let (answer, took) = asked(&web, "three.example.com.");
+        (answer?.response_code == ResponseCode::ServFail && took < Duration::from_secs(1)).then_some(())
+    };
+    eventually(looped, || format!("an error: {:#?}", run.lines()));
+    let _late = lab.endpoint("late");
+    let _ = run.line_with(&["names of others are not answered", "gateways of this instance"]);
 }

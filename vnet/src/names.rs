@@ -247,11 +247,12 @@ impl Sight<'_> {
 
     /// The name of the endpoint that has an address.
     fn host(&self, addr: IpAddr) -> Found {
-        let found = self.networks().find_map(|network| {
-            let hosts = self.names.hosts.iter().enumerate();
-            hosts.into_iter().find(|(host, _)| self.seen(*host, &network).contains(&addr))
+        let links = &self.names.hosts[self.own].links;
+        let found = links.iter().find_map(|(network, _)| {
+            let host = *self.names.by_addr.get(&(network.clone(), addr))?;
+            self.seen(host, network).contains(&addr).then_some(host)
         });
-        found.map_or(Found::Nothing, |(_, host)| Found::Host(host.name.clone()))
+        found.map_or(Found::Nothing, |host| Found::Host(self.names.hosts[host].name.clone()))
     }
 }
 
@@ -321,6 +322,13 @@ pub fn failure(question: &[u8]) -> Option<Vec<u8>> {
         Verdict::Answer(_, bytes) => Some(bytes),
         _ => None,
     }
+}
+
+/// Whether an answer says that whoever gives it cannot or will not: others may (`SERVFAIL`, `NOTIMP`, `REFUSED`).
+#[must_use]
+pub fn is_refusal(answer: &[u8]) -> bool {
+    let code = answer.get(3).map(|flags| ResponseCode::from(0, flags & 0x0f));
+    matches!(code, Some(ResponseCode::ServFail | ResponseCode::NotImp | ResponseCode::Refused))
 }
 
 /// Whether a message is the answer to a question: its number, its kind and what it repeats of the question.
@@ -468,6 +476,83 @@ mod tests {
         let asker = Asker { network: "default", addr: "10.0.0.2".parse().unwrap(), room: None };
         for bytes in [&b""[..], b"x", &[0xff; 40]] {
             assert_eq!(names().judge(bytes, asker), Verdict::Ignore);
+        }
+    }
+
+    #[test]
+    fn what_does_not_exist_says_how_long_that_holds_and_so_does_what_has_nothing_of_the_kind() {
+        for (name, kind, code) in [
+            ("nobody.internal.", RecordType::A, ResponseCode::NXDomain),
+            ("db.internal.", RecordType::AAAA, ResponseCode::NoError),
+            ("db.internal.", RecordType::MX, ResponseCode::NoError),
+            ("internal.", RecordType::A, ResponseCode::NoError),
+            ("9.0.0.10.in-addr.arpa.", RecordType::PTR, ResponseCode::NXDomain),
+        ] {
+            let answer = ask(name, kind, "default", "10.0.0.2").1.unwrap();
+            assert_eq!((answer.response_code, answer.answers.len()), (code, 0), "{name} {kind}");
+            let [authority] = answer.authorities.as_slice() else { panic!("{name}: {answer:?}") };
+            assert_eq!((authority.record_type(), authority.ttl), (RecordType::SOA, TTL));
+            assert_eq!(authority.name.to_ascii(), "internal.");
+        }
+    }
+
+    #[test]
+    fn answers_are_cut_to_what_whoever_asks_takes_and_what_was_asked_is_repeated_as_it_was_written() {
+        let addrs = (1..=60).map(|n| IpAddr::from([10, 0, 1, n])).collect();
+        let hosts = vec![Host { name: "many".to_owned(), links: vec![("default".to_owned(), addrs)] }];
+        let network = Network {
+            name: "default".to_owned(),
+            subnets: vec!["10.0.0.0/16".parse().unwrap()],
+            isolated: false,
+            internal: false,
+        };
+        let names = Names::new("internal", vec![network], hosts);
+        for (takes, by_datagram, whole) in
+            [(None, true, false), (Some(512), true, false), (Some(1232), true, true), (None, false, true)]
+        {
+            let mut message = Message::query();
+            message.add_query(Query::query(Name::from_ascii("mANy.InterNAL.").unwrap(), RecordType::A));
+            if let Some(takes) = takes {
+                let mut edns = Edns::new();
+                edns.set_max_payload(takes);
+                message.set_edns(edns);
+            }
+            let question = message.to_vec().unwrap();
+            let room = by_datagram.then_some(u16::MAX);
+            let asker = Asker { network: "default", addr: "10.0.1.1".parse().unwrap(), room };
+            let Verdict::Answer(Outcome::Answered, bytes) = names.judge(&question, asker) else {
+                panic!("no answer")
+            };
+            let length = asked_for(&question).unwrap().len();
+            assert_eq!(bytes[12..12 + length], question[12..12 + length], "in the same letters");
+            let answer = Message::from_vec(&bytes).unwrap();
+            let expected = if whole { (false, 60) } else { (true, 0) };
+            assert_eq!((answer.metadata.truncation, answer.answers.len()), expected, "{takes:?}");
+            assert_eq!(answer.edns.is_some(), takes.is_some(), "what is not understood is not sent");
+            assert!(!by_datagram || bytes.len() <= usize::from(takes.unwrap_or(512)));
+        }
+    }
+
+    #[test]
+    fn an_address_in_a_shared_namespace_has_the_name_of_whose_it_is() {
+        let network = Network {
+            name: "default".to_owned(),
+            subnets: vec!["10.0.0.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()],
+            isolated: false,
+            internal: false,
+        };
+        let addrs: Vec<IpAddr> = ["10.0.0.2", "fd00::2"].map(|addr| addr.parse().unwrap()).to_vec();
+        let links = vec![("default".to_owned(), addrs.clone())];
+        let host = |name: &str| Host { name: name.to_owned(), links: links.clone() };
+        let names = Names::new("internal", vec![network], vec![host("a"), host("z"), host("m")]);
+        for addr in addrs {
+            assert_eq!(names.asker("default", addr), Some("m"), "which comes last");
+            let mut message = Message::query();
+            message.add_query(Query::query(Name::from(addr), RecordType::PTR));
+            let asker = Asker { network: "default", addr, room: None };
+            let verdict = names.judge(&message.to_vec().unwrap(), asker);
+            let Verdict::Answer(_, bytes) = verdict else { panic!("{addr}: {verdict:?}") };
+            assert_eq!(Message::from_vec(&bytes).unwrap().answers[0].data.to_string(), "m.internal.");
         }
     }
 

@@ -28,6 +28,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -41,7 +42,7 @@ use self::gather::Gatherer;
 pub use self::log::silence;
 use self::log::{Labels, ProgramLog};
 use self::only::Only;
-use self::resolver::{OUTCOMES, Resolver};
+use self::resolver::{Questions, Resolver};
 use self::schedule::{Look, Schedule};
 pub use self::serve::Listen;
 use self::service::Service;
@@ -128,6 +129,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Nobody can answer names.
+    #[error("start a thread that answers names")]
+    Resolver(#[source] io::Error),
     /// Signals cannot be heard.
     #[error("listen to signals")]
     Signals(#[source] io::Error),
@@ -140,8 +144,8 @@ struct Counts {
     repairs: BTreeMap<&'static str, u64>,
     looks: BTreeMap<&'static str, u64>,
     failing: BTreeMap<&'static str, u64>,
-    /// Questions for names, by what came of them.
-    questions: BTreeMap<&'static str, u64>,
+    /// Questions for names, if they are answered.
+    questions: Option<Arc<Questions>>,
     last: Option<LookSample>,
 }
 
@@ -153,7 +157,7 @@ impl Counts {
             repairs: Object::KINDS.into_iter().map(|kind| (kind, 0)).collect(),
             looks: ["ok", "repaired", "failed", "busy"].into_iter().map(|outcome| (outcome, 0)).collect(),
             failing: Object::KINDS.into_iter().map(|kind| (kind, 0)).collect(),
-            questions: BTreeMap::new(),
+            questions: None,
             last: None,
         }
     }
@@ -271,9 +275,10 @@ impl Resident {
         // Of one that was killed.
         Files::of(instance).remove();
         let resolver = options.resolver.as_deref().map(|domain| {
-            counts.borrow_mut().questions = OUTCOMES.into_iter().map(|outcome| (outcome, 0)).collect();
-            Resolver::new(instance, domain, Rc::clone(&counts))
+            let questions = counts.borrow_mut().questions.insert(Arc::default()).clone();
+            Resolver::start(instance, domain, questions).map_err(Error::Resolver)
         });
+        let resolver = resolver.transpose()?;
         let mut resident = Self {
             instance: instance.clone(),
             service: Service::new(),
@@ -418,10 +423,14 @@ impl Resident {
             Err(error) => Err(error),
         };
         self.busy = None;
-        let names = match &mut self.resolver {
-            Some(resolver) => resolver.refresh().await,
-            None => Vec::new(),
-        };
+        let mut names = Vec::new();
+        if let Some(resolver) = &mut self.resolver {
+            let refreshed = resolver.refresh().await;
+            names = refreshed.notes;
+            if refreshed.again {
+                self.schedule.heard(&Change::Record, Instant::now());
+            }
+        }
         let mut repaired = match repaired {
             Err(manage::Error::Store(store::Error::NotUp { .. })) => return Ok(Looked::Gone),
             Ok(repaired) => repaired,

@@ -36,11 +36,13 @@ mod direct;
 mod floating;
 mod lock;
 mod port_maps;
+mod reading;
 mod tables;
 
 pub use damage::tell_of_damage;
 pub use lock::Lock;
 pub use port_maps::PortMapTables;
+pub use reading::Reading;
 pub use tables::{Savepoint, Transaction};
 
 use std::io;

@@ -7,6 +7,7 @@ use vnet_datapath::{Delivery, Headers, Parsed, Verdict};
 use crate::packet::{NETWORK, quoted, read, sums, untranslated};
 use crate::rules::{Passage, Rules, WayOut, is_open, keeps_address, network, way_out};
 use crate::story::Met;
+use crate::world::UPLINK;
 
 /// What holds, or what does not.
 type Ruling = Result<(), String>;
@@ -76,7 +77,7 @@ impl Judge {
         if met.hook == Hook::FromEndpoint {
             check_sender(met, &tuple, model.endpoints.get(&tuple.src))?;
         }
-        let became = check_bytes(&met.frame, after, &headers, verdict)?;
+        let became = check_bytes(met, after, &headers, verdict)?;
         let gone = Gone { model, met, headers, tuple, after, became };
         match verdict {
             Verdict::Deliver(delivery) => self.hold_delivery(&gone, delivery),
@@ -88,16 +89,23 @@ impl Judge {
                 self.hold_departure(&gone, &way)
             }
             Verdict::Pass => match met.hook {
-                Hook::FromEndpoint => require(met.frame == after, "translated, and left to the stack"),
+                Hook::FromEndpoint => {
+                    require(met.frame == after, "translated, and left to the stack")?;
+                    let sender = model.endpoints.get(&tuple.src);
+                    require(!sender.is_some_and(is_unbridged), "left to a bridge that is not there")
+                }
                 Hook::ToUplink => {
                     self.hold_departure(&gone, &WayOut::by(model, met.place.ifindex, &tuple.dst))
                 }
                 Hook::FromUplink => self.hold_arrival(&gone),
                 Hook::ToBridge => hold_entry(&gone),
                 Hook::FromHold => Err("it passes by where fragments wait".to_owned()),
-                Hook::ToNetwork | Hook::XdpUplink | Hook::Shape => Err("it was never sent there".to_owned()),
+                Hook::ToNetwork => {
+                    require(tuple.dst.is_multicast_or_broadcast(), "what is for one is for nobody")
+                }
+                Hook::XdpUplink | Hook::Shape => Err("it was never sent there".to_owned()),
             },
-            Verdict::Enter(_) => Err("its network has a bridge".to_owned()),
+            Verdict::Enter(interface) => hold_stay(&gone, *interface),
             Verdict::Hold => {
                 require(headers.piece.is_later(), "it waits, and is no later fragment")?;
                 require(met.place.waited == 0, "it waits again")?;
@@ -196,8 +204,19 @@ impl Judge {
         let receiver = model.endpoints.values().find(|endpoint| endpoint.ifindex == delivery.ifindex);
         let receiver = receiver.ok_or("delivered to nobody")?;
         require(delivery.dst == receiver.mac, "delivered to another's hardware address")?;
+        let owner = model.endpoints.get(&became.dst).map(|endpoint| endpoint.ifindex);
+        if met.hook == Hook::ToNetwork {
+            // The host's stack sends nothing that is too big for the interface.
+            require(owner == Some(receiver.ifindex), "delivered to another than it is for")?;
+            require(delivery.queued, "past the queue of another interface's pair")?;
+            require(receiver.bridge == met.place.ifindex, "delivered to another network's")?;
+            require(delivery.src == receiver.gateway_mac, "not from its gateway")?;
+            return hold_entry(gone);
+        }
         require(headers.wire_length <= receiver.mtu, "delivered, but too big")?;
-        if !delivery.routed {
+        if !delivery.routed || is_switched(met.hook, tuple, became) {
+            require(delivery.routed == is_unbridged(receiver), "switched with the wrong addresses")?;
+            require(!delivery.routed || delivery.src == receiver.gateway_mac, "not from its gateway")?;
             require(met.hook == Hook::FromEndpoint, "switched from outside")?;
             let sender = &model.endpoints[&tuple.src];
             require(sender.zone == receiver.zone, "switched to another network")?;
@@ -205,7 +224,6 @@ impl Judge {
             return require(!isolated, "switched within an isolated network");
         }
         require(delivery.src == receiver.gateway_mac, "not from its gateway")?;
-        let owner = model.endpoints.get(&became.dst).map(|endpoint| endpoint.ifindex);
         require(owner == Some(receiver.ifindex), "delivered to another than it is for")?;
         if met.hook == Hook::FromUplink {
             return self.hold_what_comes_in(gone, receiver.zone);
@@ -223,11 +241,12 @@ impl Judge {
     }
 }
 
-/// A packet that a host which forwards routes into a network, from an interface that is no uplink.
+/// A packet that the host's stack routes into a network. What came by the uplink has been judged there.
 fn hold_entry(gone: &Gone<'_>) -> Ruling {
     let Gone { model, met, after, tuple, .. } = gone;
     require(met.frame == *after, "translated on the way in")?;
-    if !model.endpoints.contains_key(&tuple.dst) {
+    let judged = [met.place.ifindex, UPLINK].contains(&met.place.arrived);
+    if judged || !model.endpoints.contains_key(&tuple.dst) {
         return Ok(());
     }
     let open = is_open(model, &gone.passage(Zone::WORLD, Zone::WORLD));
@@ -247,9 +266,28 @@ fn hold_what_is_no_packet(model: &Model, met: &Met, tuple: &Tuple, understood: b
             require(understood || !ours, "what cannot be read leaves with an endpoint's address")
         }
         Hook::ToBridge => Ok(()),
+        Hook::ToNetwork => require(understood, "what cannot be read enters a network"),
         Hook::FromHold => Err("what is no fragment has waited".to_owned()),
-        Hook::ToNetwork | Hook::XdpUplink | Hook::Shape => Err("it was never sent there".to_owned()),
+        Hook::XdpUplink | Hook::Shape => Err("it was never sent there".to_owned()),
     }
+}
+
+/// Whether what is delivered goes from one endpoint of a network to another, and not by an address of the host.
+fn is_switched(hook: Hook, tuple: &Tuple, became: &Tuple) -> bool {
+    hook == Hook::FromEndpoint && tuple == became
+}
+
+fn is_unbridged(endpoint: &EndpointValue) -> bool {
+    endpoint.has(NetworkValue::FLAG_UNBRIDGED)
+}
+
+/// What goes on to the host's stack by what the sender's network has instead of a bridge.
+fn hold_stay(gone: &Gone<'_>, interface: u32) -> Ruling {
+    let Gone { model, met, after, tuple, .. } = gone;
+    require(met.hook == Hook::FromEndpoint, "it enters from elsewhere than an endpoint")?;
+    require(met.frame == *after, "translated, and left to the stack")?;
+    let sender = model.endpoints.get(&tuple.src).ok_or("it enters in the name of nobody")?;
+    require(is_unbridged(sender) && sender.bridge == interface, "it enters another network's interface")
 }
 
 fn is_the_hosts(model: &Model, addr: &Addr) -> bool {
@@ -275,11 +313,19 @@ fn check_sender(met: &Met, tuple: &Tuple, sender: Option<&EndpointValue>) -> Rul
 }
 
 /// What a packet has become: nothing has changed that should not.
-fn check_bytes(before: &[u8], after: &[u8], headers: &Headers, verdict: &Verdict) -> Result<Tuple, String> {
+fn check_bytes(met: &Met, after: &[u8], headers: &Headers, verdict: &Verdict) -> Result<Tuple, String> {
+    let before = met.frame.as_slice();
     let (Ok(Parsed::Ip(changed)), tuple) = read(after) else {
         return Err("it cannot be read any more".to_owned());
     };
-    let routed = matches!(verdict, Verdict::Forward(_) | Verdict::Deliver(Delivery { routed: true, .. }));
+    let routed = match verdict {
+        Verdict::Forward(_) => true,
+        // The host's stack has counted what it sends into a network.
+        Verdict::Deliver(Delivery { routed: true, .. }) => {
+            met.hook != Hook::ToNetwork && !is_switched(met.hook, &read(before).1, &tuple)
+        }
+        _ => false,
+    };
     require(changed.hop_limit == headers.hop_limit - u8::from(routed), "hops are counted wrong")?;
     if before == after {
         return Ok(tuple);

@@ -374,6 +374,12 @@ pub(crate) fn network<'m>(model: &'m Model, addr: &Addr) -> Option<&'m NetworkVa
     longest_prefix(&model.networks, addr)
 }
 
+/// Whether an interface is what a network has instead of a bridge.
+pub(crate) fn is_unbridged(model: &Model, interface: u32) -> bool {
+    let mut networks = model.networks.values().filter(|network| network.bridge == interface);
+    networks.any(|network| network.flags & NetworkValue::FLAG_UNBRIDGED != 0)
+}
+
 fn masquerade<'m>(model: &'m Model, addr: &Addr) -> Option<&'m MasqueradeValue> {
     longest_prefix(&model.masquerade, addr)
 }

@@ -11,7 +11,7 @@ use vnet_datapath::{Parsed, Place, Scratch, Verdict, answer, mappings, pipeline 
 use crate::input::Input;
 use crate::judge::Judge;
 use crate::packet::{self, Built, NETWORK, PAYLOAD, Part, read};
-use crate::rules::{network, way_out};
+use crate::rules::{is_unbridged, network, way_out};
 use crate::tables;
 use crate::world::{
     ENDPOINT_ZONES, Family, HOLD, PORTS, STRAY, UPLINK, World, bridge_of, ifindex_of, mac_of,
@@ -124,7 +124,10 @@ impl Story {
                 None
             }
         };
-        let Some(met) = met else { return };
+        let Some(mut met) = met else { return };
+        if met.hook == Hook::ToBridge {
+            met.hook = self.entry_of(met.place.ifindex);
+        }
         self.goes(&met);
         for (met, waited) in mem::take(&mut self.waiting) {
             self.waits(met, waited);
@@ -213,21 +216,34 @@ impl Story {
         Some(met_at(endpoint, dressed(tuple, endpoint, options, input).bytes()))
     }
 
-    /// A packet that the hook of an endpoint has left to the host's stack: what the stack sends on.
+    /// A packet that the hook of an endpoint or of the uplink has left to the host's stack: what the stack sends on.
     fn forwarded_by_the_stack(&self, met: &Met, mut frame: Vec<u8>) -> Option<Met> {
         let (Ok(Parsed::Ip(headers)), Tuple { src, dst, .. }) = read(&frame) else { return None };
         let leaves = way_out(&self.model, &dst).is_some_and(|way| way.ifindex == UPLINK);
-        let is_local = self.model.host_addresses.contains_key(&dst) || network(&self.model, &dst).is_some();
         let for_all = dst.is_multicast_or_broadcast() || dst.is_loopback() || dst.is_unspecified();
-        let stays = !leaves || is_local || for_all || src.is_v6_link_local() || headers.hop_limit < 2;
-        if met.hook != Hook::FromEndpoint || stays {
+        let is_local = self.model.host_addresses.contains_key(&dst);
+        if is_local || for_all || src.is_v6_link_local() || headers.hop_limit < 2 {
             return None;
         }
-        let arrived = bridge_of(ENDPOINT_ZONES[self.endpoint_of(&src)?]);
+        let arrived = match met.hook {
+            Hook::FromEndpoint => bridge_of(ENDPOINT_ZONES[self.endpoint_of(&src)?]),
+            Hook::FromUplink => UPLINK,
+            _ => return None,
+        };
+        let (hook, ifindex) = match network(&self.model, &dst) {
+            Some(network) => (self.entry_of(network.bridge), network.bridge),
+            None if leaves && met.hook == Hook::FromEndpoint => (Hook::ToUplink, UPLINK),
+            None => return None,
+        };
         let hop_limit = NETWORK + if headers.is_v4() { 8 } else { 7 };
         frame[hop_limit] -= 1;
         packet::seal_network(&mut frame);
-        Some(Met { hook: Hook::ToUplink, place: Place { ifindex: UPLINK, arrived, waited: 0 }, frame })
+        Some(Met { hook, place: Place { ifindex, arrived, waited: 0 }, frame })
+    }
+
+    /// The hook by which a network is entered: that of its bridge, or of what it has instead.
+    fn entry_of(&self, interface: u32) -> Hook {
+        if is_unbridged(&self.model, interface) { Hook::ToNetwork } else { Hook::ToBridge }
     }
 
     fn evict(&self, input: &mut Input<'_>) {
@@ -254,7 +270,7 @@ impl Story {
         if verdict == Ok(Verdict::Hold) {
             self.waiting.push((met.clone(), 0));
         }
-        (verdict == Ok(Verdict::Pass)).then_some(after)
+        matches!(verdict, Ok(Verdict::Pass | Verdict::Enter(_))).then_some(after)
     }
 
     /// What becomes of a packet, and of its bytes; it has been judged.

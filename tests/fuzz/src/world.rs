@@ -114,7 +114,7 @@ pub(crate) const fn ifindex_of(endpoint: usize) -> u32 {
     31 + endpoint as u32
 }
 
-/// The bridge of a network.
+/// The bridge of a network, or what it has instead.
 pub(crate) const fn bridge_of(zone: Zone) -> u32 {
     20 + zone.id as u32
 }
@@ -146,8 +146,10 @@ impl World {
             model.config.flags |= DatapathConfig::FLAG_RESPECT_FIREWALL;
         }
         model.slot_count = [1_024, 1, 3, 10][usize::from(room >> 2 & 3)];
+        let unbridged = if bit(rest, 7) { NetworkValue::FLAG_UNBRIDGED } else { 0 };
         let flags =
-            [network_flags(networks & 3, networks >> 4), network_flags(networks >> 2 & 3, networks >> 6)];
+            [network_flags(networks & 3, networks >> 4), network_flags(networks >> 2 & 3, networks >> 6)]
+                .map(|flags| flags | unbridged);
         for family in [V4, V6] {
             add_networks(&mut model, &family, flags);
             add_endpoints(&mut model, &family, flags, (nat, bit(rest, 5)));
@@ -172,9 +174,11 @@ impl World {
     }
 }
 
-/// A network's flags: its gateway mode, then whether it is isolated and internal.
+/// A network's flags: its gateway mode, or that it is the usual one without a bridge; then whether it is isolated and
+/// internal.
 fn network_flags(mode: u8, others: u8) -> u8 {
-    let mode = [0, NetworkValue::FLAG_UNPROTECTED, NetworkValue::FLAG_ROUTED, 0][usize::from(mode)];
+    let modes = [0, NetworkValue::FLAG_UNPROTECTED, NetworkValue::FLAG_ROUTED, NetworkValue::FLAG_UNBRIDGED];
+    let mode = modes[usize::from(mode)];
     let isolated = if others & 1 != 0 { NetworkValue::FLAG_ISOLATED } else { 0 };
     let internal = if others & 2 != 0 { NetworkValue::FLAG_INTERNAL } else { 0 };
     mode | isolated | internal

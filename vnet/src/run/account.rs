@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::instance::Instance;
-use crate::store::{self, Store};
+use crate::store::{self, Reading};
 
 /// The names of an instance's things.
 #[derive(Clone, Debug, Default)]
@@ -46,11 +46,10 @@ pub(super) struct Published {
 impl Account {
     /// Reads it; nothing if a command is changing the instance at the moment.
     pub(super) fn read(instance: &Instance) -> Result<Option<Self>, store::Error> {
-        let Some(store) = Store::open_if_free(instance)? else { return Ok(None) };
-        let transaction = store.begin()?;
-        let networks = transaction.networks()?.into_iter();
+        let Some(reading) = Reading::open_if_free(instance)? else { return Ok(None) };
+        let networks = reading.networks()?.into_iter();
         let networks = networks.map(|network| (network.number, network.name.to_string())).collect();
-        let recorded = transaction.endpoints()?;
+        let recorded = reading.endpoints()?;
         let links = recorded.iter().flat_map(|endpoint| {
             endpoint.links.iter().map(|link| Named {
                 name: endpoint.name.to_string(),
@@ -59,7 +58,7 @@ impl Account {
             })
         });
         let endpoints = links.collect();
-        let mappings = transaction.port_maps()?.into_iter().map(|mapping| {
+        let mappings = reading.port_maps()?.into_iter().map(|mapping| {
             let published = Published {
                 published: mapping.published.to_string(),
                 protocol: mapping.protocol.to_string(),

@@ -85,7 +85,7 @@ impl Gatherer {
             failing: listed(&counts.failing),
             changes: listed(&counts.changes),
             looks: listed(&counts.looks),
-            questions: listed(&counts.questions),
+            questions: counts.questions.as_ref().map(|questions| questions.counted()).unwrap_or_default(),
             last: counts.last,
         })
     }

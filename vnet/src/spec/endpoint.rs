@@ -55,7 +55,16 @@ impl Endpoint {
     /// Whether its namespace is that of another endpoint.
     #[must_use]
     pub fn shares_with(&self, other: &Name) -> bool {
-        matches!(&self.namespace, Namespace::Shared { with, .. } if with == other)
+        self.shared_with() == Some(other)
+    }
+
+    /// The endpoint in whose namespace it is, if it is in another's.
+    #[must_use]
+    pub fn shared_with(&self) -> Option<&Name> {
+        match &self.namespace {
+            Namespace::Shared { with, .. } => Some(with),
+            _ => None,
+        }
     }
 
     /// Its link to a network.

@@ -15,7 +15,7 @@ use crate::spec::{Name, PortMap, Protocol, Published};
 /// address never overlap, so they stand in the order of their ports.
 type PortKey = (u8, u8, [u8; 16], u16);
 
-const PORT_MAPS: TableDefinition<PortKey, Json> = TableDefinition::new("port_maps");
+pub(super) const PORT_MAPS: TableDefinition<PortKey, Json> = TableDefinition::new("port_maps");
 const PORT_MAPS_OF: TableDefinition<(&str, PortKey), ()> = TableDefinition::new("port_maps_of");
 /// Ports that are published on one address of the host: protocol, what stands for the address's family, first port
 /// and prefix length of the block; that address.

@@ -18,8 +18,8 @@ use crate::spec::{Cidr, Endpoint, Going, Hold, Masquerade, Name, Network, Settin
 pub(super) type Json = &'static [u8];
 
 const META: TableDefinition<&str, Json> = TableDefinition::new("meta");
-const NETWORKS: TableDefinition<&str, Json> = TableDefinition::new("networks");
-const ENDPOINTS: TableDefinition<&str, Json> = TableDefinition::new("endpoints");
+pub(super) const NETWORKS: TableDefinition<&str, Json> = TableDefinition::new("networks");
+pub(super) const ENDPOINTS: TableDefinition<&str, Json> = TableDefinition::new("endpoints");
 const MASQUERADES: TableDefinition<([u8; 16], u8), Json> = TableDefinition::new("masquerades");
 const UNMASQUERADED: TableDefinition<([u8; 16], u8), Json> = TableDefinition::new("unmasqueraded");
 const DENIED: TableDefinition<([u8; 16], u8), Json> = TableDefinition::new("denied");
@@ -92,7 +92,7 @@ impl Transaction {
     }
 
     /// The version of a database; nothing if it is new. It is read without beginning to write.
-    pub(super) fn schema(database: &Database) -> Result<Option<u32>, Error> {
+    pub(super) fn schema(database: &impl ReadableDatabase) -> Result<Option<u32>, Error> {
         let table = match database.begin_read()?.open_table(META) {
             Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
             table => table?,
