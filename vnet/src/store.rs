@@ -348,13 +348,20 @@ impl Store {
     }
 }
 
-/// Removes everything in an instance's directory, the lock last: who takes a new one finds nothing of the old.
+/// Removes everything in an instance's directory: the record first, since what is beside it says how to read it (that it may
+/// be a router's, which has to be asked for where that lives); the lock last, since who takes a new one finds nothing of the
+/// old.
 fn delete_files(instance: &Instance) -> Result<(), Error> {
     let (directory, lock) = (instance.run_dir(), instance.lock_file());
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| Error::File { doing: "remove", path, source }
     };
+    let state = instance.state_file();
+    match std::fs::remove_file(&state) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&state)(error)),
+        _ => {}
+    }
     for entry in std::fs::read_dir(&directory).map_err(failed(&directory))? {
         let path = entry.map_err(failed(&directory))?.path();
         if path.is_dir() {

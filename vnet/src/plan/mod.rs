@@ -38,7 +38,8 @@ pub struct Plan {
 
 impl Plan {
     /// The steps that undo the first `done` of these, last first: what was created is removed, what was changed or
-    /// removed is made as it was described before, if that is known.
+    /// removed is made as it was described before, if that is known. Maps and programs that were changed stay: a change of
+    /// them that fails has gone back by itself, to programs which, if another build's, only that build could make again.
     #[must_use]
     pub fn undo(&self, done: usize) -> Vec<Op> {
         let former: HashMap<Identity<'_>, &Resource> =
@@ -46,6 +47,7 @@ impl Plan {
         let former = |resource: &Resource| former.get(&resource.identity()).map(|former| (*former).clone());
         let inverse = |op: &Op| match op {
             Op::Create(resource) => Some(Op::Remove(resource.clone())),
+            Op::Change(Resource::DataPath(_)) => None,
             Op::Change(resource) => former(resource).map(Op::Change),
             Op::Remove(resource) => former(resource).map(Op::Create),
         };
@@ -207,6 +209,17 @@ mod tests {
             plan.undo(done).iter().for_each(|op| apply(&mut after, op));
             prop_assert_eq!(sorted(&after), sorted(&world));
         }
+    }
+
+    /// It was tried once more, by the build that had just failed, and took the instance over although it said it had not.
+    #[test]
+    fn a_change_of_the_data_path_is_not_tried_again_to_undo_it() {
+        let data_path = Resource::DataPath(TableSizes::default());
+        let ops = vec![Op::Change(data_path.clone())];
+        let plan = Plan { ops, former: vec![data_path.clone()] };
+        assert_eq!(plan.undo(1), []);
+        let plan = Plan { ops: vec![Op::Create(data_path.clone())], former: Vec::new() };
+        assert_eq!(plan.undo(1), [Op::Remove(data_path)]);
     }
 
     #[test]
