@@ -31,7 +31,6 @@ mod wait;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -47,7 +46,7 @@ pub use endpoint::Endpoint;
 pub use netns::Netns;
 pub use process::{Background, Output};
 pub use snapshot::Snapshot;
-pub use traced::{Call, End};
+pub use traced::{Call, End, Fate};
 pub use wait::{PATIENCE, eventually};
 
 /// The address of `outside`.
@@ -172,15 +171,15 @@ impl Lab {
         let mut calls = Vec::new();
         let end = self.vnet_followed(args, |call| {
             calls.push(call.number());
-            ControlFlow::Continue(())
+            Fate::GoesOn
         });
         assert_eq!(end, End::Exited(0), "expected success of `vnet {}`", args.join(" "));
         calls
     }
 
-    /// Runs vnet on the host and shows `before` each system call that any of its threads is about to make; kills it,
-    /// whole, when that says so.
-    pub fn vnet_followed(&self, args: &[&str], before: impl FnMut(&Call) -> ControlFlow<()> + Send) -> End {
+    /// Runs vnet on the host and shows `before` each system call that any of its threads is about to make, which says what
+    /// becomes of it.
+    pub fn vnet_followed(&self, args: &[&str], before: impl FnMut(&Call) -> Fate + Send) -> End {
         let (argv, environment) = (self.vnet_argv(args), self.environment());
         self.host.enter(|| traced::follow(&argv, &environment, before))
     }

@@ -1,6 +1,7 @@
-//! Programs that are followed from one system call to the next, in all their threads, and killed at one of them.
+//! Programs that are followed from one system call to the next, in all their threads, and killed at one of them, or told
+//! that it failed.
 
-use std::ops::ControlFlow;
+use std::collections::HashMap;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -22,6 +23,22 @@ pub struct Call {
     thread: Pid,
     number: u64,
     arguments: [u64; 6],
+}
+
+/// What becomes of a program that is about to make a system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It makes it.
+    GoesOn,
+    /// It does not make it, and is told this error.
+    Fails(Errno),
+    /// It is killed, whole.
+    Killed,
+}
+
+impl Fate {
+    /// Whether programs can be told of failures here: who does that has to know how the machine's system calls are made.
+    pub const CAN_FAIL: bool = cfg!(target_arch = "x86_64");
 }
 
 /// How a program that was followed ended.
@@ -134,15 +151,15 @@ const CHANGING: &[(libc::c_long, &str)] = &[
     (libc::SYS_rmdir, "rmdir"),
 ];
 
-/// Runs a program and shows each system call to `before`, whichever thread is about to make it; kills the program when
-/// that says so. What it prints is thrown away.
+/// Runs a program and shows each system call to `before`, whichever thread is about to make it, which says what becomes
+/// of it. What the program prints is thrown away.
 ///
 /// # Panics
 /// When it cannot be started or followed.
 pub(super) fn follow(
     argv: &[String],
     environment: &[(String, String)],
-    before: impl FnMut(&Call) -> ControlFlow<()> + Send,
+    before: impl FnMut(&Call) -> Fate + Send,
 ) -> End {
     let command = shown(argv);
     // Who traces is the thread that starts it, and it waits for all its children: so it has no others.
@@ -156,7 +173,7 @@ pub(super) fn follow(
 fn start_and_follow(
     argv: &[String],
     environment: &[(String, String)],
-    mut before: impl FnMut(&Call) -> ControlFlow<()>,
+    mut before: impl FnMut(&Call) -> Fate,
 ) -> anyhow::Result<End> {
     let mut traced = Command::new(&argv[0]);
     traced.args(&argv[1..]).envs(environment.iter().cloned());
@@ -178,8 +195,10 @@ fn start_and_follow(
 }
 
 /// Lets a traced program run to its end, from one system call to the next.
-fn follow_system_calls(pid: Pid, before: &mut dyn FnMut(&Call) -> ControlFlow<()>) -> anyhow::Result<End> {
+fn follow_system_calls(pid: Pid, before: &mut dyn FnMut(&Call) -> Fate) -> anyhow::Result<End> {
     let mut killed = false;
+    // Threads in a call that is not made, and what they are to be told.
+    let mut failing: HashMap<Pid, Errno> = HashMap::new();
     loop {
         // All of its threads and nobody else: the children of this thread alone, of whichever kind.
         let status = waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD))?;
@@ -198,10 +217,20 @@ fn follow_system_calls(pid: Pid, before: &mut dyn FnMut(&Call) -> ControlFlow<()
             }
             // One is about to make a call, or has made it.
             WaitStatus::PtraceSyscall(thread) => {
-                let call = entered(thread);
-                if !killed && call.is_some_and(|call| before(&call).is_break()) {
-                    kill(pid, Signal::SIGKILL)?;
-                    killed = true;
+                if let Some(errno) = failing.remove(&thread) {
+                    tell(thread, errno)?;
+                } else if let Some(call) = entered(thread).filter(|_| !killed) {
+                    match before(&call) {
+                        Fate::GoesOn => {}
+                        Fate::Fails(errno) => {
+                            withhold(thread)?;
+                            failing.insert(thread, errno);
+                        }
+                        Fate::Killed => {
+                            kill(pid, Signal::SIGKILL)?;
+                            killed = true;
+                        }
+                    }
                 }
                 (thread, None)
             }
@@ -230,3 +259,33 @@ fn entered(thread: Pid) -> Option<Call> {
     let entry = unsafe { info.u.entry };
     Some(Call { thread, number: entry.nr, arguments: entry.args })
 }
+
+/// Has a thread that is about to make a system call make none.
+#[cfg(target_arch = "x86_64")]
+fn withhold(thread: Pid) -> anyhow::Result<()> {
+    let mut registers = ptrace::getregs(thread).context("read its registers")?;
+    // No call has this number.
+    registers.orig_rax = u64::MAX;
+    ptrace::setregs(thread, registers).context("withhold a call from it")
+}
+
+/// Tells a thread, after a system call, that it failed.
+#[cfg(target_arch = "x86_64")]
+fn tell(thread: Pid, errno: Errno) -> anyhow::Result<()> {
+    let mut registers = ptrace::getregs(thread).context("read its registers")?;
+    registers.rax = i64::from(-(errno as i32)).cast_unsigned();
+    ptrace::setregs(thread, registers).context("tell it of a failure")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn withhold(_: Pid) -> anyhow::Result<()> {
+    bail!("{NO_FAILURES}")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn tell(_: Pid, _: Errno) -> anyhow::Result<()> {
+    bail!("{NO_FAILURES}")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+const NO_FAILURES: &str = "how system calls are made on this machine is not known here";

@@ -4,16 +4,20 @@
 //! Between two such calls a killed command leaves the same behind, so these are all the moments there are. Every run
 //! tries as many as fit into [`TIME`], in an order of its own.
 
-use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use tempfile::NamedTempFile;
-use vnet_tests::lab::{Call, End, Lab, Netns, OUTSIDE_V4, Snapshot, UPLINK, eventually};
-use vnet_tests::peer::Ping;
+use vnet_tests::lab::{
+    Call, End, Fate, HOST_V4, HOST_V6, Lab, Netns, OUTSIDE_V4, Snapshot, UPLINK, eventually,
+};
+use vnet_tests::peer::{Ask, Ping, Server};
 use vnet_tests::report::report;
 
-use super::upgrade::{OtherBuild, other_abi};
+use super::upgrade::{Load, OtherBuild, mark, one_connection, other_abi};
 use super::{Extent, chance, extent};
 
 /// How long one command is killed again and again, unless all is to be tried.
@@ -97,7 +101,7 @@ impl Case<'_> {
                 if Self::is_moment(call) {
                     calls.push(*call);
                 }
-                ControlFlow::Continue(())
+                Fate::GoesOn
             })
         });
         assert_eq!(end, End::Exited(0), "expected success of `vnet {}`", self.command.join(" "));
@@ -107,26 +111,31 @@ impl Case<'_> {
 
     /// Kills the command at the `nth` of its moments; nothing if it comes to its end before.
     fn killed_before(&self, nth: usize) -> Option<Call> {
-        let mut passed = 0;
-        let mut killed_before = None;
-        let end = self.with_binary(|| {
-            self.lab.vnet_followed(&self.command, |call| {
-                if !Self::is_moment(call) {
-                    return ControlFlow::Continue(());
-                }
-                passed += 1;
-                if passed <= nth {
-                    return ControlFlow::Continue(());
-                }
-                killed_before = Some(*call);
-                ControlFlow::Break(())
-            })
-        });
-        match (end, killed_before) {
+        match self.interfered(nth, Fate::Killed) {
             (End::Killed, Some(call)) => Some(call),
             (End::Exited(0), None) => None,
             other => panic!("`vnet {}`, to be killed, ended otherwise: {other:?}", self.command.join(" ")),
         }
+    }
+
+    /// Runs the command, and has the `nth` of its moments end like this; which that was, if it comes to it.
+    fn interfered(&self, nth: usize, fate: Fate) -> (End, Option<Call>) {
+        let mut passed = 0;
+        let mut at = None;
+        let end = self.with_binary(|| {
+            self.lab.vnet_followed(&self.command, |call| {
+                if !Self::is_moment(call) {
+                    return Fate::GoesOn;
+                }
+                passed += 1;
+                if passed != nth + 1 {
+                    return Fate::GoesOn;
+                }
+                at = Some(*call);
+                fate
+            })
+        });
+        (end, at)
     }
 }
 
@@ -249,6 +258,80 @@ fn up_by_a_build_with_another_abi() {
         );
     }
     Ping::to(OUTSIDE_V4).in_netns(&lab.endpoint("net1"));
+}
+
+/// Programs and maps are exchanged one after the other: whichever step fails, those of the former build are back in the
+/// places that those of the new one had taken.
+#[test]
+fn up_by_a_build_with_another_abi_that_fails_half_way() {
+    let Some(other) = other_abi() else { return };
+    if !Fate::CAN_FAIL {
+        println!("skipped: nobody here knows how to have system calls fail on this machine");
+        return;
+    }
+    let lab = Lab::new();
+    lab.vnet_ok(&["up", "--xdp", "native"]);
+    let net1 = lab.endpoint("net1");
+    let _servers = [Server::echo(&net1, "[::]:80"), Server::echo(lab.outside(), "[::]:7")];
+    lab.vnet_ok(&["portmap", "add", "8088", &format!("{}:80", net1.name())]);
+    let connections =
+        [(&*net1, (OUTSIDE_V4, 7)), (lab.outside(), (HOST_V6, 8088)), (lab.host(), (HOST_V4, 8088))];
+    let over = Arc::new(AtomicBool::new(false));
+    let kept = connections
+        .map(|(netns, target)| Load::start(netns, "a connection", &over, one_connection(target.into())));
+    let goes_on = || kept.iter().for_each(|load| load.answered_again(20));
+    goes_on();
+    let case = Case {
+        lab: &lab,
+        command: vec!["up"],
+        binary: Some(&other),
+        prepare: &|| {},
+        back: &|| drop(lab.vnet_ok(&["up"])),
+    };
+    let (former, before) = (mark(&lab), contents(&lab));
+    let calls = case.calls();
+    (case.back)();
+    let (begun, mut tried, mut went_back) = (Instant::now(), 0, 0);
+    // A process that cannot end does not go on either.
+    for nth in shuffled(calls.len()).into_iter().filter(|nth| calls[*nth].name() != "exit_group") {
+        if extent() == Extent::Some && tried >= AT_LEAST && begun.elapsed() > TIME {
+            break;
+        }
+        let (end, call) = case.interfered(nth, Fate::Fails(Errno::ENOMEM));
+        let name = call.map_or("nothing", |call| call.name());
+        let when = format!("`vnet up` of another ABI, with {name} failed ({nth} of {})", calls.len());
+        assert!(matches!(end, End::Exited(_)), "{when}: {end:?}");
+        let is_former = mark(&lab) == former;
+        println!("{when}: {end:?}, of the former build: {is_former}");
+        tried += 1;
+        if is_former {
+            assert_ne!(end, End::Exited(0), "{when}");
+            same(&contents(&lab), &before, &when);
+            // What is attached is compared with what is pinned.
+            lab.assert_consistent();
+            went_back += 1;
+        }
+        goes_on();
+        for (netns, target) in connections {
+            Ask::tcp(target.into()).in_netns(netns);
+        }
+        case.with_binary(|| {
+            lab.vnet_ok(&["up"]);
+            lab.assert_consistent();
+        });
+        (case.back)();
+        goes_on();
+    }
+    over.store(true, Ordering::Relaxed);
+    for load in kept {
+        let (what, asked, answered) = load.join();
+        assert_eq!(asked, answered, "{what}");
+    }
+    same(&contents(&lab), &before, &format!("`vnet up` of another ABI, with {tried} calls failed"));
+    report(format_args!(
+        "`vnet up` of another ABI: {tried} of {} calls failed, went back {went_back} times",
+        calls.len()
+    ));
 }
 
 #[test]

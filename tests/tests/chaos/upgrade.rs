@@ -84,7 +84,7 @@ fn is_for_bpf(file: &[u8]) -> bool {
 }
 
 /// The mark of the build whose programs are in use.
-fn mark(lab: &Lab) -> String {
+pub(super) fn mark(lab: &Lab) -> String {
     let names = fs::read_dir(lab.pin_dir()).expect("list pins").flatten();
     let mut names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
     names.find(|name| name.starts_with("build-")).expect("a mark")
@@ -92,20 +92,20 @@ fn mark(lab: &Lab) -> String {
 
 /// What was asked and what was answered.
 #[derive(Default)]
-struct Count {
+pub(super) struct Count {
     asked: AtomicU64,
     answered: AtomicU64,
 }
 
 /// Clients of one kind, until they are told to stop.
-struct Load {
+pub(super) struct Load {
     what: String,
     count: Arc<Count>,
     thread: JoinHandle<()>,
 }
 
 impl Load {
-    fn start(
+    pub(super) fn start(
         netns: &Netns,
         what: &str,
         over: &Arc<AtomicBool>,
@@ -118,17 +118,24 @@ impl Load {
     }
 
     /// Waits until it has been answered that often more.
-    fn answered_again(&self, times: u64) {
+    pub(super) fn answered_again(&self, times: u64) {
         let begin = self.count.answered.load(Ordering::Relaxed);
         eventually(
             || (self.count.answered.load(Ordering::Relaxed) >= begin + times).then_some(()),
             || format!("{times} more answers to {}", self.what),
         );
     }
+
+    /// Waits until it has come to its end, and says what was asked and what was answered.
+    pub(super) fn join(self) -> (String, u64, u64) {
+        let Self { what, count, thread } = self;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (what, count.asked.load(Ordering::Relaxed), count.answered.load(Ordering::Relaxed))
+    }
 }
 
 /// One connection, a line and its echo after the other.
-fn one_connection(target: SocketAddr) -> impl FnOnce(&Count, &AtomicBool) + Send + 'static {
+pub(super) fn one_connection(target: SocketAddr) -> impl FnOnce(&Count, &AtomicBool) + Send + 'static {
     move |count, over| {
         let mut stream = connect(target);
         let mut lines = BufReader::new(stream.try_clone().expect("another handle"));
@@ -310,9 +317,8 @@ fn take_over_from_each_other(other: &Path) {
     lab.vnet_ok(&["up"]);
     over.store(true, Ordering::Relaxed);
     let (mut total, mut lost) = (0, Vec::new());
-    for Load { what, count, thread } in loads {
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let (asked, answered) = (count.asked.load(Ordering::Relaxed), count.answered.load(Ordering::Relaxed));
+    for load in loads {
+        let (what, asked, answered) = load.join();
         total += asked;
         if asked != answered {
             lost.push(format!("{what}: {answered} of {asked}"));

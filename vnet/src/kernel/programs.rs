@@ -392,9 +392,10 @@ fn attach_to_cgroups(new: &Place<'_>, ebpf: &mut Ebpf, cgroup: &File) -> Result<
 }
 
 /// Gives what is attached to interfaces the programs of the set in use again, where an unfinished one has taken its place.
+/// Every link is given them: one that was given the other's may not have been pinned in the unfinished set any more.
 async fn exchange_back(new: &Place<'_>, netlink: &Netlink) -> Result<(), Error> {
     let instance = new.instance;
-    for (hook, interface) in attachment::pinned_in(&new.path(&links_of(instance)))? {
+    for (hook, interface) in attachment::pinned_in(&links_of(instance))? {
         if hook == Hook::XdpUplink {
             let link = XdpAttachment { instance, interface: &interface, generic: false };
             link.exchange_back(&mut xdp(instance, hook)?)?;
