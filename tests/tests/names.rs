@@ -3,7 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::ops::ControlFlow;
+
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use tempfile::NamedTempFile;
-use vnet_tests::lab::{Background, End, Endpoint, HOST_V4, Lab, Netns, OUTSIDE_V4, UPLINK, eventually};
+use vnet_tests::lab::{Background, End, Endpoint, Fate, HOST_V4, Lab, Netns, OUTSIDE_V4, UPLINK, eventually};
 use vnet_tests::report::report;
 
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -382,7 +382,7 @@ fn a_command_that_has_the_instance_keeps_no_question_waiting() {
             assert_eq!(answer.expect("an answer").response_code, ResponseCode::NXDomain);
             assert!(took > Duration::from_millis(400) && took < Duration::from_secs(8), "{took:?}");
         }
-        ControlFlow::Continue(())
+        Fate::GoesOn
     });
     assert!(held && end == End::Exited(0), "{end:?}");
     let (answer, _) = asked(&web, &late);
