@@ -942,7 +942,7 @@ fn parameters_inside_are_found_by_the_check_and_routes_are_counted() {
         sum(&http(&mut stream, "GET /metrics"), "vnet_changes_total", &["kind=\"route\""])
     };
     lab.host().ip("route add 10.99.0.0/16 via 203.0.113.2");
-    let _ = run.line_with(&["heard", "Route"]);
+    let _ = run.line_with(&["heard", "a route"]);
     soon("a route that came is counted", || counted() >= 1.0);
     let before = counted();
     lab.host().ip("route del 10.99.0.0/16");
