@@ -26,9 +26,9 @@ const PAUSE: Duration = Duration::from_millis(4);
 /// How long one of them may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What `vnet run` may have more in memory at the end than at the start, in bytes: for itself, and for each entry of a flow,
-/// of which it remembers what it has counted.
+/// which it reads, and of which it remembers what it has counted. Its tables double when they are full.
 const MORE_MEMORY: u64 = 4 << 20;
-const MORE_MEMORY_OF_ENTRY: u64 = 256;
+const MORE_MEMORY_OF_ENTRY: u64 = 512;
 
 /// What `vnet run` has of the system.
 #[derive(Clone, Debug, PartialEq, Eq)]
