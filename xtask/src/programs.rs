@@ -27,6 +27,7 @@ const PROGRAMS: &[Program] = &[
     Program { name: "nft", package: "nftables", why: "shows that there are no rules; the rival in benchmarks" },
     Program { name: "iptables-save", package: "iptables", why: "shows that there are no rules; the rival in benchmarks" },
     Program { name: "iptables-legacy", package: "iptables", why: "a firewall in the kernel's older place for them" },
+    Program { name: "ethtool", package: "ethtool", why: "switches offloads of interfaces" },
     Program { name: "iperf3", package: "iperf3", why: "load for the benchmarks" },
     Program { name: "c++", package: "g++", why: "compiles libFuzzer" },
     Program { name: "sysctl", package: "procps", why: "settings of the namespaces that play hosts" },
